@@ -1,0 +1,179 @@
+//! The fleet: what should be on each host ([`spec`]), what each host says there is ([`report`]), and the two together.
+
+pub mod report;
+pub mod spec;
+
+use crate::name::{Epoch, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot};
+use crate::release::Release;
+use crate::rollout::Rollout;
+use crate::strategy::Strategy;
+use crate::time::Moment;
+use report::HostReport;
+use serde::{Deserialize, Serialize};
+use spec::HostSpec;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// Everything a plan is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// The epoch of whoever drives now: every spec issued carries it.
+    pub epoch: Epoch,
+    pub hosts: BTreeMap<HostName, Host>,
+    pub services: BTreeMap<ServiceName, Service>,
+    pub releases: BTreeMap<ReleaseId, Release>,
+    /// Active rollouts and the latest ended one of each service.
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
+}
+
+/// A host that joined: what it was told, and what it last said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Where balancers reach its instances.
+    pub address: IpAddr,
+    /// The last spec issued; persisted before it was sent.
+    pub issued: HostSpec,
+    /// What the host last said, and when it was heard. Not persisted: agents repeat it.
+    pub heard: Option<Heard>,
+    /// False from the moment its stream closed or fell silent.
+    pub connected: bool,
+}
+
+/// A report and the moment it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub at: Moment,
+    pub report: HostReport,
+}
+
+/// A service: where it runs, behind what, and which release it should be at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// In the order of the manifest.
+    pub hosts: Vec<HostName>,
+    /// One slot a port.
+    pub ports: Vec<u16>,
+    /// None: nobody routes to it, so there is nothing to drain.
+    pub balancer: Option<BalancerPool>,
+    /// How the next rollout goes, unless it says otherwise.
+    pub strategy: Strategy,
+    /// The release of the last rollout that succeeded: what a host serves at rest.
+    pub committed: Option<ReleaseId>,
+    /// The one before: where `rollback` goes.
+    pub previous: Option<ReleaseId>,
+}
+
+/// The pool a service has, in each balancer that serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerPool {
+    /// Hosts whose agents drive a balancer.
+    pub on: Vec<HostName>,
+    pub pool: PoolName,
+}
+
+/// An instance on one host: `shop/0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceKey {
+    pub service: ServiceName,
+    pub slot: Slot,
+}
+
+/// A member of a pool: `web1/0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemberKey {
+    pub host: HostName,
+    pub slot: Slot,
+}
+
+/// Text that should have been `name/slot`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a name, a slash and a slot number")]
+pub struct InvalidKey(String);
+
+fn split_key<N: FromStr>(text: &str) -> Result<(N, Slot), InvalidKey> {
+    let invalid = || InvalidKey(text.chars().take(80).collect());
+    let (name, slot) = text.rsplit_once('/').ok_or_else(invalid)?;
+    Ok((name.parse().map_err(|_| invalid())?, Slot(slot.parse().map_err(|_| invalid())?)))
+}
+
+macro_rules! key {
+    ($key:ident, $name:ident) => {
+        impl fmt::Display for $key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}/{}", self.$name, self.slot)
+            }
+        }
+
+        impl FromStr for $key {
+            type Err = InvalidKey;
+            fn from_str(text: &str) -> Result<Self, InvalidKey> {
+                let ($name, slot) = split_key(text)?;
+                Ok(Self { $name, slot })
+            }
+        }
+
+        impl TryFrom<String> for $key {
+            type Error = InvalidKey;
+            fn try_from(text: String) -> Result<Self, InvalidKey> {
+                text.parse()
+            }
+        }
+
+        impl From<$key> for String {
+            fn from(key: $key) -> String {
+                key.to_string()
+            }
+        }
+    };
+}
+
+key!(InstanceKey, service);
+key!(MemberKey, host);
+
+impl Fleet {
+    /// The rollout of a service that has not ended, if there is one. The store admits one at most.
+    #[must_use]
+    pub fn active_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
+        self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
+    }
+}
+
+impl Host {
+    /// A host that joined and was told nothing yet.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, issued: HostSpec::default(), heard: None, connected: false }
+    }
+
+    #[must_use]
+    pub fn report(&self) -> Option<&HostReport> {
+        self.heard.as_ref().map(|heard| &heard.report)
+    }
+
+    /// The report, when it answers the spec issued last: only then may anything irreversible follow from it.
+    #[must_use]
+    pub fn echoed(&self) -> Option<&HostReport> {
+        self.report().filter(|report| report.follows(&self.issued))
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+}
+
+impl Service {
+    #[must_use]
+    pub fn port(&self, slot: Slot) -> Option<u16> {
+        self.ports.get(usize::from(slot.0)).copied()
+    }
+
+    #[must_use]
+    pub fn slots(&self) -> impl DoubleEndedIterator<Item = Slot> + use<> {
+        (0..self.ports.len()).filter_map(|index| u8::try_from(index).ok()).map(Slot)
+    }
+}

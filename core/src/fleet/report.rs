@@ -1,0 +1,154 @@
+//! What a host says there is. Durations, never points in time: clocks need not agree.
+
+use super::spec::{HostSpec, MemberState, Stamp};
+use super::{InstanceKey, MemberKey};
+use crate::name::{PoolName, ReleaseId};
+use crate::problem::Problem;
+use crate::time::millis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One host's observations, complete each time: a report replaces the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// The stamp of the spec in the host's ledger: the echo.
+    pub observed: Stamp,
+    /// Changes with every boot.
+    pub boot: String,
+    /// Every instance of ours that exists, wanted or not.
+    pub instances: BTreeMap<InstanceKey, InstanceReport>,
+    pub pools: BTreeMap<PoolName, PoolReport>,
+    pub releases: BTreeMap<ReleaseId, ReleaseState>,
+    /// What keeps this host from doing what it should, beyond a single instance or pool.
+    pub problems: Vec<Problem>,
+}
+
+/// One instance as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// What really runs: read from the process or unit, not from the spec.
+    pub release: ReleaseId,
+    /// Which start of it: boot id and unit invocation, or pid and start time.
+    pub incarnation: String,
+    pub state: InstanceState,
+}
+
+/// Where an instance stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Started, not ready yet.
+    Starting {
+        #[serde(with = "millis")]
+        since: Duration,
+        /// The last probe's answer, once there is one.
+        last: Option<Problem>,
+    },
+    /// Ready, without a break for this long.
+    Ready {
+        #[serde(with = "millis")]
+        since: Duration,
+    },
+    /// Was ready on this incarnation and no longer is.
+    Unready {
+        #[serde(with = "millis")]
+        since: Duration,
+        problem: Problem,
+    },
+    /// Asked to finish, still there.
+    Stopping {
+        #[serde(with = "millis")]
+        since: Duration,
+    },
+    /// Exited, never ready in time, or could not start. No process of it is left.
+    Failed { problem: Problem },
+}
+
+/// One pool as its balancer itself says it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// The balancer's process: pid and start time. Changes when it restarts.
+    pub balancer: String,
+    pub members: BTreeMap<MemberKey, MemberReport>,
+    /// Why nothing here can be believed or changed: socket gone, pool unknown, foreign owner.
+    pub problem: Option<Problem>,
+}
+
+/// One member as the balancer says it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// What the running balancer does.
+    pub running: MemberState,
+    /// What it would do after a restart.
+    pub on_disk: MemberState,
+    /// Requests in flight and in queue, over every generation of the balancer's process.
+    pub in_flight: u64,
+    /// How long it has been out; zero while it is not.
+    #[serde(with = "millis")]
+    pub out_for: Duration,
+    /// Requests cut at the drain's deadline since the member last went out.
+    pub cut: u64,
+    /// Requests answered since the balancer started.
+    pub requests: u64,
+    /// Of these, answered 5xx, unreachable, or broken off.
+    pub errors: u64,
+    /// Why the member is not in the state that was asked for.
+    pub problem: Option<Problem>,
+}
+
+/// A release on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ReleaseState {
+    /// Bytes on the way.
+    Fetching { done: u64, total: u64 },
+    /// Unpacked and verified.
+    Held,
+    /// Cannot be had here, and trying again will not help.
+    Rejected { problem: Problem },
+}
+
+impl HostReport {
+    /// Whether the host has taken this very spec.
+    #[must_use]
+    pub fn follows(&self, spec: &HostSpec) -> bool {
+        self.observed == spec.stamp()
+    }
+}
+
+impl InstanceState {
+    /// How long it has been ready without a break, when it is.
+    #[must_use]
+    pub const fn ready_for(&self) -> Option<Duration> {
+        match self {
+            Self::Ready { since } => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Whether a process of it may exist.
+    #[must_use]
+    pub const fn may_run(&self) -> bool {
+        !matches!(self, Self::Failed { .. })
+    }
+}
+
+impl MemberReport {
+    /// Whether nothing can reach the member through this balancer any more, now or after a restart, and nothing is under way:
+    /// or what was under way had its time.
+    #[must_use]
+    pub fn is_drained(&self, deadline: Duration) -> bool {
+        self.is_out() && (self.in_flight == 0 || self.out_for >= deadline)
+    }
+
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.running == MemberState::Out && self.on_disk == MemberState::Out
+    }
+
+    #[must_use]
+    pub fn is_in(&self) -> bool {
+        self.running == MemberState::Ready && self.on_disk == MemberState::Ready
+    }
+}

@@ -1,0 +1,96 @@
+//! What should be on a host: one document, the only thing an agent is ever told.
+
+use super::{InstanceKey, MemberKey};
+use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
+use crate::release::{Probe, Release};
+use crate::time::millis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Which instances should run on a host, which pools its balancer should serve, which releases it should hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSpec {
+    pub epoch: Epoch,
+    pub generation: Generation,
+    /// An instance that is not here should not run.
+    pub instances: BTreeMap<InstanceKey, InstanceSpec>,
+    /// Pools of the balancer on this host; empty where there is none.
+    pub pools: BTreeMap<PoolName, PoolSpec>,
+    /// The releases this host should hold, unpacked and verified: those that run, those about to, those to go back to.
+    pub releases: BTreeMap<ReleaseId, Release>,
+}
+
+/// One instance that should run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// A key of [`HostSpec::releases`].
+    pub release: ReleaseId,
+    pub address: SocketAddr,
+    pub restart: Restart,
+}
+
+/// What an exit means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// The release is the committed one: start it again, with backoff.
+    Always,
+    /// The release is on trial: an exit is the verdict.
+    Never,
+}
+
+/// One pool, as its balancer should serve it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSpec {
+    pub service: ServiceName,
+    /// A member that is not here is not routed to, and its drain no longer matters.
+    pub members: BTreeMap<MemberKey, MemberSpec>,
+    /// How long requests may go on at a member that is out; then they are cut and counted.
+    #[serde(with = "millis")]
+    pub drain_deadline: Duration,
+}
+
+/// One member of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberSpec {
+    pub address: SocketAddr,
+    pub state: MemberState,
+    /// Relative share of traffic, 1 to 256.
+    pub weight: u16,
+    /// What the balancer's host asks the member before it puts it in.
+    pub probe: Probe,
+}
+
+/// Whether a balancer routes to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Gets requests.
+    Ready,
+    /// Gets no new clients; sticky ones may still come. A polite phase, never the last one before a stop.
+    Drain,
+    /// Gets nothing new. Requests in flight go on until the drain's deadline.
+    Out,
+}
+
+/// The (epoch, generation) of a spec: what agents compare, and what they echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Stamp {
+    pub epoch: Epoch,
+    pub generation: Generation,
+}
+
+impl HostSpec {
+    #[must_use]
+    pub const fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, generation: self.generation }
+    }
+
+    /// Whether both ask for the same, whoever asks and whenever.
+    #[must_use]
+    pub fn same_content(&self, other: &HostSpec) -> bool {
+        self.instances == other.instances && self.pools == other.pools && self.releases == other.releases
+    }
+}

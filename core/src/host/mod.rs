@@ -1,0 +1,3 @@
+//! The agent's half: what one host does next to match its spec.
+
+pub mod plan;

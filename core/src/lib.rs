@@ -1,0 +1,14 @@
+//! What a rollout is and what happens next.
+//!
+//! Pure: no I/O, no clock, no async, no logging. Time is an argument ([`time::Moment`]); every decision is a function from
+//! what is known to what should be.
+
+pub mod fleet;
+pub mod host;
+pub mod manifest;
+pub mod name;
+pub mod problem;
+pub mod release;
+pub mod rollout;
+pub mod strategy;
+pub mod time;

@@ -1,0 +1,114 @@
+//! A rollout: the replacement of one release by another, and the small mind that moves it.
+//!
+//! [`plan`] is the one entry point. It asks [`target`] which release a host should have, and [`converge`] for the next safe
+//! step there; [`interlock`] checks the outcome without trusting any of them.
+
+pub mod command;
+pub mod converge;
+pub mod interlock;
+pub mod plan;
+pub mod target;
+pub mod waiting;
+
+use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
+use crate::problem::Problem;
+use crate::strategy::Strategy;
+use crate::time::Moment;
+use serde::{Deserialize, Serialize};
+
+/// What must be remembered of a rollout; everything else is observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub id: RolloutId,
+    pub service: ServiceName,
+    /// None: the first deployment; going back means running nothing.
+    pub from: Option<ReleaseId>,
+    pub to: ReleaseId,
+    pub strategy: Strategy,
+    /// In the order they are replaced.
+    pub hosts: Vec<HostName>,
+    pub state: RolloutState,
+    pub direction: Direction,
+    /// Who turned it back, once it is turned.
+    pub turned: Option<Turned>,
+    /// Why it is paused, while it is.
+    pub pause: Option<Pause>,
+    /// The wave under way, from 0.
+    pub wave: usize,
+    /// When the wave's last host was done: the bake began.
+    pub wave_done: Option<Moment>,
+    pub started: Moment,
+    /// When anything last changed.
+    pub progressed: Moment,
+    pub ended: Option<Moment>,
+    /// Who asked for it.
+    pub by: String,
+    /// What speaks against the new release. Once there is any, no further host starts it.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// Accepted, nothing done.
+    Pending,
+    Running,
+    Paused,
+    Reverting,
+    /// Every host attests the new release and no other.
+    Succeeded,
+    /// Every host attests the old release and no other.
+    Reverted,
+    /// Neither; a person is needed.
+    Failed,
+}
+
+/// Which way the arrow points. Rollback is not a mode: it is the arrow turned round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Forward,
+    Back,
+}
+
+/// What turned a rollout back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Turned {
+    Evidence,
+    Operator { by: String },
+}
+
+/// Who stopped a rollout for now, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// `baton` when it paused by itself.
+    pub by: String,
+    pub why: String,
+}
+
+/// A problem of the new release on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub host: HostName,
+    pub problem: Problem,
+}
+
+impl RolloutState {
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Pending | Self::Running | Self::Paused | Self::Reverting)
+    }
+}
+
+impl Rollout {
+    /// The release a host has once the rollout has passed it in its present direction.
+    #[must_use]
+    pub fn goal(&self) -> Option<ReleaseId> {
+        match self.direction {
+            Direction::Forward => Some(self.to),
+            Direction::Back => self.from,
+        }
+    }
+}

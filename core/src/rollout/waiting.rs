@@ -1,0 +1,165 @@
+//! Why nothing more happens just now: a closed list, each with its numbers.
+
+use crate::name::HostName;
+use crate::problem::Problem;
+use crate::time::millis;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// One reason, for one host or for the whole rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// None: it concerns the rollout.
+    pub host: Option<HostName>,
+    pub reason: Reason,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// Named by a manifest, never joined.
+    NeverJoined,
+    /// Nothing heard. Silence is not sickness: the host is judged as of the moment it last spoke.
+    AgentSilent {
+        #[serde(with = "millis")]
+        silent_for: Duration,
+    },
+    /// The agent has not taken its newest spec yet.
+    Echo,
+    /// The release is on its way to the host.
+    Artifact {
+        done: u64,
+        total: u64,
+    },
+    /// A balancer has not yet read back that the member is out, or requests are still open there.
+    Draining {
+        balancer: HostName,
+        in_flight: u64,
+        #[serde(with = "millis")]
+        out_for: Duration,
+        #[serde(with = "millis")]
+        deadline: Duration,
+    },
+    /// The old instance has been asked to finish.
+    Stopping {
+        #[serde(with = "millis")]
+        since: Duration,
+    },
+    /// The instance does not answer its probe yet.
+    Probe {
+        #[serde(with = "millis")]
+        since: Duration,
+        #[serde(with = "millis")]
+        deadline: Duration,
+        last: Option<Problem>,
+    },
+    /// Ready, but not for long enough.
+    Healthy {
+        #[serde(with = "millis")]
+        ready_for: Duration,
+        #[serde(with = "millis")]
+        needed: Duration,
+    },
+    /// A balancer has not yet read back that the member is in.
+    Enrolling {
+        balancer: HostName,
+    },
+    /// A balancer cannot be reached or does not do what it is told: it may still route.
+    BalancerUnreachable {
+        balancer: HostName,
+        problem: Option<Problem>,
+    },
+    /// Taking this host out would leave too few.
+    Floor {
+        unavailable: u32,
+        max_unavailable: u32,
+    },
+    /// Its turn comes later: the wave before is under way.
+    Turn {
+        wave: u32,
+    },
+    /// The wave is watched.
+    Bake {
+        #[serde(with = "millis")]
+        left: Duration,
+    },
+    /// The instance failed, and the rollout does not go on by itself.
+    Failed {
+        problem: Problem,
+    },
+    Paused {
+        by: String,
+        why: String,
+    },
+}
+
+impl Reason {
+    /// The word for a column, a metric label, a log field.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NeverJoined => "never joined",
+            Self::AgentSilent { .. } => "agent silent",
+            Self::Echo => "agent",
+            Self::Artifact { .. } => "artifact",
+            Self::Draining { .. } => "draining",
+            Self::Stopping { .. } => "stopping",
+            Self::Probe { .. } => "probe",
+            Self::Healthy { .. } => "healthy",
+            Self::Enrolling { .. } => "enrolling",
+            Self::BalancerUnreachable { .. } => "balancer unreachable",
+            Self::Floor { .. } => "floor",
+            Self::Turn { .. } => "waiting",
+            Self::Bake { .. } => "bake",
+            Self::Failed { .. } => "failed",
+            Self::Paused { .. } => "paused",
+        }
+    }
+}
+
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s", self.0.as_secs_f64())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverJoined => f.write_str("this host never joined"),
+            Self::AgentSilent { silent_for } => write!(f, "its agent has been silent for {}", Seconds(*silent_for)),
+            Self::Echo => f.write_str("its agent has not answered its newest spec yet"),
+            Self::Artifact { done, total } => write!(f, "fetching the release, {done} of {total} bytes"),
+            Self::Draining { balancer, in_flight, out_for, deadline } => write!(
+                f,
+                "draining on {balancer}: {in_flight} open after {} (limit {})",
+                Seconds(*out_for),
+                Seconds(*deadline)
+            ),
+            Self::Stopping { since } => write!(f, "the old instance has been stopping for {}", Seconds(*since)),
+            Self::Probe { since, deadline, last } => {
+                write!(f, "not ready after {} (limit {})", Seconds(*since), Seconds(*deadline))?;
+                last.iter().try_for_each(|problem| write!(f, ": {problem}"))
+            }
+            Self::Healthy { ready_for, needed } => {
+                write!(f, "ready for {}, {} needed", Seconds(*ready_for), Seconds(*needed))
+            }
+            Self::Enrolling { balancer } => write!(f, "{balancer} has not read back yet that it is in"),
+            Self::BalancerUnreachable { balancer, problem } => {
+                write!(f, "the balancer on {balancer} does not answer")?;
+                problem.iter().try_for_each(|problem| write!(f, ": {problem}"))
+            }
+            Self::Floor { unavailable, max_unavailable } => {
+                write!(f, "{unavailable} hosts do not serve, and {max_unavailable} at most may be without")
+            }
+            Self::Turn { wave } => write!(f, "its turn comes in wave {}", wave + 1),
+            Self::Bake { left } => write!(f, "the wave is watched for {} more", Seconds(*left)),
+            Self::Failed { problem } => problem.fmt(f),
+            Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
+        }
+    }
+}
