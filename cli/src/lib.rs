@@ -1,1 +1,34 @@
+//! The command line: one file per verb ([`verbs`]), what people see ([`render`]), and how it ends ([`exit`], [`errors`]).
+//!
+//! Answers go to stdout, progress and hints to stderr. Exit codes are an interface.
 
+pub mod args;
+pub mod demo;
+pub mod errors;
+pub mod exit;
+pub mod output;
+pub mod render;
+
+use args::{Cli, Verb};
+use clap::Parser;
+use errors::Failure;
+use exit::Exit;
+use output::Output;
+use std::process::ExitCode;
+
+/// Parses the arguments, runs the verb, prints what went wrong, and ends with the code that says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(&cli.format);
+    let exit = run(cli, &output).unwrap_or_else(|failure| failure.report(&output));
+    exit.into()
+}
+
+fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
+    match cli.verb {
+        // The demo and its parts are processes with a runtime of their own.
+        Verb::Demo(args) => demo::run(args, output),
+        Verb::DemoPart(args) => demo::part(args, output),
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! `baton`: the command line for operators and CI.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    baton_cli::main()
+}

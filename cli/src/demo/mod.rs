@@ -1,0 +1,31 @@
+//! The demo: a fleet on loopback in processes of their own, under traffic.
+
+use crate::errors::Failure;
+use crate::exit::Exit;
+use crate::output::Output;
+use baton_core::problem::{Code, Problem};
+use clap::Args;
+
+/// `baton demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {}
+
+/// `baton demo-part`: one process of the demo.
+#[derive(Debug, Args)]
+pub struct PartArgs {}
+
+/// Runs the demo. It makes its own runtime.
+///
+/// # Errors
+/// A problem says what kept it from running.
+pub fn run(_args: DemoArgs, _output: &Output) -> Result<Exit, Failure> {
+    Err(Problem::new(Code(1001), "this build has no demo").into())
+}
+
+/// Runs one of the demo's processes. It makes its own runtime.
+///
+/// # Errors
+/// A problem says what kept it from running.
+pub fn part(_args: PartArgs, _output: &Output) -> Result<Exit, Failure> {
+    Err(Problem::new(Code(1001), "this build has no demo").into())
+}

@@ -1,0 +1,187 @@
+//! Where words go: answers to stdout, progress and hints to stderr, in the shape that was asked for.
+
+use crate::args::FormatArgs;
+use crate::render::page::{Look, Page};
+use anstream::ColorChoice;
+use serde::Serialize;
+use std::cell::Cell;
+use std::io::{self, IsTerminal, Write};
+
+/// What stdout carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Text for people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// One JSON document a line, as things happen.
+    JsonLines,
+}
+
+/// The two streams of a command and what they are connected to.
+#[derive(Debug)]
+pub struct Output {
+    pub format: Format,
+    /// No colour, no symbols beyond ASCII words, no redrawing.
+    pub plain: bool,
+    answer: Stream,
+    progress: Stream,
+}
+
+/// One of the two streams.
+#[derive(Debug)]
+pub struct Stream {
+    kind: Kind,
+    terminal: bool,
+    colour: bool,
+    /// Whoever read it is gone (`| head`): nothing more is written, and nothing fails for it.
+    closed: Cell<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Stdout,
+    Stderr,
+}
+
+impl Output {
+    #[must_use]
+    pub fn new(args: &FormatArgs) -> Self {
+        let format = match (args.json, args.json_lines) {
+            (true, _) => Format::Json,
+            (_, true) => Format::JsonLines,
+            _ => Format::Text,
+        };
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        Self {
+            format,
+            plain: args.plain,
+            answer: Stream::new(Kind::Stdout, stdout.is_terminal(), !args.plain && colours(&stdout)),
+            progress: Stream::new(Kind::Stderr, stderr.is_terminal(), !args.plain && colours(&stderr)),
+        }
+    }
+
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.format != Format::Text
+    }
+
+    /// Stdout.
+    #[must_use]
+    pub const fn answers(&self) -> &Stream {
+        &self.answer
+    }
+
+    /// Stderr.
+    #[must_use]
+    pub const fn progress(&self) -> &Stream {
+        &self.progress
+    }
+
+    /// Writes the answer for people; nothing when JSON was asked for.
+    pub fn answer(&self, page: &Page) {
+        if !self.is_json() {
+            self.answer.page(page);
+        }
+    }
+
+    /// Writes something that is not the answer: progress, a hint, an error.
+    pub fn note(&self, page: &Page) {
+        self.progress.page(page);
+    }
+
+    /// The last line of a command: the next command.
+    pub fn next(&self, command: &str) {
+        if !self.is_json() {
+            self.progress.page(Page::new().text(format!("next: {command}")));
+        }
+    }
+
+    /// Writes one JSON document: indented for `--json`, one line for `--json-lines`; nothing when text was asked for.
+    pub fn json(&self, document: &impl Serialize) {
+        let text = match self.format {
+            Format::Text => return,
+            Format::Json => serde_json::to_string_pretty(document),
+            Format::JsonLines => serde_json::to_string(document),
+        };
+        if let Ok(text) = text {
+            self.answer.write(&(printable_json(&text) + "\n"));
+        }
+    }
+}
+
+impl Stream {
+    const fn new(kind: Kind, terminal: bool, colour: bool) -> Self {
+        Self { kind, terminal, colour, closed: Cell::new(false) }
+    }
+
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    #[must_use]
+    pub const fn has_colour(&self) -> bool {
+        self.colour
+    }
+
+    /// Whether its reader is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub fn page(&self, page: &Page) {
+        self.write(&page.to_text(Look { colour: self.colour, width: None }));
+    }
+
+    /// Writes text that is already safe to write.
+    pub(crate) fn write(&self, text: &str) {
+        if self.closed.get() {
+            return;
+        }
+        let written = match self.kind {
+            Kind::Stdout => write_all(&mut io::stdout().lock(), text),
+            Kind::Stderr => write_all(&mut io::stderr().lock(), text),
+        };
+        // A pipe nobody reads is the reader's choice; any other failure to write has nowhere to be written either.
+        if written.is_err() {
+            self.closed.set(true);
+        }
+    }
+}
+
+fn write_all(stream: &mut impl Write, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
+}
+
+/// `NO_COLOR`, `CLICOLOR_FORCE`, `TERM=dumb`, pipelines that show colours: as everywhere else.
+fn colours(stream: &impl anstream::stream::RawStream) -> bool {
+    anstream::AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// JSON leaves DEL and the C1 controls raw in strings; some terminals obey those.
+fn printable_json(json: &str) -> String {
+    use std::fmt::Write;
+    json.chars().fold(String::with_capacity(json.len()), |mut out, c| {
+        match c {
+            '\u{7f}'..='\u{9f}' => write!(out, "\\u{:04x}", u32::from(c)).unwrap_or_default(),
+            c => out.push(c),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable_json;
+
+    #[test]
+    fn json_for_a_terminal_carries_no_control_sequence_and_still_says_the_same() {
+        let text = "a\u{1b}[2J\u{9b}31m\u{7f}";
+        let json = printable_json(&serde_json::to_string(text).unwrap());
+        assert!(json.chars().all(|c| !c.is_control()), "{json:?}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+}
