@@ -1,0 +1,82 @@
+//! Balancers: pools as documents, made true by a driver and read back.
+//!
+//! A driver is told what every pool should be, makes the balancer match, and reports what the balancer itself says. It never
+//! reports what it asked for. "Drained" is therefore an observation, and a balancer that was restarted, edited by hand or
+//! replaced is seen and set right by the very same call that serves a new spec.
+
+use baton_core::fleet::report::PoolReport;
+use baton_core::fleet::spec::PoolSpec;
+use baton_core::name::PoolName;
+use baton_core::problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+/// The reports of one pass, when it is over.
+pub type Reconciled<'a> = Pin<Box<dyn Future<Output = BTreeMap<PoolName, PoolReport>> + Send + 'a>>;
+
+/// One balancer on this host.
+pub trait Balancer: Send + fmt::Debug {
+    /// Makes the balancer match, reads it back, and reports what it says.
+    ///
+    /// Idempotent, and bounded: everything it waits for has a timeout well under a second. Pools the spec does not name are
+    /// left alone.
+    fn reconcile<'a>(&'a mut self, pools: &'a BTreeMap<PoolName, PoolSpec>) -> Reconciled<'a>;
+
+    /// When to look again although nothing new was asked for: soon while something moves or drains, about a second at rest.
+    fn poll_after(&self) -> Duration;
+}
+
+/// Which balancer serves here, and how it is reached: the `[balancer]` table of the agent's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "snake_case")]
+pub enum BalancerConfig {
+    Haproxy(HaproxyConfig),
+    Builtin(BuiltinConfig),
+}
+
+/// A HAProxy somebody else configured and started; Baton adopts the backends named like its pools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HaproxyConfig {
+    /// `stats socket PATH mode 600 level admin`.
+    pub socket: PathBuf,
+    /// The `-S PATH` of a master-worker HAProxy: the only exact way to see requests that workers from before a reload hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master_socket: Option<PathBuf>,
+    /// The file of `server-state-file`, loaded by `load-server-state-from-file global`.
+    pub state_file: PathBuf,
+}
+
+/// The small reverse proxy that comes with Baton, in a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuiltinConfig {
+    /// Where each pool listens.
+    pub listen: BTreeMap<PoolName, SocketAddr>,
+    /// Its control socket; inside the agent's state folder unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<PathBuf>,
+    /// What starts it; `[<this program>, "balancer"]` unless named. Arguments are appended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
+/// Opens the driver a configuration names. `state` is the agent's own state folder.
+///
+/// Succeeds although the balancer does not answer yet: that is an observation, for the report.
+///
+/// # Errors
+/// [`Problem`] when the configuration can never work here.
+pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
+    let (driver, _) = match &config {
+        BalancerConfig::Haproxy(_) => ("haproxy", state),
+        BalancerConfig::Builtin(_) => ("builtin", state),
+    };
+    Err(Problem::new(Code(401), format!("the balancer driver `{driver}` is not part of this build")))
+}
