@@ -1606,6 +1606,9 @@ pub struct ServiceView {
     pub rollout: ::core::option::Option<RolloutView>,
     #[prost(message, repeated, tag = "7")]
     pub waiting: ::prost::alloc::vec::Vec<WaitingView>,
+    /// What its pool is called in every balancer that serves it; empty: none does.
+    #[prost(string, tag = "8")]
+    pub pool: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
