@@ -1,0 +1,33 @@
+# One package's files as they will lie on a host. Sourced by packaging/build, for both formats.
+
+# stage PACKAGE ROOT
+stage() {
+    local package=$1 root=$2 docs=$2/usr/share/doc/$1
+    mkdir -p "$root"
+    [ ! -d "$top/packaging/$package/root" ] || cp -R "$top/packaging/$package/root/." "$root/"
+    install -D -m 0755 "$binaries/$package" "$root/usr/bin/$package"
+    strip --strip-unneeded "$root/usr/bin/$package"
+    install -D -m 0644 "$top/CHANGELOG.md" "$docs/changelog"
+    gzip -9n "$docs/changelog"
+    [ "$package" != baton ] || stage_completions "$root"
+    find "$root" -type d -exec chmod 0755 {} +
+    find "$root" -type f ! -path "$root/usr/bin/*" -exec chmod 0644 {} +
+    find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+}
+
+stage_completions() {
+    local share=$1/usr/share baton=$1/usr/bin/baton
+    mkdir -p "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
+    "$baton" completions bash >"$share/bash-completion/completions/baton"
+    "$baton" completions zsh >"$share/zsh/vendor-completions/_baton"
+    "$baton" completions fish >"$share/fish/vendor_completions.d/baton.fish"
+}
+
+# about PACKAGE: its one-line summary, then (details PACKAGE) the paragraphs.
+about() { head -n 1 "$top/packaging/$1/about"; }
+details() { tail -n +2 "$top/packaging/$1/about"; }
+
+# filled PACKAGE FILE: a script with its package's names in it.
+filled() {
+    sed -e "s|@PACKAGE@|$1|g" -e "s|@UNIT@|$1.service|g" -e "s|@STATE@|/var/lib/$1|g" "$2"
+}
