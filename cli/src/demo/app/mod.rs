@@ -1,0 +1,106 @@
+//! The demo's service: small, polite, and able to misbehave on request.
+//!
+//! It is what Baton replaces in `baton demo`, in the end-to-end tests and in the benches, so it keeps its own record: what it
+//! executed stands in its log, whatever clients and balancers believe.
+
+mod journal;
+mod serve;
+mod socket;
+
+use super::clock::duration;
+use anyhow::Context as _;
+use clap::Args;
+use journal::Journal;
+use serve::App;
+use std::future::Future;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// How an instance behaves.
+#[derive(Debug, Clone, Args)]
+pub struct AppArgs {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// What `/version` and the header `x-version` say.
+    #[arg(long, default_value = "1")]
+    pub version_text: String,
+    /// How long the start takes before it listens.
+    #[arg(long, value_parser = duration, default_value = "0s")]
+    pub start_delay: Duration,
+    /// One line for each order and for the end of each request is appended here.
+    #[arg(long)]
+    pub log: Option<PathBuf>,
+    /// Run, but never listen.
+    #[arg(long)]
+    pub never_listen: bool,
+    /// Ignore `--listen`'s port and listen on this one.
+    #[arg(long)]
+    pub listen_elsewhere: Option<u16>,
+    /// What `/healthz` answers.
+    #[arg(long, default_value_t = 200)]
+    pub status: u16,
+    /// Exit with this code instead of listening.
+    #[arg(long)]
+    pub exit: Option<i32>,
+    /// How long `/slow` takes.
+    #[arg(long, value_parser = duration, default_value = "150ms")]
+    pub slow: Duration,
+    /// How long it must have been quiet after the stop signal before the process ends.
+    #[arg(long, value_parser = duration, default_value = "5ms")]
+    pub linger: Duration,
+}
+
+/// Runs an instance until `stop` resolves and the last request is answered; gives the exit code.
+///
+/// # Errors
+/// When the address cannot be bound or the log cannot be written.
+pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Result<i32> {
+    tokio::pin!(stop);
+    say(&format!("shop {}: starting", args.version_text));
+    tokio::select! {
+        () = &mut stop => return Ok(0),
+        () = tokio::time::sleep(args.start_delay) => {}
+    }
+    if let Some(code) = args.exit {
+        say(&format!("shop {}: cannot go on, exiting with {code}", args.version_text));
+        return Ok(code);
+    }
+    if args.never_listen {
+        say(&format!("shop {}: waiting for a database that never comes", args.version_text));
+        stop.await;
+        return Ok(0);
+    }
+    let address = match args.listen_elsewhere {
+        Some(port) => SocketAddr::new(args.listen.ip(), port),
+        None => args.listen,
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    say(&format!("shop {}: listening on {}", args.version_text, listener.local_addr()?));
+    let journal = Journal::open(args.log.as_deref(), &args.version_text)?;
+    App::new(args, journal).serve(listener, stop).await;
+    Ok(0)
+}
+
+/// Runs an instance on a listener that exists already; for tests that need its port first.
+///
+/// # Errors
+/// When the log cannot be written.
+pub async fn run_on(listener: TcpListener, args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let journal = Journal::open(args.log.as_deref(), &args.version_text)?;
+    tokio::pin!(stop);
+    App::new(args, journal).serve(listener, stop).await;
+    Ok(())
+}
+
+/// What an instance says of itself goes to its standard output, where the agent keeps the last lines as evidence.
+fn say(line: &str) {
+    // Nobody listens: nothing to do about it.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+type Shared = Arc<App>;

@@ -1,0 +1,105 @@
+//! One process of the demo: every program that takes part lives in this one executable.
+
+use super::app::{self, AppArgs};
+use super::clock::duration;
+use super::load::{Config, Load, executions};
+use crate::errors::Failure;
+use crate::exit::Exit;
+use crate::output::Output;
+use anyhow::Context as _;
+use baton_core::problem::{Code, Problem};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// `baton demo-part`: one process of the demo.
+#[derive(Debug, Args)]
+pub struct PartArgs {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// An instance of the demo's service
+    App(AppArgs),
+    /// Traffic, until the time is over or a signal comes; the answer is what was counted
+    Load(LoadArgs),
+}
+
+/// Traffic from the command line.
+#[derive(Debug, Args)]
+struct LoadArgs {
+    #[arg(long)]
+    target: SocketAddr,
+    /// Requests a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// Begins every order's id
+    #[arg(long)]
+    tag: Option<String>,
+    /// A folder with the instances' logs, to join the orders with
+    #[arg(long)]
+    logs: Option<PathBuf>,
+}
+
+pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
+    let ended = match args.part {
+        Part::App(args) => instance(args),
+        Part::Load(args) => traffic(args, output),
+    };
+    ended.map_err(|error| Problem::new(Code(1002), format!("{error:#}")).into())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
+}
+
+fn instance(args: AppArgs) -> anyhow::Result<Exit> {
+    let code = runtime()?.block_on(async { app::run(args, stop_signal()?).await })?;
+    // The instance's exit code is whatever it was told to be; Baton's own table does not apply to it.
+    if code != 0 {
+        std::process::exit(code);
+    }
+    Ok(Exit::Done)
+}
+
+fn traffic(args: LoadArgs, output: &Output) -> anyhow::Result<Exit> {
+    let mut config = Config::new(args.target, args.rate);
+    if let Some(tag) = args.tag {
+        config.tag = tag;
+    }
+    runtime()?.block_on(async move {
+        let stop = stop_signal()?;
+        let load = Load::start(config)?;
+        let time_over = async {
+            match args.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { () = stop => {} () = time_over => {} }
+        let report = load.stop().await?;
+        let mut answer = json!(report);
+        if let Some(logs) = args.logs {
+            answer["executions"] = json!(executions::join(&report.posts, &logs)?);
+        }
+        output.answers().write(&format!("{answer:#}\n"));
+        Ok(if report.failed == 0 { Exit::Done } else { Exit::Error })
+    })
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {} _ = interrupt.recv() => {} }
+    })
+}
