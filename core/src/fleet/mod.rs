@@ -140,6 +140,15 @@ impl Fleet {
     pub fn active_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
         self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
     }
+
+    /// Begins a new epoch: every spec is stamped anew, so that whoever drove before has no effect any more.
+    pub fn take_over(&mut self) {
+        self.epoch = self.epoch.next();
+        for host in self.hosts.values_mut() {
+            host.issued.epoch = self.epoch;
+            host.issued.generation = host.issued.generation.next();
+        }
+    }
 }
 
 impl Host {

@@ -1,11 +1,12 @@
 //! What operators ask of a fleet, checked against the fleet as it is.
 
-use super::Rollout;
+use super::place::Place;
+use super::{Direction, Rollout, RolloutState, Turned, progress};
 use crate::fleet::{Fleet, Service};
-use crate::name::{RolloutId, ServiceName};
-use crate::problem::Problem;
+use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
+use crate::problem::{Code, Problem};
 use crate::release::Release;
-use crate::strategy::Strategy;
+use crate::strategy::OnFailure;
 use crate::time::Moment;
 
 /// One request. It changes what is desired and nothing else; the plan follows from that.
@@ -43,8 +44,6 @@ pub struct Deploy {
     /// Hosts, ports, balancer and strategy as the manifest says; `committed` and `previous` are kept from the fleet.
     pub service: Service,
     pub release: Release,
-    /// For this rollout; the service's own where None.
-    pub strategy: Option<Strategy>,
     pub by: String,
 }
 
@@ -62,6 +61,214 @@ pub enum Accepted {
 /// # Errors
 /// A [`Problem`] with code B07xx says why it is refused; the fleet is unchanged then.
 pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepted, Problem> {
-    let _ = (fleet, command, now, None::<Rollout>);
-    Err(Problem::new(crate::problem::Code(700), "not built yet"))
+    match command {
+        Command::Deploy(deploy) => apply_deploy(fleet, *deploy, now),
+        Command::Rollback { id, service, by } => rollback(fleet, id, &service, by, now),
+        Command::Pause { service, by, why } => change(fleet, &service, now, |rollout| {
+            if rollout.state != RolloutState::Paused {
+                progress::pause(rollout, by, why);
+            }
+            Ok(())
+        }),
+        Command::Resume { service, .. } => change(fleet, &service, now, resume),
+        Command::Abort { service, by } => change(fleet, &service, now, |rollout| {
+            turn_back(rollout, by);
+            Ok(())
+        }),
+    }
+}
+
+/// What speaks against a deploy, all of it: empty when it would be accepted.
+#[must_use]
+pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if deploy.service.hosts.is_empty() {
+        problems.push(Problem::new(Code(702), format!("{} names no host", deploy.name)).help("add names to `hosts`"));
+    }
+    let balancers = deploy.service.balancer.iter().flat_map(|balancer| &balancer.on);
+    let unknown: Vec<&HostName> =
+        deploy.service.hosts.iter().chain(balancers).filter(|host| !fleet.hosts.contains_key(*host)).collect();
+    if !unknown.is_empty() {
+        let names: Vec<&str> = unknown.iter().map(|host| host.as_str()).collect();
+        let known: Vec<&str> = fleet.hosts.keys().map(HostName::as_str).collect();
+        problems.push(
+            Problem::new(Code(703), format!("{} never joined", names.join(", ")))
+                .saw("joined", if known.is_empty() { "nobody".into() } else { known.join(", ") })
+                .help("on each of them: baton-agent join HOST:PORT --token-file FILE"),
+        );
+    }
+    problems.extend(port_conflicts(fleet, deploy));
+    problems.extend(changed_shape(fleet, deploy));
+    if let Some(active) = fleet.active_rollout(&deploy.name) {
+        if !goes_the_same_way(active, deploy.release.id()) {
+            problems.push(
+                Problem::new(Code(701), format!("rollout {} of {} is under way", active.id, deploy.name))
+                    .saw("started by", active.by.clone())
+                    .help(format!("baton watch {0}, or baton rollback {0}", deploy.name)),
+            );
+        }
+    }
+    problems
+}
+
+fn apply_deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
+    if let Some(problem) = objections(fleet, &deploy).into_iter().next() {
+        return Err(problem);
+    }
+    let release = deploy.release.id();
+    if let Some(active) = fleet.active_rollout(&deploy.name) {
+        return Ok(Accepted::Rollout(active.id.clone()));
+    }
+    let mut service = deploy.service;
+    let before = fleet.services.get(&deploy.name);
+    service.committed = before.and_then(|before| before.committed);
+    service.previous = before.and_then(|before| before.previous);
+    let same_hosts = before.is_some_and(|before| before.hosts == service.hosts);
+    let is_live = service.committed == Some(release) && same_hosts;
+    fleet.releases.insert(release, deploy.release);
+    fleet.services.insert(deploy.name.clone(), service);
+    if is_live {
+        return Ok(Accepted::AlreadyLive);
+    }
+    Ok(start(fleet, deploy.id, &deploy.name, release, deploy.by, now))
+}
+
+/// Two services cannot listen on one port of a host.
+fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+    for (name, other) in others {
+        let host = other.hosts.iter().find(|host| deploy.service.hosts.contains(host));
+        let port = other.ports.iter().find(|port| deploy.service.ports.contains(port));
+        if let (Some(host), Some(port)) = (host, port) {
+            return Some(
+                Problem::new(Code(704), format!("port {port} on {host} belongs to {name}"))
+                    .help(format!("give {} another port in [run] ports", deploy.name)),
+            );
+        }
+    }
+    None
+}
+
+/// Ports and balancer of a live service are where its members are: they do not change under it.
+fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let before = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some())?;
+    let changed = match (before.ports != deploy.service.ports, before.balancer != deploy.service.balancer) {
+        (true, _) => "ports",
+        (_, true) => "balancer",
+        _ => return None,
+    };
+    Some(
+        Problem::new(Code(705), format!("{} of a live service cannot change in a rollout", changed))
+            .saw("live", format!("{:?}", before.ports))
+            .saw("manifest", format!("{:?}", deploy.service.ports))
+            .help("deploy it as a service of another name, move the traffic, and remove this one"),
+    )
+}
+
+fn goes_the_same_way(active: &Rollout, release: ReleaseId) -> bool {
+    active.to == release && active.direction == Direction::Forward
+}
+
+fn rollback(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
+    if fleet.active_rollout(name).is_some() {
+        return change(fleet, name, now, |rollout| {
+            turn_back(rollout, by);
+            Ok(())
+        });
+    }
+    let service = fleet.services.get(name).ok_or_else(|| unknown(fleet, name))?;
+    let previous = service.previous.ok_or_else(|| {
+        Problem::new(Code(706), format!("{name} has no release to go back to"))
+            .help(format!("baton releases list {name} shows what there is"))
+    })?;
+    Ok(start(fleet, id, name, previous, by, now))
+}
+
+/// A new rollout. Hosts that do not serve come first: nothing is lost there.
+fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by: String, now: Moment) -> Accepted {
+    let Some(service) = fleet.services.get(name) else { return Accepted::AlreadyLive };
+    let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
+    let (up, mut hosts): (Vec<_>, Vec<_>) = service.hosts.iter().cloned().partition(serves);
+    hosts.extend(up);
+    let rollout = Rollout {
+        id: id.clone(),
+        service: name.clone(),
+        from: service.committed,
+        to,
+        strategy: service.strategy.clone(),
+        hosts,
+        state: RolloutState::Pending,
+        direction: Direction::Forward,
+        turned: None,
+        pause: None,
+        wave: 0,
+        wave_done: None,
+        started: now,
+        progressed: now,
+        ended: None,
+        by,
+        evidence: Vec::new(),
+    };
+    fleet.rollouts.retain(|_, old| old.service != *name || old.state.is_active());
+    fleet.rollouts.insert(id.clone(), rollout);
+    Accepted::Rollout(id)
+}
+
+fn turn_back(rollout: &mut Rollout, by: String) {
+    match rollout.direction {
+        Direction::Forward => progress::turn_back(rollout, Turned::Operator { by }),
+        Direction::Back if rollout.state == RolloutState::Paused => {
+            rollout.state = RolloutState::Reverting;
+            rollout.pause = None;
+        }
+        Direction::Back => {}
+    }
+}
+
+fn resume(rollout: &mut Rollout) -> Result<(), Problem> {
+    if rollout.state != RolloutState::Paused {
+        return Ok(());
+    }
+    let speaks_against = rollout.evidence.first().filter(|_| rollout.direction == Direction::Forward);
+    if let (Some(evidence), OnFailure::Pause) = (speaks_against, rollout.strategy.on_failure) {
+        return Err(Problem::new(Code(707), format!("{} did not work on {}", rollout.service, evidence.host))
+            .saw("evidence", evidence.problem.to_string())
+            .help(format!("baton rollback {}", rollout.service)));
+    }
+    rollout.state = match rollout.direction {
+        Direction::Forward => RolloutState::Running,
+        Direction::Back => RolloutState::Reverting,
+    };
+    rollout.pause = None;
+    Ok(())
+}
+
+fn change(
+    fleet: &mut Fleet,
+    name: &ServiceName,
+    now: Moment,
+    how: impl FnOnce(&mut Rollout) -> Result<(), Problem>,
+) -> Result<Accepted, Problem> {
+    let active = fleet.active_rollout(name).map(|rollout| rollout.id.clone());
+    let Some(rollout) = active.and_then(|id| fleet.rollouts.get_mut(&id)) else {
+        let known = fleet.services.contains_key(name);
+        return Err(if known { no_rollout(name) } else { unknown(fleet, name) });
+    };
+    let before = rollout.clone();
+    how(rollout)?;
+    if *rollout != before {
+        rollout.progressed = now;
+    }
+    Ok(Accepted::Rollout(rollout.id.clone()))
+}
+
+fn no_rollout(name: &ServiceName) -> Problem {
+    Problem::new(Code(708), format!("no rollout of {name} is under way")).help(format!("baton status {name}"))
+}
+
+fn unknown(fleet: &Fleet, name: &ServiceName) -> Problem {
+    let known: Vec<&str> = fleet.services.keys().map(ServiceName::as_str).collect();
+    Problem::new(Code(709), format!("there is no service {name}"))
+        .saw("services", if known.is_empty() { "none yet".into() } else { known.join(", ") })
+        .help("baton deploy brings the first release")
 }

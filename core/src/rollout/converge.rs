@@ -1,1 +1,150 @@
-//! Being written.
+//! The next safe step for one host: the other half of the mind.
+//!
+//! It knows no strategy and no phase. It looks at what is, and one rule keeps it safe: *a slot is touched only while every
+//! balancer has read back that nothing leads to it.*
+
+use super::place::{Enrolled, Place, Routing};
+use super::waiting::Reason;
+use crate::fleet::Host;
+use crate::fleet::report::{HostReport, InstanceState, ReleaseState};
+use crate::name::{ReleaseId, Slot};
+use crate::problem::Problem;
+use crate::release::Health;
+use crate::strategy::Placement;
+use std::time::Duration;
+
+/// What to do next on one host, or why nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The host has the release, serves it, and runs no other.
+    Done,
+    Wait(Reason),
+    /// The release does not work here.
+    Failed(Problem),
+    /// Take the slot's member out of every balancer.
+    Drain(Slot),
+    /// Tell the host to run the release in this slot, in place of whatever is there.
+    Start(Slot, ReleaseId),
+    /// Tell the host to run nothing in this slot.
+    Stop(Slot),
+    /// Put the slot's member into every balancer.
+    Enroll(Slot),
+}
+
+/// How to bring a host to a release.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    pub placement: Placement,
+    pub drain_deadline: Duration,
+}
+
+/// The next safe step that brings a host to `goal`, or to running nothing of the service.
+#[must_use]
+pub fn converge(place: &Place<'_>, goal: Option<ReleaseId>, way: Way) -> Step {
+    let Some(host) = place.host() else { return Step::Wait(Reason::NeverJoined) };
+    if !host.connected {
+        return Step::Wait(silent(place, host));
+    }
+    let Some(report) = host.echoed() else { return Step::Wait(Reason::Echo) };
+    let Some(goal) = goal else { return retire(place, None, way) };
+    match place.slot_of(goal) {
+        None => begin(place, report, goal, way),
+        Some(slot) => finish(place, report, goal, slot, way),
+    }
+}
+
+fn silent(place: &Place<'_>, host: &Host) -> Reason {
+    let silent_for = host.heard.as_ref().map_or(Duration::ZERO, |heard| place.now.since(heard.at));
+    Reason::AgentSilent { silent_for }
+}
+
+/// Finds a slot for the release and clears the way to it.
+fn begin(place: &Place<'_>, report: &HostReport, goal: ReleaseId, way: Way) -> Step {
+    match report.releases.get(&goal) {
+        Some(ReleaseState::Held) => {}
+        Some(ReleaseState::Rejected { problem }) => return Step::Failed(problem.clone()),
+        Some(ReleaseState::Fetching { done, total }) => {
+            return Step::Wait(Reason::Artifact { done: *done, total: *total });
+        }
+        None => {
+            let total = place.fleet.releases.get(&goal).map_or(0, |release| release.artifact.size);
+            return Step::Wait(Reason::Artifact { done: 0, total });
+        }
+    }
+    match choose(place, way.placement) {
+        Err(reason) => Step::Wait(reason),
+        Ok(slot) => when_drained(place, slot, way, Step::Start(slot, goal)),
+    }
+}
+
+/// The slot for a new instance: a free one where the new starts beside the old, else the one to replace.
+fn choose(place: &Place<'_>, placement: Placement) -> Result<Slot, Reason> {
+    if let Some((_, instance)) = place.leftovers().next() {
+        return Err(Reason::Stopping { since: stopping_for(&instance.state) });
+    }
+    let occupied = || {
+        let idle = place.issued().map(|(slot, _)| slot).find(|slot| !place.serves_in(*slot));
+        idle.or_else(|| place.issued().map(|(slot, _)| slot).next())
+    };
+    let free = || place.service.slots().find(|slot| !place.issued().any(|(issued, _)| issued == *slot));
+    let slot = match placement {
+        Placement::InPlace => occupied().or_else(free),
+        Placement::SideBySide => free().or_else(occupied),
+    };
+    slot.ok_or(Reason::Echo)
+}
+
+/// The release was told to run in this slot: is it ready, is it in, is the old one gone?
+fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, way: Way) -> Step {
+    let health = place.fleet.releases.get(&goal).map(|release| &release.health);
+    let deadline = health.map_or(Duration::ZERO, |health| health.start_timeout);
+    let probe = |since, last| Step::Wait(Reason::Probe { since, deadline, last });
+    let Some(instance) = report.instances.get(&place.key(slot)) else { return probe(Duration::ZERO, None) };
+    if instance.release != goal {
+        return Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) });
+    }
+    match &instance.state {
+        InstanceState::Failed { problem } => Step::Failed(problem.clone()),
+        InstanceState::Starting { since, last } => probe(*since, last.clone()),
+        InstanceState::Unready { since, problem } if *since >= deadline => Step::Failed(problem.clone()),
+        InstanceState::Unready { since, problem } => probe(*since, Some(problem.clone())),
+        InstanceState::Stopping { since } => Step::Wait(Reason::Stopping { since: *since }),
+        InstanceState::Ready { since } => match place.enrolled(slot) {
+            Enrolled::NotAsked => enroll(slot, *since, health),
+            Enrolled::Waiting(reason) => Step::Wait(reason),
+            Enrolled::In => retire(place, Some(slot), way),
+        },
+    }
+}
+
+fn enroll(slot: Slot, ready_for: Duration, health: Option<&Health>) -> Step {
+    let needed = health.map_or(Duration::ZERO, |health| health.healthy_for);
+    if ready_for < needed { Step::Wait(Reason::Healthy { ready_for, needed }) } else { Step::Enroll(slot) }
+}
+
+/// Stops every instance but the one in `keep`, one after the other.
+fn retire(place: &Place<'_>, keep: Option<Slot>, way: Way) -> Step {
+    if let Some((slot, _)) = place.issued().find(|(slot, _)| Some(*slot) != keep) {
+        return when_drained(place, slot, way, Step::Stop(slot));
+    }
+    match place.leftovers().next() {
+        Some((_, instance)) => Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) }),
+        None => Step::Done,
+    }
+}
+
+/// The one rule: the step, if nothing leads to the slot any more; else what brings that about.
+fn when_drained(place: &Place<'_>, slot: Slot, way: Way, step: Step) -> Step {
+    match place.routing(slot, way.drain_deadline) {
+        Routing::Drained => step,
+        Routing::NotAsked => Step::Drain(slot),
+        Routing::Waiting(reason) | Routing::Unreachable(reason) => Step::Wait(reason),
+    }
+}
+
+fn stopping_for(state: &InstanceState) -> Duration {
+    match state {
+        InstanceState::Stopping { since } => *since,
+        _ => Duration::ZERO,
+    }
+}

@@ -5,8 +5,11 @@
 
 pub mod command;
 pub mod converge;
+pub mod draft;
 pub mod interlock;
+pub mod place;
 pub mod plan;
+pub mod progress;
 pub mod target;
 pub mod waiting;
 

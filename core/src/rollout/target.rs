@@ -1,1 +1,45 @@
-//! Being written.
+//! Which release a host should have.
+
+use super::{Direction, Rollout};
+use crate::fleet::{Fleet, Service};
+use crate::name::{HostName, ReleaseId, ServiceName};
+
+/// The release that `host` should have of a service: half of the mind, and all there is to rollback.
+///
+/// At rest that is the committed one. In a rollout, a host has the new release once its wave was reached, and the old one
+/// before; turned back, every host has the old one. Evidence stops the spread at once (invariant 14): a host that was not
+/// yet told to start the new release keeps the old one, whatever its wave.
+#[must_use]
+pub fn target(
+    fleet: &Fleet,
+    name: &ServiceName,
+    service: &Service,
+    rollout: Option<&Rollout>,
+    host: &HostName,
+) -> Option<ReleaseId> {
+    if !service.hosts.contains(host) {
+        return None;
+    }
+    let Some(rollout) = rollout else { return service.committed };
+    if rollout.direction == Direction::Back {
+        return rollout.from;
+    }
+    let reached = wave_of(rollout, host) <= rollout.wave;
+    let spreads = rollout.evidence.is_empty() || was_told(fleet, name, host, rollout.to);
+    if reached && spreads { Some(rollout.to) } else { rollout.from }
+}
+
+/// The wave a host belongs to, from 0. A host the rollout does not know belongs to the last.
+#[must_use]
+pub fn wave_of(rollout: &Rollout, host: &HostName) -> usize {
+    let hosts = rollout.hosts.len();
+    let position = rollout.hosts.iter().position(|name| name == host).unwrap_or(hosts.saturating_sub(1));
+    let waves = &rollout.strategy.waves;
+    waves.iter().position(|wave| position < wave.of(hosts)).unwrap_or(waves.len().saturating_sub(1))
+}
+
+fn was_told(fleet: &Fleet, name: &ServiceName, host: &HostName, release: ReleaseId) -> bool {
+    fleet.hosts.get(host).is_some_and(|host| {
+        host.issued.instances.iter().any(|(key, instance)| key.service == *name && instance.release == release)
+    })
+}

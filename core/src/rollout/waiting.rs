@@ -62,9 +62,10 @@ pub enum Reason {
         #[serde(with = "millis")]
         needed: Duration,
     },
-    /// A balancer has not yet read back that the member is in.
+    /// A balancer has not yet read back that the member is in; the problem says why it will not, where it knows.
     Enrolling {
         balancer: HostName,
+        problem: Option<Problem>,
     },
     /// A balancer cannot be reached or does not do what it is told: it may still route.
     BalancerUnreachable {
@@ -148,7 +149,10 @@ impl fmt::Display for Reason {
             Self::Healthy { ready_for, needed } => {
                 write!(f, "ready for {}, {} needed", Seconds(*ready_for), Seconds(*needed))
             }
-            Self::Enrolling { balancer } => write!(f, "{balancer} has not read back yet that it is in"),
+            Self::Enrolling { balancer, problem } => {
+                write!(f, "{balancer} has not read back yet that it is in")?;
+                problem.iter().try_for_each(|problem| write!(f, ": {problem}"))
+            }
             Self::BalancerUnreachable { balancer, problem } => {
                 write!(f, "the balancer on {balancer} does not answer")?;
                 problem.iter().try_for_each(|problem| write!(f, ": {problem}"))

@@ -1,0 +1,174 @@
+//! The specs a plan is writing: the issued ones with its changes on top, stamped only where something really changed.
+
+use super::Rollout;
+use super::place::Place;
+use crate::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use crate::fleet::{Fleet, MemberKey, Service};
+use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::release::Probe;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Every member gets the same share in a rolling release.
+const WEIGHT: u16 = 100;
+
+/// Specs under way.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    fleet: &'a Fleet,
+    specs: BTreeMap<HostName, HostSpec>,
+}
+
+impl<'a> Draft<'a> {
+    #[must_use]
+    pub const fn new(fleet: &'a Fleet) -> Self {
+        Self { fleet, specs: BTreeMap::new() }
+    }
+
+    /// Tells every balancer of the place what to do with a slot.
+    pub fn set_member(&mut self, place: &Place<'_>, slot: Slot, state: MemberState, drain_deadline: Duration) {
+        let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
+        let Some(balancer) = &place.service.balancer else { return };
+        let address = host.endpoint(port);
+        let probe = self.probe(place, slot);
+        for name in &balancer.on {
+            let Some(spec) = self.edit(name) else { continue };
+            let pool = spec.pools.entry(balancer.pool.clone()).or_insert_with(|| PoolSpec {
+                service: place.name.clone(),
+                members: BTreeMap::new(),
+                drain_deadline,
+            });
+            pool.drain_deadline = drain_deadline;
+            pool.members.insert(place.member(slot), MemberSpec { address, state, weight: WEIGHT, probe: probe.clone() });
+        }
+    }
+
+    /// Tells the host to run a release in a slot.
+    pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId) {
+        let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
+        let instance = InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never };
+        if let Some(spec) = self.edit(place.host_name) {
+            spec.instances.insert(place.key(slot), instance);
+        }
+    }
+
+    /// Tells the host to run nothing in a slot.
+    pub fn stop(&mut self, place: &Place<'_>, slot: Slot) {
+        if let Some(spec) = self.edit(place.host_name) {
+            spec.instances.remove(&place.key(slot));
+        }
+    }
+
+    /// Brings into line what follows from everything else: which releases a host holds, which instances start again by
+    /// themselves, which members are history.
+    pub fn settle(&mut self, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+        let names: Vec<HostName> = self.fleet.hosts.keys().cloned().collect();
+        for name in &names {
+            let Some(spec) = self.spec(name) else { continue };
+            let releases = self.wanted_releases(name, spec, services, active);
+            let committed = |service: &ServiceName| services.get(service).and_then(|service| service.committed);
+            let restart = |service: &ServiceName, release| match committed(service) == Some(release) {
+                true => Restart::Always,
+                false => Restart::Never,
+            };
+            let stale = spec.releases.keys().ne(releases.iter())
+                || spec.instances.iter().any(|(key, it)| it.restart != restart(&key.service, it.release));
+            if !stale {
+                continue;
+            }
+            let documents = self.documents(&releases);
+            if let Some(spec) = self.edit(name) {
+                spec.releases = documents;
+                for (key, instance) in &mut spec.instances {
+                    instance.restart = restart(&key.service, instance.release);
+                }
+            }
+        }
+        for name in &names {
+            self.forget_members(name, services);
+        }
+    }
+
+    /// The specs that differ from what was issued, with their new stamps.
+    #[must_use]
+    pub fn finish(self) -> BTreeMap<HostName, HostSpec> {
+        let fleet = self.fleet;
+        let changed = self.specs.into_iter().filter_map(|(name, mut spec)| {
+            let issued = &fleet.hosts.get(&name)?.issued;
+            spec.epoch = fleet.epoch;
+            spec.generation = issued.generation.next();
+            (!spec.same_content(issued)).then_some((name, spec))
+        });
+        changed.collect()
+    }
+
+    fn spec(&self, host: &HostName) -> Option<&HostSpec> {
+        self.specs.get(host).or_else(|| self.fleet.hosts.get(host).map(|host| &host.issued))
+    }
+
+    fn edit(&mut self, host: &HostName) -> Option<&mut HostSpec> {
+        if !self.specs.contains_key(host) {
+            let issued = self.fleet.hosts.get(host)?.issued.clone();
+            self.specs.insert(host.clone(), issued);
+        }
+        self.specs.get_mut(host)
+    }
+
+    fn probe(&self, place: &Place<'_>, slot: Slot) -> Probe {
+        let spec = self.spec(place.host_name);
+        let release = spec.and_then(|spec| spec.instances.get(&place.key(slot))).map(|instance| instance.release);
+        let release = release.and_then(|release| self.fleet.releases.get(&release));
+        release.map_or(Probe::Tcp, |release| release.health.probe.clone())
+    }
+
+    /// What runs, what is about to, and what a rollback needs (invariant 18).
+    fn wanted_releases(
+        &self,
+        host: &HostName,
+        spec: &HostSpec,
+        services: &BTreeMap<ServiceName, Service>,
+        active: &[&Rollout],
+    ) -> BTreeSet<ReleaseId> {
+        let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().map(|instance| instance.release).collect();
+        for (name, service) in services.iter().filter(|(_, service)| service.hosts.contains(host)) {
+            wanted.extend(service.committed.into_iter().chain(service.previous));
+            for rollout in active.iter().filter(|rollout| rollout.service == *name) {
+                wanted.extend(rollout.from.into_iter().chain([rollout.to]));
+            }
+        }
+        wanted.retain(|release| self.fleet.releases.contains_key(release));
+        wanted
+    }
+
+    fn documents(&self, releases: &BTreeSet<ReleaseId>) -> BTreeMap<ReleaseId, crate::release::Release> {
+        let known = |release: &ReleaseId| Some((*release, self.fleet.releases.get(release)?.clone()));
+        releases.iter().filter_map(known).collect()
+    }
+
+    /// Drops members of hosts that left the service, once nothing of it runs there.
+    fn forget_members(&mut self, balancer: &HostName, services: &BTreeMap<ServiceName, Service>) {
+        let Some(spec) = self.spec(balancer) else { return };
+        let is_history = |service: &ServiceName, member: &MemberKey| {
+            let left = services.get(service).is_none_or(|service| !service.hosts.contains(&member.host));
+            let runs = |spec: &HostSpec| spec.instances.keys().any(|key| key.service == *service);
+            left && !self.spec(&member.host).is_some_and(runs)
+        };
+        let history: Vec<_> = spec
+            .pools
+            .iter()
+            .flat_map(|(pool, spec)| spec.members.keys().map(move |member| (pool, &spec.service, member)))
+            .filter(|(_, service, member)| is_history(service, member))
+            .map(|(pool, _, member)| (pool.clone(), member.clone()))
+            .collect();
+        if history.is_empty() {
+            return;
+        }
+        if let Some(spec) = self.edit(balancer) {
+            for (pool, member) in history {
+                if let Some(pool) = spec.pools.get_mut(&pool) {
+                    pool.members.remove(&member);
+                }
+            }
+        }
+    }
+}

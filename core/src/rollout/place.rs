@@ -1,0 +1,228 @@
+//! What is believed of one service on one host: the planner's reading of specs and reports.
+//!
+//! Every question that leads to something irreversible is answered from a report that echoes the newest spec, of the host
+//! and of each balancer; no answer means wait.
+
+use super::waiting::Reason;
+use crate::fleet::report::{HostReport, InstanceReport, MemberReport, PoolReport};
+use crate::fleet::spec::{InstanceSpec, MemberState, PoolSpec};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::time::Moment;
+use std::time::Duration;
+
+/// One service on one host.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub fleet: &'a Fleet,
+    pub name: &'a ServiceName,
+    pub service: &'a Service,
+    pub host_name: &'a HostName,
+    pub now: Moment,
+}
+
+/// Whether anything still leads to a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Routing {
+    /// Every balancer has read back that the member is out, and nothing is in flight or what was had its time.
+    Drained,
+    /// Some balancer was never told to take it out.
+    NotAsked,
+    /// Told, not there yet.
+    Waiting(Reason),
+    /// Cannot be known, so it may still route.
+    Unreachable(Reason),
+}
+
+/// Whether a slot gets traffic from every balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enrolled {
+    In,
+    /// Some balancer was never told to put it in.
+    NotAsked,
+    Waiting(Reason),
+}
+
+impl<'a> Place<'a> {
+    #[must_use]
+    pub fn host(&self) -> Option<&'a Host> {
+        self.fleet.hosts.get(self.host_name)
+    }
+
+    #[must_use]
+    pub fn key(&self, slot: Slot) -> InstanceKey {
+        InstanceKey { service: self.name.clone(), slot }
+    }
+
+    #[must_use]
+    pub fn member(&self, slot: Slot) -> MemberKey {
+        MemberKey { host: self.host_name.clone(), slot }
+    }
+
+    /// The instances the host was told to run, by slot.
+    pub fn issued(&self) -> impl Iterator<Item = (Slot, &'a InstanceSpec)> {
+        let name = self.name;
+        let instances = self.host().map(|host| &host.issued.instances);
+        instances.into_iter().flatten().filter(move |(key, _)| key.service == *name).map(|(key, spec)| (key.slot, spec))
+    }
+
+    /// The instances the host last said it has, by slot.
+    pub fn reported(&self) -> impl Iterator<Item = (Slot, &'a InstanceReport)> {
+        let name = self.name;
+        let instances = self.host().and_then(Host::report).map(|report| &report.instances);
+        instances.into_iter().flatten().filter(move |(key, _)| key.service == *name).map(|(key, it)| (key.slot, it))
+    }
+
+    /// Instances that still run although the host was told to have none in their slot.
+    pub fn leftovers(&self) -> impl Iterator<Item = (Slot, &'a InstanceReport)> {
+        self.reported()
+            .filter(|(slot, instance)| instance.state.may_run() && !self.issued().any(|(issued, _)| issued == *slot))
+    }
+
+    /// The slot told to run a release. Of two, the one that is ready: the other is in the way.
+    #[must_use]
+    pub fn slot_of(&self, release: ReleaseId) -> Option<Slot> {
+        let slots = || self.issued().filter(|(_, spec)| spec.release == release).map(|(slot, _)| slot);
+        slots().find(|slot| self.is_ready(*slot)).or_else(|| slots().next())
+    }
+
+    /// Whether the host last said that the instance in this slot is ready, and it is the one it was told to run.
+    #[must_use]
+    pub fn is_ready(&self, slot: Slot) -> bool {
+        let told = self.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec.release);
+        self.reported().any(|(reported, instance)| {
+            reported == slot && Some(instance.release) == told && instance.state.ready_for().is_some()
+        })
+    }
+
+    /// Whether requests to this host are answered, as far as was last heard: some slot is ready and in everywhere.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.issued().any(|(slot, _)| self.serves_in(slot))
+    }
+
+    /// The same for one slot.
+    #[must_use]
+    pub fn serves_in(&self, slot: Slot) -> bool {
+        self.is_ready(slot)
+            && self.balancers().all(|balancer| {
+                balancer.state(self, slot) == Some(MemberState::Ready)
+                    && balancer.member_report(self, slot).is_none_or(|member| member.running == MemberState::Ready)
+            })
+    }
+
+    /// Whether the host is not at rest because of us: something was begun there and is not finished.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        let mut instances = 0;
+        for (slot, _) in self.issued() {
+            instances += 1;
+            let enrolled = self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Ready));
+            let unproven = self.service.balancer.is_none() && !self.is_ready(slot);
+            if !enrolled || unproven {
+                return true;
+            }
+        }
+        instances > 1 || self.leftovers().next().is_some()
+    }
+
+    #[must_use]
+    pub fn routing(&self, slot: Slot, deadline: Duration) -> Routing {
+        for balancer in self.balancers() {
+            if let Err(reason) = balancer.reach() {
+                return Routing::Unreachable(reason);
+            }
+        }
+        if self.balancers().any(|balancer| balancer.state(self, slot) != Some(MemberState::Out)) {
+            return Routing::NotAsked;
+        }
+        for balancer in self.balancers() {
+            let draining = |in_flight, out_for| {
+                Routing::Waiting(Reason::Draining { balancer: balancer.name.clone(), in_flight, out_for, deadline })
+            };
+            let Some(pool) = balancer.echoed_pool(self) else { return draining(0, Duration::ZERO) };
+            if pool.problem.is_some() {
+                return Routing::Unreachable(balancer.unreachable(pool.problem.clone()));
+            }
+            match pool.members.get(&self.member(slot)) {
+                None => return draining(0, Duration::ZERO),
+                Some(member) if member.is_drained(deadline) => {}
+                Some(member) if member.problem.is_some() => {
+                    return Routing::Unreachable(balancer.unreachable(member.problem.clone()));
+                }
+                Some(member) => return draining(member.in_flight, member.out_for),
+            }
+        }
+        Routing::Drained
+    }
+
+    #[must_use]
+    pub fn enrolled(&self, slot: Slot) -> Enrolled {
+        if self.balancers().any(|balancer| balancer.state(self, slot) != Some(MemberState::Ready)) {
+            return Enrolled::NotAsked;
+        }
+        for balancer in self.balancers() {
+            if let Err(reason) = balancer.reach() {
+                return Enrolled::Waiting(reason);
+            }
+            let enrolling = |problem| Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name.clone(), problem });
+            let Some(pool) = balancer.echoed_pool(self) else { return enrolling(None) };
+            if pool.problem.is_some() {
+                return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
+            }
+            match pool.members.get(&self.member(slot)) {
+                Some(member) if member.is_in() => {}
+                member => return enrolling(member.and_then(|member| member.problem.clone())),
+            }
+        }
+        Enrolled::In
+    }
+
+    /// The balancers in front of the service; none where nobody routes to it.
+    pub fn balancers(&self) -> impl Iterator<Item = Balancer<'a>> {
+        let fleet = self.fleet;
+        let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
+        on.map(move |name| Balancer { name, host: fleet.hosts.get(name) })
+    }
+}
+
+/// One balancer's host, as the fleet knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Balancer<'a> {
+    pub name: &'a HostName,
+    host: Option<&'a Host>,
+}
+
+impl<'a> Balancer<'a> {
+    fn reach(&self) -> Result<(), Reason> {
+        match self.host {
+            Some(host) if host.connected => Ok(()),
+            _ => Err(self.unreachable(None)),
+        }
+    }
+
+    fn unreachable(&self, problem: Option<crate::problem::Problem>) -> Reason {
+        Reason::BalancerUnreachable { balancer: self.name.clone(), problem }
+    }
+
+    fn pool_spec(&self, place: &Place<'a>) -> Option<&'a PoolSpec> {
+        self.host?.issued.pools.get(&place.service.balancer.as_ref()?.pool)
+    }
+
+    /// What the balancer was last told of a slot.
+    fn state(&self, place: &Place<'a>, slot: Slot) -> Option<MemberState> {
+        Some(self.pool_spec(place)?.members.get(&place.member(slot))?.state)
+    }
+
+    fn pool_of(&self, place: &Place<'a>, report: &'a HostReport) -> Option<&'a PoolReport> {
+        report.pools.get(&place.service.balancer.as_ref()?.pool)
+    }
+
+    fn echoed_pool(&self, place: &Place<'a>) -> Option<&'a PoolReport> {
+        self.pool_of(place, self.host?.echoed()?)
+    }
+
+    fn member_report(&self, place: &Place<'a>, slot: Slot) -> Option<&'a MemberReport> {
+        self.pool_of(place, self.host?.report()?)?.members.get(&place.member(slot))
+    }
+}

@@ -1,0 +1,167 @@
+//! How a rollout moves through its states: total, monotone, and only ever by what was seen.
+
+use super::converge::Step;
+use super::waiting::Reason;
+use super::{Direction, Evidence, Pause, Rollout, RolloutState, Turned};
+use crate::fleet::{Fleet, Service};
+use crate::name::{HostName, ReleaseId};
+use crate::problem::Problem;
+use crate::strategy::OnFailure;
+use crate::time::{Moment, earlier};
+use std::time::Duration;
+
+/// Where one host stands in this pass.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub host: HostName,
+    pub goal: Option<ReleaseId>,
+    pub step: Step,
+    /// Something was begun here and is not finished.
+    pub begun: bool,
+}
+
+/// Moves the rollout as far as what was seen allows. Returns whether it changed: then every host is looked at again.
+pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) -> bool {
+    let before = rollout.clone();
+    if rollout.state == RolloutState::Pending {
+        rollout.state = RolloutState::Running;
+    }
+    gather_evidence(fleet, rollout, standings, now);
+    turn_on_evidence(rollout);
+    match rollout.state {
+        RolloutState::Running => go_forward(rollout, service, standings, now),
+        RolloutState::Reverting => go_back(rollout, standings, now),
+        _ => {}
+    }
+    give_up_waiting(fleet, rollout, now);
+    if *rollout == before {
+        return false;
+    }
+    rollout.progressed = now;
+    true
+}
+
+/// When the rollout may move although nothing is heard.
+#[must_use]
+pub fn wake_at(fleet: &Fleet, rollout: &Rollout, standings: &[Standing]) -> Option<Moment> {
+    let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake);
+    let moves = matches!(rollout.state, RolloutState::Running | RolloutState::Reverting);
+    let deadline = moves.then(|| rollout.progressed + progress_deadline(fleet, rollout));
+    let refused = standings.iter().any(|standing| refusal(standing).is_some());
+    let refused = refused.then(|| rollout.progressed + start_timeout(fleet, rollout.to));
+    earlier(bake, earlier(deadline, refused))
+}
+
+/// Collects what speaks against the new release: one piece a host is enough.
+fn gather_evidence(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing], now: Moment) {
+    if rollout.direction == Direction::Back {
+        return;
+    }
+    let patience = start_timeout(fleet, rollout.to);
+    let stuck = now.since(rollout.progressed) >= patience;
+    for standing in standings.iter().filter(|standing| standing.goal == Some(rollout.to)) {
+        let problem = match &standing.step {
+            Step::Failed(problem) => Some(problem),
+            _ => refusal(standing).filter(|_| stuck),
+        };
+        let known = rollout.evidence.iter().any(|evidence| evidence.host == standing.host);
+        if let (Some(problem), false) = (problem, known) {
+            rollout.evidence.push(Evidence { host: standing.host.clone(), problem: problem.clone() });
+        }
+    }
+}
+
+/// A balancer that says why it does not put the new instance in: evidence, once it had the time to start.
+fn refusal(standing: &Standing) -> Option<&Problem> {
+    match &standing.step {
+        Step::Wait(Reason::Enrolling { problem, .. }) => problem.as_ref(),
+        _ => None,
+    }
+}
+
+fn turn_on_evidence(rollout: &mut Rollout) {
+    let Some(evidence) = rollout.evidence.first() else { return };
+    if rollout.direction == Direction::Back || rollout.state != RolloutState::Running {
+        return;
+    }
+    match rollout.strategy.on_failure {
+        OnFailure::Revert => turn_back(rollout, Turned::Evidence),
+        OnFailure::Pause => {
+            let why = format!("{} on {}", evidence.problem.what, evidence.host);
+            pause(rollout, "baton".into(), why);
+        }
+    }
+}
+
+/// Turns the arrow round.
+pub fn turn_back(rollout: &mut Rollout, turned: Turned) {
+    rollout.direction = Direction::Back;
+    rollout.state = RolloutState::Reverting;
+    rollout.turned = Some(turned);
+    rollout.pause = None;
+    rollout.wave_done = None;
+}
+
+/// Holds the rollout: what was begun is finished, nothing new begins.
+pub fn pause(rollout: &mut Rollout, by: String, why: String) {
+    rollout.state = RolloutState::Paused;
+    rollout.pause = Some(Pause { by, why });
+}
+
+fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) {
+    if !standings.iter().all(|standing| standing.step == Step::Done) {
+        return;
+    }
+    let since = *rollout.wave_done.get_or_insert(now);
+    if now.since(since) < rollout.strategy.bake {
+        return;
+    }
+    rollout.wave_done = None;
+    if rollout.wave + 1 < rollout.strategy.waves.len() {
+        rollout.wave += 1;
+        return;
+    }
+    rollout.state = RolloutState::Succeeded;
+    rollout.ended = Some(now);
+    if rollout.from != Some(rollout.to) {
+        service.previous = rollout.from;
+    }
+    service.committed = Some(rollout.to);
+}
+
+fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
+    if standings.iter().all(|standing| standing.step == Step::Done) {
+        rollout.state = RolloutState::Reverted;
+        rollout.ended = Some(now);
+    }
+}
+
+/// Nothing waits for ever: forward it pauses and asks, backward it says that a person is needed.
+fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, now: Moment) {
+    let deadline = progress_deadline(fleet, rollout);
+    let baking = rollout.wave_done.is_some();
+    if baking || now.since(rollout.progressed) < deadline {
+        return;
+    }
+    match rollout.state {
+        RolloutState::Running => {
+            pause(rollout, "baton".into(), format!("nothing has moved for {} s", deadline.as_secs()));
+        }
+        RolloutState::Reverting => {
+            rollout.state = RolloutState::Failed;
+            rollout.ended = Some(now);
+        }
+        _ => {}
+    }
+}
+
+/// The deadline of the strategy, never shorter than what a single host may lawfully take.
+fn progress_deadline(fleet: &Fleet, rollout: &Rollout) -> Duration {
+    let longest = [rollout.from, Some(rollout.to)].into_iter().flatten().filter_map(|id| fleet.releases.get(&id));
+    let longest = longest.map(|it| it.health.start_timeout + it.health.healthy_for + it.run.stop.timeout).max();
+    rollout.strategy.progress_deadline.max(rollout.strategy.drain_deadline + longest.unwrap_or_default())
+}
+
+fn start_timeout(fleet: &Fleet, release: ReleaseId) -> Duration {
+    fleet.releases.get(&release).map_or(Duration::ZERO, |release| release.health.start_timeout)
+}
