@@ -1,6 +1,15 @@
 //! What Baton's programs say to each other: the `.proto` files, the code generated from them, conversions to `core`'s types,
 //! and mutual TLS.
 
+pub mod convert;
+pub mod identity;
+pub mod problem;
+pub mod tls;
+pub mod token;
+
+/// The version of the conversation itself. An agent says it in its hello; it grows when an old peer could not follow.
+pub const PROTOCOL: u32 = 1;
+
 /// The generated messages, clients and servers.
 #[allow(clippy::all, clippy::needless_pass_by_value, missing_debug_implementations, unreachable_pub, rustdoc::all)]
 pub mod v1 {

@@ -1,0 +1,125 @@
+//! Host specs.
+
+use super::{InvalidMessage, bytes, duration, keyed, millis, parse, release_id, required};
+use crate::v1;
+use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
+use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::name::PoolName;
+use baton_core::release::Release;
+
+/// The shares a balancer can give.
+const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=256;
+
+impl From<&HostSpec> for v1::HostSpec {
+    fn from(spec: &HostSpec) -> Self {
+        Self {
+            stamp: Some((&spec.stamp()).into()),
+            instances: spec.instances.iter().map(write_instance).collect(),
+            pools: spec.pools.iter().map(write_pool).collect(),
+            releases: spec.releases.values().map(Into::into).collect(),
+        }
+    }
+}
+
+/// A release's id is counted anew here, so that it cannot name anything but its content.
+impl TryFrom<v1::HostSpec> for HostSpec {
+    type Error = InvalidMessage;
+    fn try_from(message: v1::HostSpec) -> Result<Self, InvalidMessage> {
+        let stamp: Stamp = required("stamp", message.stamp)?;
+        let spec = Self {
+            epoch: stamp.epoch,
+            generation: stamp.generation,
+            instances: keyed("instances", message.instances, |instance| read_instance(&instance))?,
+            pools: keyed("pools", message.pools, read_pool)?,
+            releases: keyed("releases", message.releases, |release| {
+                Release::try_from(release).map(|release| (release.id(), release))
+            })?,
+        };
+        match spec.instances.iter().find(|(_, instance)| !spec.releases.contains_key(&instance.release)) {
+            Some((key, _)) => {
+                Err(InvalidMessage::new(format!("instances[{key}].release_id"), "names a release that is not in the spec"))
+            }
+            None => Ok(spec),
+        }
+    }
+}
+
+fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::InstanceSpec {
+    v1::InstanceSpec {
+        key: key.to_string(),
+        release_id: bytes(instance.release.0),
+        address: instance.address.to_string(),
+        restart_always: instance.restart == Restart::Always,
+    }
+}
+
+fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpec), InvalidMessage> {
+    let instance = InstanceSpec {
+        release: release_id("release_id", &message.release_id)?,
+        address: parse("address", &message.address)?,
+        restart: if message.restart_always { Restart::Always } else { Restart::Never },
+    };
+    Ok((parse("key", &message.key)?, instance))
+}
+
+fn write_pool((pool, spec): (&PoolName, &PoolSpec)) -> v1::PoolSpec {
+    v1::PoolSpec {
+        pool: pool.to_string(),
+        service: spec.service.to_string(),
+        members: spec.members.iter().map(write_member).collect(),
+        drain_deadline_ms: millis(spec.drain_deadline),
+    }
+}
+
+fn read_pool(message: v1::PoolSpec) -> Result<(PoolName, PoolSpec), InvalidMessage> {
+    let spec = PoolSpec {
+        service: parse("service", &message.service)?,
+        members: keyed("members", message.members, read_member)?,
+        drain_deadline: duration("drain_deadline_ms", message.drain_deadline_ms)?,
+    };
+    Ok((parse("pool", &message.pool)?, spec))
+}
+
+fn write_member((key, member): (&MemberKey, &MemberSpec)) -> v1::MemberSpec {
+    v1::MemberSpec {
+        key: key.to_string(),
+        address: member.address.to_string(),
+        state: v1::MemberState::from(member.state).into(),
+        weight: u32::from(member.weight),
+        probe: Some((&member.probe).into()),
+    }
+}
+
+fn read_member(message: v1::MemberSpec) -> Result<(MemberKey, MemberSpec), InvalidMessage> {
+    let weight =
+        Some(message.weight).filter(|weight| WEIGHTS.contains(weight)).and_then(|weight| u16::try_from(weight).ok());
+    let member = MemberSpec {
+        address: parse("address", &message.address)?,
+        state: member_state("state", message.state)?,
+        weight: weight
+            .ok_or_else(|| InvalidMessage::new("weight", format!("{} is not between 1 and 256", message.weight)))?,
+        probe: required("probe", message.probe)?,
+    };
+    Ok((parse("key", &message.key)?, member))
+}
+
+impl From<MemberState> for v1::MemberState {
+    fn from(state: MemberState) -> Self {
+        match state {
+            MemberState::Ready => Self::Ready,
+            MemberState::Drain => Self::Drain,
+            MemberState::Out => Self::Out,
+        }
+    }
+}
+
+pub(super) fn member_state(field: &str, number: i32) -> Result<MemberState, InvalidMessage> {
+    match v1::MemberState::try_from(number) {
+        Ok(v1::MemberState::Ready) => Ok(MemberState::Ready),
+        Ok(v1::MemberState::Drain) => Ok(MemberState::Drain),
+        Ok(v1::MemberState::Out) => Ok(MemberState::Out),
+        Ok(v1::MemberState::Unspecified) | Err(_) => {
+            Err(InvalidMessage::new(field, format!("{number} is not a member's state")))
+        }
+    }
+}

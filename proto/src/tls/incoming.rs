@@ -1,0 +1,107 @@
+//! The coordinator's accept loop: nobody waits for somebody else's handshake.
+
+use super::Hot;
+use super::explain::certificate_problem;
+use super::peer::{Connection, Peer};
+use crate::identity::{self, Identity};
+use rustls::ServerConfig;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Handshakes under way at once. A connection costs some kilobytes until it is done; the kernel's backlog holds the rest.
+const HANDSHAKES: usize = 512;
+
+/// For one handshake: several round trips over a bad line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For one handshake while more than half of [`HANDSHAKES`] are under way: those who are slow on purpose must not keep
+/// everybody else out for long.
+const PATIENCE_WHEN_CROWDED: Duration = Duration::from_secs(2);
+
+/// Between two accepts after one failed, for want of file descriptors above all: others must end first.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Accepts connections and does their handshakes, each with the configuration that is current when it arrives.
+///
+/// The stream never ends and holds no errors: a failed handshake or accept is logged, and concerns nobody else. Dropping the
+/// stream closes the listener. Must be called within a Tokio runtime.
+pub fn incoming(
+    listener: TcpListener,
+    config: Hot<ServerConfig>,
+) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
+    serve(listener, config, PATIENCE)
+}
+
+fn serve(
+    listener: TcpListener,
+    config: Hot<ServerConfig>,
+    patience: Duration,
+) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
+    let (done, connections) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let (stream, remote) = tokio::select! {
+                () = done.closed() => return,
+                accepted = accept(&listener) => accepted,
+            };
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let crowded = room.available_permits() < HANDSHAKES / 2;
+            let patience = if crowded { PATIENCE_WHEN_CROWDED.min(patience) } else { patience };
+            let (done, config) = (done.clone(), config.load_full());
+            tokio::spawn(async move {
+                let connection = timeout(patience, handshake(stream, remote, config)).await;
+                drop(place);
+                match connection {
+                    Ok(Ok(connection)) => drop(done.send(Ok(connection)).await),
+                    Ok(Err(error)) => refused(remote, &error),
+                    Err(_) => tracing::debug!(%remote, ?patience, "a handshake took too long"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // The peer went away between its knock and our answer: the next one waits already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConfig>) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let (_, session) = stream.get_ref();
+    let peer = match session.peer_certificates().and_then(<[_]>::first) {
+        None => Peer { identity: Identity::Anonymous, remote: Some(remote), serial: None },
+        Some(certificate) => {
+            let subject = identity::subject(certificate).map_err(io::Error::other)?;
+            Peer { identity: subject.identity, remote: Some(remote), serial: Some(subject.serial) }
+        }
+    };
+    Ok(Connection::tls(stream, peer))
+}
+
+fn refused(remote: SocketAddr, error: &io::Error) {
+    match certificate_problem(error) {
+        Some(problem) => tracing::info!(%remote, %problem, "refused a certificate"),
+        None => tracing::debug!(%remote, %error, "a handshake failed"),
+    }
+}

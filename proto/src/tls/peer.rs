@@ -1,0 +1,125 @@
+//! One accepted connection, and who is at its other end.
+
+use crate::identity::Identity;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+/// Who is at the other end, for whoever decides what they may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub identity: Identity,
+    /// Nothing for the local socket.
+    pub remote: Option<SocketAddr>,
+    /// The certificate's serial, as [`crate::identity::serial_text`] writes it: what a revocation names.
+    pub serial: Option<String>,
+}
+
+/// Who sends this request: anonymous, where nothing says otherwise.
+#[must_use]
+pub fn peer<T>(request: &tonic::Request<T>) -> Peer {
+    request.extensions().get().cloned().unwrap_or_else(Peer::anonymous)
+}
+
+/// The same for a request that tonic has not taken apart yet.
+#[must_use]
+pub fn peer_in(extensions: &http::Extensions) -> Peer {
+    extensions.get().cloned().unwrap_or_else(Peer::anonymous)
+}
+
+impl Peer {
+    const fn anonymous() -> Self {
+        Self { identity: Identity::Anonymous, remote: None, serial: None }
+    }
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    peer: Peer,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tls(Box<TlsStream<TcpStream>>),
+    Local(UnixStream),
+}
+
+impl Connection {
+    pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream)), peer }
+    }
+
+    pub(super) const fn local(stream: UnixStream, identity: Identity) -> Self {
+        Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None } }
+    }
+
+    #[must_use]
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+macro_rules! forward {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().stream {
+            Stream::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+            Stream::Local(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_read(context, into))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        forward!(self, stream => stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self, stream => stream.poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Local(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, stream => stream.poll_shutdown(context))
+    }
+}
