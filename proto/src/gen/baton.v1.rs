@@ -1586,6 +1586,9 @@ pub struct FleetView {
     pub hosts: ::prost::alloc::vec::Vec<HostView>,
     #[prost(uint64, tag = "3")]
     pub epoch: u64,
+    /// What keeps the coordinator itself from deciding, such as a full disk; hosts go on serving.
+    #[prost(message, repeated, tag = "4")]
+    pub problems: ::prost::alloc::vec::Vec<Problem>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
