@@ -1,1 +1,198 @@
 //! `baton.toml`: text in, types out, with errors that name the place and the remedy.
+//!
+//! [`parse`] is the entry point; [`keys`] is the one table of everything a manifest may say.
+
+pub mod codes;
+pub mod keys;
+
+mod diagnostic;
+mod health;
+mod nearest;
+mod reader;
+mod rollout;
+mod run;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+mod unknown;
+mod values;
+mod words;
+
+pub use diagnostic::{Diagnostic, Severity};
+
+use crate::fleet::{BalancerPool, Service};
+use crate::name::{HostName, ServiceName, Version};
+use crate::release::{Artifact, Health, Release, Run};
+use crate::strategy::Strategy;
+use reader::{Finding, Reader};
+use serde::{Deserialize, Serialize};
+use source::Source;
+use std::ops::Range;
+use toml::de::DeTable;
+
+/// More is some other file: refused before it is read.
+pub const LARGEST: usize = 256 * 1024;
+
+/// A manifest that holds together: every key read, every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    pub service: ServiceName,
+    /// In the order they are replaced.
+    pub hosts: Vec<HostName>,
+    /// With `{version}` in it: see [`Manifest::artifact_of`].
+    pub artifact_path: String,
+    pub run: Run,
+    /// One slot a port.
+    pub ports: Vec<u16>,
+    pub health: Health,
+    /// None: nothing routes to the service, so nothing drains.
+    pub balancer: Option<BalancerPool>,
+    pub strategy: Strategy,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<Diagnostic>,
+    settings: Vec<Setting>,
+}
+
+/// One key with the value it has, and where that comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its place: `run.stop.signal`.
+    pub key: &'static str,
+    /// In the words of the manifest.
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Default,
+    Manifest {
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// Reads a manifest. `path` is what diagnostics call the file.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file, not only the first; warnings among it. At least one is an error.
+pub fn parse(path: &str, text: &str) -> Result<Manifest, Vec<Diagnostic>> {
+    let mut source = Source::new(path, text);
+    if text.len() > LARGEST {
+        let what = format!("{} KiB are too much for a manifest", text.len() / 1024);
+        let finding = Finding::error(codes::TOO_LARGE, 0..0, what).label(format!("at most {} KiB", LARGEST / 1024));
+        source = Source::new(path, "");
+        return Err(vec![reader::diagnostic(&source, finding)]);
+    }
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        source.masked = secret::ranges_in_text(text);
+        return Err(syntax(&source, &errors));
+    }
+    source.masked = secret::ranges(root.get_ref());
+    let mut reader = Reader::new(source, root.get_ref());
+    unknown::check(&mut reader);
+    let manifest = read(&mut reader);
+    let (findings, settings) = reader.finish();
+    match manifest {
+        Some(manifest) if findings.iter().all(|finding| finding.severity == Severity::Warning) => {
+            Ok(Manifest { warnings: findings, settings, ..manifest })
+        }
+        _ => Err(findings),
+    }
+}
+
+/// The first places where the file stops being TOML: what comes after them is mostly their echo.
+fn syntax(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
+    const SHOWN: usize = 3;
+    let end = source.text.len();
+    let mut places: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(end..end), error.message())).collect();
+    places.sort_by_key(|(span, _)| span.start);
+    let finding = |(span, message): (Range<usize>, &str)| {
+        let message = message.replace('\n', ", ");
+        let label = message.strip_suffix(", expected nothing").unwrap_or(&message);
+        reader::diagnostic(source, Finding::error(codes::SYNTAX, span, "this is not valid TOML").label(label))
+    };
+    places.into_iter().take(SHOWN).map(finding).collect()
+}
+
+fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
+    let service = reader.name::<ServiceName>("service");
+    let hosts = reader.hosts("hosts");
+    let artifact_path = run::artifact_path(reader);
+    let run = run::run(reader);
+    let ports = run::ports(reader);
+    let health = health::health(reader);
+    let balancer = rollout::balancer(reader, service.as_ref());
+    let strategy = rollout::strategy(reader, hosts.as_ref().map(Vec::len), ports.as_ref().map(Vec::len));
+    let manifest = Manifest {
+        service: service?,
+        hosts: hosts?,
+        artifact_path: artifact_path?,
+        run: run?,
+        ports: ports?,
+        health: health?,
+        balancer: balancer?,
+        strategy: strategy?,
+        warnings: Vec::new(),
+        settings: Vec::new(),
+    };
+    deadlines(reader, &manifest);
+    Some(manifest)
+}
+
+/// Warns when the rollout would pause while a single host still does what it may.
+fn deadlines(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
+    let Manifest { strategy, health, run, .. } = manifest;
+    let slowest = [
+        ("health.start_timeout", health.start_timeout),
+        ("health.healthy_for", health.healthy_for),
+        ("rollout.drain", strategy.drain_deadline),
+        ("run.stop.timeout", run.stop.timeout),
+    ];
+    if let Some((key, wait)) = slowest.into_iter().find(|(_, wait)| *wait >= strategy.progress_deadline) {
+        let place = ["rollout.progress_deadline", key].into_iter().find(|path| reader.value(path).is_some());
+        let what = format!("the rollout pauses before {key} ({}) is over", humantime::format_duration(wait));
+        let deadline = humantime::format_duration(strategy.progress_deadline);
+        let finding = Finding::warning(codes::TOO_LATE, reader.span(place.unwrap_or(key)), what);
+        reader
+            .report(finding.label(format!("progress_deadline is {deadline}")).help("make rollout.progress_deadline longer"));
+    }
+}
+
+impl Manifest {
+    /// The path of one version's archive.
+    #[must_use]
+    pub fn artifact_of(&self, version: &Version) -> String {
+        self.artifact_path.replace("{version}", version.as_str())
+    }
+
+    /// The release that a version of the service is.
+    #[must_use]
+    pub fn release(&self, version: Version, artifact: Artifact) -> Release {
+        let (service, run, health) = (self.service.clone(), self.run.clone(), self.health.clone());
+        Release { service, version, artifact, run, health }
+    }
+
+    /// The service as it should be known to the fleet; which release it is at rest is not the manifest's to say.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        Service {
+            hosts: self.hosts.clone(),
+            ports: self.ports.clone(),
+            balancer: self.balancer.clone(),
+            strategy: self.strategy.clone(),
+            committed: None,
+            previous: None,
+        }
+    }
+
+    /// Every key that has a value, where the value comes from, in the order of the reference.
+    #[must_use]
+    pub fn origins(&self) -> &[Setting] {
+        &self.settings
+    }
+}

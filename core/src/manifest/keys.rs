@@ -1,0 +1,152 @@
+//! Every key a manifest may hold: one table, for the parser, the reference page and completion.
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its place: `run.stop.signal`.
+    pub path: &'static str,
+    pub kind: Kind,
+    pub fallback: Fallback,
+    /// One line for the reference.
+    pub doc: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Hosts,
+    Ports,
+    Duration,
+    Amount,
+    Waves,
+    Flag,
+    Variables,
+    OneOf(&'static [&'static str]),
+}
+
+/// What holds when a key is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    Required,
+    /// Nothing.
+    Absent,
+    /// This, read as if it stood in the file.
+    Value(&'static str),
+    /// What other keys say, in words.
+    Derived(&'static str),
+}
+
+impl Kind {
+    /// What the value must be, after "must be".
+    #[must_use]
+    pub const fn expected(self) -> &'static str {
+        match self {
+            Self::Text | Self::OneOf(_) => "a string",
+            Self::Hosts => "a list of host names",
+            Self::Ports => "a list of ports",
+            Self::Duration => "a duration in a string, such as \"30s\"",
+            Self::Amount => "a number of hosts or a share such as \"25%\"",
+            Self::Waves => "a list of numbers or shares of hosts",
+            Self::Flag => "true or false",
+            Self::Variables => "a table of strings",
+        }
+    }
+}
+
+const fn key(path: &'static str, kind: Kind, fallback: Fallback, doc: &'static str) -> Key {
+    Key { path, kind, fallback, doc }
+}
+
+use Fallback::{Absent, Derived, Required, Value};
+
+/// Signals an application may want as its polite stop; the same list as [`crate::release::Signal`].
+const SIGNALS: &[&str] = &["SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
+
+/// Every key, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("service", Kind::Text, Required, "The name of the service."),
+    key("hosts", Kind::Hosts, Required, "The hosts it runs on, in the order they are replaced."),
+    key("artifact.path", Kind::Text, Required, "Where the archive of a version is found; `{version}` stands for it."),
+    key("run.command", Kind::Text, Required, "The program and its arguments, with placeholders; no shell."),
+    key("run.ports", Kind::Ports, Required, "One slot a port. Two: the new version starts beside the old. One: in place."),
+    key("run.user", Kind::Text, Absent, "The user it runs as; the agent's own where none is named."),
+    key("run.env", Kind::Variables, Absent, "Environment variables, as they are written. No secrets."),
+    key("run.stop.signal", Kind::OneOf(SIGNALS), Value("SIGTERM"), "The polite request to finish."),
+    key("run.stop.timeout", Kind::Duration, Value("30s"), "How long it may take to finish before it is killed."),
+    key("health.http", Kind::Text, Absent, "Ready when `GET` of this path on the instance's port answers 200 to 299."),
+    key("health.tcp", Kind::Flag, Absent, "Ready when the instance's port accepts a connection."),
+    key("health.exec", Kind::Text, Absent, "Ready when this command exits 0; placeholders as in run.command."),
+    key("health.interval", Kind::Duration, Value("1s"), "Between two probes of an instance that is ready."),
+    key("health.timeout", Kind::Duration, Value("1s"), "For one probe."),
+    key("health.healthy_for", Kind::Duration, Value("3s"), "Ready for this long without a break before it may serve."),
+    key("health.start_timeout", Kind::Duration, Value("60s"), "From its start to its first ready; later it has failed."),
+    key("balancer.on", Kind::Hosts, Required, "The hosts whose agents drive a load balancer for this service."),
+    key("balancer.pool", Kind::Text, Derived("the service's name"), "The pool in those balancers (HAProxy: the backend)."),
+    key("rollout.strategy", Kind::OneOf(&["rolling"]), Value("rolling"), "How a release replaces another."),
+    key(
+        "rollout.placement",
+        Kind::OneOf(&["in-place", "side-by-side"]),
+        Derived("two ports or more: side-by-side; one: in-place"),
+        "Whether the new instance takes the old one's slot, or starts in a free one before the old one stops.",
+    ),
+    key("rollout.max_unavailable", Kind::Amount, Value("1"), "How many hosts may be without a serving instance."),
+    key("rollout.waves", Kind::Waves, Value("100%"), "Cumulative; a wave begins when the one before is done and baked."),
+    key("rollout.bake", Kind::Duration, Value("0s"), "How long a wave is watched before the next begins."),
+    key("rollout.drain", Kind::Duration, Value("30s"), "How long open requests may take to finish; then they are cut."),
+    key(
+        "rollout.progress_deadline",
+        Kind::Duration,
+        Value("10m"),
+        "How long a rollout may stand without any progress before it pauses and asks.",
+    ),
+    key("rollout.on_failure", Kind::OneOf(&["revert", "pause"]), Value("revert"), "What evidence against it leads to."),
+];
+
+/// Keys and tables that are planned and refused until they work.
+pub const LATER: &[&str] = &[
+    "artifact.url",
+    "artifact.digest",
+    "artifact.keep",
+    "artifact.signed_by",
+    "run.workdir",
+    "run.secrets",
+    "run.ready",
+    "run.limits",
+    "health.grpc",
+    "balancer.slow_start",
+    "balancer.preview",
+    "rollout.keep_old",
+    "rollout.approve",
+    "rollout.spread_by",
+    "rollout.steps",
+    "rollout.match",
+    "guard",
+    "gate",
+    "hooks",
+];
+
+/// The key at a place.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The words that may stand in a table: its keys, and the tables in it. The root is `""`.
+pub(super) fn within(table: &str) -> Vec<&'static str> {
+    let mut words: Vec<&str> = Vec::new();
+    for key in KEYS {
+        let rest = match table {
+            "" => Some(key.path),
+            _ => key.path.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')),
+        };
+        let word = rest.and_then(|rest| rest.split('.').next());
+        words.extend(word.filter(|word| !words.contains(word)));
+    }
+    words
+}
+
+/// Whether a place is a table of known keys.
+pub(super) fn is_table(path: &str) -> bool {
+    find(path).is_none() && !within(path).is_empty()
+}

@@ -1,0 +1,182 @@
+//! Manifests that hold together, and what they come to.
+
+use super::{SAMPLE, edited, sound};
+use crate::manifest::{Origin, keys};
+use crate::name::{Digest, Version};
+use crate::release::{Artifact, Probe, Signal};
+use crate::strategy::{Amount, OnFailure, Placement, Strategy};
+use std::time::Duration;
+
+#[test]
+fn the_smallest_manifest_gets_every_default() {
+    let manifest = sound(SAMPLE);
+    let (run, health) = (&manifest.run, &manifest.health);
+    assert_eq!(manifest.service.as_str(), "shop");
+    assert_eq!(manifest.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(), ["web1", "web2", "web3"]);
+    assert_eq!(run.command, ["bin/shop", "--listen", "0.0.0.0:{port}"]);
+    assert_eq!((run.user.as_deref(), run.env.len(), run.stop.signal), (None, 0, Signal::Term));
+    assert_eq!(run.stop.timeout, Duration::from_secs(30));
+    assert_eq!(health.probe, Probe::Http { path: "/healthz".into() });
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+    assert_eq!((health.healthy_for, health.start_timeout), (Duration::from_secs(3), Duration::from_secs(60)));
+    assert_eq!(
+        manifest.strategy,
+        Strategy {
+            placement: Placement::SideBySide,
+            waves: vec![Amount::Percent(100)],
+            max_unavailable: Amount::Hosts(1),
+            bake: Duration::ZERO,
+            drain_deadline: Duration::from_secs(30),
+            progress_deadline: Duration::from_secs(600),
+            on_failure: OnFailure::Revert,
+        }
+    );
+    assert!(manifest.warnings.is_empty());
+}
+
+#[test]
+fn every_setting_says_where_it_comes_from() {
+    let said: Vec<String> = sound(SAMPLE)
+        .origins()
+        .iter()
+        .map(|setting| match setting.origin {
+            Origin::Default => format!("{} = {}", setting.key, setting.value),
+            Origin::Manifest { line } => format!("{} = {}  # line {line}", setting.key, setting.value),
+        })
+        .collect();
+    let expect = r#"
+service = "shop"  # line 1
+hosts = ["web1", "web2", "web3"]  # line 2
+artifact.path = "shop-{version}.tar.zst"  # line 5
+run.command = "bin/shop --listen 0.0.0.0:{port}"  # line 8
+run.ports = [8101, 8102]  # line 9
+run.stop.signal = "SIGTERM"
+run.stop.timeout = "30s"
+health.http = "/healthz"  # line 12
+health.interval = "1s"
+health.timeout = "1s"
+health.healthy_for = "3s"
+health.start_timeout = "60s"
+balancer.on = ["lb1"]  # line 15
+balancer.pool = "shop"  # line 16
+rollout.strategy = "rolling"
+rollout.placement = "side-by-side"
+rollout.max_unavailable = 1
+rollout.waves = ["100%"]
+rollout.bake = "0s"
+rollout.drain = "30s"
+rollout.progress_deadline = "10m"
+rollout.on_failure = "revert""#;
+    assert_eq!(said.join("\n"), expect.trim_start());
+}
+
+#[test]
+fn everything_can_be_said() {
+    let manifest = sound(&edited(
+        "\n[health]\nhttp = \"/healthz\"\n",
+        r#"user = "shop"
+env = { RUST_LOG = "info", DB_PASSWORD_FILE = "/etc/shop/db" }
+
+[run.stop]
+signal = "SIGQUIT"
+timeout = "1m 30s"
+
+[health]
+exec = "bin/check --url 'http://{address}:{port}/'"
+interval = "500ms"
+timeout = "2s"
+healthy_for = "0s"
+start_timeout = "5m"
+
+[rollout]
+strategy = "rolling"
+placement = "in-place"
+max_unavailable = "34%"
+waves = [1, "50%"]
+bake = "10m"
+drain = "2m"
+progress_deadline = "30m"
+on_failure = "pause"
+"#,
+    ));
+    assert_eq!(manifest.run.user.as_deref(), Some("shop"));
+    assert_eq!(manifest.run.env["DB_PASSWORD_FILE"], "/etc/shop/db");
+    assert_eq!((manifest.run.stop.signal, manifest.run.stop.timeout), (Signal::Quit, Duration::from_secs(90)));
+    let command = ["bin/check", "--url", "http://{address}:{port}/"].map(str::to_string).to_vec();
+    assert_eq!(manifest.health.probe, Probe::Exec { command });
+    assert_eq!(manifest.health.interval, Duration::from_millis(500));
+    assert_eq!(
+        manifest.strategy,
+        Strategy {
+            placement: Placement::InPlace,
+            waves: vec![Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)],
+            max_unavailable: Amount::Percent(34),
+            bake: Duration::from_secs(600),
+            drain_deadline: Duration::from_secs(120),
+            progress_deadline: Duration::from_secs(1800),
+            on_failure: OnFailure::Pause,
+        }
+    );
+    let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
+    assert_eq!(given, keys::KEYS.len() - 2, "all but the other two probes");
+}
+
+#[test]
+fn one_port_is_replaced_in_place_and_two_side_by_side() {
+    assert_eq!(sound(&edited("[8101, 8102]", "[8101]")).strategy.placement, Placement::InPlace);
+    assert_eq!(sound(SAMPLE).strategy.placement, Placement::SideBySide);
+}
+
+#[test]
+fn a_service_needs_no_balancer_and_its_pool_has_its_name() {
+    assert_eq!(sound(&edited("\n[balancer]\non   = [\"lb1\"]\npool = \"shop\"\n", "")).balancer, None);
+    let pool = sound(&edited("pool = \"shop\"\n", "")).balancer.unwrap().pool;
+    assert_eq!(pool.as_str(), "shop");
+}
+
+#[test]
+fn waves_end_with_every_host() {
+    let waves = |written: &str| sound(&format!("{SAMPLE}\n[rollout]\nwaves = {written}\n")).strategy.waves;
+    assert_eq!(waves("[]"), [Amount::Percent(100)]);
+    assert_eq!(waves("[1]"), [Amount::Hosts(1), Amount::Percent(100)]);
+    assert_eq!(waves("[1, 3]"), [Amount::Hosts(1), Amount::Hosts(3)]);
+    assert_eq!(waves("[\"1\", \"1%\", \"100%\"]"), [Amount::Hosts(1), Amount::Percent(1), Amount::Percent(100)]);
+}
+
+#[test]
+fn a_release_and_its_archive_follow_from_a_version() {
+    let manifest = sound(SAMPLE);
+    let version = Version::new("2.1.0").unwrap();
+    assert_eq!(manifest.artifact_of(&version), "shop-2.1.0.tar.zst");
+    let artifact = Artifact { digest: Digest::of(b"archive"), size: 7 };
+    let release = manifest.release(version.clone(), artifact.clone());
+    assert_eq!(release.id(), manifest.release(version.clone(), artifact.clone()).id());
+    assert_eq!((release.version, release.artifact, release.run), (version, artifact, manifest.run.clone()));
+    let service = manifest.service();
+    assert_eq!((service.hosts.len(), service.ports, service.committed), (3, vec![8101, 8102], None));
+}
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+    let manifest = sound(&edited("[8101, 8102]", "[8101]").replace("\"web1\", \"web2\", ", ""));
+    let text = super::rendered(&manifest.warnings);
+    let expect = r#"
+warning[B0118]: no host serves while the release is replaced in place
+ --> baton.toml:2:11
+  |
+2 | hosts   = ["web3"]
+  |           ^^^^^^^^ 1 of 1 may be missing at once
+help: give run.ports a second port
+"#;
+    assert_eq!(text, expect.trim_start());
+    let manifest = sound(&format!("{SAMPLE}\n[rollout]\nprogress_deadline = \"20s\"\n"));
+    let expect = r#"
+warning[B0121]: the rollout pauses before health.start_timeout (1m) is over
+  --> baton.toml:19:21
+   |
+19 | progress_deadline = "20s"
+   |                     ^^^^^ progress_deadline is 20s
+help: make rollout.progress_deadline longer
+"#;
+    assert_eq!(super::rendered(&manifest.warnings), expect.trim_start());
+}

@@ -1,0 +1,58 @@
+//! Manifests that are refused, each a file in `golden/`, with the whole text people read beside it.
+
+use super::check;
+
+/// One test for each pair of files.
+macro_rules! golden {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            check(
+                include_str!(concat!("golden/", stringify!($name), ".toml")),
+                include_str!(concat!("golden/", stringify!($name), ".txt")),
+            );
+        })*
+    };
+}
+
+golden! {
+    an_empty_file_lacks_everything_that_is_required
+    text_that_is_not_toml_is_pointed_at
+    a_key_that_stands_twice_is_pointed_at
+    misspelt_keys_and_tables_are_guessed_at
+    a_key_in_the_wrong_table_is_sent_home
+    a_key_nobody_knows_gets_the_list_of_those_that_are
+    what_is_planned_is_refused_until_it_works
+    a_strategy_nobody_knows_is_refused
+    wrong_types_say_what_would_be_right
+    a_table_written_as_a_list_is_refused
+    durations_need_a_unit_and_have_bounds
+    a_service_needs_hosts
+    a_single_host_is_still_a_list
+    hosts_are_names_and_stand_once
+    ports_are_ports_and_stand_once
+    one_port_is_still_a_list
+    a_service_has_at_most_eight_ports
+    a_service_has_a_port
+    a_placeholder_nobody_fills_in_is_refused
+    an_archive_is_named_by_its_version
+    an_archive_knows_no_port
+    a_command_is_not_for_a_shell
+    a_quotation_that_never_ends_is_pointed_at
+    a_command_names_a_program
+    a_closed_list_shows_its_words
+    side_by_side_needs_two_ports
+    in_place_needs_a_host_that_may_be_missing
+    amounts_are_whole_numbers_or_shares
+    waves_grow
+    a_wave_has_hosts
+    a_wave_has_no_more_hosts_than_there_are
+    a_secret_is_refused_and_never_shown
+    a_secret_is_not_shown_in_a_file_that_is_no_toml
+    the_environment_takes_strings_with_plain_names
+    one_probe_decides
+    a_probe_is_needed
+    a_probe_that_asks_nothing_is_none
+    a_probe_asks_the_instance_and_nobody_else
+    marks_stand_below_wide_characters
+}
