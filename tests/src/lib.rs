@@ -1,1 +1,3 @@
+//! What tests share: real hosts to run on.
 
+pub mod fleet;

@@ -1,0 +1,119 @@
+//! A fleet's life: up from nothing, and down to nothing.
+
+use super::record::Fleet;
+use super::run::run;
+use super::{STATE, base, cgroups, needs, network, provision};
+use anyhow::{Context as _, bail};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What to bring up.
+#[derive(Debug, Clone, clap::Args)]
+pub struct UpArgs {
+    /// Hosts that run services
+    #[arg(long, default_value_t = 4)]
+    pub hosts: u8,
+    /// Hosts with a load balancer
+    #[arg(long, default_value_t = 1)]
+    pub balancers: u8,
+    /// A folder with Baton's .deb packages, as packaging/build makes it
+    #[arg(long, default_value = "dist")]
+    pub packages: PathBuf,
+}
+
+/// The folder that every host sees as `/shared`: what services on them write down, in one place.
+#[must_use]
+pub fn shared() -> PathBuf {
+    Path::new(STATE).join("shared")
+}
+
+/// Boots every host, installs the packages, and joins every agent.
+///
+/// # Errors
+/// With what is missing on this machine, or what went wrong; then `down` cleans up.
+pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
+    needs::check()?;
+    let packages = provision::Packages::find(&args.packages)?;
+    if Path::new(STATE).exists() {
+        bail!("a fleet is up already: `fleet down` ends it");
+    }
+    let mut fleet = Fleet::of(args.hosts, args.balancers)?;
+    let base = base::ensure()?;
+    // From here on, whatever happens, `down` finds the record.
+    fleet.save()?;
+    let (hierarchies, mounted) = cgroups::Hierarchies::ensure()?;
+    fleet.mounted = mounted;
+    fleet.save()?;
+    network::make_hub()?;
+    share()?;
+    for host in &fleet.hosts {
+        host.mount(&base)?;
+        host.write("/etc/hosts", &addresses(&fleet))?;
+        packages.lay_out(host)?;
+        network::plug(&host.name, host.address)?;
+        host.power_on(&hierarchies, &shared())?;
+    }
+    for host in &fleet.hosts {
+        host.wait_booted()?;
+    }
+    provision::provision(&fleet, &packages)?;
+    Ok(fleet)
+}
+
+/// Ends every process, unmounts every folder and removes every namespace of a fleet, however far it got.
+///
+/// # Errors
+/// When something cannot be removed; the rest is removed nevertheless.
+pub fn down() -> anyhow::Result<()> {
+    if !Path::new(STATE).exists() {
+        return Ok(());
+    }
+    // A record that is damaged or was never written must not keep what can be found without it.
+    let fleet = Fleet::load().or_else(|_| Fleet::of(100, 9))?;
+    let mut first = Ok(());
+    for host in &fleet.hosts {
+        keep_first(&mut first, host.power_off());
+        keep_first(&mut first, unmount(&host.root()));
+        keep_first(&mut first, network::unplug(&host.name));
+        for leftover in ["propagate", "unix-export"] {
+            let _ = fs::remove_dir(Path::new("/run/systemd/nspawn").join(leftover).join(&host.name));
+        }
+    }
+    keep_first(&mut first, network::remove_hub());
+    keep_first(&mut first, cgroups::release(&fleet.mounted));
+    first?;
+    fs::remove_dir_all(STATE).with_context(|| format!("cannot remove {STATE}"))
+}
+
+fn keep_first(first: &mut anyhow::Result<()>, next: anyhow::Result<()>) {
+    if first.is_ok() {
+        *first = next;
+    }
+}
+
+fn unmount(root: &Path) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let root = root.to_string_lossy();
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(root.as_ref())) {
+        run("umount", &[root.as_ref()])?;
+    }
+    Ok(())
+}
+
+/// Services run as users that this machine has never heard of: everybody may write there.
+fn share() -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let logs = shared().join("logs");
+    fs::create_dir_all(&logs)?;
+    fs::set_permissions(&logs, fs::Permissions::from_mode(0o1777))?;
+    Ok(())
+}
+
+fn addresses(fleet: &Fleet) -> String {
+    let mut text = "127.0.0.1 localhost\n".to_owned();
+    for host in &fleet.hosts {
+        let _ = writeln!(text, "{} {}", host.address, host.name);
+    }
+    text
+}
