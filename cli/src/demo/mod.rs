@@ -4,6 +4,8 @@ pub mod app;
 mod clock;
 pub mod load;
 mod part;
+pub mod stage;
+pub mod warden;
 
 use crate::errors::Failure;
 use crate::exit::Exit;

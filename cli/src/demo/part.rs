@@ -3,6 +3,7 @@
 use super::app::{self, AppArgs};
 use super::clock::duration;
 use super::load::{Config, Load, executions};
+use super::warden;
 use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -29,6 +30,14 @@ enum Part {
     App(AppArgs),
     /// Traffic, until the time is over or a signal comes; the answer is what was counted
     Load(LoadArgs),
+    /// Starts the others, and ends them all when whoever raised it is gone
+    Warden(WardenArgs),
+}
+
+#[derive(Debug, Args)]
+struct WardenArgs {
+    /// Removed in the end
+    folder: PathBuf,
 }
 
 /// Traffic from the command line.
@@ -53,6 +62,7 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
     let ended = match args.part {
         Part::App(args) => instance(args),
         Part::Load(args) => traffic(args, output),
+        Part::Warden(args) => guard(&args),
     };
     ended.map_err(|error| Problem::new(Code(1002), format!("{error:#}")).into())
 }
@@ -67,6 +77,11 @@ fn instance(args: AppArgs) -> anyhow::Result<Exit> {
     if code != 0 {
         std::process::exit(code);
     }
+    Ok(Exit::Done)
+}
+
+fn guard(args: &WardenArgs) -> anyhow::Result<Exit> {
+    runtime()?.block_on(warden::serve(&args.folder))?;
     Ok(Exit::Done)
 }
 

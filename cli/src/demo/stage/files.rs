@@ -1,0 +1,200 @@
+//! Every file of a stage, and the program that reads it.
+
+use super::{BALANCER_HOST, COORDINATOR, Front, HAPROXY, Place, Places, SERVICE, Setup};
+use crate::demo::warden::Program;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+pub(super) fn host_names(setup: &Setup) -> Vec<String> {
+    (1..=setup.hosts).map(|number| format!("web{number}")).collect()
+}
+
+pub(super) fn app_logs(folder: &Path) -> PathBuf {
+    folder.join("orders")
+}
+
+pub(super) fn workplace(folder: &Path) -> PathBuf {
+    folder.join("work")
+}
+
+pub(super) fn socket(folder: &Path) -> PathBuf {
+    folder.join("coordinator.sock")
+}
+
+pub(super) fn token(folder: &Path, host: &str) -> PathBuf {
+    folder.join(format!("{host}.token"))
+}
+
+/// Writes a stage's files and gives the programs that run on it, by name.
+pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Result<BTreeMap<String, Program>> {
+    for part in [app_logs(folder), workplace(folder), folder.join("log")] {
+        std::fs::create_dir(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    }
+    let program = |name: &str, words: Vec<String>| Program {
+        words,
+        env: BTreeMap::from([("RUST_LOG".to_owned(), "info".to_owned()), ("NO_COLOR".to_owned(), "1".to_owned())]),
+        folder: folder.to_owned(),
+        log: folder.join("log").join(name),
+    };
+    let part = |words: &[String]| setup.part.iter().chain(words).cloned().collect::<Vec<_>>();
+    let mut programs = BTreeMap::new();
+
+    let config = write_text(folder, "coordinator.toml", &coordinator(places, folder))?;
+    let words = part(&["coordinator".into(), "--config".into(), config]);
+    programs.insert(COORDINATOR.to_owned(), program(COORDINATOR, words));
+
+    let mut addresses = host_names(setup).into_iter().zip(places.hosts.iter().copied()).collect::<Vec<_>>();
+    addresses.push((BALANCER_HOST.to_owned(), places.centre));
+    for (name, address) in addresses {
+        let mut text = agent(places, folder, &name, &address.to_string());
+        if name == BALANCER_HOST {
+            text.push_str(&balancer(setup, places, folder));
+        }
+        let config = write_text(folder, &format!("{name}.toml"), &text)?;
+        let token = token(folder, &name).display().to_string();
+        let words = part(&["agent".into(), "--config".into(), config, "--token-file".into(), token]);
+        programs.insert(name.clone(), program(&name, words));
+    }
+    if setup.front == Front::Haproxy {
+        let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, folder))?;
+        // Read at every start, so it has to be there at the first.
+        write_text(folder, "haproxy.state", "")?;
+        let master = folder.join("haproxy-master.sock").display().to_string();
+        let words = ["haproxy", "-W", "-S", &master, "-f", &config].map(str::to_owned).to_vec();
+        programs.insert(HAPROXY.to_owned(), program(HAPROXY, words));
+    }
+    write_text(&workplace(folder), "baton.toml", &manifest(setup, places, folder))?;
+    Ok(programs)
+}
+
+fn write_text(folder: &Path, name: &str, text: &str) -> anyhow::Result<String> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path.display().to_string())
+}
+
+/// Writes a file only its owner may read.
+pub(super) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn coordinator(places: &Places, folder: &Path) -> String {
+    let listen = places.coordinator;
+    let (socket, state) = (quoted(&socket(folder)), quoted(&folder.join("coordinator")));
+    format!("listen = \"{listen}\"\nsocket = {socket}\nstate = {state}\n")
+}
+
+fn agent(places: &Places, folder: &Path, name: &str, address: &str) -> String {
+    let (coordinator, state) = (places.coordinator, quoted(&folder.join(name)));
+    format!(
+        "coordinator = \"{coordinator}\"\nname = \"{name}\"\naddress = \"{address}\"\nstate = {state}\nruntime = \"process\"\n"
+    )
+}
+
+fn balancer(setup: &Setup, places: &Places, folder: &Path) -> String {
+    match setup.front {
+        Front::Builtin => {
+            let words = setup.part.iter().map(String::as_str).chain(["balancer"]);
+            let words = words.map(|word| serde_json::Value::from(word).to_string()).collect::<Vec<_>>().join(", ");
+            let frontend = places.frontend;
+            format!("\n[balancer]\ndriver = \"builtin\"\ncommand = [{words}]\nlisten = {{ {SERVICE} = \"{frontend}\" }}\n")
+        }
+        Front::Haproxy => {
+            let socket = quoted(&folder.join("haproxy.sock"));
+            let master = quoted(&folder.join("haproxy-master.sock"));
+            let state = quoted(&folder.join("haproxy.state"));
+            format!(
+                "\n[balancer]\ndriver = \"haproxy\"\nsocket = {socket}\nmaster_socket = {master}\nstate_file = {state}\n"
+            )
+        }
+    }
+}
+
+/// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
+fn haproxy(setup: &Setup, places: &Places, folder: &Path) -> String {
+    let (socket, state) = (folder.join("haproxy.sock"), folder.join("haproxy.state"));
+    let (socket, state, frontend) = (socket.display(), state.display(), places.frontend);
+    let mut text = format!(
+        "global
+    maxconn 4000
+    nbthread 1
+    stats socket {socket} mode 600 level admin
+    server-state-file {state}
+    hard-stop-after 30s
+
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 60s
+    timeout tunnel 10m
+    retries 0
+    option idle-close-on-response
+    load-server-state-from-file global
+
+frontend {SERVICE}
+    bind {frontend}
+    default_backend {SERVICE}
+
+backend {SERVICE}
+    balance roundrobin
+    default-server pool-purge-delay 1s
+"
+    );
+    for (host, address) in host_names(setup).iter().zip(&places.hosts) {
+        for (slot, port) in places.ports.iter().enumerate() {
+            text.push_str(&format!("    server {host}-{slot} {address}:{port} disabled\n"));
+        }
+    }
+    text
+}
+
+pub(super) fn manifest(setup: &Setup, places: &Places, folder: &Path) -> String {
+    let hosts = host_names(setup).iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
+    let slots = if setup.place == Place::InPlace { 1 } else { 2 };
+    let ports = places.ports.iter().take(slots).map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let log = app_logs(folder).join("{version}-{address}-{port}.log");
+    let [healthy_for, start_timeout, drain] =
+        [setup.healthy_for, setup.start_timeout, setup.drain].map(|duration| format!("{}ms", duration.as_millis()));
+    format!(
+        "service = \"{SERVICE}\"
+hosts = [{hosts}]
+
+[artifact]
+path = \"{SERVICE}-{{version}}.tar.zst\"
+
+[run]
+command = \"bin/shop --listen {{address}}:{{port}} --log {}\"
+ports = [{ports}]
+stop = {{ signal = \"SIGTERM\", timeout = \"10s\" }}
+
+[health]
+http = \"/healthz\"
+interval = \"500ms\"
+timeout = \"1s\"
+healthy_for = \"{healthy_for}\"
+start_timeout = \"{start_timeout}\"
+
+[balancer]
+on = [\"{BALANCER_HOST}\"]
+pool = \"{SERVICE}\"
+
+[rollout]
+strategy = \"rolling\"
+max_unavailable = 1
+drain = \"{drain}\"
+",
+        log.display()
+    )
+}
+
+/// A path as TOML writes it: a JSON string is a TOML string.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::from(path.display().to_string()).to_string()
+}

@@ -1,0 +1,269 @@
+//! A fleet on loopback, for the demo, the end-to-end tests and the benches: real processes, real mutual TLS, real draining.
+//!
+//! One coordinator, agents for the hosts, one agent beside the balancer. Everything lives in one folder under one
+//! [`Warden`], so nothing of it outlives the stage.
+
+pub mod control;
+mod files;
+mod places;
+pub mod release;
+
+use super::warden::{Program, Warden};
+use anyhow::{Context as _, bail};
+use control::Control;
+pub use places::Places;
+use release::Behaviour;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The service every stage has.
+pub const SERVICE: &str = "shop";
+/// The host beside the balancer.
+pub const BALANCER_HOST: &str = "lb1";
+pub const COORDINATOR: &str = "coordinator";
+pub const HAPROXY: &str = "haproxy";
+
+/// From the first process to a fleet that listens.
+const RAISE_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Which load balancer stands in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Front {
+    Builtin,
+    Haproxy,
+}
+
+/// How the service's releases replace each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Place {
+    /// One port: the old instance stops before the new one starts
+    InPlace,
+    /// Two ports: the new instance starts beside the old one
+    SideBySide,
+}
+
+/// What a stage is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The words that start a part: an executable with everything in it, and `demo-part`.
+    pub part: Vec<String>,
+    pub hosts: u8,
+    pub front: Front,
+    pub place: Place,
+    /// The first three numbers of every address: stages that run at once use different ones.
+    pub network: [u8; 3],
+    pub healthy_for: Duration,
+    pub start_timeout: Duration,
+    pub drain: Duration,
+}
+
+impl Setup {
+    /// The demo's own: three hosts, side by side, behind the built-in balancer.
+    #[must_use]
+    pub fn new(part: Vec<String>) -> Self {
+        Self {
+            part,
+            hosts: 3,
+            front: Front::Builtin,
+            place: Place::SideBySide,
+            network: [127, 0, 0],
+            healthy_for: Duration::from_millis(500),
+            start_timeout: Duration::from_secs(4),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A fleet that stands.
+#[derive(Debug)]
+pub struct Stage {
+    pub setup: Setup,
+    pub places: Places,
+    folder: PathBuf,
+    programs: BTreeMap<String, Program>,
+    running: BTreeMap<String, Pid>,
+    warden: Warden,
+}
+
+impl Stage {
+    /// Starts everything and waits until every host is connected. Nothing is deployed yet.
+    ///
+    /// # Errors
+    /// When a program cannot be started or the fleet does not come together in time; the logs' last lines say why.
+    pub async fn raise(setup: Setup) -> anyhow::Result<Self> {
+        let mut stage = Self::prepare(setup)?;
+        match tokio::time::timeout(RAISE_TIMEOUT, stage.start_all()).await {
+            Ok(Ok(())) => Ok(stage),
+            Ok(Err(error)) => Err(error.context(stage.last_words())),
+            Err(_) => bail!("the fleet did not come together within {RAISE_TIMEOUT:?}\n{}", stage.last_words()),
+        }
+    }
+
+    fn prepare(setup: Setup) -> anyhow::Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix("baton-demo-").tempdir_in(places::short_temp()).context("no folder")?.keep();
+        let warden = Warden::raise(&setup.part, &folder).with_context(|| {
+            // Without a warden nobody would remove it.
+            let _ = std::fs::remove_dir_all(&folder);
+            "cannot start the warden"
+        })?;
+        let places = Places::find(&setup)?;
+        let programs = files::write(&setup, &places, &folder)?;
+        Ok(Self { setup, places, folder, programs, running: BTreeMap::new(), warden })
+    }
+
+    async fn start_all(&mut self) -> anyhow::Result<()> {
+        self.start(COORDINATOR)?;
+        let control = self.control().await?;
+        for host in self.agents() {
+            let token = control.host_token(&host).await?;
+            files::write_secret(&files::token(&self.folder, &host), &token)?;
+        }
+        if self.setup.front == Front::Haproxy {
+            self.start(HAPROXY)?;
+        }
+        for host in self.agents() {
+            self.start(&host)?;
+        }
+        control.wait_connected(&self.agents()).await
+    }
+
+    /// Starts a part that is not running.
+    ///
+    /// # Errors
+    /// When there is no such part or it cannot be started.
+    pub fn start(&mut self, part: &str) -> anyhow::Result<()> {
+        let program = self.programs.get(part).with_context(|| format!("there is no `{part}` on this stage"))?;
+        let pid = self.warden.start(program).with_context(|| format!("cannot start {part}"))?;
+        self.running.insert(part.to_owned(), pid);
+        Ok(())
+    }
+
+    /// Kills a part with SIGKILL and waits until it is gone. HAProxy's workers go with their master.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self, part: &str) -> anyhow::Result<()> {
+        let pid = self.running.remove(part).with_context(|| format!("{part} does not run"))?;
+        let victims = if part == HAPROXY { with_children(pid) } else { vec![pid] };
+        for victim in &victims {
+            kill_process(*victim, Signal::KILL).with_context(|| format!("cannot kill {part}"))?;
+        }
+        while victims.iter().any(|pid| is_alive(*pid)) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// The process of a part, if it was started and not killed.
+    #[must_use]
+    pub fn pid(&self, part: &str) -> Option<u32> {
+        self.running.get(part).and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+    }
+
+    /// The names of the hosts that run the service.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        files::host_names(&self.setup)
+    }
+
+    /// The names of all hosts: the service's and the balancer's.
+    #[must_use]
+    pub fn agents(&self) -> Vec<String> {
+        let mut hosts = self.hosts();
+        hosts.push(BALANCER_HOST.to_owned());
+        hosts
+    }
+
+    /// Where clients go.
+    #[must_use]
+    pub fn frontend(&self) -> SocketAddr {
+        self.places.frontend
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the instances write what they executed.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        files::app_logs(&self.folder)
+    }
+
+    /// Where an operator would work: the manifest and the artifacts.
+    #[must_use]
+    pub fn workplace(&self) -> PathBuf {
+        files::workplace(&self.folder)
+    }
+
+    /// The coordinator's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        files::socket(&self.folder)
+    }
+
+    /// The manifest as the operator's file has it.
+    #[must_use]
+    pub fn manifest(&self) -> String {
+        files::manifest(&self.setup, &self.places, &self.folder)
+    }
+
+    /// Puts a version's artifact into the operator's workplace and gives its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn build(&self, version: &str, behaviour: &Behaviour) -> anyhow::Result<PathBuf> {
+        let archive = release::archive(&self.setup.part, version, behaviour)?;
+        let path = self.workplace().join(format!("{SERVICE}-{version}.tar.zst"));
+        std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The Control API over the coordinator's socket, once it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn control(&self) -> anyhow::Result<Control> {
+        let control = Control::over(&self.socket());
+        let deadline = Instant::now() + RAISE_TIMEOUT;
+        loop {
+            match control.epoch().await {
+                Ok(_) => return Ok(control),
+                Err(error) if Instant::now() > deadline => return Err(error.context("the coordinator does not answer")),
+                Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// The last lines of every part's log, for whoever has to find out why.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let mut text = String::new();
+        for (part, program) in &self.programs {
+            let log = std::fs::read(&program.log).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines = log.lines().collect::<Vec<_>>();
+            let last = lines.iter().skip(lines.len().saturating_sub(8));
+            last.for_each(|line| text.push_str(&format!("  {part}: {line}\n")));
+        }
+        text
+    }
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X'])))
+}
+
+fn with_children(pid: Pid) -> Vec<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero())).unwrap_or_default();
+    let children = children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+    std::iter::once(pid).chain(children).collect()
+}

@@ -1,0 +1,65 @@
+//! Addresses and ports that are free.
+
+use super::{Place, Setup};
+use anyhow::{Context as _, bail};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+/// Below the range the kernel takes ports for outgoing connections from, so nobody takes them by accident.
+const FIRST_PORT: u16 = 20_000;
+const LAST_PORT: u16 = 32_000;
+const TRIES: usize = 500;
+/// A unix socket's path has at most 107 bytes; this leaves room for the names below the folder.
+const LONGEST_TEMP: usize = 60;
+
+/// Where everything listens.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The coordinator's, the balancer's and the operator's address.
+    pub centre: IpAddr,
+    pub coordinator: SocketAddr,
+    pub frontend: SocketAddr,
+    /// In the order of the hosts.
+    pub hosts: Vec<IpAddr>,
+    /// The service's ports, free on every host.
+    pub ports: Vec<u16>,
+    /// A port on every host that no manifest names: where a confused release listens.
+    pub elsewhere: u16,
+}
+
+impl Places {
+    pub(super) fn find(setup: &Setup) -> anyhow::Result<Self> {
+        let [a, b, c] = setup.network;
+        let address = |last: u8| IpAddr::V4(Ipv4Addr::new(a, b, c, last));
+        let centre = address(1);
+        let hosts = (0..setup.hosts).map(|index| address(index.saturating_add(2))).collect::<Vec<_>>();
+        let slots = if setup.place == Place::InPlace { 1 } else { 2 };
+        let mut ports = free_ports(&hosts, slots + 1)?;
+        let elsewhere = ports.pop().context("no port")?;
+        let [coordinator, frontend] = free_ports(&[centre], 2)?[..] else { bail!("no port") };
+        let at_centre = |port| SocketAddr::new(centre, port);
+        Ok(Self { centre, coordinator: at_centre(coordinator), frontend: at_centre(frontend), hosts, ports, elsewhere })
+    }
+}
+
+/// Ports in a row that nobody listens on, on any of the addresses.
+fn free_ports(addresses: &[IpAddr], count: u16) -> anyhow::Result<Vec<u16>> {
+    let random = RandomState::new();
+    for attempt in 0..TRIES {
+        let offset = random.hash_one(attempt) % u64::from(LAST_PORT - FIRST_PORT - count);
+        let first = FIRST_PORT + u16::try_from(offset)?;
+        let ports = (first..first + count).collect::<Vec<_>>();
+        let free = |port: u16| addresses.iter().all(|address| TcpListener::bind((*address, port)).is_ok());
+        if ports.iter().all(|port| free(*port)) {
+            return Ok(ports);
+        }
+    }
+    bail!("no {count} free ports between {FIRST_PORT} and {LAST_PORT} on {addresses:?}")
+}
+
+/// The temporary folder, unless its path is too long for a socket in it.
+pub(super) fn short_temp() -> PathBuf {
+    let temp = std::env::temp_dir();
+    if temp.as_os_str().len() > LONGEST_TEMP { PathBuf::from("/tmp") } else { temp }
+}
