@@ -1,5 +1,7 @@
 //! Whatever a demo's processes start and abandon, nothing of it is left behind.
 
+#![allow(clippy::unwrap_used)]
+
 use baton_cli::demo::warden::{Program, Warden};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -67,7 +67,7 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
     ended.map_err(|error| Problem::new(Code(1002), format!("{error:#}")).into())
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
 }
 

@@ -6,7 +6,7 @@
 pub mod executions;
 mod histogram;
 mod request;
-mod tally;
+pub(super) mod tally;
 #[cfg(test)]
 mod tests;
 
