@@ -4,6 +4,14 @@
 //! reports what it asked for. "Drained" is therefore an observation, and a balancer that was restarted, edited by hand or
 //! replaced is seen and set right by the very same call that serves a new spec.
 
+mod conduct;
+mod decide;
+mod driver;
+mod durable;
+mod haproxy;
+mod probe;
+mod problem;
+
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::name::PoolName;
@@ -74,9 +82,8 @@ pub struct BuiltinConfig {
 /// # Errors
 /// [`Problem`] when the configuration can never work here.
 pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
-    let (driver, _) = match &config {
-        BalancerConfig::Haproxy(_) => ("haproxy", state),
-        BalancerConfig::Builtin(_) => ("builtin", state),
-    };
-    Err(Problem::new(Code(401), format!("the balancer driver `{driver}` is not part of this build")))
+    match config {
+        BalancerConfig::Haproxy(config) => haproxy::open(config, &state.join("balancer")),
+        BalancerConfig::Builtin(_) => Err(Problem::new(Code(401), "the built-in balancer is not part of this build")),
+    }
 }

@@ -1,0 +1,235 @@
+//! The one procedure above every driver: look, decide, ask, change, look again, cut what had its time, report.
+
+use super::decide::{self, Answers, Decision};
+use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
+use super::{Balancer, Reconciled, probe, problem};
+use baton_core::fleet::MemberKey;
+use baton_core::fleet::report::{MemberReport, PoolReport};
+use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::name::PoolName;
+use baton_core::problem::Problem;
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// While requests are in flight at a member that goes out: each look costs well under a millisecond, and each
+/// millisecond waited is a millisecond a host does not serve.
+const MOVING: Duration = Duration::from_millis(10);
+
+/// While something has to be cured elsewhere: a member that does not answer, a socket that is gone.
+const AILING: Duration = Duration::from_millis(50);
+
+/// With nothing to do: how long a balancer that restarted and forgot may go unnoticed.
+const REST: Duration = Duration::from_secs(1);
+
+/// A driver and how soon it wants to be looked at again.
+#[derive(Debug)]
+pub(crate) struct Conductor<D> {
+    driver: D,
+    pace: Duration,
+    /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
+    ailing: u32,
+}
+
+impl<D: Driver> Conductor<D> {
+    pub(crate) const fn new(driver: D) -> Self {
+        Self { driver, pace: MOVING, ailing: 0 }
+    }
+
+    async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
+        if pools.is_empty() {
+            self.pace = REST;
+            return BTreeMap::new();
+        }
+        match self.settle(pools).await {
+            Ok((seen, decisions)) => self.report(pools, seen, &decisions),
+            Err(problem) => {
+                self.ail();
+                pools.keys().map(|pool| (pool.clone(), unknown(problem.clone()))).collect()
+            }
+        }
+    }
+
+    /// Does what is due, and comes back with the last look and why something was not done.
+    async fn settle(
+        &mut self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+    ) -> Result<(Seen, BTreeMap<PoolName, Decision>), Problem> {
+        let mut seen = self.driver.observe(pools).await?;
+        let answers = ask(pools, &seen).await;
+        let none = Answers::new();
+        let decisions: BTreeMap<PoolName, Decision> = each(pools, &seen)
+            .map(|(name, spec, pool)| (name.clone(), decide::decide(name, spec, pool, answers.get(name).unwrap_or(&none))))
+            .collect();
+        let changes: Vec<_> = decisions.values().flat_map(|decision| decision.changes.iter().cloned()).collect();
+        if !changes.is_empty() {
+            self.driver.apply(&changes).await?;
+            seen = self.driver.observe(pools).await?;
+        }
+        let overdue = overdue(pools, &seen);
+        if !overdue.is_empty() {
+            for (pool, address) in &overdue {
+                self.driver.cut(pool, *address).await?;
+            }
+            seen = self.driver.observe(pools).await?;
+        }
+        Ok((seen, decisions))
+    }
+
+    fn report(
+        &mut self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+        mut seen: Seen,
+        decisions: &BTreeMap<PoolName, Decision>,
+    ) -> BTreeMap<PoolName, PoolReport> {
+        let reports: BTreeMap<PoolName, PoolReport> = pools
+            .iter()
+            .map(|(name, spec)| {
+                let report = match seen.pools.remove(name) {
+                    Some(Ok(pool)) => pool_report(&seen.identity, spec, &pool, decisions.get(name)),
+                    Some(Err(problem)) => PoolReport { balancer: seen.identity.clone(), ..unknown(problem) },
+                    None => unknown(problem::changing_hands("the pool was not seen")),
+                };
+                (name.clone(), report)
+            })
+            .collect();
+        self.set_pace(pools, &reports);
+        reports
+    }
+
+    fn set_pace(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, reports: &BTreeMap<PoolName, PoolReport>) {
+        let members = || reports.values().flat_map(|report| report.members.iter());
+        let wanted = |key: &MemberKey| pools.values().find_map(|pool| pool.members.get(key)).map(|member| member.state);
+        let draining = members().any(|(key, member)| {
+            wanted(key) != Some(MemberState::Ready) && member.problem.is_none() && !member.is_drained(Duration::MAX)
+        });
+        if reports.values().any(|report| report.problem.is_some()) || members().any(|(_, member)| member.problem.is_some()) {
+            self.ail();
+        } else {
+            self.ailing = 0;
+            self.pace = REST;
+        }
+        if draining {
+            self.pace = MOVING;
+        }
+    }
+
+    fn ail(&mut self) {
+        self.pace = AILING.saturating_mul(1 << (self.ailing / 20).min(5)).min(REST);
+        self.ailing = self.ailing.saturating_add(1);
+    }
+}
+
+impl<D: Driver> Balancer for Conductor<D> {
+    fn reconcile<'a>(&'a mut self, pools: &'a BTreeMap<PoolName, PoolSpec>) -> Reconciled<'a> {
+        Box::pin(self.pass(pools))
+    }
+
+    fn poll_after(&self) -> Duration {
+        self.pace
+    }
+}
+
+/// The pools of the spec that were seen.
+fn each<'a>(
+    pools: &'a BTreeMap<PoolName, PoolSpec>,
+    seen: &'a Seen,
+) -> impl Iterator<Item = (&'a PoolName, &'a PoolSpec, &'a PoolSeen)> + 'a {
+    pools.iter().filter_map(|(name, spec)| Some((name, spec, seen.pools.get(name)?.as_ref().ok()?)))
+}
+
+/// Asks every member that is to come in, all at once.
+async fn ask(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<PoolName, Answers> {
+    let questions = each(pools, seen).flat_map(|(name, spec, pool)| {
+        decide::to_ask(spec, pool).map(move |(key, member)| async move {
+            let answer = probe::ask(member.address, &member.probe).await;
+            let problem =
+                |answer: String| problem::not_answering(key, &probe::question(member.address, &member.probe), &answer);
+            (name, key, answer.map_err(problem))
+        })
+    });
+    let mut answers: BTreeMap<PoolName, Answers> = BTreeMap::new();
+    for (pool, key, answer) in join_all(questions).await {
+        answers.entry(pool.clone()).or_default().insert(key.clone(), answer);
+    }
+    answers
+}
+
+/// Members whose requests had their time.
+fn overdue(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> Vec<(PoolName, SocketAddr)> {
+    each(pools, seen)
+        .flat_map(|(name, spec, pool)| {
+            spec.members
+                .values()
+                .filter(|member| member.state == MemberState::Out)
+                .filter_map(|member| Some((member.address, pool.get(&member.address)?)))
+                .filter(|(_, there)| there.told == MemberState::Out && !matches!(there.remark, Remark::Refused(_)))
+                .filter(|(_, there)| there.in_flight > 0 && there.out_for >= spec.drain_deadline)
+                .map(|(address, _)| (name.clone(), address))
+        })
+        .collect()
+}
+
+fn unknown(problem: Problem) -> PoolReport {
+    PoolReport { balancer: String::new(), members: BTreeMap::new(), problem: Some(problem) }
+}
+
+fn pool_report(identity: &str, spec: &PoolSpec, pool: &PoolSeen, decision: Option<&Decision>) -> PoolReport {
+    let members = spec.members.iter().map(|(key, member)| {
+        let decided = decision.and_then(|decision| decision.problems.get(key)).cloned();
+        let report = match pool.get(&member.address) {
+            Some(there) => member_report(key, member, there, decided),
+            None => no_server(decided),
+        };
+        (key.clone(), report)
+    });
+    PoolReport { balancer: identity.to_owned(), members: members.collect(), problem: None }
+}
+
+fn member_report(key: &MemberKey, member: &MemberSpec, there: &MemberSeen, decided: Option<Problem>) -> MemberReport {
+    MemberReport {
+        running: there.running,
+        on_disk: there.on_disk,
+        in_flight: there.in_flight,
+        out_for: there.out_for,
+        cut: there.cut,
+        requests: there.requests,
+        errors: there.errors,
+        problem: decided.or_else(|| discrepancy(key, member, there)),
+    }
+}
+
+/// Why a server is not as it was asked for, when nothing kept us from asking.
+fn discrepancy(key: &MemberKey, member: &MemberSpec, there: &MemberSeen) -> Option<Problem> {
+    let complaint = match &there.remark {
+        Remark::Refused(problem) | Remark::Note(problem) => return Some(problem.clone()),
+        Remark::Down(check) if member.state != MemberState::Out => return Some(problem::down(key, check)),
+        Remark::AlsoRouted(elsewhere) if member.state != MemberState::Ready => {
+            return Some(problem::also_routed(key, elsewhere));
+        }
+        Remark::Complaint(text) => text.as_str(),
+        _ => "",
+    };
+    let asked = (member.state, member.state, member.weight, member.weight);
+    let seen = (there.told, there.on_disk, there.weight.0, there.weight.1);
+    (asked != seen).then(|| problem::not_taken(key, describe(asked), describe(seen), complaint))
+}
+
+fn describe((running, disk, weight, weight_on_disk): (MemberState, MemberState, u16, u16)) -> String {
+    format!("{running:?} weight {weight}, after a restart {disk:?} weight {weight_on_disk}")
+}
+
+/// The balancer has no such server, so nothing of it routes there, now or after a restart.
+fn no_server(problem: Option<Problem>) -> MemberReport {
+    MemberReport {
+        running: MemberState::Out,
+        on_disk: MemberState::Out,
+        in_flight: 0,
+        out_for: Duration::ZERO,
+        cut: 0,
+        requests: 0,
+        errors: 0,
+        problem,
+    }
+}

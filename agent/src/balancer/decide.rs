@@ -1,0 +1,268 @@
+//! What to change in a balancer: a pure function from the spec, a look and the probes' answers.
+
+use super::driver::{Change, MemberSeen, PoolSeen, Remark};
+use super::problem;
+use baton_core::fleet::MemberKey;
+use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::name::PoolName;
+use baton_core::problem::Problem;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// What each member that was asked answered: `Err` is the problem for the report.
+pub(crate) type Answers = BTreeMap<MemberKey, Result<(), Problem>>;
+
+/// What to change in one pool, and why the rest is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Those that come in first, those that go out last: the other way round loses requests even within one command line.
+    pub(crate) changes: Vec<Change>,
+    pub(crate) problems: BTreeMap<MemberKey, Problem>,
+}
+
+/// The members that have to answer before they may be put in.
+pub(crate) fn to_ask<'a>(
+    spec: &'a PoolSpec,
+    seen: &'a PoolSeen,
+) -> impl Iterator<Item = (&'a MemberKey, &'a MemberSpec)> + 'a {
+    spec.members.iter().filter(|(_, member)| {
+        clear(spec, seen, member).is_some_and(|there| rank(member.state) > rank(there.told) && refusal(there).is_none())
+    })
+}
+
+/// Decides one pool.
+///
+/// A member comes in only when it answered. None goes out when that would leave the pool empty although the spec wants
+/// somebody in: then it stays until the other one is in.
+pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers: &Answers) -> Decision {
+    let mut decision = Decision::default();
+    let mut outs = Vec::new();
+    for (key, member) in &spec.members {
+        match next(name, spec, seen, key, member, answers) {
+            Next::Keep => {}
+            Next::Problem(problem) => {
+                decision.problems.insert(key.clone(), problem);
+            }
+            Next::Change(change) if change.state == MemberState::Ready => decision.changes.push(change),
+            Next::Change(change) => outs.push((Some(key), change)),
+        }
+    }
+    outs.extend(vanished(name, spec, seen).map(|change| (None, change)));
+
+    let empties = wants_somebody(spec) && !somebody_in(spec, seen, &decision.changes);
+    for (key, change) in outs {
+        let routed = seen.get(&change.address).is_some_and(|there| there.running == MemberState::Ready);
+        match key {
+            Some(key) if empties && routed => {
+                decision.problems.insert(key.clone(), problem::would_be_empty(name, key));
+            }
+            None if empties && routed => {}
+            _ => decision.changes.push(change),
+        }
+    }
+    decision
+}
+
+enum Next {
+    Keep,
+    Change(Change),
+    Problem(Problem),
+}
+
+fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, member: &MemberSpec, answers: &Answers) -> Next {
+    if let Some(claims) = claims(spec, member.address) {
+        return Next::Problem(problem::ambiguous(name, member.address, &claims));
+    }
+    let Some(there) = seen.get(&member.address) else {
+        return Next::Problem(problem::server_missing(name, key, member.address));
+    };
+    if let Some(problem) = refusal(there) {
+        return Next::Problem(problem.clone());
+    }
+    if there.told == member.state && there.on_disk == member.state && there.weight == (member.weight, member.weight) {
+        return Next::Keep;
+    }
+    if rank(member.state) > rank(there.told) {
+        match answers.get(key) {
+            Some(Ok(())) => {}
+            Some(Err(problem)) => return Next::Problem(problem.clone()),
+            None => return Next::Keep,
+        }
+    }
+    Next::Change(Change {
+        pool: name.clone(),
+        address: member.address,
+        state: member.state,
+        weight: member.weight,
+        wanted: true,
+    })
+}
+
+fn vanished<'a>(name: &'a PoolName, spec: &'a PoolSpec, seen: &'a PoolSeen) -> impl Iterator<Item = Change> + 'a {
+    seen.iter()
+        .filter(|(address, _)| spec.members.values().all(|member| member.address != **address))
+        .filter(|(_, there)| refusal(there).is_none())
+        .filter(|(_, there)| there.told != MemberState::Out || there.on_disk != MemberState::Out)
+        .map(|(address, there)| Change {
+            pool: name.clone(),
+            address: *address,
+            state: MemberState::Out,
+            weight: there.weight.0,
+            wanted: false,
+        })
+}
+
+fn wants_somebody(spec: &PoolSpec) -> bool {
+    spec.members.values().any(|member| member.state == MemberState::Ready)
+}
+
+fn somebody_in(spec: &PoolSpec, seen: &PoolSeen, ins: &[Change]) -> bool {
+    !ins.is_empty()
+        || spec.members.values().filter(|member| member.state == MemberState::Ready).any(|member| {
+            clear(spec, seen, member)
+                .is_some_and(|there| there.told == MemberState::Ready && there.running == MemberState::Ready)
+        })
+}
+
+/// The server of a member, when no other member claims it.
+fn clear<'a>(spec: &PoolSpec, seen: &'a PoolSeen, member: &MemberSpec) -> Option<&'a MemberSeen> {
+    seen.get(&member.address).filter(|_| claims(spec, member.address).is_none())
+}
+
+/// Who claims an address, when more than one does.
+fn claims(spec: &PoolSpec, address: SocketAddr) -> Option<String> {
+    let claims: Vec<String> =
+        spec.members.iter().filter(|(_, other)| other.address == address).map(|(key, _)| key.to_string()).collect();
+    (claims.len() > 1).then(|| claims.join(", "))
+}
+
+fn refusal(there: &MemberSeen) -> Option<&Problem> {
+    match &there.remark {
+        Remark::Refused(problem) => Some(problem),
+        _ => None,
+    }
+}
+
+/// How much traffic a state lets in: going up has to be earned with an answer.
+const fn rank(state: MemberState) -> u8 {
+    match state {
+        MemberState::Out => 0,
+        MemberState::Drain => 1,
+        MemberState::Ready => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_core::release::Probe;
+    use std::time::Duration;
+
+    fn address(slot: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, slot], 80))
+    }
+
+    fn key(slot: u8) -> MemberKey {
+        format!("web{slot}/0").parse().unwrap()
+    }
+
+    fn state(letter: char) -> MemberState {
+        match letter {
+            'i' => MemberState::Ready,
+            'd' => MemberState::Drain,
+            _ => MemberState::Out,
+        }
+    }
+
+    /// One letter a member, from web1 on: `i`n, `d`rain, `o`ut; in what is seen also `x`: told in, and down.
+    fn check(wanted: &str, seen: &str, answering: &[u8], expect: &[&str]) {
+        let pool: PoolName = "shop".parse().unwrap();
+        let members = (1u8..).zip(wanted.chars()).filter(|(_, letter)| *letter != '-').map(|(slot, letter)| {
+            let member = MemberSpec { address: address(slot), state: state(letter), weight: 1, probe: Probe::Tcp };
+            (key(slot), member)
+        });
+        let spec = PoolSpec {
+            service: "shop".parse().unwrap(),
+            members: members.collect(),
+            drain_deadline: Duration::from_secs(1),
+        };
+        let seen: PoolSeen = (1u8..).zip(seen.chars()).filter(|(_, letter)| *letter != '-').map(there).collect();
+        let answers = to_ask(&spec, &seen)
+            .map(|(key, member)| {
+                let problem = problem::not_answering(key, "connect", "refused");
+                let answers = answering.iter().any(|slot| address(*slot) == member.address);
+                (key.clone(), if answers { Ok(()) } else { Err(problem) })
+            })
+            .collect();
+        let decision = decide(&pool, &spec, &seen, &answers);
+        let mut got: Vec<String> = decision
+            .changes
+            .iter()
+            .map(|change| format!("{} {:?}", change.address.ip().to_string().trim_start_matches("127.0.0."), change.state))
+            .collect();
+        got.extend(decision.problems.iter().map(|(key, problem)| format!("{key} {}", problem.code)));
+        assert_eq!(got, expect, "wanted {wanted}");
+    }
+
+    fn there((slot, letter): (u8, char)) -> (SocketAddr, MemberSeen) {
+        let told = if letter == 'x' { MemberState::Ready } else { state(letter) };
+        let running = if letter == 'x' { MemberState::Out } else { told };
+        let member = MemberSeen {
+            told,
+            running,
+            on_disk: told,
+            weight: (1, 1),
+            in_flight: 0,
+            out_for: Duration::ZERO,
+            cut: 0,
+            requests: 0,
+            errors: 0,
+            remark: Remark::None,
+        };
+        (address(slot), member)
+    }
+
+    #[test]
+    fn what_is_already_so_changes_nothing() {
+        check("iod", "iod", &[], &[]);
+    }
+
+    #[test]
+    fn a_member_comes_in_only_when_it_answers() {
+        check("ii", "io", &[2], &["2 Ready"]);
+        check("ii", "io", &[], &["web2/0 B0409"]);
+        check("ii", "id", &[], &["web2/0 B0409"]);
+    }
+
+    #[test]
+    fn who_comes_in_comes_before_who_goes_out() {
+        check("oi", "io", &[2], &["2 Ready", "1 Out"]);
+    }
+
+    #[test]
+    fn nobody_goes_out_when_nobody_would_be_left() {
+        check("oi", "io", &[], &["web1/0 B0418", "web2/0 B0409"]);
+        check("oi", "ix", &[], &["web1/0 B0418"]);
+        check("-i", "io", &[], &["web2/0 B0409"]);
+    }
+
+    #[test]
+    fn a_pool_is_emptied_when_nobody_is_wanted_in() {
+        check("oo", "ii", &[], &["1 Out", "2 Out"]);
+    }
+
+    #[test]
+    fn who_is_down_anyway_may_go_out() {
+        check("oi", "xo", &[], &["1 Out", "web2/0 B0409"]);
+    }
+
+    #[test]
+    fn who_vanished_goes_out() {
+        check("-i", "ii", &[], &["1 Out"]);
+    }
+
+    #[test]
+    fn a_member_without_a_server_is_named() {
+        check("ii", "i-", &[], &["web2/0 B0407"]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What a balancer must be able to do, and what is seen of it: plain values, one procedure above them
+//! ([`conduct`](super::conduct)), one protocol below each.
+
+use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::name::PoolName;
+use baton_core::problem::Problem;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The three verbs of a balancer.
+pub(crate) trait Driver: Send + fmt::Debug {
+    /// Reads everything the spec's pools need to know. Changes nothing. `Err`: nothing can be believed just now.
+    fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> impl Future<Output = Result<Seen, Problem>> + Send;
+
+    /// Makes the changes survive a restart, then makes them, in their order. What came of it is for the next look.
+    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Ends whatever is in flight at a member that is out, and counts it into [`MemberSeen::cut`].
+    fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> impl Future<Output = Result<(), Problem>> + Send;
+}
+
+/// One look at a balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Its process: pid and start time.
+    pub(crate) identity: String,
+    pub(crate) pools: BTreeMap<PoolName, Result<PoolSeen, Problem>>,
+}
+
+/// The servers of one pool, by address: the spec's, and those this agent managed before.
+pub(crate) type PoolSeen = BTreeMap<SocketAddr, MemberSeen>;
+
+/// One server as the balancer has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberSeen {
+    /// What the balancer was told, by us or by anyone.
+    pub(crate) told: MemberState,
+    /// What it does: out also when its own checks keep the server out, ready also when another way leads there.
+    pub(crate) running: MemberState,
+    pub(crate) on_disk: MemberState,
+    /// In effect now, and after a restart.
+    pub(crate) weight: (u16, u16),
+    pub(crate) in_flight: u64,
+    pub(crate) out_for: Duration,
+    pub(crate) cut: u64,
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) remark: Remark,
+}
+
+/// What a driver has to say about one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remark {
+    None,
+    /// Worth knowing; what is asked for is still done.
+    Note(Problem),
+    /// Nothing of ours may touch it.
+    Refused(Problem),
+    /// By the balancer's own check it is down.
+    Down(String),
+    /// Another backend routes there, too.
+    AlsoRouted(String),
+    /// What was said when it was last told something.
+    Complaint(String),
+}
+
+/// One server's next state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) pool: PoolName,
+    pub(crate) address: SocketAddr,
+    pub(crate) state: MemberState,
+    pub(crate) weight: u16,
+    /// False: it vanished from the spec.
+    pub(crate) wanted: bool,
+}

@@ -1,0 +1,269 @@
+//! One look at HAProxy: asked in one connection, so that one process answers all of it, and put together with what the
+//! disk and older generations say.
+
+use super::generations::{self, Generation};
+use super::state_file::{self, StateFile};
+use super::text::{Info, Row, Stat};
+use super::{Haproxy, Place, kin, socket};
+use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
+use crate::balancer::problem;
+use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::name::PoolName;
+use baton_core::problem::Problem;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Backend and server of everything that routes to an address.
+pub(super) type Servers = BTreeMap<SocketAddr, Vec<(String, String)>>;
+
+/// The rows and the statistics of a backend's servers.
+type Backend = (Vec<Row>, Vec<Stat>);
+
+/// A file written in the second a process started may have been read before or after.
+const START_MARGIN_S: u64 = 2;
+
+/// What one HAProxy process says of itself.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) info: Info,
+    /// `None`: there is no backend of that name.
+    backends: BTreeMap<PoolName, Option<Backend>>,
+    survey: Option<Servers>,
+}
+
+impl Look {
+    pub(super) async fn take(path: &Path, pools: impl Iterator<Item = &PoolName>, survey: bool) -> Result<Self, Problem> {
+        let pools: Vec<&PoolName> = pools.collect();
+        let mut commands = vec!["show info".to_owned(), "show cli level".to_owned()];
+        commands
+            .extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), format!("show stat {pool} 4 -1")]));
+        if survey {
+            commands.push("show servers state".to_owned());
+        }
+        let mut blocks = socket::ask(path, &commands).await?.into_iter();
+        let mut next = || blocks.next().unwrap_or_default();
+        let info = next();
+        let info = Info::parse(&info).ok_or_else(|| problem::socket_garbage(path, &info))?;
+        if info.stopping {
+            return Err(problem::changing_hands(format!("{} answers, and is stopping", info.pid)));
+        }
+        let level = next();
+        if level.trim() != "admin" {
+            return Err(problem::not_admin(path, level.trim()));
+        }
+        let mut backends = BTreeMap::new();
+        for pool in pools {
+            let (rows, stats) = (next(), next());
+            let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
+                (true, Some(stats)) => Some((Row::parse_all(&rows).collect(), stats)),
+                _ if rows.starts_with("Can't find backend") => None,
+                _ => return Err(problem::socket_garbage(path, &rows)),
+            };
+            backends.insert(pool.clone(), backend);
+        }
+        let survey = survey.then(|| routed(&next()));
+        Ok(Self { info, backends, survey })
+    }
+}
+
+fn routed(listing: &str) -> Servers {
+    let mut servers = Servers::new();
+    for row in Row::parse_all(listing).filter(|row| row.told() != MemberState::Out) {
+        if let Some(address) = row.address() {
+            servers.entry(address).or_default().push((row.backend().to_owned(), row.server().to_owned()));
+        }
+    }
+    servers
+}
+
+impl Haproxy {
+    /// Makes a look into what is seen, and remembers what the next step needs of it.
+    pub(super) async fn take_in(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, mut look: Look) -> Result<Seen, Problem> {
+        if let Some(survey) = look.survey.take() {
+            self.survey = Some((Instant::now(), survey));
+        }
+        let ours: BTreeMap<&PoolName, BTreeSet<SocketAddr>> =
+            pools.iter().map(|(name, spec)| (name, self.ours(name, spec))).collect();
+        let anybody_out = look.backends.iter().any(|(name, backend)| {
+            let rows = backend.iter().flat_map(|(rows, _)| rows);
+            rows.filter(|row| row.told() != MemberState::Ready).any(|row| is_ours(&ours, name, row))
+        });
+        let generations = match (&self.config.master_socket, anybody_out) {
+            (_, false) => Vec::new(),
+            (Some(master), true) => generations::old(master, look.info.pid).await?,
+            (None, true) => kin::old(look.info.pid).await?,
+        };
+        let file = StateFile::read(&self.config.state_file)?;
+        let restarted = self.identity.as_ref().is_some_and(|identity| *identity != look.info.identity());
+        self.identity = Some(look.info.identity());
+        if restarted {
+            tracing::warn!(identity = %look.info.identity(), "HAProxy restarted or was reloaded");
+            self.complaints.clear();
+            self.find_ignored(&ours, &look, &file);
+        }
+        let mut seen = Seen { identity: look.info.identity(), pools: BTreeMap::new() };
+        for (name, backend) in &look.backends {
+            let pool = match backend {
+                Some((rows, stats)) => {
+                    let ours = ours.get(name).cloned().unwrap_or_default();
+                    Ok(self.pool(name, &ours, rows, stats, &file, &generations))
+                }
+                None => Err(problem::pool_unknown(name, format!("name a backend of haproxy.cfg `{name}`, and reload"))),
+            };
+            seen.pools.insert(name.clone(), pool);
+        }
+        self.remember(pools, &seen).await?;
+        Ok(seen)
+    }
+
+    /// The addresses the spec names, and those that were named before.
+    fn ours(&self, name: &PoolName, spec: &PoolSpec) -> BTreeSet<SocketAddr> {
+        spec.members.values().map(|member| member.address).chain(self.journal.addresses(name)).collect()
+    }
+
+    fn pool(
+        &mut self,
+        name: &PoolName,
+        ours: &BTreeSet<SocketAddr>,
+        rows: &[Row],
+        stats: &[Stat],
+        file: &StateFile,
+        generations: &[Generation],
+    ) -> PoolSeen {
+        let mut pool = PoolSeen::new();
+        for address in ours {
+            let mut at_address = rows.iter().filter(|row| row.address() == Some(*address));
+            let place = (name.clone(), *address);
+            let Some(row) = at_address.next() else {
+                self.servers.remove(&place);
+                continue;
+            };
+            let mut member = self.member(&place, row, stats, file, generations);
+            let others: Vec<&str> = at_address.map(Row::server).collect();
+            if !others.is_empty() {
+                let claims = format!("servers {}, {}", row.server(), others.join(", "));
+                member.remark = Remark::Refused(problem::ambiguous(name, *address, &claims));
+            }
+            self.servers.insert(place, row.clone());
+            pool.insert(*address, member);
+        }
+        pool
+    }
+
+    fn member(
+        &mut self,
+        place: &Place,
+        row: &Row,
+        stats: &[Stat],
+        file: &StateFile,
+        generations: &[Generation],
+    ) -> MemberSeen {
+        let address = place.1;
+        let stat = stats.iter().find(|stat| stat.text("svname") == row.server());
+        let ignored = self.ignored.contains(place);
+        let (on_disk, weight_on_disk) = if ignored { row.unaided() } else { file.after_restart(row) };
+        let elsewhere = self.elsewhere(place, row);
+        let running = match row.told() {
+            MemberState::Ready if !row.is_up() => MemberState::Out,
+            MemberState::Out | MemberState::Drain if elsewhere.is_some() => MemberState::Ready,
+            told => told,
+        };
+        let agent = stat.map_or("", |stat| stat.text("agent_status"));
+        let remark = if !agent.is_empty() {
+            Remark::Refused(problem::agent_check(&place.0, row.server(), agent))
+        } else if ignored {
+            Remark::Note(problem::file_ignored(&self.config.state_file, &row.name()))
+        } else if let Some(elsewhere) = elsewhere {
+            Remark::AlsoRouted(elsewhere)
+        } else if row.told() == MemberState::Ready && !row.is_up() {
+            Remark::Down(stat.map_or_else(String::new, check))
+        } else {
+            self.complaints.get(place).cloned().map_or(Remark::None, Remark::Complaint)
+        };
+        let old: u64 = generations.iter().map(|generation| generation.at(address)).sum();
+        MemberSeen {
+            told: row.told(),
+            running,
+            on_disk,
+            weight: (row.weight(), weight_on_disk),
+            in_flight: old + stat.map_or(0, Stat::in_flight),
+            out_for: self.out_for(place, row, stat),
+            cut: self.journal.entry(&place.0, address).map_or(0, |entry| entry.cut),
+            requests: stat.map_or(0, Stat::requests),
+            errors: stat.map_or(0, Stat::errors),
+            remark,
+        }
+    }
+
+    /// How long a server has been out. Where this agent was not there to see it go, HAProxy's own count of whole seconds
+    /// stands in, less the one that may be rounded up: a deadline is never called early.
+    fn out_for(&mut self, place: &Place, row: &Row, stat: Option<&Stat>) -> Duration {
+        if row.told() != MemberState::Out {
+            self.outs.remove(place);
+            return Duration::ZERO;
+        }
+        let earlier = Duration::from_secs(stat.map_or(0, |stat| stat.number("lastchg")).saturating_sub(1));
+        let now = Instant::now();
+        now.duration_since(*self.outs.entry(place.clone()).or_insert_with(|| now.checked_sub(earlier).unwrap_or(now)))
+    }
+
+    /// Another server than this one that routes to its address.
+    fn elsewhere(&self, place: &Place, row: &Row) -> Option<String> {
+        let (_, servers) = self.survey.as_ref()?;
+        let other = servers.get(&place.1)?.iter().find(|(backend, server)| {
+            (backend.as_str(), server.as_str()) != (row.backend(), row.server()) && backend != place.0.as_str()
+        })?;
+        let managed = self.servers.iter().any(|((pool, _), row)| *pool.as_str() == *other.0 && row.server() == other.1);
+        (!managed).then(|| format!("{}/{}", other.0, other.1))
+    }
+
+    /// Marks the servers a fresh process put in although the file, written before it started, says out.
+    fn find_ignored(&mut self, ours: &BTreeMap<&PoolName, BTreeSet<SocketAddr>>, look: &Look, file: &StateFile) {
+        self.ignored.clear();
+        let written = state_file::written_at(&self.config.state_file);
+        if written.is_none_or(|written| written + START_MARGIN_S > look.info.started) {
+            return;
+        }
+        for (name, backend) in &look.backends {
+            for row in backend.iter().flat_map(|(rows, _)| rows).filter(|row| is_ours(ours, name, row)) {
+                let (on_disk, _) = file.after_restart(row);
+                if let (Some(address), MemberState::Out, true) = (row.address(), on_disk, row.told() != MemberState::Out) {
+                    self.ignored.insert((name.clone(), address));
+                }
+            }
+        }
+    }
+
+    /// Keeps the journal: the spec's servers are ours, and those that vanished from it until they are out for good.
+    async fn remember(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> Result<(), Problem> {
+        let is_wanted = |name: &PoolName, address: &SocketAddr| {
+            pools.get(name).is_some_and(|spec| spec.members.values().any(|member| member.address == *address))
+        };
+        let is_done = |there: Option<&MemberSeen>| {
+            there.is_none_or(|there| there.told == MemberState::Out && there.on_disk == MemberState::Out)
+        };
+        self.journal
+            .update(|journal| {
+                for (name, pool) in seen.pools.iter().filter_map(|(name, pool)| Some((name, pool.as_ref().ok()?))) {
+                    let entries = journal.entry(name.clone()).or_default();
+                    entries.retain(|address, _| is_wanted(name, address) || !is_done(pool.get(address)));
+                    for address in pool.keys().filter(|address| is_wanted(name, address)) {
+                        entries.entry(*address).or_default();
+                    }
+                }
+            })
+            .await
+    }
+}
+
+fn is_ours(ours: &BTreeMap<&PoolName, BTreeSet<SocketAddr>>, name: &PoolName, row: &Row) -> bool {
+    row.address().is_some_and(|address| ours.get(name).is_some_and(|ours| ours.contains(&address)))
+}
+
+/// The last check as people read it.
+fn check(stat: &Stat) -> String {
+    let parts = [stat.text("check_status"), stat.text("check_code"), stat.text("last_chk")];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}

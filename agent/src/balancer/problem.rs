@@ -1,0 +1,133 @@
+//! What can be wrong with a balancer: one constructor a code, so that a code means one thing.
+
+use baton_core::fleet::MemberKey;
+use baton_core::name::PoolName;
+use baton_core::problem::{Code, Problem};
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// The driver's own memory in the agent's state folder cannot be kept.
+pub(crate) fn state_folder(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(401), format!("what this agent did to the balancer cannot be remembered in {}", path.display()))
+        .saw("error", error.to_string())
+        .help("make the folder writable for the agent, and check free space")
+}
+
+/// Nobody listens on the control socket.
+pub(crate) fn socket_missing(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(402), format!("nobody answers on the balancer's socket {}", path.display()))
+        .saw("connect", error.to_string())
+        .help(format!("is it running, with `stats socket {} mode 600 level admin`?", path.display()))
+}
+
+/// The control socket is not ours to open.
+pub(crate) fn socket_denied(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(403), format!("the agent may not open the balancer's socket {}", path.display()))
+        .saw("connect", error.to_string())
+        .help("run the agent as root, or give the socket `mode 660 group` a group the agent is in")
+}
+
+/// The control socket gave no whole answer in time.
+pub(crate) fn socket_slow(path: &Path, waited_ms: u128) -> Problem {
+    Problem::new(Code(404), format!("the balancer did not answer on {} within {waited_ms} ms", path.display()))
+        .help("is it stopped or overloaded? `stats maxconn` idle connections block the next one")
+}
+
+/// The control socket answered with something else than was asked for.
+pub(crate) fn socket_garbage(path: &Path, seen: &str) -> Problem {
+    Problem::new(Code(404), format!("what answers on {} is not the balancer this agent knows", path.display()))
+        .saw("answer", excerpt(seen))
+        .help("check the socket's path in the agent's `[balancer]` table")
+}
+
+/// The control socket shows everything and changes nothing.
+pub(crate) fn not_admin(path: &Path, level: &str) -> Problem {
+    Problem::new(Code(405), format!("the socket {} does not allow changes", path.display()))
+        .saw("level", level)
+        .help(format!("write `stats socket {} mode 600 level admin` in haproxy.cfg and reload", path.display()))
+}
+
+/// The balancer has no pool of this name.
+pub(crate) fn pool_unknown(pool: &PoolName, help: String) -> Problem {
+    Problem::new(Code(406), format!("the balancer has no pool `{pool}`")).help(help)
+}
+
+/// The pool has no server at the member's address.
+pub(crate) fn server_missing(pool: &PoolName, key: &MemberKey, address: SocketAddr) -> Problem {
+    let name = key.to_string().replace('/', "-");
+    Problem::new(Code(407), format!("the backend `{pool}` has no server at {address}, the address of {key}"))
+        .help(format!("add to `backend {pool}`:  server {name} {address} disabled"))
+}
+
+/// Somebody else decides about this server, too.
+pub(crate) fn agent_check(pool: &PoolName, server: &str, status: &str) -> Problem {
+    Problem::new(Code(408), format!("the server {pool}/{server} uses `agent-check`, which undoes what Baton sets"))
+        .saw("agent_status", status)
+        .help(format!("remove `agent-check` from the line of {pool}/{server} and reload"))
+}
+
+/// The member does not answer from the balancer's host: it is not put in.
+pub(crate) fn not_answering(key: &MemberKey, asked: &str, answer: &str) -> Problem {
+    Problem::new(Code(409), format!("{key} does not answer this balancer's host and is not put in"))
+        .saw("probe", format!("{asked}: {answer}"))
+        .help("is the service bound to an address this host can reach, and is the way there open?")
+}
+
+/// The balancer was told, and did something else.
+pub(crate) fn not_taken(key: &MemberKey, asked: impl Display, seen: impl Display, complaint: &str) -> Problem {
+    let problem = Problem::new(Code(410), format!("the balancer did not take what was asked for {key}"))
+        .saw("asked", asked.to_string())
+        .saw("read back", seen.to_string());
+    if complaint.is_empty() { problem } else { problem.saw("answer", excerpt(complaint)) }
+}
+
+/// What should survive the balancer's restart cannot be written; so nothing is changed.
+pub(crate) fn state_file(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(411), format!("the balancer's state file {} cannot be written, so nothing is changed", path.display()))
+        .saw("error", error.to_string())
+        .help("make its folder writable for the agent, and check free space")
+}
+
+/// A reload is under way: neither the old nor the new process can be believed.
+pub(crate) fn changing_hands(seen: impl Into<String>) -> Problem {
+    Problem::new(Code(412), "the balancer is being reloaded or restarted").saw("processes", seen)
+}
+
+/// The balancer would not route to it, although it is in: its own check says so.
+pub(crate) fn down(key: &MemberKey, check: &str) -> Problem {
+    Problem::new(Code(414), format!("{key} is in, and the balancer's own check says it is down")).saw("check", check)
+}
+
+/// Two lines claim one address.
+pub(crate) fn ambiguous(pool: &PoolName, address: SocketAddr, claims: &str) -> Problem {
+    Problem::new(Code(415), format!("more than one member or server of `{pool}` has the address {address}"))
+        .saw("claimed by", claims)
+        .help("give each its own port")
+}
+
+/// Another backend routes to the member, and nobody asked Baton to manage that one.
+pub(crate) fn also_routed(key: &MemberKey, elsewhere: &str) -> Problem {
+    Problem::new(Code(416), format!("{key} is out, and another backend still routes to it"))
+        .saw("server", elsewhere)
+        .help("route through one backend, or disable the other server by hand for the time of the rollout")
+}
+
+/// A restart brought back what the state file says is out.
+pub(crate) fn file_ignored(path: &Path, server: &str) -> Problem {
+    Problem::new(Code(417), format!("HAProxy restarted and did not load {}", path.display()))
+        .saw("server", format!("{server} is out in the file and came back in"))
+        .help(format!("`global`: server-state-file {}   `defaults`: load-server-state-from-file global", path.display()))
+}
+
+/// Taking the member out would leave the pool empty.
+pub(crate) fn would_be_empty(pool: &PoolName, key: &MemberKey) -> Problem {
+    Problem::new(Code(418), format!("{key} stays in: without it `{pool}` would be empty"))
+        .help("another member has to be in first: see its own problem")
+}
+
+/// Something unreadable in one line: no control characters, and not too much of it.
+fn excerpt(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
