@@ -7,6 +7,8 @@ mod problem;
 mod release;
 mod report;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 use baton_core::name::{Digest, ReleaseId};
 use std::collections::BTreeMap;

@@ -21,11 +21,16 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-/// For the TCP connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each step of a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For the TCP connection, or the unix socket's.
+    pub(super) connect: Duration,
+    /// For the TLS handshake, up to the coordinator's first words: as long as its accept loop waits.
+    pub(super) handshake: Duration,
+}
 
-/// For the TLS handshake, up to the coordinator's first words.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const LIMITS: Limits = Limits { connect: Duration::from_secs(5), handshake: Duration::from_secs(10) };
 
 /// A quiet connection is asked whether it still lives: tonic does not do so by itself, and a cut line says nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,6 +47,10 @@ const HEADERS_MAX: u32 = 64 * 1024;
 /// # Errors
 /// When `endpoint` is not `host:port`.
 pub fn channel(endpoint: &str, config: Hot<ClientConfig>) -> Result<Channel, Problem> {
+    channel_within(endpoint, config, LIMITS)
+}
+
+pub(super) fn channel_within(endpoint: &str, config: Hot<ClientConfig>, limits: Limits) -> Result<Channel, Problem> {
     let invalid = || {
         Problem::new(code::UNREACHABLE, format!("`{endpoint}` is not an address"))
             .help("write it as HOST:PORT, such as coord.example.net:7443")
@@ -58,7 +67,7 @@ pub fn channel(endpoint: &str, config: Hot<ClientConfig>) -> Result<Channel, Pro
     Ok(tuned(&endpoint).connect_with_connector_lazy(service_fn(move |_: Uri| {
         let (host, address, config) = (host.clone(), address.clone(), TlsConnector::from(config.load_full()));
         async move {
-            let connection = secure(&host, port, &config).await;
+            let connection = secure(&host, port, &config, limits).await;
             connection.map(TokioIo::new).map_err(|error| connect_problem(&address, &error))
         }
     })))
@@ -71,7 +80,7 @@ pub fn local_channel(socket: impl Into<PathBuf>) -> Channel {
     tuned(&Endpoint::from_static("http://localhost")).connect_with_connector_lazy(service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move {
-            let connection = within(CONNECT_TIMEOUT, "open", UnixStream::connect(&socket)).await;
+            let connection = within(LIMITS.connect, "open", UnixStream::connect(&socket)).await;
             connection.map(TokioIo::new).map_err(|error| connect_problem(&socket.display().to_string(), &error))
         }
     }))
@@ -86,10 +95,10 @@ fn tuned(endpoint: &Endpoint) -> Endpoint {
         .http2_max_header_list_size(HEADERS_MAX)
 }
 
-async fn secure(host: &str, port: u16, config: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
-    let stream = within(CONNECT_TIMEOUT, "connect", TcpStream::connect((host, port))).await?;
+async fn secure(host: &str, port: u16, config: &TlsConnector, limits: Limits) -> io::Result<TlsStream<TcpStream>> {
+    let stream = within(limits.connect, "connect", TcpStream::connect((host, port))).await?;
     stream.set_nodelay(true)?;
-    within(HANDSHAKE_TIMEOUT, "TLS handshake", async {
+    within(limits.handshake, "TLS handshake", async {
         // Neither sent nor verified; rustls wants one.
         let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
         let mut stream = config.connect(name, stream).await?;
@@ -105,6 +114,6 @@ async fn secure(host: &str, port: u16, config: &TlsConnector) -> io::Result<TlsS
 }
 
 async fn within<T>(limit: Duration, step: &str, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{step}: nothing for {} s", limit.as_secs()));
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{step}: nothing for {limit:?}"));
     timeout(limit, work).await.map_err(late)?
 }

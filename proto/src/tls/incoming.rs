@@ -16,15 +16,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Handshakes under way at once. A connection costs some kilobytes until it is done; the kernel's backlog holds the rest.
-const HANDSHAKES: usize = 512;
+/// How much the handshakes of others may cost.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Handshakes under way at once.
+    handshakes: usize,
+    /// For one handshake.
+    patience: Duration,
+    /// For one handshake that begins while more than half of the places are taken: those who are slow on purpose must not
+    /// keep everybody else out for long.
+    patience_when_crowded: Duration,
+}
 
-/// For one handshake: several round trips over a bad line.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// For one handshake while more than half of [`HANDSHAKES`] are under way: those who are slow on purpose must not keep
-/// everybody else out for long.
-const PATIENCE_WHEN_CROWDED: Duration = Duration::from_secs(2);
+/// A handshake costs some kilobytes until it is done, and the kernel's backlog holds whoever finds no place. Ten seconds are
+/// several round trips over a bad line.
+const LIMITS: Limits =
+    Limits { handshakes: 512, patience: Duration::from_secs(10), patience_when_crowded: Duration::from_secs(2) };
 
 /// Between two accepts after one failed, for want of file descriptors above all: others must end first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -37,25 +44,25 @@ pub fn incoming(
     listener: TcpListener,
     config: Hot<ServerConfig>,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
-    serve(listener, config, PATIENCE)
+    serve(listener, config, LIMITS)
 }
 
 fn serve(
     listener: TcpListener,
     config: Hot<ServerConfig>,
-    patience: Duration,
+    limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let (done, connections) = mpsc::channel(16);
     tokio::spawn(async move {
-        let room = Arc::new(Semaphore::new(HANDSHAKES));
+        let room = Arc::new(Semaphore::new(limits.handshakes));
         loop {
             let (stream, remote) = tokio::select! {
                 () = done.closed() => return,
                 accepted = accept(&listener) => accepted,
             };
             let Ok(place) = room.clone().acquire_owned().await else { return };
-            let crowded = room.available_permits() < HANDSHAKES / 2;
-            let patience = if crowded { PATIENCE_WHEN_CROWDED.min(patience) } else { patience };
+            let crowded = room.available_permits() < limits.handshakes / 2;
+            let patience = if crowded { limits.patience_when_crowded } else { limits.patience };
             let (done, config) = (done.clone(), config.load_full());
             tokio::spawn(async move {
                 let connection = timeout(patience, handshake(stream, remote, config)).await;
@@ -105,3 +112,7 @@ fn refused(remote: SocketAddr, error: &io::Error) {
         None => tracing::debug!(%remote, %error, "a handshake failed"),
     }
 }
+
+#[cfg(test)]
+#[path = "tests/slow.rs"]
+mod tests;

@@ -11,6 +11,8 @@ mod incoming;
 mod local;
 mod peer;
 mod server;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use channel::{channel, local_channel};
