@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use baton_tests::fleet::life::{self, UpArgs};
 use baton_tests::fleet::network::{self, Direction};
 use baton_tests::fleet::record::Fleet;
+use baton_tests::fleet::trial::{self, TrialArgs};
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Verb {
     },
     /// What is up
     List,
+    /// Play Baton's test on a fleet of its own: releases under load, while what can die does
+    Test(TrialArgs),
     /// End the fleet: no process, mount or namespace stays
     Down,
 }
@@ -67,6 +70,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Reboot { host, power: false } => Fleet::load()?.host(&host)?.reboot()?,
         Verb::Reboot { host, power: true } => Fleet::load()?.host(&host)?.lose_power()?,
         Verb::List => list(&Fleet::load()?)?,
+        Verb::Test(args) => return test(&args),
         Verb::Down => life::down()?,
     }
     Ok(ExitCode::SUCCESS)
@@ -76,6 +80,14 @@ fn exec(host: &str, command: &[String]) -> anyhow::Result<ExitCode> {
     let words = command.iter().map(String::as_str).collect::<Vec<_>>();
     let status = Fleet::load()?.host(host)?.command(&words)?.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn test(args: &TrialArgs) -> anyhow::Result<ExitCode> {
+    let summary = trial::play(args)?;
+    if args.json {
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&summary)?)?;
+    }
+    Ok(if summary.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn list(fleet: &Fleet) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ pub mod network;
 pub mod provision;
 pub mod record;
 pub mod run;
+pub mod trial;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,115 @@
+//! What goes wrong, and when: without warning, and at a step of the rollout.
+
+use crate::fleet::host::Host;
+use crate::fleet::record::{Fleet, Part};
+use crate::fleet::run::until;
+use anyhow::Context as _;
+use baton_proto::v1::{FleetView, ServiceView};
+use std::time::{Duration, Instant};
+
+/// What dies. What is supervised by systemd comes back by itself, as it would at a user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// `kill -9` of the coordinator.
+    Coordinator,
+    /// `kill -9` of the agent on the host in transition.
+    Agent,
+    /// `kill -9` of the agent on the balancer's host.
+    BalancersAgent,
+    /// `kill -9` of HAProxy, master and workers.
+    Balancer,
+    /// The package is installed again on every host with an agent, the way an upgrade is.
+    Upgrade,
+    /// The host in transition is off from one moment to the next.
+    Power,
+    /// The first host that is done is booted again.
+    Reboot,
+}
+
+/// At which point of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// As soon as it is under way.
+    Started,
+    /// When a host waits for something that has this word.
+    Word(&'static str),
+    /// When so many hosts are done.
+    HostsDone(u32),
+}
+
+/// systemd waits a second before it starts what died; a busy machine takes longer.
+const RETURN_DEADLINE: Duration = Duration::from_secs(30);
+
+impl When {
+    /// Whether it is that point: the word where one is, so that a report can say what was hit.
+    #[must_use]
+    pub(super) fn is_now(self, service: &ServiceView) -> bool {
+        let Some(rollout) = &service.rollout else { return false };
+        match self {
+            Self::Started => rollout.state == "running",
+            Self::Word(word) => service.waiting.iter().any(|waiting| waiting.reason == word),
+            Self::HostsDone(hosts) => rollout.hosts_done >= hosts,
+        }
+    }
+}
+
+impl Fault {
+    /// Makes it happen; returns once what died is back, with the moment of that.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub(super) fn strike(self, fleet: &Fleet, view: &FleetView, service: &str) -> anyhow::Result<Instant> {
+        let in_transition = || in_transition(fleet, view, service);
+        match self {
+            Self::Coordinator => kill(fleet.coordinator()?, "baton-coordinator")?,
+            Self::Agent => kill(in_transition()?, "baton-agent")?,
+            Self::BalancersAgent => fleet.every(Part::Balancer).try_for_each(|host| kill(host, "baton-agent"))?,
+            Self::Balancer => fleet.every(Part::Balancer).try_for_each(|host| kill(host, "haproxy"))?,
+            Self::Upgrade => {
+                for host in fleet.hosts.iter().filter(|host| host.part != Part::Coordinator) {
+                    host.run(&["sh", "-c", "dpkg --install /var/tmp/baton/baton-agent_*.deb"])?;
+                    wait_active(host, "baton-agent")?;
+                }
+            }
+            Self::Power => in_transition()?.lose_power()?,
+            Self::Reboot => done(fleet, view, service)?.reboot()?,
+        }
+        Ok(Instant::now())
+    }
+}
+
+/// `kill -9` of a unit's processes; of an agent's only itself, for the rest is not its own.
+fn kill(host: &Host, unit: &str) -> anyhow::Result<()> {
+    let whom = if unit == "haproxy" { "--kill-whom=all" } else { "--kill-whom=main" };
+    let before = main_process(host, unit)?;
+    host.run(&["systemctl", "kill", "--signal=KILL", whom, unit])?;
+    until(&format!("another {unit} on {}", host.name), RETURN_DEADLINE, || {
+        let now = main_process(host, unit)?;
+        Ok((now != before && now != "0").then_some(()))
+    })?;
+    wait_active(host, unit)
+}
+
+fn main_process(host: &Host, unit: &str) -> anyhow::Result<String> {
+    Ok(host.run(&["systemctl", "show", "--property=MainPID", "--value", unit])?.trim().to_owned())
+}
+
+fn wait_active(host: &Host, unit: &str) -> anyhow::Result<()> {
+    until(&format!("{unit} active on {}", host.name), RETURN_DEADLINE, || {
+        Ok(host.collect(&["systemctl", "is-active", "--quiet", unit])?.status.success().then_some(()))
+    })
+}
+
+/// The host the rollout works on: what it waits for names it; else the first that is not done.
+fn in_transition<'a>(fleet: &'a Fleet, view: &FleetView, service: &str) -> anyhow::Result<&'a Host> {
+    let view = view.services.iter().find(|view| view.name == service).context("the service is gone")?;
+    let waited_for = view.waiting.iter().find(|waiting| !waiting.host.is_empty() && waiting.reason != "waiting");
+    let next = view.hosts.iter().find(|host| !host.done);
+    let name = waited_for.map(|waiting| &waiting.host).or(next.map(|host| &host.host));
+    fleet.host(name.context("no host is in transition")?)
+}
+
+fn done<'a>(fleet: &'a Fleet, view: &FleetView, service: &str) -> anyhow::Result<&'a Host> {
+    let view = view.services.iter().find(|view| view.name == service).context("the service is gone")?;
+    fleet.host(&view.hosts.iter().find(|host| host.done).context("no host is done")?.host)
+}

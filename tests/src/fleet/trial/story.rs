@@ -1,0 +1,170 @@
+//! The story: the acts on one placement after another, each told from the operator's command to the last client.
+
+use super::act::{ACTS, Act};
+use super::client::Clients;
+use super::fault::{Fault, When};
+use super::operator::{Deploy, Watcher};
+use super::service::{self, Behaviour};
+use super::verdict::{Answer, Measured, Summary, judge};
+use super::{TrialArgs, instances, tell};
+use crate::fleet::life;
+use crate::fleet::provision::{POOLS, Pool, journal};
+use crate::fleet::record::{Fleet, Part};
+use anyhow::Context as _;
+use baton_cli::demo::load::executions;
+use baton_proto::v1::{FleetView, RolloutView, ServiceView};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Nothing takes this long unless it hangs.
+const END_DEADLINE: Duration = Duration::from_secs(150);
+/// From the operator's command to the step a fault waits for.
+const STEP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Who plays, and with what.
+#[derive(Debug)]
+pub(super) struct Story<'a> {
+    fleet: &'a Fleet,
+    args: &'a TrialArgs,
+}
+
+/// One placement: its service, its clients, and which version is live.
+struct Stage<'a> {
+    fleet: &'a Fleet,
+    pool: &'static Pool,
+    clients: Clients,
+    watcher: Watcher,
+    live: u32,
+    newest: u32,
+}
+
+impl<'a> Story<'a> {
+    #[must_use]
+    pub(super) fn new(fleet: &'a Fleet, args: &'a TrialArgs) -> Self {
+        Self { fleet, args }
+    }
+
+    /// Plays every act on every placement.
+    ///
+    /// # Errors
+    /// When a placement cannot even be set up, or the machinery breaks: what Baton did wrong is in the summary.
+    pub(super) fn play(&self) -> anyhow::Result<Summary> {
+        let mut acts = Vec::new();
+        for pool in &POOLS {
+            let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
+            let wanted = |act: &&Act| self.args.only.as_ref().is_none_or(|only| act.name.contains(only.as_str()));
+            for act in ACTS.iter().filter(wanted) {
+                let answer = stage.play(act).with_context(|| {
+                    let agents = self.fleet.every(Part::Balancer).map(|host| journal(host, "baton-agent"));
+                    let coordinator = self.fleet.coordinator().map(|host| journal(host, "baton-coordinator"));
+                    let all = agents.chain(coordinator).collect::<Vec<_>>().join("\n");
+                    format!("{} ({}) did not end\n{all}", act.name, placement(pool))
+                })?;
+                tell(&line(&answer));
+                acts.push(answer);
+            }
+        }
+        Ok(Summary { passed: !acts.is_empty() && acts.iter().all(|act| act.wrong.is_empty()), acts })
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// Deploys the first version, and lets clients in once it serves.
+    fn set(fleet: &'a Fleet, pool: &'static Pool, rate: u32) -> anyhow::Result<Self> {
+        let coordinator = fleet.coordinator()?;
+        service::publish(coordinator, fleet, pool, &version(1), Behaviour::Good)?;
+        let (exit, said) = Deploy::start(coordinator, pool, &version(1))?.end(END_DEADLINE)?;
+        anyhow::ensure!(exit == 0, "the first `baton deploy {}` exited {exit}\n{said}", pool.name);
+        let balancer = fleet.every(Part::Balancer).next().context("the test needs a balancer")?;
+        let clients = Clients::start(SocketAddr::from((balancer.address, pool.listen)), rate)?;
+        let watcher = Watcher::start(coordinator.clone())?;
+        Ok(Self { fleet, pool, clients, watcher, live: 1, newest: 1 })
+    }
+
+    fn play(&mut self, act: &Act) -> anyhow::Result<Answer> {
+        let coordinator = self.fleet.coordinator()?;
+        let (from, to) = (version(self.live), version(self.newest + 1));
+        self.newest += 1;
+        service::publish(coordinator, self.fleet, self.pool, &to, act.release)?;
+        let begun = Instant::now();
+        let deploy = Deploy::start(coordinator, self.pool, &to)?;
+        let returned = act.fault.map(|(fault, when)| self.strike(fault, when, &to)).transpose()?;
+        let name = self.pool.name;
+        let outcome = self.watcher.until(&format!("the end of {name} {to}"), END_DEADLINE, |view| {
+            let rollout = rollout(view, name).filter(|rollout| rollout.to_version == to)?;
+            ["succeeded", "reverted", "failed", "paused"].contains(&rollout.state.as_str()).then(|| rollout.state.clone())
+        })?;
+        let ended = Instant::now();
+        let (exit, said) = deploy.end(END_DEADLINE)?;
+        if outcome == "succeeded" {
+            self.live = self.newest;
+        }
+        let report = self.clients.mark()?;
+        let answer = judge(
+            act,
+            Measured {
+                placement: placement(self.pool),
+                outcome,
+                exit,
+                took_s: ended.saturating_duration_since(begun).as_secs_f64(),
+                after_return_s: returned.map(|returned| ended.saturating_duration_since(returned).as_secs_f64()),
+                executions: executions::join(&report.posts, &life::shared().join("logs"))?,
+                versions: instances::versions(self.fleet, self.pool)?,
+                report,
+                from,
+                to,
+                hosts: self.fleet.every(Part::Web).count(),
+            },
+        );
+        if !answer.wrong.is_empty() {
+            tell(&said);
+        }
+        Ok(answer)
+    }
+
+    /// Waits for the step and strikes; the moment at which what died is back.
+    fn strike(&mut self, fault: Fault, when: When, to: &str) -> anyhow::Result<Instant> {
+        let name = self.pool.name;
+        self.watcher.until(&format!("{when:?} of {name} {to}"), STEP_DEADLINE, |view| {
+            let service = service(view, name)?;
+            let ours = service.rollout.as_ref().is_some_and(|rollout| rollout.to_version == to);
+            (ours && when.is_now(service)).then_some(())
+        })?;
+        fault.strike(self.fleet, self.watcher.last(), name)
+    }
+}
+
+fn service<'v>(view: &'v FleetView, name: &str) -> Option<&'v ServiceView> {
+    view.services.iter().find(|service| service.name == name)
+}
+
+fn rollout<'v>(view: &'v FleetView, name: &str) -> Option<&'v RolloutView> {
+    service(view, name)?.rollout.as_ref()
+}
+
+fn version(number: u32) -> String {
+    format!("{number}.0.0")
+}
+
+fn placement(pool: &Pool) -> &'static str {
+    if pool.ports.len() > 1 { "side by side" } else { "in place" }
+}
+
+fn line(answer: &Answer) -> String {
+    let mark = if answer.wrong.is_empty() { "ok " } else { "BAD" };
+    let Answer { placement, act, outcome, took_s, requests, failed, .. } = answer;
+    let after = answer.after_return_s.map(|after| format!(", {after} s after the return")).unwrap_or_default();
+    let orders = &answer.executions;
+    let mut text = format!(
+        "{mark} {placement}: {act}: {outcome} in {took_s} s{after}; {failed} of {requests} requests failed, \
+         {} of {} orders acknowledged, {} twice, {} lost",
+        orders.acknowledged, orders.sent, orders.twice, orders.lost
+    );
+    for wrong in &answer.wrong {
+        text.push_str(&format!("\n      {wrong}"));
+    }
+    for failure in answer.failures.iter().take(5) {
+        text.push_str(&format!("\n      client at {:.2} s, {:?}: {}", failure.at_s, failure.kind, failure.text));
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! What an act showed, and what of it is wrong.
+
+use super::act::Act;
+use baton_cli::demo::load::executions::Executions;
+use baton_cli::demo::load::{Failure, Report};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How soon a rollout must have ended by itself after what died is back.
+pub(super) const BY_ITSELF_WITHIN_S: f64 = 60.0;
+
+/// Everything that was played.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    pub passed: bool,
+    pub acts: Vec<Answer>,
+}
+
+/// One act's measurements.
+#[derive(Debug, Clone, Serialize)]
+pub struct Answer {
+    pub placement: &'static str,
+    pub act: &'static str,
+    /// How the rollout ended, in the coordinator's word.
+    pub outcome: String,
+    /// What `baton deploy` exited with.
+    pub exit: i32,
+    /// From the operator's command to the rollout's end.
+    pub took_s: f64,
+    /// From the return of what died to the rollout's end; zero when it ended before.
+    pub after_return_s: Option<f64>,
+    pub requests: u64,
+    pub failed: u64,
+    pub longest_gap_ms: f64,
+    pub executions: Executions,
+    /// Which version answers where, asked of the instances.
+    pub versions: BTreeMap<String, String>,
+    pub failures: Vec<Failure>,
+    /// Empty: as it should be.
+    pub wrong: Vec<String>,
+}
+
+/// What an act measured, before it is judged.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub placement: &'static str,
+    pub outcome: String,
+    pub exit: i32,
+    pub took_s: f64,
+    pub after_return_s: Option<f64>,
+    pub report: Report,
+    pub executions: Executions,
+    pub versions: BTreeMap<String, String>,
+    /// The version that was committed before, and the one deployed.
+    pub from: String,
+    pub to: String,
+    pub hosts: usize,
+}
+
+/// Judges an act.
+#[must_use]
+pub(super) fn judge(act: &Act, measured: Measured) -> Answer {
+    let wrong = wrong(act, &measured);
+    Answer {
+        placement: measured.placement,
+        act: act.name,
+        outcome: measured.outcome,
+        exit: measured.exit,
+        took_s: tenths(measured.took_s),
+        after_return_s: measured.after_return_s.map(tenths),
+        requests: measured.report.requests,
+        failed: measured.report.failed,
+        longest_gap_ms: measured.report.longest_gap_ms,
+        executions: measured.executions,
+        versions: measured.versions,
+        failures: measured.report.failures,
+        wrong,
+    }
+}
+
+fn wrong(act: &Act, measured: &Measured) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut unless = |right: bool, what: String| {
+        if !right {
+            wrong.push(what);
+        }
+    };
+    let outcome = measured.outcome.as_str();
+    let (succeeded, reverted) = (outcome == "succeeded", outcome == "reverted");
+    unless(succeeded || reverted, format!("the rollout ended {outcome}"));
+    unless(!act.must_succeed() || succeeded, format!("nothing went wrong, and the rollout ended {outcome}"));
+    unless(!act.must_revert() || reverted, format!("the release is broken, and the rollout ended {outcome}"));
+    // The table of exit codes: 0 done, 4 rolled back and healthy.
+    let expected = if succeeded { 0 } else { 4 };
+    unless(measured.exit == expected, format!("`baton deploy` exited {} after {outcome}", measured.exit));
+    if let Some(after) = measured.after_return_s {
+        unless(after <= BY_ITSELF_WITHIN_S, format!("the rollout ended {after:.1} s after the return of what died"));
+    }
+    let report = &measured.report;
+    unless(report.requests > 0, "no client asked anything".to_owned());
+    unless(
+        act.may_fail_requests() || report.failed == 0,
+        format!("{} of {} requests failed", report.failed, report.requests),
+    );
+    let executions = &measured.executions;
+    unless(executions.sent > 0, "no order was sent".to_owned());
+    unless(executions.twice == 0, format!("{} orders were executed twice", executions.twice));
+    unless(executions.lost == 0, format!("{} acknowledged orders were executed by nobody", executions.lost));
+    let unheard = format!("{} orders were executed and never acknowledged", executions.unheard);
+    unless(act.may_fail_requests() || executions.unheard == 0, unheard);
+    let live = if succeeded { &measured.to } else { &measured.from };
+    let as_told = measured.versions.len() == measured.hosts && measured.versions.values().all(|version| version == live);
+    unless(as_told, format!("{live} should answer once on each of {} hosts: {:?}", measured.hosts, measured.versions));
+    wrong
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
