@@ -14,12 +14,19 @@ use clap::Parser;
 use errors::Failure;
 use exit::Exit;
 use output::Output;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Parses the arguments, runs the verb, prints what went wrong, and ends with the code that says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_from(std::env::args_os())
+}
+
+/// The same with these words, the program's name first: for executables that are this program among other things.
+#[must_use]
+pub fn main_from<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> ExitCode {
+    let cli = Cli::parse_from(words);
     let output = Output::new(&cli.format);
     let exit = run(cli, &output).unwrap_or_else(|failure| failure.report(&output));
     exit.into()

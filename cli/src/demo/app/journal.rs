@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An append-only log: `MILLISECONDS VERSION PID post ID` and `… end PATH`.
+/// An append-only log: `MILLISECONDS VERSION PID post ID`, `… end PATH`, and a life's marks `… start`, `listen`, `term`, `exit`.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: Option<File>,
@@ -27,6 +27,11 @@ impl Journal {
     /// An order with this id was executed.
     pub(super) fn post(&self, id: &str) {
         self.line("post", id);
+    }
+
+    /// A turn in the instance's life.
+    pub(super) fn mark(&self, turn: &str) {
+        self.line(turn, "-");
     }
 
     /// A request of this path is over.

@@ -61,6 +61,8 @@ pub struct AppArgs {
 /// When the address cannot be bound or the log cannot be written.
 pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Result<i32> {
     tokio::pin!(stop);
+    let journal = Journal::open(args.log.as_deref(), &args.version_text)?;
+    journal.mark("start");
     say(&format!("shop {}: starting", args.version_text));
     tokio::select! {
         () = &mut stop => return Ok(0),
@@ -81,7 +83,7 @@ pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Resul
     };
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     say(&format!("shop {}: listening on {}", args.version_text, listener.local_addr()?));
-    let journal = Journal::open(args.log.as_deref(), &args.version_text)?;
+    journal.mark("listen");
     App::new(args, journal).serve(listener, stop).await;
     Ok(0)
 }

@@ -52,8 +52,10 @@ impl App {
             }
         }
         drop(listener);
+        self.journal.mark("term");
         self.leaving.send_replace(true);
         self.quiet().await;
+        self.journal.mark("exit");
     }
 
     async fn quiet(&self) {

@@ -61,7 +61,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     if setup.front == Front::Haproxy {
         let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, folder))?;
         // Read at every start, so it has to be there at the first.
-        write_text(folder, "haproxy.state", "")?;
+        write_text(folder, "haproxy.state", "1\n")?;
         let master = folder.join("haproxy-master.sock").display().to_string();
         let words = ["haproxy", "-W", "-S", &master, "-f", &config].map(str::to_owned).to_vec();
         programs.insert(HAPROXY.to_owned(), program(HAPROXY, words));

@@ -267,3 +267,24 @@ fn with_children(pid: Pid) -> Vec<Pid> {
     let children = children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
     std::iter::once(pid).chain(children).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_manifest_says_what_the_setup_does() {
+        for (place, slots) in [(Place::InPlace, 1), (Place::SideBySide, 2)] {
+            let setup = Setup { place, network: [127, 77, 1], ..Setup::new(vec!["baton".into(), "demo-part".into()]) };
+            let places = Places::find(&setup).unwrap();
+            let text = files::manifest(&setup, &places, Path::new("/tmp/stage"));
+            let manifest = baton_core::manifest::parse("baton.toml", &text).unwrap();
+            assert_eq!(manifest.warnings, []);
+            assert_eq!(manifest.hosts.len(), 3);
+            assert_eq!(manifest.ports.len(), slots);
+            assert_eq!(manifest.health.healthy_for, setup.healthy_for);
+            assert_eq!(manifest.health.start_timeout, setup.start_timeout);
+            assert_eq!(manifest.strategy.drain_deadline, setup.drain);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What Baton itself costs: the time of a rollout that is nobody else's, and the memory of a fleet at rest.
+
+mod idle;
+mod rollout;
+mod sampler;
+mod timeline;
+
+use baton_cli::demo::stage::Front;
+use clap::{Parser, Subcommand};
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Measures what Baton costs
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Line {
+    #[command(subcommand)]
+    bench: Bench,
+    /// One JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// An in-place rolling release, one host at a time, under load: wall time against what nobody could avoid
+    Rollout(RolloutArgs),
+    /// Memory and CPU of an agent and a coordinator with nothing to do
+    Idle(IdleArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RolloutArgs {
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(2..=100))]
+    hosts: u8,
+    #[arg(long, value_enum, default_value_t = Front::Haproxy)]
+    balancer: Front,
+    /// Requests a second
+    #[arg(long, default_value_t = 300)]
+    rate: u32,
+    /// How long an instance takes to start, in milliseconds
+    #[arg(long, default_value_t = 200)]
+    start_ms: u64,
+    /// How long an instance must have been ready, in milliseconds
+    #[arg(long, default_value_t = 200)]
+    healthy_ms: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct IdleArgs {
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..=100))]
+    hosts: u8,
+    /// How long CPU time is counted, in seconds
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How long the fleet rests before that, in seconds
+    #[arg(long, default_value_t = 5)]
+    rest: u64,
+}
+
+/// Runs the bench that the command line names.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = Line::parse();
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from);
+    let outcome = outcome.and_then(|runtime| {
+        runtime.block_on(async {
+            match line.bench {
+                Bench::Rollout(args) => rollout::run(args).await,
+                Bench::Idle(args) => idle::run(args).await,
+            }
+        })
+    });
+    let (text, code) = match outcome {
+        Ok(Measured { document, summary, good }) => {
+            let text = if line.json { format!("{document:#}\n") } else { summary };
+            (text, if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => {
+            // Nobody reads it: nothing to do about it.
+            let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    code
+}
+
+/// What a bench found, for machines and for people.
+#[derive(Debug)]
+struct Measured {
+    document: serde_json::Value,
+    summary: String,
+    /// Whether it is within what Baton promises.
+    good: bool,
+}
+
+/// The words that start a part of a stage from this very executable.
+fn part() -> anyhow::Result<Vec<String>> {
+    Ok(vec![std::env::current_exe()?.display().to_string(), "demo-part".to_owned()])
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100_000.0).round() / 100.0
+}

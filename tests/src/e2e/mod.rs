@@ -1,0 +1,100 @@
+//! What end-to-end tests share: a stage of real processes, traffic against it, and what must hold afterwards.
+
+use baton_cli::demo::load::{Config, Load, Report, executions};
+use baton_cli::demo::stage::{Front, Place, Setup, Stage};
+use std::future::Future;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// Enough to meet every window of a few milliseconds in every rollout, and little enough for two cores.
+pub const RATE: u32 = 100;
+/// A rollout of a test is over in a few seconds; what is killed has to end within a minute by Baton's own promise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A setup for one test: its own network, short times.
+///
+/// `bench` is `env!("CARGO_BIN_EXE_bench")`: the executable with everything in it.
+#[must_use]
+pub fn setup(bench: &str) -> Setup {
+    Setup {
+        hosts: 2,
+        front: Front::Builtin,
+        place: Place::SideBySide,
+        network: network(),
+        healthy_for: Duration::from_millis(100),
+        start_timeout: Duration::from_secs(2),
+        drain: Duration::from_secs(5),
+        ..Setup::new(vec![bench.to_owned(), "demo-part".to_owned()])
+    }
+}
+
+/// A network nobody else uses: tests run at once, in several processes.
+fn network() -> [u8; 3] {
+    static STAGES: AtomicU8 = AtomicU8::new(0);
+    let process = std::process::id();
+    let [.., low] = process.to_be_bytes();
+    let spread = ((process >> 8) % 8) as u8;
+    // 127.64.0 and up: far from what people use themselves.
+    [127, 64 + (STAGES.fetch_add(1, Ordering::Relaxed) % 20) * 8 + spread, low]
+}
+
+/// Whether a program is there. Missing is a printed line, or a failure where `BATON_REQUIRE` names the program.
+///
+/// # Panics
+/// When it is required and missing.
+#[must_use]
+pub fn have(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let required = std::env::var("BATON_REQUIRE").unwrap_or_default();
+    assert!(found || !required.split(',').any(|name| name.trim() == program), "{program} is required and not installed");
+    if !found {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), "skipped: {program} is not installed");
+    }
+    found
+}
+
+/// Runs a test's own work with an end.
+///
+/// # Panics
+/// When it takes longer than [`PATIENCE`].
+pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Traffic at a stage's front door.
+///
+/// # Panics
+/// When it cannot be sent.
+#[must_use]
+pub fn traffic(stage: &Stage) -> Load {
+    match Load::start(Config::new(stage.frontend(), RATE)) {
+        Ok(load) => load,
+        Err(error) => panic!("no traffic: {error}"),
+    }
+}
+
+/// What clients and instances say together: nothing failed, every order was executed exactly once.
+///
+/// # Panics
+/// When it did not hold.
+pub fn assert_nothing_was_lost(stage: &Stage, report: &Report) {
+    assert!(report.requests > 0, "no traffic");
+    assert_eq!(report.failed, 0, "{:#?}\n{}", report.failures, stage.last_words());
+    assert_each_order_once(stage, report);
+}
+
+/// Every order that was acknowledged was executed, and none twice, whatever failed.
+///
+/// # Panics
+/// When it did not hold.
+pub fn assert_each_order_once(stage: &Stage, report: &Report) {
+    match executions::join(&report.posts, &stage.logs()) {
+        Ok(orders) => assert_eq!((orders.lost, orders.twice), (0, 0), "{orders:?}"),
+        Err(error) => panic!("the instances' logs cannot be read: {error}"),
+    }
+}
