@@ -1,0 +1,119 @@
+//! The kernel's socket table: who listens on a port, and how many connections an address has.
+//!
+//! Asked over netlink, where the kernel filters; hosts without that answer from `/proc/net`. It is the second witness beside
+//! the probe: an answer counts only when the socket that gave it belongs to the instance.
+
+mod netlink;
+mod owner;
+mod table;
+
+pub(crate) use owner::pids;
+pub use owner::{Program, descendants, owner_of, program, sockets_of, tree};
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// A TCP socket that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub inode: u64,
+}
+
+/// Every TCP listener of this network namespace, or those on one port.
+///
+/// # Errors
+/// Neither netlink nor `/proc/net` could be read.
+pub fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
+    let mut found = netlink::listeners(port).or_else(|_| table::listeners(port))?;
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Those listeners that get the connections made to an address.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn listeners_at(address: SocketAddr) -> io::Result<Vec<Listener>> {
+    let mut found = listeners(Some(address.port()))?;
+    found.retain(|listener| reaches(address.ip(), listener.address.ip()));
+    Ok(found)
+}
+
+/// How many established connections an address of this host has.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn established(local: SocketAddr) -> io::Result<usize> {
+    let addresses = netlink::established(local.port()).or_else(|_| table::established(local.port()))?;
+    Ok(addresses.iter().filter(|address| local.ip().is_unspecified() || plain(address.ip()) == plain(local.ip())).count())
+}
+
+/// Whether a connection to `target` may arrive at a listener bound to `bound`.
+///
+/// `::` counts for IPv4 too: that is its default, and to be told of one listener too many is the safe side.
+fn reaches(target: IpAddr, bound: IpAddr) -> bool {
+    target.is_unspecified() || bound.is_unspecified() || plain(target) == plain(bound)
+}
+
+/// An IPv4 address in IPv6 clothes is the IPv4 address.
+fn plain(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_listener_is_found_by_port_with_its_owner() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let found = listeners_at(address).unwrap();
+        assert_eq!(found.iter().map(|found| found.address).collect::<Vec<_>>(), [address]);
+        assert!(sockets_of(std::process::id()).contains(&found[0].inode));
+        assert_eq!(owner_of(found[0].inode).unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn both_ways_to_ask_give_the_same_answer() {
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = four.local_addr().unwrap().port();
+        let mut over_netlink = netlink::listeners(Some(port)).unwrap();
+        let mut over_proc = table::listeners(Some(port)).unwrap();
+        over_netlink.sort();
+        over_proc.sort();
+        assert_eq!(over_netlink, over_proc);
+        assert!(!over_proc.is_empty());
+    }
+
+    #[test]
+    fn another_address_with_the_same_port_is_not_in_the_way() {
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(listeners_at(SocketAddr::new("127.0.0.3".parse().unwrap(), port)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_in_the_way_of_each() {
+        for every in ["0.0.0.0:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(every) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            assert_eq!(listeners_at(SocketAddr::new("127.0.0.3".parse().unwrap(), port)).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn open_connections_are_counted_and_closed_ones_are_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let served: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+        assert_eq!(established(address).unwrap(), 3);
+        assert_eq!(table::established(address.port()).unwrap().iter().filter(|local| **local == address).count(), 3);
+        drop((clients, served));
+        assert_eq!(established(address).unwrap(), 0);
+    }
+}

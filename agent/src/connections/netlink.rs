@@ -1,0 +1,77 @@
+//! The socket table over `sock_diag` netlink.
+
+use super::Listener;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::{SockDiagMessage, inet};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr as KernelAddress};
+use std::io;
+use std::net::SocketAddr;
+
+/// The kernel fills dumps in pages of at most 32 KiB.
+const RECEIVE_BUFFER: usize = 32 * 1024;
+
+pub(super) fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
+    let sockets = dump(&StateFlags::LISTEN, port.unwrap_or(0))?;
+    Ok(sockets
+        .into_iter()
+        .map(|socket| Listener { address: local(&socket.header), inode: u64::from(socket.header.inode) })
+        .collect())
+}
+
+pub(super) fn established(port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(dump(&StateFlags::ESTABLISHED, port)?.iter().map(|socket| local(&socket.header)).collect())
+}
+
+fn local(header: &inet::InetResponseHeader) -> SocketAddr {
+    SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port)
+}
+
+fn dump(states: &StateFlags, port: u16) -> io::Result<Vec<InetResponse>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&KernelAddress::new(0, 0))?;
+    // The kernel answers before `send` returns; an answer that is not there will not come.
+    socket.set_non_blocking(true)?;
+    let mut found = Vec::new();
+    for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        socket_id.source_port = port;
+        socket.send(&request(family, states.clone(), socket_id), 0)?;
+        receive(&socket, &mut found)?;
+    }
+    // A filter the kernel does not know is a filter it does not apply.
+    found.retain(|socket| port == 0 || socket.header.socket_id.source_port == port);
+    Ok(found)
+}
+
+fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    bytes
+}
+
+fn receive(socket: &Socket, found: &mut Vec<InetResponse>) -> io::Result<()> {
+    let mut buffer = vec![0; RECEIVE_BUFFER];
+    loop {
+        let size = socket.recv(&mut &mut buffer[..], 0)?;
+        let mut rest = buffer.get(..size).unwrap_or_default();
+        while !rest.is_empty() {
+            let packet = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match packet.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => found.push(*response),
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+            let length = (packet.header.length as usize).next_multiple_of(4);
+            rest = if length == 0 { &[] } else { rest.get(length..).unwrap_or_default() };
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Files that are whole or absent, whatever happens while they are written.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Replaces a file so that it survives a power cut: temporary file, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// Those of the file system; the old file is still there then, and nothing else.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, Sync::Yes)?;
+    sync_folder(path)
+}
+
+/// Replaces a file so that it survives the death of this process, though not a power cut: for what a reboot ends anyway.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_until_reboot(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, Sync::No)
+}
+
+/// Removes a file; one that is not there is as good.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes renames and removals in the folder of a path durable.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+enum Sync {
+    Yes,
+    No,
+}
+
+fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    let temporary = beside(path);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        match sync {
+            Sync::Yes => file.sync_all(),
+            Sync::No => Ok(()),
+        }
+    });
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        // What could not be finished must not take the space that may be missing.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    path.with_file_name(name)
+}

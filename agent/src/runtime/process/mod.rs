@@ -1,0 +1,174 @@
+//! Instances as plain processes: a group of their own, found again by process id and start time.
+//!
+//! What an instance writes goes to a file, not to a pipe: a pipe would break with the agent.
+
+mod handle;
+mod journal;
+mod log;
+
+use super::{Answer, Exit, Found, Launch, Running, Runtime, command};
+use crate::connections::descendants;
+use crate::text;
+use baton_core::fleet::InstanceKey;
+use baton_core::problem::{Code, Problem};
+use baton_core::release::{Signal, Stop};
+use handle::Handle;
+use journal::Journal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Runs instances as children of the agent, which they outlive.
+#[derive(Debug)]
+pub struct ProcessRuntime {
+    journal: Journal,
+    /// By incarnation.
+    handles: Mutex<BTreeMap<String, Arc<Handle>>>,
+}
+
+/// The mark in an instance's environment by which it is found even when the agent died before it could write it down.
+const MARK: &str = "BATON_INSTANCE";
+
+impl ProcessRuntime {
+    /// Uses `folder` for journals and logs.
+    ///
+    /// # Errors
+    /// B0604: the folder cannot be used, or this system has no boot id.
+    pub fn open(folder: &Path) -> Result<Self, Problem> {
+        Ok(Self { journal: Journal::open(folder)?, handles: Mutex::default() })
+    }
+
+    fn handles(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, running: &Running) -> Option<Arc<Handle>> {
+        self.handles().get(&running.incarnation).cloned()
+    }
+
+    fn launch(&self, launch: Launch) -> Result<Running, Problem> {
+        let program = command::resolve(&launch.command, &launch.folder)?;
+        let mut child = Command::new(&program.path);
+        child.args(&program.arguments).current_dir(&launch.folder).process_group(0);
+        child.env_clear().envs(command::environment(&launch.env)).env(MARK, self.journal.mark(&launch.key));
+        let (out, err) = log::create(&self.journal.log(&launch.key));
+        child.stdin(Stdio::null()).stdout(out).stderr(err);
+        if let Some(name) = &launch.user {
+            let user = command::user(name)?;
+            child.uid(user.uid).gid(user.gid);
+        }
+        let child = child.spawn().map_err(|error| self.refused(&launch, &program.path, &error))?;
+        let handle = Handle::of_child(child.id()).map_err(|error| vanished(&error))?;
+        let running = Running {
+            incarnation: self.journal.incarnation(handle.pid(), handle.started()),
+            pid: handle.pid(),
+            key: launch.key,
+            release: launch.release,
+            folder: launch.folder,
+            stop: launch.stop,
+        };
+        self.journal.write(&running);
+        self.handles().insert(running.incarnation.clone(), Arc::new(handle));
+        Ok(running)
+    }
+
+    fn refused(&self, launch: &Launch, program: &Path, error: &std::io::Error) -> Problem {
+        match (&launch.user, error.kind()) {
+            (Some(user), std::io::ErrorKind::PermissionDenied) if !rustix::process::geteuid().is_root() => {
+                Problem::new(Code(204), format!("this agent may not start a program as `{user}`"))
+                    .help("run the agent as root, or leave run.user out")
+            }
+            _ => command::not_started(program, error),
+        }
+    }
+
+    /// Takes an instance over that another agent started.
+    fn adopt(&self, running: Running) -> Found {
+        let handle = Handle::of_stranger(running.pid)
+            .filter(|handle| self.journal.incarnation(running.pid, handle.started()) == running.incarnation);
+        let alive = handle.is_some();
+        if let Some(handle) = handle {
+            self.handles().insert(running.incarnation.clone(), Arc::new(handle));
+        }
+        Found { running, alive }
+    }
+
+    async fn end(&self, running: &Running, stop: Option<&Stop>) -> Exit {
+        let Some(handle) = self.handle(running) else { return Exit { end: super::End::Unseen, left_behind: 0 } };
+        let exit = match stop {
+            None => handle.ended().await,
+            Some(stop) => handle.stop(signal(stop.signal), stop.timeout).await,
+        };
+        self.handles().remove(&running.incarnation);
+        exit
+    }
+}
+
+impl Runtime for ProcessRuntime {
+    fn list(&self) -> Answer<'_, Result<Vec<Found>, Problem>> {
+        Box::pin(async {
+            let mut found: Vec<_> = self.journal.read().into_iter().map(|running| self.adopt(running)).collect();
+            let alive: BTreeSet<_> =
+                found.iter().filter(|found| found.alive).map(|found| found.running.key.clone()).collect();
+            for running in self.journal.unwritten().into_iter().filter(|running| !alive.contains(&running.key)) {
+                found.retain(|found| found.running.key != running.key);
+                self.journal.write(&running);
+                found.push(self.adopt(running));
+            }
+            self.journal.sweep();
+            Ok(found)
+        })
+    }
+
+    fn start(&self, launch: Launch) -> Answer<'_, Result<Running, Problem>> {
+        Box::pin(async { self.launch(launch) })
+    }
+
+    fn ended<'a>(&'a self, running: &'a Running) -> Answer<'a, Exit> {
+        Box::pin(self.end(running, None))
+    }
+
+    fn stop<'a>(&'a self, running: &'a Running, stop: &'a Stop) -> Answer<'a, Exit> {
+        Box::pin(self.end(running, Some(stop)))
+    }
+
+    fn processes(&self, running: &Running) -> BTreeSet<u32> {
+        descendants(running.pid)
+    }
+
+    fn log<'a>(&'a self, running: &'a Running) -> Answer<'a, Vec<String>> {
+        Box::pin(async { log::tail(&self.journal.log(&running.key)) })
+    }
+
+    fn forget<'a>(&'a self, key: &'a InstanceKey) -> Answer<'a, ()> {
+        Box::pin(async { self.journal.remove(key) })
+    }
+
+    fn tend(&self) {
+        let keys: BTreeSet<_> = self.journal.keys();
+        keys.iter().for_each(|key| log::trim(&self.journal.log(key)));
+    }
+}
+
+fn signal(signal: Signal) -> rustix::process::Signal {
+    match signal {
+        Signal::Term => rustix::process::Signal::TERM,
+        Signal::Int => rustix::process::Signal::INT,
+        Signal::Quit => rustix::process::Signal::QUIT,
+        Signal::Usr1 => rustix::process::Signal::USR1,
+        Signal::Usr2 => rustix::process::Signal::USR2,
+    }
+}
+
+fn vanished(error: &std::io::Error) -> Problem {
+    Problem::new(Code(204), format!("the program was started, and then could not be watched: {}", text::io_error(error)))
+}
+
+/// The longest a process may take to vanish after it was killed before that is logged: it hangs in the kernel then.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
