@@ -3,7 +3,7 @@
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use serde_json::json;
 
 /// Why a command did not do what was asked, and how it ends because of it.
@@ -33,6 +33,17 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let exit = if problem.code.0 / 100 == 7 { Exit::Refused } else { Exit::Error };
         Self { problem, exit }
+    }
+}
+
+/// A problem as it came over the wire. Shown as it is: a code this program does not know is shown all the same.
+#[must_use]
+pub fn from_wire(problem: &baton_proto::v1::Problem) -> Problem {
+    Problem {
+        code: Code(u16::try_from(problem.code).unwrap_or(u16::MAX)),
+        what: problem.what.clone(),
+        seen: problem.seen.iter().map(|seen| (seen.label.clone(), seen.evidence.clone())).collect(),
+        help: (!problem.help.is_empty()).then(|| problem.help.clone()),
     }
 }
 

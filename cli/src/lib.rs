@@ -6,8 +6,10 @@ pub mod args;
 pub mod demo;
 pub mod errors;
 pub mod exit;
+pub mod outcome;
 pub mod output;
 pub mod render;
+pub mod traffic;
 
 use args::{Cli, Verb};
 use clap::Parser;

@@ -1,3 +1,16 @@
 //! What people see: pages made of plain spans, escaped and coloured only where they are written.
 
+pub mod changes;
+pub mod frame;
+pub mod hosts;
+pub mod live;
 pub mod page;
+pub mod plan;
+pub mod releases;
+pub mod status;
+pub mod table;
+pub mod units;
+pub mod why;
+
+#[cfg(test)]
+pub(crate) mod example;

@@ -1,0 +1,180 @@
+//! How a rollout ended, from a view of it: the exit code, and the two words people read.
+
+use crate::exit::Exit;
+use baton_proto::v1::{RolloutView, ServiceView};
+
+/// What whoever waits wants of the rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// That it brings the new release.
+    Forward,
+    /// That it goes back.
+    Back,
+}
+
+/// The words for a rollout's state on the wire.
+pub mod state {
+    pub const PENDING: &str = "pending";
+    pub const RUNNING: &str = "running";
+    pub const PAUSED: &str = "paused";
+    pub const REVERTING: &str = "reverting";
+    pub const SUCCEEDED: &str = "succeeded";
+    pub const REVERTED: &str = "reverted";
+    pub const FAILED: &str = "failed";
+}
+
+pub const HEALTHY: &str = "healthy";
+/// Who turned a rollout back when no person did.
+pub const EVIDENCE: &str = "evidence";
+
+/// How the waiting for a service's rollout ends; None while it goes on.
+#[must_use]
+pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
+    let rollout = service.rollout.as_ref()?;
+    match rollout.state.as_str() {
+        state::SUCCEEDED => Some(Exit::Done),
+        state::REVERTED if wish == Wish::Back => Some(Exit::Done),
+        state::REVERTED if turned_by_a_person(rollout) => Some(Exit::Aborted),
+        // Before the first release of a service nothing ran: then back is as it was, and healthy is not to be had.
+        state::REVERTED if service.health == HEALTHY || rollout.from_version.is_empty() => Some(Exit::RolledBack),
+        state::REVERTED | state::FAILED => Some(Exit::NeedsPerson),
+        state::PAUSED => Some(Exit::Waiting),
+        _ => None,
+    }
+}
+
+/// Whether the rollout is under way, paused or not.
+#[must_use]
+pub fn is_active(rollout: &RolloutView) -> bool {
+    [state::PENDING, state::RUNNING, state::PAUSED, state::REVERTING].contains(&rollout.state.as_str())
+}
+
+fn turned_by_a_person(rollout: &RolloutView) -> bool {
+    !rollout.turned_by.is_empty() && rollout.turned_by != EVIDENCE
+}
+
+/// The two words: what became of the rollout, and how the service is.
+#[must_use]
+pub fn sentence(service: &ServiceView, exit: Exit) -> String {
+    format!("{} · {}", became(service, exit), health(service))
+}
+
+fn became(service: &ServiceView, exit: Exit) -> String {
+    let Some(rollout) = &service.rollout else { return "no rollout".to_owned() };
+    let reverted = rollout.state == state::REVERTED;
+    match exit {
+        Exit::TimedOut => "not done in time, the rollout goes on".to_owned(),
+        Exit::Interrupted => "interrupted, the rollout goes on".to_owned(),
+        Exit::Waiting => paused(rollout),
+        Exit::Aborted => format!("aborted by {}, rolled back", rollout.turned_by),
+        _ if reverted => "rolled back".to_owned(),
+        _ if rollout.state == state::SUCCEEDED => {
+            format!("live on {} of {} hosts", rollout.hosts_done, rollout.hosts_total)
+        }
+        _ => rollout.state.clone(),
+    }
+}
+
+fn paused(rollout: &RolloutView) -> String {
+    match (rollout.paused_by.as_str(), rollout.paused_why.as_str()) {
+        ("", _) => "paused".to_owned(),
+        (by, "") => format!("paused by {by}"),
+        (by, why) => format!("paused by {by}: {why}"),
+    }
+}
+
+/// `service healthy on 2.0.4`.
+#[must_use]
+pub fn health(service: &ServiceView) -> String {
+    let health = if service.health.is_empty() { "unknown" } else { &service.health };
+    match service.committed_version.as_str() {
+        "" => "nothing was live before".to_owned(),
+        version => format!("service {health} on {version}"),
+    }
+}
+
+/// The next command.
+#[must_use]
+pub fn next(service: &ServiceView, exit: Exit) -> String {
+    let name = &service.name;
+    match exit {
+        Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),
+        Exit::RolledBack | Exit::NeedsPerson => format!("baton why {name}"),
+        Exit::TimedOut | Exit::Interrupted => format!("baton watch {name}"),
+        _ => format!("baton status {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wish, outcome, sentence};
+    use crate::exit::Exit;
+    use crate::render::example::{rollout, service};
+    use baton_proto::v1::{RolloutView, ServiceView};
+
+    fn view(state: &str, turned_by: &str, health: &str) -> ServiceView {
+        ServiceView {
+            health: health.to_owned(),
+            rollout: Some(RolloutView { state: state.to_owned(), turned_by: turned_by.to_owned(), ..rollout() }),
+            ..service()
+        }
+    }
+
+    #[test]
+    fn every_state_of_a_rollout_has_its_exit_code() {
+        let table = [
+            ("pending", "", "healthy", None),
+            ("running", "", "degraded", None),
+            ("reverting", "evidence", "healthy", None),
+            ("paused", "", "healthy", Some(Exit::Waiting)),
+            ("succeeded", "", "healthy", Some(Exit::Done)),
+            ("reverted", "evidence", "healthy", Some(Exit::RolledBack)),
+            ("reverted", "evidence", "degraded", Some(Exit::NeedsPerson)),
+            ("reverted", "evidence", "unknown", Some(Exit::NeedsPerson)),
+            ("reverted", "ana", "healthy", Some(Exit::Aborted)),
+            ("reverted", "ana", "down", Some(Exit::Aborted)),
+            ("failed", "evidence", "down", Some(Exit::NeedsPerson)),
+            ("a word of a later version", "", "healthy", None),
+        ];
+        for (state, turned_by, health, exit) in table {
+            assert_eq!(outcome(&view(state, turned_by, health), Wish::Forward), exit, "{state} {turned_by} {health}");
+        }
+    }
+
+    #[test]
+    fn going_back_is_done_for_whoever_asked_to_go_back() {
+        for turned_by in ["ana", "evidence"] {
+            assert_eq!(outcome(&view("reverted", turned_by, "healthy"), Wish::Back), Some(Exit::Done));
+        }
+        assert_eq!(outcome(&view("failed", "ana", "down"), Wish::Back), Some(Exit::NeedsPerson));
+    }
+
+    #[test]
+    fn a_first_release_that_fails_leaves_nothing_and_is_rolled_back_all_the_same() {
+        let mut first = view("reverted", "evidence", "down");
+        first.committed_version.clear();
+        first.rollout.as_mut().unwrap().from_version.clear();
+        assert_eq!(outcome(&first, Wish::Forward), Some(Exit::RolledBack));
+        assert_eq!(sentence(&first, Exit::RolledBack), "rolled back · nothing was live before");
+    }
+
+    #[test]
+    fn no_rollout_is_no_outcome() {
+        assert_eq!(outcome(&ServiceView { rollout: None, ..service() }, Wish::Forward), None);
+    }
+
+    #[test]
+    fn the_rollout_and_the_service_are_two_words() {
+        let told = |state, turned_by, health, exit| sentence(&view(state, turned_by, health), exit);
+        assert_eq!(told("reverted", "evidence", "healthy", Exit::RolledBack), "rolled back · service healthy on 2.0.4");
+        assert_eq!(
+            told("reverted", "ana", "healthy", Exit::Aborted),
+            "aborted by ana, rolled back · service healthy on 2.0.4"
+        );
+        assert_eq!(told("failed", "", "degraded", Exit::NeedsPerson), "failed · service degraded on 2.0.4");
+        assert_eq!(
+            told("running", "", "healthy", Exit::Interrupted),
+            "interrupted, the rollout goes on · service healthy on 2.0.4"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Hosts: what runs there, and what their balancer does.
+
+use super::page::{Line, Page, Tone};
+use super::table::Table;
+use super::units::{count, millis};
+use crate::errors::{from_wire, problem_page};
+use baton_proto::v1::{HostView, Stamp};
+
+/// `baton hosts list`.
+#[must_use]
+pub fn list(hosts: &[HostView]) -> Page {
+    if hosts.is_empty() {
+        let mut page = Page::new();
+        page.text("no host joined yet");
+        return page;
+    }
+    let mut table = Table::new(&["HOST", "ADDRESS", "AGENT", "VERSION", "RUNS", "BALANCES"]);
+    for host in hosts {
+        table.row(vec![
+            Line::of(&host.name),
+            Line::of(&host.address),
+            agent(host),
+            Line::of(&host.agent_version),
+            Line::of(runs(host)),
+            Line::of(host.pools.iter().map(|pool| pool.pool.as_str()).collect::<Vec<_>>().join(", ")),
+        ]);
+    }
+    table.page()
+}
+
+fn agent(host: &HostView) -> Line {
+    match (host.connected, host.silent_ms) {
+        (true, _) if !host.problems.is_empty() => Line::default().span(Tone::Bad, "connected, has problems"),
+        (true, _) => Line::default().span(Tone::Good, "connected"),
+        (false, 0) => Line::default().span(Tone::Bad, "not connected"),
+        (false, silent) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),
+    }
+}
+
+fn runs(host: &HostView) -> String {
+    let runs = host.instances.iter().map(|instance| format!("{} {}", instance.key, instance.version));
+    runs.collect::<Vec<_>>().join(", ")
+}
+
+/// `baton hosts show HOST`.
+#[must_use]
+pub fn show(host: &HostView) -> Page {
+    let mut page = Page::new();
+    page.line(Line::default().span(Tone::Strong, host.name.clone()).plain("  ").plain(format!("{}  ", host.address)));
+    if let Some(first) = page.0.first_mut() {
+        first.0.extend(agent(host).0);
+    }
+    page.text(format!("  agent    {}", host.agent_version));
+    page.text(format!("  spec     issued {}, taken {}", stamp(host.issued.as_ref()), stamp(host.observed.as_ref())));
+    for (fact, value) in &host.facts {
+        page.text(format!("  {fact:<7}  {value}"));
+    }
+    if !host.instances.is_empty() {
+        let mut table = Table::new(&["INSTANCE", "RELEASE", "STATE", "TIME", "INCARNATION"]);
+        for instance in &host.instances {
+            table.row(vec![
+                Line::of(&instance.key),
+                Line::of(&instance.version),
+                Line::default().span(state_tone(&instance.state), instance.state.clone()),
+                Line::of(if instance.since_ms == 0 { String::new() } else { millis(instance.since_ms) }),
+                Line::of(&instance.incarnation),
+            ]);
+        }
+        page.line(Line::default()).extend(table.page());
+    }
+    pools(&mut page, host);
+    let problems = host.problems.iter();
+    let instances = host.instances.iter().filter_map(|instance| instance.problem.as_ref());
+    let balancers = host
+        .pools
+        .iter()
+        .flat_map(|pool| pool.problem.iter().chain(pool.members.iter().filter_map(|member| member.problem.as_ref())));
+    for problem in problems.chain(instances).chain(balancers) {
+        page.line(Line::default()).extend(problem_page(&from_wire(problem)));
+    }
+    page
+}
+
+/// The pools of the balancer on this host: what was asked for, and what the balancer itself says.
+fn pools(page: &mut Page, host: &HostView) {
+    for pool in &host.pools {
+        page.line(Line::default());
+        page.line(Line::of("pool ").span(Tone::Strong, pool.pool.clone()).plain(format!("  balancer {}", pool.balancer)));
+        let mut table = Table::new(&["MEMBER", "ADDRESS", "WANTED", "RUNNING", "ON DISK", "OPEN", "REQUESTS", "ERRORS"]);
+        for member in &pool.members {
+            let differs = |is: &str| if is == member.wanted { Tone::Plain } else { Tone::Busy };
+            table.row(vec![
+                Line::of(&member.key),
+                Line::of(&member.address),
+                Line::of(&member.wanted),
+                Line::default().span(differs(&member.running), member.running.clone()),
+                Line::default().span(differs(&member.on_disk), member.on_disk.clone()),
+                Line::of(count(member.in_flight)),
+                Line::of(count(member.requests)),
+                Line::default().span(if member.errors > 0 { Tone::Bad } else { Tone::Plain }, count(member.errors)),
+            ]);
+        }
+        page.extend(table.page());
+    }
+}
+
+fn state_tone(state: &str) -> Tone {
+    match state {
+        "ready" => Tone::Good,
+        "failed" | "unready" => Tone::Bad,
+        _ => Tone::Busy,
+    }
+}
+
+fn stamp(stamp: Option<&Stamp>) -> String {
+    stamp.map_or_else(|| "none".to_owned(), |stamp| format!("{}.{}", stamp.epoch, stamp.generation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{list, show};
+    use crate::render::example;
+    use crate::render::page::Look;
+
+    #[test]
+    fn hosts_say_whether_their_agent_speaks_and_what_runs() {
+        assert_eq!(
+            list(&example::fleet().hosts).to_text(Look::default()),
+            "HOST   ADDRESS    AGENT                   VERSION   RUNS           BALANCES
+lb1    10.0.0.2   connected               0.1.0                    shop
+web2   10.0.0.2   connected               0.1.0     shop/0 2.1.0
+web3   10.0.0.2   connected               0.1.0     shop/0 2.0.4
+web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
+"
+        );
+    }
+
+    #[test]
+    fn one_host_shows_its_instances_pools_and_problems_whole() {
+        let mut balancer = example::balancer(&[("web2/0", 1_200, 3)], "pid 77");
+        balancer.pools[0].members[0].running = "out".into();
+        balancer.facts.insert("os".into(), "Debian 13".into());
+        balancer.problems.push(example::never_ready());
+        assert_eq!(
+            show(&balancer).to_text(Look::default()),
+            "lb1  10.0.0.2  connected, has problems
+  agent    0.1.0
+  spec     issued 3.12, taken 3.12
+  os       Debian 13
+
+pool shop  balancer pid 77
+MEMBER   ADDRESS         WANTED   RUNNING   ON DISK   OPEN   REQUESTS   ERRORS
+web2/0   10.0.0.2:8101   ready    out       ready     0      1 200      3
+
+error[B0210]: shop 2.1.0 did not become ready on web2 within 60 s
+  probe     GET http://127.0.0.1:8104/healthz: connection refused
+  last log  INFO \\u{1b}[2Jshop: listening on 127.0.0.1:3000
+help: the app ignores {port} (8104)
+"
+        );
+    }
+}

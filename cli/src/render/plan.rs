@@ -1,0 +1,123 @@
+//! What a deploy would do.
+
+use super::page::{Line, Page, Tone};
+use super::units::counted;
+use crate::errors::problem_page;
+use baton_proto::v1::PlanView;
+
+/// The screen of `baton plan`.
+#[must_use]
+pub fn plan(plan: &PlanView) -> Page {
+    let mut page = Page::new();
+    let hosts: usize = plan.waves.iter().map(|wave| wave.hosts.len()).sum();
+    let hosts = counted(hosts as u64, "host", "hosts");
+    let versions = match plan.from_version.as_str() {
+        "" => format!("{}  first release, {}", plan.service, plan.to_version),
+        from => format!("{}  {from} → {}", plan.service, plan.to_version),
+    };
+    if plan.already_live {
+        page.line(
+            Line::default()
+                .span(Tone::Strong, format!("{} {}", plan.service, plan.to_version))
+                .plain(" is live already: nothing to do"),
+        );
+        return page;
+    }
+    let placement = plan.placement.replace('-', " ");
+    page.line(
+        Line::default()
+            .span(Tone::Strong, versions)
+            .plain(format!("   {placement}, {} at a time, {hosts}", plan.max_unavailable.max(1))),
+    );
+    let widest = plan.changes.iter().map(|change| change.field.chars().count()).max().unwrap_or(0).max(5);
+    for change in &plan.changes {
+        let field = format!("{:<widest$}", change.field);
+        let line = match (change.before.as_str(), change.after.as_str()) {
+            ("", after) => Line::default().span(Tone::Good, "  + ").plain(format!("{field}  {after}")),
+            (before, "") => Line::default().span(Tone::Bad, "  - ").plain(format!("{field}  {before}")),
+            (before, after) => Line::default().span(Tone::Busy, "  ~ ").plain(format!("{field}  {before} → {after}")),
+        };
+        page.line(line);
+    }
+    order(&mut page, plan, widest);
+    let back = match plan.from_version.as_str() {
+        "" => "nothing to go back to: this is the first release".to_owned(),
+        from => format!("baton rollback {}   {from} stays on all hosts", plan.service),
+    };
+    page.text(format!("  {:<1$}  {back}", "back", widest + 2));
+    for problem in &plan.problems {
+        page.extend(problem_page(&crate::errors::from_wire(problem)));
+    }
+    page
+}
+
+fn order(page: &mut Page, plan: &PlanView, widest: usize) {
+    for (nth, wave) in plan.waves.iter().enumerate() {
+        let label = match (nth, plan.waves.len()) {
+            (0, 1) => "order".to_owned(),
+            (nth, _) => format!("wave {}", nth + 1),
+        };
+        page.text(format!("  {label:<1$}  {}", wave.hosts.join(", "), widest + 2));
+    }
+    let total: usize = plan.waves.iter().map(|wave| wave.hosts.len()).sum();
+    let serving = match plan.at_least_serving {
+        0 => "no host serves for a moment".to_owned(),
+        least => format!("at least {least} of {} serve at any time", counted(total as u64, "host", "hosts")),
+    };
+    page.text(format!("  {:<1$}  {serving}", "floor", widest + 2));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plan;
+    use crate::render::page::Look;
+    use baton_proto::v1::{Change, PlanView, PlannedWave};
+
+    fn view() -> PlanView {
+        let change = |field: &str, before: &str, after: &str| Change {
+            field: field.into(),
+            before: before.into(),
+            after: after.into(),
+        };
+        PlanView {
+            service: "shop".into(),
+            from_version: "2.0.4".into(),
+            to_version: "2.1.0".into(),
+            placement: "in-place".into(),
+            max_unavailable: 1,
+            waves: vec![
+                PlannedWave { hosts: vec!["web2".into()] },
+                PlannedWave { hosts: vec!["web1".into(), "web3".into()] },
+            ],
+            changes: vec![
+                change("artifact", "1c9e…", "77ab…"),
+                change("run.env.RUST_LOG", "", "debug"),
+                change("run.user", "shop", ""),
+            ],
+            at_least_serving: 2,
+            ..PlanView::default()
+        }
+    }
+
+    #[test]
+    fn a_plan_says_what_changes_in_which_order_and_the_way_back() {
+        assert_eq!(
+            plan(&view()).to_text(Look::default()),
+            "shop  2.0.4 → 2.1.0   in place, 1 at a time, 3 hosts
+  ~ artifact          1c9e… → 77ab…
+  + run.env.RUST_LOG  debug
+  - run.user          shop
+  wave 1              web2
+  wave 2              web1, web3
+  floor               at least 2 of 3 hosts serve at any time
+  back                baton rollback shop   2.0.4 stays on all hosts
+"
+        );
+    }
+
+    #[test]
+    fn a_release_that_is_live_needs_nothing() {
+        let live = PlanView { already_live: true, ..view() };
+        assert_eq!(plan(&live).to_text(Look::default()), "shop 2.1.0 is live already: nothing to do\n");
+    }
+}

@@ -1,0 +1,109 @@
+//! The fleet at a glance.
+
+use super::frame::health_tone;
+use super::page::{Line, Page, Tone};
+use super::table::Table;
+use super::units::{counted, millis};
+use crate::outcome::{self, state};
+use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView};
+
+/// Every service on a line, then what is not as it should be.
+#[must_use]
+pub fn fleet(view: &FleetView) -> Page {
+    let mut page = Page::new();
+    if view.services.is_empty() {
+        page.text(format!("no service yet, {}", counted(view.hosts.len() as u64, "host", "hosts")));
+    } else {
+        page.extend(services(&view.services));
+    }
+    page.extend(troubles(&view.hosts));
+    page
+}
+
+fn services(services: &[ServiceView]) -> Page {
+    let mut table = Table::new(&["SERVICE", "LIVE", "SERVICE IS", "HOSTS", "ROLLOUT"]);
+    for service in services {
+        let live = if service.committed_version.is_empty() { "–" } else { &service.committed_version };
+        let health = if service.health.is_empty() { "unknown" } else { &service.health };
+        table.row(vec![
+            Line::of(&service.name),
+            Line::of(live),
+            Line::default().span(health_tone(health), health),
+            Line::of(serving(service)),
+            Line::of(service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), rollout)),
+        ]);
+    }
+    table.page()
+}
+
+fn serving(service: &ServiceView) -> String {
+    let serving = service.hosts.iter().filter(|host| host.step == "serving").count();
+    format!("{serving} of {} serve", service.hosts.len())
+}
+
+/// `r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s`.
+fn rollout(rollout: &RolloutView) -> String {
+    let RolloutView { id, to_version, state, hosts_done, hosts_total, .. } = rollout;
+    if outcome::is_active(rollout) {
+        let elapsed = millis(rollout.elapsed_ms);
+        return format!("{id} to {to_version} {state}, {hosts_done} of {hosts_total} hosts, {elapsed}");
+    }
+    let word = if state == state::REVERTED { "rolled back" } else { state };
+    format!("{id} to {to_version} {word}")
+}
+
+/// Hosts that are silent or complain, a line each; nothing when all is well.
+#[must_use]
+pub fn troubles(hosts: &[HostView]) -> Page {
+    let mut page = Page::new();
+    for host in hosts {
+        if !host.connected {
+            let silent = match host.silent_ms {
+                0 => "its agent is not connected".to_owned(),
+                ms => format!("its agent has been silent for {}", millis(ms)),
+            };
+            page.line(Line::default().span(Tone::Bad, format!("{}  ", host.name)).plain(silent));
+        }
+        let own = host.problems.iter();
+        let instances = host.instances.iter().filter_map(|instance| instance.problem.as_ref());
+        let pools = host
+            .pools
+            .iter()
+            .flat_map(|pool| pool.problem.iter().chain(pool.members.iter().filter_map(|member| member.problem.as_ref())));
+        for problem in own.chain(instances).chain(pools) {
+            page.line(
+                Line::default()
+                    .span(Tone::Bad, format!("{}  ", host.name))
+                    .plain(format!("[B{:04}] {}", problem.code, problem.what)),
+            );
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fleet;
+    use crate::render::example;
+    use crate::render::page::Look;
+    use baton_proto::v1::FleetView;
+
+    #[test]
+    fn a_fleet_says_its_services_and_what_is_wrong() {
+        let mut view = example::fleet();
+        view.hosts[1].problems.push(example::never_ready());
+        assert_eq!(
+            fleet(&view).to_text(Look::default()),
+            "SERVICE   LIVE    SERVICE IS   HOSTS          ROLLOUT
+shop      2.0.4   healthy      1 of 3 serve   r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s
+web2  [B0210] shop 2.1.0 did not become ready on web2 within 60 s
+web4  its agent has been silent for 2 min 10 s
+"
+        );
+    }
+
+    #[test]
+    fn an_empty_fleet_says_so() {
+        assert_eq!(fleet(&FleetView::default()).to_text(Look::default()), "no service yet, 0 hosts\n");
+    }
+}

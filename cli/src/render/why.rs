@@ -1,0 +1,184 @@
+//! One cause, its evidence, and what would unblock it.
+
+use super::page::{Line, Page, Tone};
+use super::status::troubles;
+use super::units::millis;
+use crate::errors::{from_wire, problem_page};
+use crate::outcome::{self, EVIDENCE, Wish, state};
+use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView, WaitingView};
+
+/// Why a service is as it is.
+#[must_use]
+pub fn service(service: &ServiceView, fleet: &FleetView) -> Page {
+    let mut page = match &service.rollout {
+        Some(rollout) if outcome::is_active(rollout) => active(service, rollout),
+        Some(rollout) => ended(service, rollout),
+        None => {
+            let mut page = Page::new();
+            page.text(format!("{} has no rollout yet · {}", service.name, outcome::health(service)));
+            page
+        }
+    };
+    let concerns = |host: &&HostView| {
+        let balances = host.pools.iter().any(|pool| !service.pool.is_empty() && pool.pool == service.pool);
+        balances || service.hosts.iter().any(|own| own.host == host.name)
+    };
+    let hosts: Vec<HostView> = fleet.hosts.iter().filter(concerns).cloned().collect();
+    page.extend(troubles(&hosts));
+    page
+}
+
+fn active(service: &ServiceView, rollout: &RolloutView) -> Page {
+    let mut page = Page::new();
+    let verb = match rollout.state.as_str() {
+        state::PAUSED => "is paused",
+        state::REVERTING => "is going back",
+        _ if service.waiting.is_empty() => "is under way",
+        _ => "is waiting",
+    };
+    page.line(Line::default().span(Tone::Strong, format!("{} {} {verb}", service.name, rollout.id)).plain(format!(
+        " · {} · {}",
+        millis(rollout.elapsed_ms),
+        outcome::health(service)
+    )));
+    for waiting in causes_first(&service.waiting) {
+        let who = if waiting.host.is_empty() { String::new() } else { format!("{}: ", waiting.host) };
+        page.text(format!("  {who}{}", waiting.text));
+        if let Some(problem) = &waiting.problem {
+            for seen in &problem.seen {
+                page.text(format!("    {}  {}", seen.label, seen.evidence));
+            }
+        }
+    }
+    evidence(&mut page, rollout);
+    page.line(Line::of("  you can: ").plain(you_can(service, rollout)));
+    page
+}
+
+/// A host that waits for its turn waits because of the others: those come first.
+fn causes_first(waiting: &[WaitingView]) -> Vec<&WaitingView> {
+    let follows = |waiting: &&WaitingView| matches!(waiting.reason.as_str(), "waiting" | "floor");
+    let mut sorted: Vec<&WaitingView> = waiting.iter().collect();
+    sorted.sort_by_key(follows);
+    sorted
+}
+
+fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
+    let mut page = Page::new();
+    let exit = outcome::outcome(service, Wish::Forward).unwrap_or(crate::exit::Exit::Done);
+    page.line(
+        Line::default()
+            .span(Tone::Strong, format!("{} {} ({})", service.name, rollout.to_version, rollout.id))
+            .plain(format!(": {}", outcome::sentence(service, exit))),
+    );
+    if !rollout.turned_by.is_empty() && rollout.turned_by != EVIDENCE {
+        page.text(format!("  {} turned it back", rollout.turned_by));
+    }
+    evidence(&mut page, rollout);
+    for waiting in &service.waiting {
+        page.text(format!(
+            "  {}{}",
+            if waiting.host.is_empty() { String::new() } else { format!("{}: ", waiting.host) },
+            waiting.text
+        ));
+    }
+    if rollout.state == state::FAILED {
+        page.line(
+            Line::of("  you can: ")
+                .plain(format!("baton rollback {0}   ·   baton deploy {0} VERSION with a release that works", service.name)),
+        );
+    }
+    page
+}
+
+fn evidence(page: &mut Page, rollout: &RolloutView) {
+    for evidence in &rollout.evidence {
+        if let Some(problem) = &evidence.problem {
+            page.extend(problem_page(&from_wire(problem)));
+        }
+    }
+}
+
+/// What makes progress, by the first cause.
+fn you_can(service: &ServiceView, rollout: &RolloutView) -> String {
+    let name = &service.name;
+    if rollout.state == state::PAUSED {
+        return format!("baton resume {name}   ·   baton rollback {name}");
+    }
+    let first = causes_first(&service.waiting).into_iter().next();
+    let host = first.map_or("", |waiting| waiting.host.as_str());
+    match first.map_or("", |waiting| waiting.reason.as_str()) {
+        "agent silent" | "never joined" | "agent" => {
+            format!("on {host}: systemctl status baton-agent   ·   baton abort {name}")
+        }
+        "balancer unreachable" | "enrolling" => {
+            format!("baton hosts show HOST of the load balancer   ·   baton abort {name}")
+        }
+        _ if rollout.state == state::REVERTING => format!("wait   ·   baton watch {name}"),
+        _ => format!("wait   ·   baton pause {name}   ·   baton rollback {name}"),
+    }
+}
+
+/// Why a host is as it is.
+#[must_use]
+pub fn host(host: &HostView, fleet: &FleetView) -> Page {
+    let mut page = super::hosts::show(host);
+    for service in &fleet.services {
+        for waiting in service.waiting.iter().filter(|waiting| waiting.host == host.name) {
+            page.line(Line::of(format!("{}  ", service.name)).plain(waiting.text.clone()));
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{host, service};
+    use crate::render::example;
+    use crate::render::page::Look;
+
+    #[test]
+    fn waiting_names_the_cause_first_and_what_can_be_done() {
+        let mut view = example::service();
+        view.waiting.reverse();
+        assert_eq!(
+            service(&view, &example::fleet()).to_text(Look::default()),
+            "shop r-7f3 is waiting · 1 min 48 s · service healthy on 2.0.4
+  web3: draining on lb1: 7 open after 4.1 s (limit 30.0 s)
+  web4: its turn comes in wave 3
+  you can: wait   ·   baton pause shop   ·   baton rollback shop
+web4  its agent has been silent for 2 min 10 s
+"
+        );
+    }
+
+    #[test]
+    fn a_release_taken_back_shows_its_evidence_whole_and_escaped() {
+        assert_eq!(
+            service(&example::taken_back(), &baton_proto::v1::FleetView::default()).to_text(Look::default()),
+            r"shop 2.1.0 (r-7f3): rolled back · service healthy on 2.0.4
+error[B0210]: shop 2.1.0 did not become ready on web2 within 60 s
+  probe     GET http://127.0.0.1:8104/healthz: connection refused
+  last log  INFO \u{1b}[2Jshop: listening on 127.0.0.1:3000
+help: the app ignores {port} (8104)
+"
+        );
+    }
+
+    #[test]
+    fn paused_always_names_a_command_that_makes_progress() {
+        let mut view = example::service();
+        let rollout = view.rollout.as_mut().unwrap();
+        rollout.state = "paused".into();
+        rollout.paused_by = "baton".into();
+        let text = service(&view, &example::fleet()).to_text(Look::default());
+        assert!(text.contains("baton resume shop") && text.contains("baton rollback shop"), "{text}");
+    }
+
+    #[test]
+    fn a_host_says_what_is_waited_for_there() {
+        let fleet = example::fleet();
+        let text = host(&fleet.hosts[2], &fleet).to_text(Look::default());
+        assert!(text.ends_with("shop  draining on lb1: 7 open after 4.1 s (limit 30.0 s)\n"), "{text}");
+    }
+}
