@@ -1,38 +1,165 @@
 //! The command line's grammar.
 
+use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
+use crate::verbs::{
+    completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer, token, watch, why,
+};
 use clap::{Args, Parser, Subcommand};
 
 /// Replaces the version of a service on servers you own, without one failed request.
 #[derive(Debug, Parser)]
-#[command(name = "baton", version, disable_help_subcommand = true)]
+#[command(name = "baton", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub format: FormatArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(subcommand)]
     pub verb: Verb,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or nothing to do              5  failed, needs a person        10  plan --exit-code: there are changes
+  1  error before anything changed       6  aborted by a person          130  interrupted; the rollout goes on
+  2  usage                               7  refused
+  3  waiting: paused                     8  waiting timed out; the rollout goes on
+  4  failed and rolled back; the service is healthy on the old release";
 
 /// How the answer is written.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FormatArgs {
     /// One JSON document on stdout
-    #[arg(long, global = true, conflicts_with = "json_lines")]
+    #[arg(long, global = true, conflicts_with = "json_lines", help_heading = "Output")]
     pub json: bool,
     /// One JSON document a line on stdout, as things happen
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub json_lines: bool,
     /// No colour, no boxes, no redrawing
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub plain: bool,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Bring a service to a version, and wait until it is live or taken back
+    Deploy(deploy::DeployArgs),
+    /// Show what a deploy would do; changes nothing
+    Plan(plan::PlanArgs),
+    /// Show services, their hosts and rollouts
+    Status(status::StatusArgs),
+    /// Follow a rollout until it ends
+    Watch(watch::WatchArgs),
+    /// Say why a service or a host is as it is, and what would help
+    Why(why::WhyArgs),
+    /// Go back: turn the rollout under way round, or return to the release before
+    Rollback(rollback::RollbackArgs),
+    /// Hold the rollout under way
+    Pause(steer::PauseArgs),
+    /// Let a paused rollout go on
+    Resume(steer::ResumeArgs),
+    /// Give the rollout under way up and go back
+    Abort(rollback::AbortArgs),
+    /// List hosts, or show one
+    Hosts(hosts::HostsArgs),
+    /// List releases
+    Releases(releases::ReleasesArgs),
+    /// Tokens that let hosts join and operators log in
+    Token(token::TokenArgs),
+    /// Keep credentials for a coordinator on this machine
+    Login(login::LoginArgs),
+    /// Write a commented baton.toml to start from; never overwrites
+    Init(init::InitArgs),
+    /// Check a manifest, or show it with every default
+    Config(config::ConfigArgs),
     /// A fleet on this machine, a rolling release, a broken one taken back: nothing to set up, nothing left behind
     Demo(DemoArgs),
     /// One process of the demo
     #[command(hide = true)]
     DemoPart(PartArgs),
+    /// Explain an error code such as B0210
+    Explain(explain::ExplainArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the version
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Verb};
+    use crate::exit::Exit;
+    use clap::{CommandFactory, Parser};
+    use std::time::Duration;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_takes_json_before_and_after_it() {
+        for verb in [
+            "deploy 2.1.0",
+            "plan 2.1.0",
+            "status",
+            "watch",
+            "why",
+            "rollback",
+            "pause",
+            "resume",
+            "abort",
+            "hosts",
+            "hosts show web1",
+            "releases",
+            "token create",
+            "token list",
+            "token revoke t-1",
+            "login c:7443 --token-file t",
+            "init",
+            "config check",
+            "config show",
+            "explain B0210",
+            "completions bash",
+            "version",
+        ] {
+            let cli = parse(&format!("baton {verb} --json")).unwrap();
+            assert!(cli.format.json, "{verb}");
+            assert!(parse(&format!("baton --json {verb}")).unwrap().format.json, "{verb}");
+        }
+    }
+
+    #[test]
+    fn deploy_takes_a_version_or_a_service_and_a_version() {
+        for (line, service, version) in
+            [("baton deploy 2.1.0", None, "2.1.0"), ("baton deploy shop 2.1.0", Some("shop"), "2.1.0")]
+        {
+            let Verb::Deploy(args) = parse(line).unwrap().verb else { panic!("{line}") };
+            assert_eq!((args.target.service(), args.target.version()), (service, version));
+        }
+        let Verb::Deploy(args) = parse("baton deploy shop 2.1.0 --no-wait").unwrap().verb else { panic!() };
+        assert!(args.wait.no_wait);
+        let Verb::Deploy(args) = parse("baton deploy 2.1.0 --timeout 5m").unwrap().verb else { panic!() };
+        assert_eq!(args.wait.timeout, Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_wrong_command_line_ends_with_2() {
+        for line in [
+            "baton",
+            "baton deploy",
+            "baton deploy a b c",
+            "baton depoly",
+            "baton status --json --json-lines",
+            "baton deploy 1 --timeout x",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), i32::from(Exit::Usage.code()), "{line}");
+        }
+    }
 }

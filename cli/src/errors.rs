@@ -3,27 +3,77 @@
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
+use crate::render::units::counted;
+use baton_core::manifest::{Diagnostic, Severity};
 use baton_core::problem::{Code, Problem};
+use baton_proto::problem::from_status;
 use serde_json::json;
+
+/// The codes of what goes wrong in this program itself.
+pub mod code {
+    use baton_core::problem::Code;
+
+    /// The manifest cannot be read.
+    pub const MANIFEST_FILE: Code = Code(130);
+    /// The manifest is of another service than the one asked for.
+    pub const OTHER_SERVICE: Code = Code(131);
+    /// `baton init` found a file where it would have written.
+    pub const FILE_EXISTS: Code = Code(132);
+    /// A name that nothing here has.
+    pub const UNKNOWN_NAME: Code = Code(133);
+    /// Neither a socket nor a login.
+    pub const NOT_CONNECTED: Code = Code(520);
+    /// The files of a login, or its token, cannot be used.
+    pub const LOGIN: Code = Code(521);
+    /// The coordinator fell silent while a rollout was watched.
+    pub const LOST: Code = Code(522);
+    /// The artifact cannot be read.
+    pub const ARTIFACT_FILE: Code = Code(650);
+    /// The coordinator did not take the artifact.
+    pub const UPLOAD: Code = Code(651);
+}
 
 /// Why a command did not do what was asked, and how it ends because of it.
 #[derive(Debug)]
 pub struct Failure {
     pub problem: Problem,
     pub exit: Exit,
+    /// What is wrong in a manifest, all of it; the problem is only its sum then.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Failure {
     #[must_use]
     pub const fn new(problem: Problem, exit: Exit) -> Self {
-        Self { problem, exit }
+        Self { problem, exit, diagnostics: Vec::new() }
+    }
+
+    /// A manifest that cannot be used.
+    #[must_use]
+    pub fn manifest(diagnostics: Vec<Diagnostic>) -> Self {
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let first = errors.clone().next().map_or_else(|| Problem::new(code::MANIFEST_FILE, ""), Problem::from);
+        let path = diagnostics.first().map_or("the manifest", |diagnostic| &diagnostic.path);
+        let what = format!("{} in {path}", counted(errors.count() as u64, "error", "errors"));
+        Self { problem: Problem { what, seen: Vec::new(), ..first }, exit: Exit::Error, diagnostics }
     }
 
     /// Prints it and says how to end.
     #[must_use]
     pub fn report(&self, output: &Output) -> Exit {
-        output.note(&problem_page(&self.problem));
-        output.json(&json!({ "error": &self.problem, "exit": self.exit.code() }));
+        let page = if self.diagnostics.is_empty() {
+            problem_page(&self.problem)
+        } else {
+            let mut page = diagnostics_page(&self.diagnostics);
+            page.line(Line::default().span(Tone::Bad, self.problem.what.clone()));
+            page
+        };
+        output.note(&page);
+        let mut document = json!({ "error": &self.problem, "exit": self.exit.code() });
+        if !self.diagnostics.is_empty() {
+            document["diagnostics"] = json!(self.diagnostics);
+        }
+        output.json(&document);
         self.exit
     }
 }
@@ -31,9 +81,36 @@ impl Failure {
 /// Refusals have a code of their own; every other problem that reaches here came before anything changed.
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let exit = if problem.code.0 / 100 == 7 { Exit::Refused } else { Exit::Error };
-        Self { problem, exit }
+        let exit = if is_refusal(problem.code) { Exit::Refused } else { Exit::Error };
+        Self::new(problem, exit)
     }
+}
+
+/// A call that was answered with a problem, or not at all.
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        from_status(&status).into()
+    }
+}
+
+/// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
+/// are mistakes instead: no host, a host that never joined, a port in use, no release to go back to, no rollout, no service.
+const fn is_refusal(code: Code) -> bool {
+    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708 | 709)
+}
+
+/// Everything found in a manifest, as its own renderer shows it.
+#[must_use]
+pub fn diagnostics_page(diagnostics: &[Diagnostic]) -> Page {
+    let mut page = Page::new();
+    for diagnostic in diagnostics {
+        let tone = if diagnostic.severity == Severity::Error { Tone::Bad } else { Tone::Busy };
+        for (nth, line) in diagnostic.render().lines().enumerate() {
+            page.line(Line::default().span(if nth == 0 { tone } else { Tone::Plain }, line));
+        }
+        page.line(Line::default());
+    }
+    page
 }
 
 /// A problem as it came over the wire. Shown as it is: a code this program does not know is shown all the same.
@@ -72,7 +149,7 @@ pub fn problem_page(problem: &Problem) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, problem_page};
+    use super::{Failure, diagnostics_page, problem_page};
     use crate::exit::Exit;
     use crate::render::page::Look;
     use baton_core::problem::{Code, Problem};
@@ -98,7 +175,20 @@ help: the app ignores {port} (8104). Check run.command in baton.toml:9
 
     #[test]
     fn a_refusal_ends_with_its_own_code() {
-        assert_eq!(Failure::from(Problem::new(Code(701), "another rollout")).exit, Exit::Refused);
-        assert_eq!(Failure::from(Problem::new(Code(501), "no answer")).exit, Exit::Error);
+        let exit = |code| Failure::from(Problem::new(Code(code), "another rollout")).exit;
+        assert_eq!([701, 705, 707].map(exit), [Exit::Refused; 3]);
+        assert_eq!([501, 703, 709, 1001].map(exit), [Exit::Error; 4], "mistakes and failures are no refusals");
+    }
+
+    #[test]
+    fn everything_wrong_in_a_manifest_is_shown_and_summed_up() {
+        let diagnostics =
+            baton_core::manifest::parse("baton.toml", "service = 1\nhosts = []\nfoo = \"\\u001b[2J\"\n").unwrap_err();
+        let shown = diagnostics_page(&diagnostics).to_text(Look::default());
+        assert!(shown.contains(" --> baton.toml:1:11"), "{shown}");
+        assert!(shown.contains("error[B0102]") && shown.contains("error[B0106]"), "{shown}");
+        let failure = Failure::manifest(diagnostics);
+        assert_eq!(failure.exit, Exit::Error);
+        assert!(failure.problem.what.ends_with("errors in baton.toml"), "{}", failure.problem.what);
     }
 }

@@ -3,16 +3,23 @@
 //! Answers go to stdout, progress and hints to stderr. Exit codes are an interface.
 
 pub mod args;
+pub mod connection;
 pub mod demo;
 pub mod errors;
 pub mod exit;
+pub mod follow;
+pub mod manifest;
 pub mod outcome;
 pub mod output;
 pub mod render;
+pub mod screen;
 pub mod traffic;
+pub mod upload;
+pub mod verbs;
 
 use args::{Cli, Verb};
 use clap::Parser;
+use connection::ConnectArgs;
 use errors::Failure;
 use exit::Exit;
 use output::Output;
@@ -34,10 +41,58 @@ pub fn main_from<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) 
     exit.into()
 }
 
+/// What a verb needs to know besides its own arguments.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub connect: &'a ConnectArgs,
+    pub output: &'a Output,
+}
+
 fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
+    let context = Context { connect: &cli.connect, output };
     match cli.verb {
+        // Nobody is asked.
+        Verb::Init(args) => verbs::init::run(&args, output),
+        Verb::Config(args) => verbs::config::run(&args, output),
+        Verb::Explain(args) => verbs::explain::run(&args, output),
+        Verb::Completions(args) => Ok(verbs::completions::run(&args, output)),
+        Verb::Version => Ok(verbs::version::run(output)),
         // The demo and its parts are processes with a runtime of their own.
         Verb::Demo(args) => demo::run(args, output),
         Verb::DemoPart(args) => demo::part(args, output),
+        verb => runtime()?.block_on(ask(verb, context)),
     }
+}
+
+/// The verbs that talk to the coordinator.
+async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Deploy(args) => verbs::deploy::run(args, context).await,
+        Verb::Plan(args) => verbs::plan::run(args, context).await,
+        Verb::Status(args) => verbs::status::run(args, context).await,
+        Verb::Watch(args) => verbs::watch::run(args, context).await,
+        Verb::Why(args) => verbs::why::run(args, context).await,
+        Verb::Rollback(args) => verbs::rollback::rollback(args, context).await,
+        Verb::Abort(args) => verbs::rollback::abort(args, context).await,
+        Verb::Pause(args) => verbs::steer::pause(args, context).await,
+        Verb::Resume(args) => verbs::steer::resume(args, context).await,
+        Verb::Hosts(args) => verbs::hosts::run(args, context).await,
+        Verb::Releases(args) => verbs::releases::run(args, context).await,
+        Verb::Token(args) => verbs::token::run(args, context).await,
+        Verb::Login(args) => verbs::login::run(args, context).await,
+        Verb::Init(_)
+        | Verb::Config(_)
+        | Verb::Explain(_)
+        | Verb::Completions(_)
+        | Verb::Version
+        | Verb::Demo(_)
+        | Verb::DemoPart(_) => Ok(Exit::Usage),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        let what = "this process cannot run: no runtime for input and output";
+        baton_core::problem::Problem::new(errors::code::NOT_CONNECTED, what).saw("system", error.to_string()).into()
+    })
 }

@@ -78,6 +78,13 @@ impl Output {
         &self.progress
     }
 
+    /// Whether frames may be drawn over each other there.
+    #[must_use]
+    pub fn redraws(&self, stream: &Stream) -> bool {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        stream.terminal && !dumb && !self.plain && !self.is_json()
+    }
+
     /// Writes the answer for people; nothing when JSON was asked for.
     pub fn answer(&self, page: &Page) {
         if !self.is_json() {

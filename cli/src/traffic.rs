@@ -59,7 +59,7 @@ impl Tally {
         if pool.problem.is_some() || pool.balancer.is_empty() {
             return;
         }
-        let known = self.pools.get(&host.name).is_some();
+        let known = self.pools.contains_key(&host.name);
         let counters = self.pools.entry(host.name.clone()).or_default();
         if known && counters.process != pool.balancer {
             self.broken = true;

@@ -153,5 +153,6 @@ pub(crate) fn fleet() -> FleetView {
             silent,
         ],
         epoch: 3,
+        problems: Vec::new(),
     }
 }

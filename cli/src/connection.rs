@@ -1,0 +1,162 @@
+//! The way to the coordinator: its socket on this machine, or the credentials of `baton login`.
+
+use crate::errors::code;
+use baton_core::problem::Problem;
+use baton_proto::problem::from_status;
+use baton_proto::tls::{self, Credentials};
+use baton_proto::v1::artifacts_client::ArtifactsClient;
+use baton_proto::v1::control_client::ControlClient;
+use baton_proto::v1::{FleetView, StatusRequest};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use tonic::transport::Channel;
+
+/// Where the coordinator's packages put its socket.
+pub const DEFAULT_SOCKET: &str = "/run/baton/coordinator.sock";
+
+/// A view of thousands of hosts is some megabytes; more than this is no view.
+const VIEW_MAX: usize = 64 * 1024 * 1024;
+
+/// The file beside the credentials that says whose they are.
+const COORDINATOR: &str = "coordinator";
+
+/// How the coordinator is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConnectArgs {
+    /// The coordinator's unix socket, on its own machine
+    #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection")]
+    pub socket: Option<PathBuf>,
+}
+
+/// An open way to the coordinator. Connects when the first question is asked, and again after it broke.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub control: ControlClient<Channel>,
+    pub artifacts: ArtifactsClient<Channel>,
+}
+
+/// What `baton login` keeps: who we are, and whom we asked.
+#[derive(Debug, Clone)]
+pub struct Login {
+    pub coordinator: String,
+    pub credentials: Credentials,
+}
+
+impl Connection {
+    /// Finds the way. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When there is neither a socket nor a login, or the credentials cannot be used.
+    pub fn open(args: &ConnectArgs) -> Result<Self, Problem> {
+        Ok(Self::over(channel(args)?))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
+            control: ControlClient::new(channel.clone()).max_decoding_message_size(VIEW_MAX),
+            artifacts: ArtifactsClient::new(channel),
+        }
+    }
+
+    /// The fleet as it is now; of one service, or of all where the name is empty.
+    ///
+    /// # Errors
+    /// The coordinator's problem, or the connection's.
+    pub async fn view(&mut self, service: &str) -> Result<FleetView, Problem> {
+        let request = StatusRequest { service: service.to_owned() };
+        self.control.status(request).await.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+    }
+}
+
+fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
+    if let Some(socket) = &args.socket {
+        return Ok(tls::local_channel(socket));
+    }
+    let folder = config_folder()?;
+    if Path::new(DEFAULT_SOCKET).exists() {
+        return Ok(tls::local_channel(DEFAULT_SOCKET));
+    }
+    let login = Login::load(&folder)?;
+    tls::channel(&login.coordinator, tls::hot(tls::client_config(&login.credentials)?))
+}
+
+/// Where a login is kept: `BATON_CONFIG_DIR`, else `baton` in the user's configuration.
+///
+/// # Errors
+/// When neither that nor a home is set.
+pub fn config_folder() -> Result<PathBuf, Problem> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("BATON_CONFIG_DIR")
+        .or_else(|| Some(set("XDG_CONFIG_HOME")?.join("baton")))
+        .or_else(|| Some(set("HOME")?.join(".config/baton")))
+        .ok_or_else(|| {
+            Problem::new(code::NOT_CONNECTED, "there is no folder for credentials: neither BATON_CONFIG_DIR nor HOME is set")
+                .help("set BATON_CONFIG_DIR, or give --socket on the coordinator's machine")
+        })
+}
+
+impl Login {
+    /// Reads what [`Login::save`] wrote.
+    ///
+    /// # Errors
+    /// When nobody logged in yet, or the files cannot be used.
+    pub fn load(folder: &Path) -> Result<Self, Problem> {
+        let file = folder.join(COORDINATOR);
+        let coordinator = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Problem::new(code::NOT_CONNECTED, "no coordinator is known here")
+                .saw("socket", format!("{DEFAULT_SOCKET}: not there"))
+                .saw("login", format!("{}: not there", file.display()))
+                .help(
+                    "baton login HOST:PORT --token-file FILE, with a token of `baton token create --role deployer` from the \
+                     coordinator's machine",
+                ),
+            _ => unreadable(&file, &error),
+        })?;
+        Ok(Self { coordinator: coordinator.trim().to_owned(), credentials: Credentials::load(folder)? })
+    }
+
+    /// Keeps the login; the address last, so that a login cut short is none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save(&self, folder: &Path) -> Result<(), Problem> {
+        self.credentials.save(folder)?;
+        let file = folder.join(COORDINATOR);
+        std::fs::write(&file, format!("{}\n", self.coordinator)).map_err(|error| unreadable(&file, &error))
+    }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(code::LOGIN, "the login cannot be used").saw("file", format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectArgs, Connection, Login};
+    use crate::errors::code;
+    use baton_proto::problem::code as wire;
+
+    #[test]
+    fn without_a_login_the_problem_says_how_to_log_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let problem = Login::load(folder.path()).unwrap_err();
+        assert_eq!(problem.code, code::NOT_CONNECTED);
+        assert!(problem.help.unwrap().contains("baton login"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_missing_or_that_nobody_listens_on_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing.sock");
+        let deserted = folder.path().join("deserted.sock");
+        drop(std::os::unix::net::UnixListener::bind(&deserted).unwrap());
+        for (socket, seen) in [(missing, "No such file"), (deserted, "refused")] {
+            let args = ConnectArgs { socket: Some(socket.clone()) };
+            let problem = Connection::open(&args).unwrap().view("").await.unwrap_err();
+            assert_eq!(problem.code, wire::UNREACHABLE);
+            assert!(problem.what.contains(socket.to_str().unwrap()), "{problem:?}");
+            assert!(problem.seen.iter().any(|(_, evidence)| evidence.contains(seen)), "{problem:?}");
+            assert!(problem.help.is_some());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `baton deploy [SERVICE] VERSION`.
+
+use super::ending;
+use super::target::{TargetArgs, WaitArgs};
+use crate::Context;
+use crate::connection::Connection;
+use crate::errors::{Failure, code};
+use crate::exit::Exit;
+use crate::follow::{Follow, OnPause, interrupted};
+use crate::manifest::{FileArgs, Loaded, load};
+use crate::outcome::{Wish, is_active};
+use crate::render::page::Page;
+use crate::render::units::millis;
+use crate::traffic::Tally;
+use crate::upload::{Archive, stat, upload};
+use baton_core::name::{Digest, Version};
+use baton_core::problem::Problem;
+use baton_core::release::Artifact;
+use baton_proto::problem::from_status;
+use baton_proto::v1::{DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView};
+use clap::Args;
+use std::time::Duration;
+use tonic::Code;
+
+/// Attempts to hand the request over. It is the same request each time: an accepted one is attached to, not repeated.
+const ATTEMPTS: u32 = 5;
+
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// `baton deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub file: FileArgs,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Deploys and waits for the end.
+///
+/// # Errors
+/// When nothing was changed, or nothing more is heard.
+pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let loaded = load(&args.file, context.output)?.of(args.target.service())?;
+    let version = args.target.checked_version()?;
+    let mut connection = Connection::open(context.connect)?;
+    let prepared = tokio::select! {
+        prepared = prepare(&mut connection, &loaded, &version, context) => prepared?,
+        () = interrupted() => {
+            context.output.note(Page::new().text("interrupted; nothing was changed"));
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let name = loaded.manifest.service.as_str();
+    let rollout = hand_over(&mut connection, prepared.request).await?;
+    if rollout.is_empty() {
+        return Ok(ending::nothing_to_do(name, version.as_str(), context.output));
+    }
+    if let Some(active) = active_rollout(&prepared.before, name).filter(|active| active.id == rollout) {
+        attached(active, context);
+    }
+    if args.wait.no_wait {
+        return Ok(ending::accepted(name, &rollout, context.output));
+    }
+    let mut tally = Tally::default();
+    if let Some(service) = service(&prepared.before, name) {
+        tally.observe(service, &prepared.before);
+    }
+    let follow = Follow {
+        service: name.to_owned(),
+        rollout: Some(rollout),
+        wish: Wish::Forward,
+        tally,
+        timeout: args.wait.timeout,
+        pause: OnPause::End,
+    };
+    ending::wait(&connection, follow, context).await
+}
+
+/// What is ready to be asked for, and the fleet as it was before.
+struct Prepared {
+    request: DeployRequest,
+    before: FleetView,
+}
+
+/// Everything before the first change: the fleet as it is, and the artifact where it must be.
+async fn prepare(
+    connection: &mut Connection,
+    loaded: &Loaded,
+    version: &Version,
+    context: Context<'_>,
+) -> Result<Prepared, Failure> {
+    let before = connection.view("").await?;
+    let path = loaded.artifact(version);
+    let artifact = if path.exists() {
+        let archive = Archive::read(&path)?;
+        upload(&mut connection.artifacts, &archive, context.output).await?;
+        archive.artifact
+    } else {
+        match released(connection, loaded, version).await? {
+            Some(artifact) => artifact,
+            // Says where it was looked for.
+            None => Archive::read(&path)?.artifact,
+        }
+    };
+    Ok(Prepared { request: request(loaded, version, &artifact), before })
+}
+
+/// The request for a version of the manifest's service.
+#[must_use]
+pub fn request(loaded: &Loaded, version: &Version, artifact: &Artifact) -> DeployRequest {
+    DeployRequest {
+        manifest: loaded.text.clone(),
+        manifest_path: loaded.path.display().to_string(),
+        version: version.to_string(),
+        artifact_digest: artifact.digest.as_bytes().to_vec(),
+        artifact_size: artifact.size,
+    }
+}
+
+/// The artifact of a version that was released before and is still there: for going back to it by name, without its file.
+///
+/// # Errors
+/// When the coordinator cannot be asked.
+pub async fn released(connection: &mut Connection, loaded: &Loaded, version: &Version) -> Result<Option<Artifact>, Failure> {
+    let ask = ServiceRequest { service: loaded.manifest.service.to_string(), why: String::new() };
+    let releases = match connection.control.list_releases(ask).await {
+        Ok(reply) => reply.into_inner().releases,
+        // A service that is not known yet has no release.
+        Err(status) if from_status(&status).code.0 == 709 || status.code() == Code::NotFound => return Ok(None),
+        Err(status) => return Err(status.into()),
+    };
+    for release in releases.iter().filter(|release| release.version == version.as_str()) {
+        let Ok(digest) = release.artifact_digest.parse::<Digest>() else { continue };
+        let artifact = Artifact { digest, size: release.artifact_size };
+        if stat(&mut connection.artifacts, &artifact).await?.complete {
+            return Ok(Some(artifact));
+        }
+    }
+    Ok(None)
+}
+
+/// Hands the request over; a lost reply is asked for again.
+async fn hand_over(connection: &mut Connection, request: DeployRequest) -> Result<String, Failure> {
+    let mut attempt = 1;
+    loop {
+        match connection.control.deploy(request.clone()).await {
+            Ok(reply) => return Ok(reply.into_inner().rollout),
+            Err(status) if !is_lost(status.code()) => return Err(status.into()),
+            Err(_) if attempt < ATTEMPTS => {
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(status) => return Err(Failure::new(unknown(&from_status(&status)), Exit::TimedOut)),
+        }
+    }
+}
+
+/// Whether the request may have been accepted although nothing said so.
+const fn is_lost(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
+}
+
+fn unknown(cause: &Problem) -> Problem {
+    Problem::new(code::LOST, "it is not known whether the coordinator accepted the rollout")
+        .saw("cause", cause.to_string())
+        .help("the same command again attaches to it, or asks for it anew")
+}
+
+fn service<'a>(view: &'a FleetView, name: &str) -> Option<&'a ServiceView> {
+    view.services.iter().find(|service| service.name == name)
+}
+
+fn active_rollout<'a>(view: &'a FleetView, name: &str) -> Option<&'a RolloutView> {
+    service(view, name)?.rollout.as_ref().filter(|rollout| is_active(rollout))
+}
+
+fn attached(active: &RolloutView, context: Context<'_>) {
+    let began = millis(active.elapsed_ms);
+    context.output.note(Page::new().text(format!("attached to {}, started by {} {began} ago", active.id, active.by)));
+}

@@ -1,0 +1,196 @@
+//! The end of a verb that followed a rollout: evidence, the two words, what was counted, the next command.
+
+use crate::Context;
+use crate::connection::Connection;
+use crate::errors::{Failure, from_wire, problem_page};
+use crate::exit::Exit;
+use crate::follow::{Ended, Follow, follow};
+use crate::outcome;
+use crate::output::Output;
+use crate::render::page::{Line, Page, Tone};
+use crate::render::units::millis;
+use crate::screen::Screen;
+use baton_proto::v1::ServiceView;
+use serde_json::{Value, json};
+
+/// Waits for a rollout that was accepted, and tells how it ended.
+///
+/// # Errors
+/// When nothing more is heard of it. It goes on, so that never ends as "nothing changed".
+pub async fn wait(connection: &Connection, what: Follow, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut screen = Screen::of_progress(context.output);
+    let service = what.service.clone();
+    match follow(connection, what, context.output, &mut screen).await {
+        Ok(ended) => Ok(tell(&service, &ended, context.output)),
+        Err(problem) => Err(Failure::new(problem, Exit::TimedOut)),
+    }
+}
+
+/// Tells how it ended.
+#[must_use]
+pub fn tell(name: &str, ended: &Ended, output: &Output) -> Exit {
+    let Some(service) = &ended.service else {
+        let mut page = Page::new();
+        page.text(format!("{name}: {}", unseen(ended.exit)));
+        output.answer(&page);
+        output.json(&json!({ "event": "end", "service": name, "outcome": word(ended), "exit": ended.exit.code() }));
+        output.next(&format!("baton status {name}"));
+        return ended.exit;
+    };
+    if ended.exit != Exit::Done {
+        output.note(&evidence(service));
+    }
+    output.answer(&answer(service, ended));
+    output.json(&document(service, ended));
+    output.next(&outcome::next(service, ended.exit));
+    ended.exit
+}
+
+const fn unseen(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Interrupted => "interrupted before anything was seen; the rollout goes on",
+        _ => "nothing was seen of the rollout in time; it goes on",
+    }
+}
+
+fn evidence(service: &ServiceView) -> Page {
+    let mut page = Page::new();
+    let evidence = service.rollout.iter().flat_map(|rollout| &rollout.evidence);
+    for problem in evidence.filter_map(|evidence| evidence.problem.as_ref()) {
+        page.extend(problem_page(&from_wire(problem)));
+    }
+    page
+}
+
+/// `shop 2.1.0: live on 3 of 3 hosts · service healthy on 2.1.0 · 12 s`, and what the load balancer counted.
+fn answer(service: &ServiceView, ended: &Ended) -> Page {
+    let rollout = service.rollout.clone().unwrap_or_default();
+    let tone = match ended.exit {
+        Exit::Done => Tone::Good,
+        Exit::Waiting | Exit::TimedOut | Exit::Interrupted => Tone::Busy,
+        _ => Tone::Bad,
+    };
+    let mut page = Page::new();
+    page.line(Line::default().span(tone, format!("{} {}", service.name, rollout.to_version)).plain(format!(
+        ": {} · {}",
+        sentence(service, ended),
+        millis(rollout.elapsed_ms)
+    )));
+    if let Some(counted) = &ended.counted {
+        page.text(counted.sentence());
+    }
+    page
+}
+
+fn sentence(service: &ServiceView, ended: &Ended) -> String {
+    if !ended.superseded {
+        return outcome::sentence(service, ended.exit);
+    }
+    let became =
+        if ended.exit == Exit::Done { "live, and another rollout began" } else { "ended, and another rollout began" };
+    format!("{became} · {}", outcome::health(service))
+}
+
+fn document(service: &ServiceView, ended: &Ended) -> Value {
+    let rollout = service.rollout.clone().unwrap_or_default();
+    json!({
+        "event": "end",
+        "service": service.name,
+        "rollout": rollout.id,
+        "version": rollout.to_version,
+        "outcome": word(ended),
+        "exit": ended.exit.code(),
+        "health": service.health,
+        "live_version": service.committed_version,
+        "hosts_done": rollout.hosts_done,
+        "hosts_total": rollout.hosts_total,
+        "elapsed_ms": rollout.elapsed_ms,
+        "turned_by": rollout.turned_by,
+        "requests": ended.counted,
+        "evidence": rollout.evidence,
+    })
+}
+
+/// The outcome in one word, for programs.
+fn word(ended: &Ended) -> &'static str {
+    let reverted = ended.service.as_ref().and_then(|service| service.rollout.as_ref());
+    let reverted = reverted.is_some_and(|rollout| rollout.state == outcome::state::REVERTED);
+    match ended.exit {
+        Exit::Done if reverted => "rolled_back",
+        Exit::Done => "live",
+        Exit::RolledBack => "rolled_back",
+        Exit::NeedsPerson => "needs_person",
+        Exit::Aborted => "aborted",
+        Exit::Waiting => "paused",
+        Exit::Interrupted => "interrupted",
+        _ => "timed_out",
+    }
+}
+
+/// Tells that a request was accepted, for whoever does not wait.
+#[must_use]
+pub fn accepted(service: &str, rollout: &str, output: &Output) -> Exit {
+    let mut page = Page::new();
+    page.text(format!("{service}: {rollout} accepted"));
+    output.answer(&page);
+    output.json(&json!({ "service": service, "rollout": rollout, "outcome": "accepted", "exit": Exit::Done.code() }));
+    output.next(&format!("baton watch {service}"));
+    Exit::Done
+}
+
+/// Tells that there was nothing to do.
+#[must_use]
+pub fn nothing_to_do(service: &str, version: &str, output: &Output) -> Exit {
+    let mut page = Page::new();
+    page.text(format!("{service} {version} is already live: nothing to do"));
+    output.answer(&page);
+    output.json(&json!({ "service": service, "version": version, "outcome": "already_live", "exit": Exit::Done.code() }));
+    output.next(&format!("baton status {service}"));
+    Exit::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{answer, document, evidence};
+    use crate::exit::Exit;
+    use crate::follow::Ended;
+    use crate::render::example;
+    use crate::render::page::Look;
+    use crate::traffic::Counted;
+    use baton_proto::v1::{RolloutView, ServiceView};
+
+    fn live() -> ServiceView {
+        let rollout = RolloutView { state: "succeeded".into(), hosts_done: 3, elapsed_ms: 12_400, ..example::rollout() };
+        ServiceView { committed_version: "2.1.0".into(), rollout: Some(rollout), ..example::service() }
+    }
+
+    #[test]
+    fn success_says_where_it_is_live_and_what_was_measured() {
+        let counted = Some(Counted { seen: 41_208, failed: 0, cut: 0, complete: true });
+        let ended = Ended { exit: Exit::Done, service: Some(live()), counted, superseded: false };
+        assert_eq!(
+            answer(&live(), &ended).to_text(Look::default()),
+            "shop 2.1.0: live on 3 of 3 hosts · service healthy on 2.1.0 · 12 s\n\
+             0 failed of 41 208 requests seen by the load balancer\n"
+        );
+        let unmeasured = Ended { counted: None, ..ended };
+        assert!(!answer(&live(), &unmeasured).to_text(Look::default()).contains("failed"));
+    }
+
+    #[test]
+    fn a_release_taken_back_says_both_words_and_shows_its_evidence() {
+        let service = example::taken_back();
+        let ended = Ended { exit: Exit::RolledBack, service: Some(service.clone()), counted: None, superseded: false };
+        assert_eq!(
+            answer(&service, &ended).to_text(Look::default()),
+            "shop 2.1.0: rolled back · service healthy on 2.0.4 · 1 min 48 s\n"
+        );
+        assert!(evidence(&service).to_text(Look::default()).starts_with("error[B0210]: shop 2.1.0 did not become ready"));
+        let document = document(&service, &ended);
+        assert_eq!(document["outcome"], "rolled_back");
+        assert_eq!(document["exit"], 4);
+        assert_eq!(document["health"], "healthy");
+        assert_eq!(document["live_version"], "2.0.4");
+        assert_eq!(document["evidence"][0]["host"], "web2");
+    }
+}

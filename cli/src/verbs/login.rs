@@ -1,0 +1,121 @@
+//! `baton login HOST:PORT --token-file FILE`.
+
+use crate::Context;
+use crate::connection::{DEFAULT_SOCKET, Login, config_folder};
+use crate::errors::{Failure, code};
+use crate::exit::Exit;
+use crate::render::page::Page;
+use baton_core::problem::Problem;
+use baton_proto::tls::{self, Credentials};
+use baton_proto::token::JoinToken;
+use baton_proto::v1::JoinRequest;
+use baton_proto::v1::WhoAmIRequest;
+use baton_proto::v1::control_client::ControlClient;
+use baton_proto::v1::enrollment_client::EnrollmentClient;
+use clap::Args;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// More is no token.
+const TOKEN_MAX: u64 = 4096;
+
+/// `baton login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The coordinator
+    #[arg(value_name = "HOST:PORT")]
+    pub coordinator: String,
+    /// The file that holds the token; `-` for stdin. Never an argument: those can be read by others
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// What to be called; the coordinator decides
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
+    pub name: String,
+}
+
+/// Redeems a token for a certificate and keeps it. The key is made here and never leaves.
+///
+/// # Errors
+/// When the token is refused, or pins another coordinator.
+pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let folder = config_folder()?;
+    let token = read_token(&args.token_file)?;
+    let (key_pem, csr_pem) =
+        request().map_err(|error| Problem::new(code::LOGIN, "no key could be made").saw("cause", error.to_string()))?;
+    let pinned = tls::hot(tls::joining_config(token.pin).map_err(Problem::from)?);
+    let mut enrollment = EnrollmentClient::new(tls::channel(&args.coordinator, pinned)?);
+    let join = JoinRequest { secret: token.secret.to_vec(), csr_pem, name: args.name };
+    let reply = enrollment.join(join).await?.into_inner();
+    let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
+    // Before anything is kept: credentials that do not work must not replace some that do.
+    let config = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
+    let mut control = ControlClient::new(tls::channel(&args.coordinator, config)?);
+    let me = control.who_am_i(WhoAmIRequest {}).await?.into_inner();
+    Login { coordinator: args.coordinator.clone(), credentials }.save(&folder)?;
+
+    let output = context.output;
+    output.answer(Page::new().text(format!("logged in to {} as {} ({})", args.coordinator, me.name, me.role)));
+    output.json(&json!({ "coordinator": args.coordinator, "role": me.role, "name": me.name, "folder": folder }));
+    if Path::new(DEFAULT_SOCKET).exists() {
+        output.note(Page::new().text(format!("on this machine {DEFAULT_SOCKET} is asked first")));
+    }
+    output.next("baton status");
+    Ok(Exit::Done)
+}
+
+fn request() -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    // Names in it would not be believed: the server writes its own.
+    let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
+    Ok((key.serialize_pem(), csr))
+}
+
+fn read_token(file: &Path) -> Result<JoinToken, Problem> {
+    let read = |reader: &mut dyn Read| {
+        let mut text = String::new();
+        reader.take(TOKEN_MAX).read_to_string(&mut text).map(|_| text)
+    };
+    let text = if file == Path::new("-") {
+        read(&mut std::io::stdin().lock())
+    } else {
+        std::fs::File::open(file).and_then(|mut file| read(&mut file))
+    };
+    let text = text.map_err(|error| {
+        Problem::new(code::LOGIN, "the token cannot be read").saw("file", format!("{}: {error}", file.display()))
+    })?;
+    text.parse().map_err(|error: baton_proto::token::InvalidToken| {
+        Problem::new(code::LOGIN, error.to_string())
+            .saw("file", file.display().to_string())
+            .help("baton token create --role deployer makes one; the file holds it and nothing else")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{read_token, request};
+    use crate::errors::code;
+    use baton_proto::token::JoinToken;
+
+    #[test]
+    fn a_token_is_read_from_its_file_and_a_wrong_one_is_never_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let token = JoinToken { pin: [1; 32], secret: [2; 32] };
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        assert_eq!(read_token(&file).unwrap(), token);
+        std::fs::write(&file, "baton1.nonsense-secret").unwrap();
+        let wrong = read_token(&file).unwrap_err();
+        assert_eq!(wrong.code, code::LOGIN);
+        assert!(!format!("{wrong:?}").contains("nonsense"));
+        assert!(read_token(&folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn the_key_stays_and_the_request_carries_no_name() {
+        let (key, csr) = request().unwrap();
+        assert!(key.contains("PRIVATE KEY") && csr.contains("CERTIFICATE REQUEST"));
+        assert_ne!(request().unwrap().0, key);
+    }
+}

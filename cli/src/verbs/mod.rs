@@ -1,0 +1,20 @@
+//! What can be asked, one file each.
+
+pub mod completions;
+pub mod config;
+pub mod deploy;
+pub mod ending;
+pub mod explain;
+pub mod hosts;
+pub mod init;
+pub mod login;
+pub mod plan;
+pub mod releases;
+pub mod rollback;
+pub mod status;
+pub mod steer;
+pub mod target;
+pub mod token;
+pub mod version;
+pub mod watch;
+pub mod why;

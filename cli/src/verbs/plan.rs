@@ -1,0 +1,75 @@
+//! `baton plan [SERVICE] VERSION`.
+
+use super::deploy::{released, request};
+use super::target::TargetArgs;
+use crate::Context;
+use crate::connection::Connection;
+use crate::errors::{Failure, from_wire};
+use crate::exit::Exit;
+use crate::manifest::{FileArgs, load};
+use crate::render;
+use crate::upload::Archive;
+use baton_proto::v1::PlanView;
+use clap::Args;
+
+/// `baton plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// End with 10 when there are changes
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// Shows what a deploy would do. Nothing is uploaded: the digest says enough.
+///
+/// # Errors
+/// When the coordinator cannot be asked, or the manifest or artifact cannot be read.
+pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let loaded = load(&args.file, context.output)?.of(args.target.service())?;
+    let version = args.target.checked_version()?;
+    let mut connection = Connection::open(context.connect)?;
+    let path = loaded.artifact(&version);
+    let known = if path.exists() { None } else { released(&mut connection, &loaded, &version).await? };
+    let artifact = match known {
+        Some(artifact) => artifact,
+        None => Archive::read(&path)?.artifact,
+    };
+    let plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
+    context.output.answer(&render::plan::plan(&plan));
+    context.output.json(&plan);
+    let exit = exit(&plan, args.exit_code);
+    if plan.problems.is_empty() && !plan.already_live {
+        context.output.next(&format!("baton deploy {} {version}", plan.service));
+    }
+    Ok(exit)
+}
+
+/// A plan that would be refused ends as the refusal would.
+fn exit(plan: &PlanView, exit_code: bool) -> Exit {
+    match plan.problems.first() {
+        Some(problem) => Failure::from(from_wire(problem)).exit,
+        None if exit_code && !plan.already_live => Exit::Changes,
+        None => Exit::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exit;
+    use crate::exit::Exit;
+    use baton_proto::v1::{PlanView, Problem};
+
+    #[test]
+    fn changes_end_with_10_only_when_asked() {
+        let plan = PlanView::default();
+        let live = PlanView { already_live: true, ..PlanView::default() };
+        let refused = PlanView { problems: vec![Problem { code: 701, ..Problem::default() }], ..PlanView::default() };
+        assert_eq!([exit(&plan, false), exit(&plan, true)], [Exit::Done, Exit::Changes]);
+        assert_eq!([exit(&live, false), exit(&live, true)], [Exit::Done, Exit::Done]);
+        assert_eq!([exit(&refused, false), exit(&refused, true)], [Exit::Refused, Exit::Refused]);
+    }
+}

@@ -1,0 +1,127 @@
+//! `baton token create|list|revoke`.
+
+use crate::Context;
+use crate::connection::Connection;
+use crate::errors::Failure;
+use crate::exit::Exit;
+use crate::render::page::Page;
+use crate::render::releases::tokens;
+use crate::render::units::{counted, duration};
+use baton_proto::v1::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use std::time::Duration;
+
+/// `baton token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub what: Token,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token; it is shown once, on stdout
+    Create(CreateArgs),
+    /// The tokens that can still be redeemed
+    List,
+    /// Make a token worthless
+    Revoke { id: String },
+}
+
+/// `baton token create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// What whoever redeems it becomes
+    #[arg(long, value_enum, default_value_t = TokenRole::Host)]
+    pub role: TokenRole,
+    /// How many hosts may join with it
+    #[arg(long, value_name = "N", conflicts_with_all = ["uses", "role"])]
+    pub hosts: Option<u32>,
+    /// How often it may be redeemed; each time for another name
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub uses: u32,
+    /// How long it may be redeemed
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub ttl: Duration,
+    /// A name it may be redeemed for; any free one where none is given
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// What a token makes of whoever redeems it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// An agent on a host
+    Host,
+    /// May do everything
+    Admin,
+    /// May deploy
+    Deployer,
+    /// May look
+    Viewer,
+    /// May deploy, without a person
+    Ci,
+}
+
+impl TokenRole {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Admin => "admin",
+            Self::Deployer => "deployer",
+            Self::Viewer => "viewer",
+            Self::Ci => "ci",
+        }
+    }
+}
+
+/// Makes, lists or revokes tokens.
+///
+/// # Errors
+/// When the coordinator refuses.
+pub async fn run(args: TokenArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut connection = Connection::open(context.connect)?;
+    let output = context.output;
+    match args.what {
+        Token::Create(args) => return create(&mut connection, args, context).await,
+        Token::List => {
+            let list = connection.control.list_tokens(ListTokensRequest {}).await?.into_inner();
+            output.answer(&tokens(&list));
+            output.json(&list);
+        }
+        Token::Revoke { id } => {
+            let list = connection.control.revoke_token(RevokeTokenRequest { id: id.clone() }).await?.into_inner();
+            output.answer(Page::new().text(format!("{id} is worthless now")));
+            output.json(&list);
+        }
+    }
+    output.next("baton token list");
+    Ok(Exit::Done)
+}
+
+async fn create(connection: &mut Connection, args: CreateArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let request = CreateTokenRequest {
+        role: args.role.word().to_owned(),
+        uses: args.hosts.unwrap_or(args.uses),
+        ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
+        names: args.names,
+    };
+    let uses = request.uses;
+    let created = connection.control.create_token(request).await?.into_inner();
+    let output = context.output;
+    output.answer(Page::new().text(created.token.clone()));
+    output.json(&json!({ "id": created.id, "token": created.token, "ttl_ms": created.ttl_ms, "uses": uses }));
+    let lasts = duration(Duration::from_millis(created.ttl_ms));
+    output.note(Page::new().text(format!(
+        "{}: shown once, {}, good for {lasts}. Keep it in a file that only its reader can read.",
+        created.id,
+        counted(uses.into(), "use", "uses")
+    )));
+    match args.role {
+        TokenRole::Host => output.next("on the host: baton-agent join COORDINATOR:7443 --token-file FILE"),
+        _ => output.next("on the operator's machine: baton login COORDINATOR:7443 --token-file FILE"),
+    }
+    Ok(Exit::Done)
+}
