@@ -51,7 +51,8 @@ fn document(explanation: &Explanation) -> serde_json::Value {
     json!({ "code": explanation.code.to_string(), "title": explanation.title, "text": explanation.text })
 }
 
-fn all() -> impl Iterator<Item = &'static Explanation> {
+/// Every code there is something to say about, in the order of the list.
+pub fn all() -> impl Iterator<Item = &'static Explanation> {
     let (manifest, rest): (&[Explanation], &[Explanation]) = (CODES, known::KNOWN);
     manifest.iter().chain(rest)
 }
