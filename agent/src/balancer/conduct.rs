@@ -2,12 +2,14 @@
 
 use super::decide::{self, Answers, Decision};
 use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
-use super::{Balancer, Reconciled, probe, problem};
+use super::{Balancer, Reconciled, problem};
+use crate::probe::Question;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
+use baton_core::release::Probe;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +24,9 @@ const AILING: Duration = Duration::from_millis(50);
 
 /// With nothing to do: how long a balancer that restarted and forgot may go unnoticed.
 const REST: Duration = Duration::from_secs(1);
+
+/// For one question to a member and its answer. One that takes longer is asked again on the next pass.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A driver and how soon it wants to be looked at again.
 #[derive(Debug)]
@@ -143,9 +148,9 @@ fn each<'a>(
 async fn ask(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<PoolName, Answers> {
     let questions = each(pools, seen).flat_map(|(name, spec, pool)| {
         decide::to_ask(spec, pool).map(move |(key, member)| async move {
-            let answer = probe::ask(member.address, &member.probe).await;
-            let problem =
-                |answer: String| problem::not_answering(key, &probe::question(member.address, &member.probe), &answer);
+            let question = question(member);
+            let answer = question.ask().await;
+            let problem = |seen| problem::not_answering(key, &question.to_string(), &format!("{seen}"));
             (name, key, answer.map_err(problem))
         })
     });
@@ -154,6 +159,17 @@ async fn ask(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<Pool
         answers.entry(pool.clone()).or_default().insert(key.clone(), answer);
     }
     answers
+}
+
+/// What is asked of a member from here: HAProxy assumes UP when a server leaves maintenance, and the way from the balancer
+/// to the member is part of what must work. An exec probe belongs to the member's own host; from here, that it listens is
+/// all there is to see.
+fn question(member: &MemberSpec) -> Question {
+    let probe = match &member.probe {
+        Probe::Exec { .. } => Probe::Tcp,
+        probe => probe.clone(),
+    };
+    Question { probe, address: member.address, timeout: PROBE_TIMEOUT, surroundings: None }
 }
 
 /// Members whose requests had their time.

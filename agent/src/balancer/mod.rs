@@ -4,18 +4,18 @@
 //! reports what it asked for. "Drained" is therefore an observation, and a balancer that was restarted, edited by hand or
 //! replaced is seen and set right by the very same call that serves a new spec.
 
+pub mod builtin;
 mod conduct;
 mod decide;
 mod driver;
 mod durable;
 mod haproxy;
-mod probe;
 mod problem;
 
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::name::PoolName;
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -84,6 +84,6 @@ pub struct BuiltinConfig {
 pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     match config {
         BalancerConfig::Haproxy(config) => haproxy::open(config, &state.join("balancer")),
-        BalancerConfig::Builtin(_) => Err(Problem::new(Code(401), "the built-in balancer is not part of this build")),
+        BalancerConfig::Builtin(config) => builtin::open(config, &state.join("balancer")),
     }
 }

@@ -95,6 +95,14 @@ pub(crate) fn changing_hands(seen: impl Into<String>) -> Problem {
     Problem::new(Code(412), "the balancer is being reloaded or restarted").saw("processes", seen)
 }
 
+/// The built-in balancer's process does not start.
+pub(crate) fn not_starting(command: &str, seen: &str) -> Problem {
+    Problem::new(Code(413), "the built-in balancer does not start")
+        .saw("command", command)
+        .saw("log", excerpt(seen))
+        .help("the port of `listen` may be taken by another program: `ss -ltnp`")
+}
+
 /// The balancer would not route to it, although it is in: its own check says so.
 pub(crate) fn down(key: &MemberKey, check: &str) -> Problem {
     Problem::new(Code(414), format!("{key} is in, and the balancer's own check says it is down")).saw("check", check)

@@ -1,0 +1,80 @@
+//! What the driver and the proxy say to each other: one JSON document a line, over a unix socket only its owner may open.
+
+use baton_core::fleet::spec::MemberState;
+use baton_core::name::PoolName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// A line longer than this is not ours.
+pub(super) const LINE_MAX: u64 = 4 << 20;
+
+/// What every pool should be: this very document is also what is on disk.
+pub(super) type Wishes = BTreeMap<PoolName, BTreeMap<SocketAddr, Wish>>;
+
+/// How one member should be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wish {
+    pub(super) state: MemberState,
+    pub(super) weight: u16,
+}
+
+/// A question to the proxy. Each is answered with a whole [`Answer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Ask {
+    Look {},
+    /// Replaces the members of the pools it names.
+    Set {
+        pools: Wishes,
+    },
+    /// Ends what is in flight at a member.
+    Cut {
+        pool: PoolName,
+        address: SocketAddr,
+    },
+}
+
+/// The proxy as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// Pid and start time.
+    pub(super) identity: String,
+    pub(super) pools: BTreeMap<PoolName, BTreeMap<SocketAddr, Told>>,
+    /// Read back from the state file.
+    pub(super) on_disk: Wishes,
+    /// Why the question was not followed.
+    pub(super) error: Option<String>,
+}
+
+/// One member as the proxy serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    #[serde(flatten)]
+    pub(super) wish: Wish,
+    pub(super) in_flight: u64,
+    pub(super) out_for_ms: u64,
+    pub(super) cut: u64,
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+}
+
+/// Asks one question in a connection of its own.
+pub(super) async fn ask(path: &Path, ask: &Ask) -> io::Result<Answer> {
+    let mut stream = BufReader::new(UnixStream::connect(path).await?);
+    stream.write_all(&line(ask)?).await?;
+    let mut answer = String::new();
+    stream.take(LINE_MAX).read_line(&mut answer).await?;
+    serde_json::from_str(&answer).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, answer))
+}
+
+/// A document as its line.
+pub(super) fn line<T: Serialize>(document: &T) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    Ok(line)
+}

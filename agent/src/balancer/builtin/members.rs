@@ -1,0 +1,218 @@
+//! The members of a pool, who is next, and what each has in flight.
+
+use super::control::{Told, Wish};
+use super::upstream::Idle;
+use baton_core::fleet::spec::MemberState;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// One pool. Everything that decides where a request goes is behind one lock, so that once a member was set out, no request
+/// can be on its way to it that its gauge does not count.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    members: Mutex<BTreeMap<SocketAddr, Slot>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    member: Arc<Member>,
+    wish: Wish,
+    out_since: Option<Instant>,
+    /// Of the smooth weighted round robin: who waited longest for its share is next.
+    credit: i64,
+}
+
+/// One member's gauges and its idle connections.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) address: SocketAddr,
+    in_flight: AtomicU64,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    cut: AtomicU64,
+    /// Counts cuts: whoever has a request here watches it.
+    cuts: watch::Sender<u64>,
+    pub(super) idle: Mutex<Vec<Idle>>,
+}
+
+/// A request's place at a member: counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) member: Arc<Member>,
+    cuts: watch::Receiver<u64>,
+}
+
+impl Pool {
+    /// The next member that is in and was not tried, with the request already counted there.
+    pub(super) fn lease(&self, tried: &[SocketAddr]) -> Option<Lease> {
+        let mut members = lock(&self.members);
+        let mut candidates = 0;
+        let mut best: Option<&mut Slot> = None;
+        for slot in members.values_mut() {
+            if slot.wish.state != MemberState::Ready || tried.contains(&slot.member.address) {
+                continue;
+            }
+            candidates += i64::from(slot.wish.weight);
+            slot.credit += i64::from(slot.wish.weight);
+            if best.as_ref().is_none_or(|best| slot.credit > best.credit) {
+                best = Some(slot);
+            }
+        }
+        let best = best?;
+        best.credit -= candidates;
+        best.member.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Lease { member: Arc::clone(&best.member), cuts: best.member.cuts.subscribe() })
+    }
+
+    /// Whether the member is in: its connections are worth keeping.
+    pub(super) fn is_in(&self, address: SocketAddr) -> bool {
+        lock(&self.members).get(&address).is_some_and(|slot| slot.wish.state == MemberState::Ready)
+    }
+
+    /// Replaces the members. Those that stay keep their gauges; who goes out loses its idle connections.
+    pub(super) fn set(&self, wishes: &BTreeMap<SocketAddr, Wish>) {
+        let mut members = lock(&self.members);
+        members.retain(|address, _| wishes.contains_key(address));
+        for (address, wish) in wishes {
+            let slot = members.entry(*address).or_insert_with(|| Slot::new(*address));
+            let goes_out = wish.state == MemberState::Out && slot.wish.state != MemberState::Out;
+            slot.wish = *wish;
+            match wish.state {
+                MemberState::Out if goes_out => {
+                    slot.out_since = Some(Instant::now());
+                    slot.member.cut.store(0, Ordering::Relaxed);
+                }
+                MemberState::Out => {}
+                MemberState::Ready | MemberState::Drain => slot.out_since = None,
+            }
+            if wish.state != MemberState::Ready {
+                lock(&slot.member.idle).clear();
+            }
+        }
+    }
+
+    /// Ends everything in flight at a member, and counts it.
+    pub(super) fn cut(&self, address: SocketAddr) {
+        if let Some(slot) = lock(&self.members).get(&address) {
+            slot.member.cut.fetch_add(slot.member.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+            slot.member.cuts.send_modify(|cuts| *cuts += 1);
+        }
+    }
+
+    pub(super) fn look(&self) -> BTreeMap<SocketAddr, Told> {
+        lock(&self.members).iter().map(|(address, slot)| (*address, slot.look())).collect()
+    }
+}
+
+impl Slot {
+    fn new(address: SocketAddr) -> Self {
+        let member = Member {
+            address,
+            in_flight: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            cuts: watch::Sender::new(0),
+            idle: Mutex::new(Vec::new()),
+        };
+        let wish = Wish { state: MemberState::Out, weight: 1 };
+        Self { member: Arc::new(member), wish, out_since: Some(Instant::now()), credit: 0 }
+    }
+
+    fn look(&self) -> Told {
+        let out_for = self.out_since.map(|since| since.elapsed().as_millis()).unwrap_or_default();
+        Told {
+            wish: self.wish,
+            in_flight: self.member.in_flight.load(Ordering::Relaxed),
+            out_for_ms: u64::try_from(out_for).unwrap_or(u64::MAX),
+            cut: self.member.cut.load(Ordering::Relaxed),
+            requests: self.member.requests.load(Ordering::Relaxed),
+            errors: self.member.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn count_request(&self) {
+        self.member.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_error(&self) {
+        self.member.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Resolves when the member's requests are cut.
+    pub(super) fn cut(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut cuts = self.cuts.clone();
+        async move {
+            // A member that is gone from its pool is not cut any more.
+            if cuts.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.member.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes a lock; what it guards is whole between any two statements, so a panic elsewhere does not spoil it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(weights: &[u16]) -> Pool {
+        let pool = Pool::default();
+        let wishes = (1u8..).zip(weights).map(|(slot, weight)| {
+            (SocketAddr::from(([127, 0, 0, slot], 80)), Wish { state: MemberState::Ready, weight: *weight })
+        });
+        pool.set(&wishes.collect());
+        pool
+    }
+
+    #[test]
+    fn weights_are_exact_shares() {
+        let pool = pool(&[1, 4, 15]);
+        let mut shares: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+        for _ in 0..200 {
+            *shares.entry(pool.lease(&[]).unwrap().member.address).or_default() += 1;
+        }
+        assert_eq!(shares.into_values().collect::<Vec<_>>(), [10, 40, 150]);
+    }
+
+    #[test]
+    fn a_member_that_is_out_gets_nothing_and_keeps_what_it_has() {
+        let pool = pool(&[1, 1]);
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let held = pool.lease(&[SocketAddr::from(([127, 0, 0, 2], 80))]).unwrap();
+        let mut wishes: BTreeMap<SocketAddr, Wish> =
+            pool.look().into_iter().map(|(address, told)| (address, told.wish)).collect();
+        wishes.get_mut(&address).unwrap().state = MemberState::Out;
+        pool.set(&wishes);
+        assert!((0..10).all(|_| pool.lease(&[]).unwrap().member.address != address));
+        assert_eq!(pool.look()[&address].in_flight, 1);
+        drop(held);
+        assert_eq!(pool.look()[&address].in_flight, 0);
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_and_counts_what_is_in_flight() {
+        let pool = pool(&[1]);
+        let (first, second) = (pool.lease(&[]).unwrap(), pool.lease(&[]).unwrap());
+        pool.cut(first.member.address);
+        first.cut().await;
+        second.cut().await;
+        assert_eq!(pool.look()[&first.member.address].cut, 2);
+    }
+}
