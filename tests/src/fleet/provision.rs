@@ -102,6 +102,14 @@ pub fn journal(host: &Host, unit: &str) -> String {
     format!("{unit} on {} wrote\n{lines}", host.name)
 }
 
+/// The process that systemd started for a unit, as the host numbers it; `0` when none runs.
+///
+/// # Errors
+/// When the host does not run.
+pub fn main_process(host: &Host, unit: &str) -> anyhow::Result<String> {
+    Ok(host.run(&["systemctl", "show", "--property=MainPID", "--value", unit])?.trim().to_owned())
+}
+
 fn token(coordinator: &Host, uses: usize) -> anyhow::Result<String> {
     let created = until("the coordinator's socket", Duration::from_secs(20), || {
         let created =

@@ -1,6 +1,7 @@
 //! What goes wrong, and when: without warning, and at a step of the rollout.
 
 use crate::fleet::host::Host;
+use crate::fleet::provision::main_process;
 use crate::fleet::record::{Fleet, Part};
 use crate::fleet::run::until;
 use anyhow::Context as _;
@@ -88,10 +89,6 @@ fn kill(host: &Host, unit: &str) -> anyhow::Result<()> {
         Ok((now != before && now != "0").then_some(()))
     })?;
     wait_active(host, unit)
-}
-
-fn main_process(host: &Host, unit: &str) -> anyhow::Result<String> {
-    Ok(host.run(&["systemctl", "show", "--property=MainPID", "--value", unit])?.trim().to_owned())
 }
 
 fn wait_active(host: &Host, unit: &str) -> anyhow::Result<()> {

@@ -6,12 +6,14 @@
 mod act;
 mod client;
 mod fault;
+mod idle;
 mod instances;
 mod operator;
 mod service;
 mod story;
 mod verdict;
 
+pub use idle::Idle;
 pub use verdict::{Answer, Summary};
 
 use super::life::{self, UpArgs};

@@ -6,7 +6,7 @@ use super::fault::{Fault, When};
 use super::operator::{Deploy, Watcher};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
-use super::{TrialArgs, instances, tell};
+use super::{TrialArgs, idle, instances, tell};
 use crate::fleet::life;
 use crate::fleet::provision::{POOLS, Pool, journal};
 use crate::fleet::record::{Fleet, Part};
@@ -64,7 +64,10 @@ impl<'a> Story<'a> {
                 acts.push(answer);
             }
         }
-        Ok(Summary { passed: !acts.is_empty() && acts.iter().all(|act| act.wrong.is_empty()), acts })
+        let idle = idle::measure(self.fleet)?;
+        tell(&format!("{} idle: {idle:?}", mark(&idle.wrong)));
+        let passed = !acts.is_empty() && acts.iter().map(|act| &act.wrong).chain([&idle.wrong]).all(Vec::is_empty);
+        Ok(Summary { passed, acts, idle })
     }
 }
 
@@ -150,15 +153,22 @@ fn placement(pool: &Pool) -> &'static str {
     if pool.ports.len() > 1 { "side by side" } else { "in place" }
 }
 
+fn mark(wrong: &[String]) -> &'static str {
+    if wrong.is_empty() { "ok " } else { "BAD" }
+}
+
 fn line(answer: &Answer) -> String {
-    let mark = if answer.wrong.is_empty() { "ok " } else { "BAD" };
     let Answer { placement, act, outcome, took_s, requests, failed, .. } = answer;
     let after = answer.after_return_s.map(|after| format!(", {after} s after the return")).unwrap_or_default();
     let orders = &answer.executions;
     let mut text = format!(
-        "{mark} {placement}: {act}: {outcome} in {took_s} s{after}; {failed} of {requests} requests failed, \
+        "{} {placement}: {act}: {outcome} in {took_s} s{after}; {failed} of {requests} requests failed, \
          {} of {} orders acknowledged, {} twice, {} lost",
-        orders.acknowledged, orders.sent, orders.twice, orders.lost
+        mark(&answer.wrong),
+        orders.acknowledged,
+        orders.sent,
+        orders.twice,
+        orders.lost
     );
     for wrong in &answer.wrong {
         text.push_str(&format!("\n      {wrong}"));

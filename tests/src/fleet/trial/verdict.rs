@@ -1,6 +1,7 @@
 //! What an act showed, and what of it is wrong.
 
 use super::act::Act;
+use super::idle::Idle;
 use baton_cli::demo::load::executions::Executions;
 use baton_cli::demo::load::{Failure, Report};
 use serde::Serialize;
@@ -14,6 +15,7 @@ pub(super) const BY_ITSELF_WITHIN_S: f64 = 60.0;
 pub struct Summary {
     pub passed: bool,
     pub acts: Vec<Answer>,
+    pub idle: Idle,
 }
 
 /// One act's measurements.
@@ -114,6 +116,6 @@ fn wrong(act: &Act, measured: &Measured) -> Vec<String> {
     wrong
 }
 
-fn tenths(seconds: f64) -> f64 {
+pub(super) fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
 }
