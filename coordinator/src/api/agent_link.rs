@@ -1,0 +1,185 @@
+//! One stream per host: documents down, reports up.
+
+use super::{Api, invalid};
+use crate::driver::{Hello, LinkId, SILENCE, Specs};
+use baton_core::name::HostName;
+use baton_core::problem::Problem;
+use baton_proto::PROTOCOL;
+use baton_proto::identity::Identity;
+use baton_proto::problem::{code, to_status};
+use baton_proto::tls::peer;
+use baton_proto::v1::agent_link_server::AgentLink;
+use baton_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long an agent may take to say who it is.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// After this long without a report the agent is asked for one.
+const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// After this long the stream is ended, so that an agent that lives dials anew.
+const END_AFTER: Duration = Duration::from_secs(30);
+const _: () = assert!(END_AFTER.as_secs() > SILENCE.as_secs());
+
+/// What is kept of an agent's facts.
+const FACTS: usize = 32;
+const FACT_MAX: usize = 200;
+
+#[tonic::async_trait]
+impl AgentLink for Api {
+    type ConnectStream = ReceiverStream<Result<CoordinatorMessage, Status>>;
+
+    async fn connect(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::ConnectStream>, Status> {
+        let peer = peer(&request);
+        let Identity::Host(host) = peer.identity else {
+            return Err(to_status(Problem::new(code::NOT_ALLOWED, format!("{} is no host", peer.identity))));
+        };
+        let (out, messages) = mpsc::channel(1);
+        let (api, incoming) = (self.clone(), request.into_inner());
+        let remote = peer.remote.map(|remote| remote.ip());
+        // The answer's headers go out at once: many clients send nothing before they have seen them.
+        tokio::spawn(async move {
+            if let Err(status) = converse(api, host, remote, incoming, &out).await {
+                tracing::warn!(status = %status.message(), "ended an agent's stream");
+                let _ = out.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+type Out = mpsc::Sender<Result<CoordinatorMessage, Status>>;
+
+async fn converse(
+    api: Api,
+    host: HostName,
+    remote: Option<IpAddr>,
+    mut incoming: Streaming<AgentMessage>,
+    out: &Out,
+) -> Result<(), Status> {
+    let hello = read_hello(&mut incoming).await?;
+    let address = address_of(&hello, remote)?;
+    let hello = Hello {
+        agent_version: shortened(&hello.agent_version),
+        ledger: hello.ledger.unwrap_or_default().try_into().map_err(|error| to_status(Problem::from(error)))?,
+        facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
+    };
+    api.access.admit(host.clone(), address).await.map_err(to_status)?;
+    tracing::info!(%host, %address, version = %hello.agent_version, "connected");
+    let (link, specs) = api.access.links().connect(&host, hello);
+    let mut talk = Talk { api, host, link, specs, incoming, out };
+    let ended = talk.run().await;
+    talk.api.access.links().disconnect(&talk.host, link);
+    let why = ended?;
+    tracing::info!(host = %talk.host, why, "disconnected");
+    Ok(())
+}
+
+async fn read_hello(incoming: &mut Streaming<AgentMessage>) -> Result<v1::AgentHello, Status> {
+    let first = timeout(HELLO_WITHIN, incoming.message());
+    let first = first.await.map_err(|_| invalid("hello", format!("nothing for {} s", HELLO_WITHIN.as_secs())))??;
+    let Some(agent_message::Kind::Hello(hello)) = first.and_then(|message| message.kind) else {
+        return Err(invalid("hello", "the first message must be one"));
+    };
+    if hello.protocol != PROTOCOL {
+        let problem = Problem::new(code::NOT_UNDERSTOOD, "this agent and this coordinator do not speak the same protocol")
+            .saw("agent", format!("version {}, protocol {}", shortened(&hello.agent_version), hello.protocol))
+            .saw("coordinator", format!("version {}, protocol {PROTOCOL}", env!("CARGO_PKG_VERSION")))
+            .help("install the version of the other one; what runs goes on serving meanwhile");
+        return Err(to_status(problem));
+    }
+    Ok(hello)
+}
+
+/// Where balancers reach the host: what it says, else where its stream comes from.
+fn address_of(hello: &v1::AgentHello, remote: Option<IpAddr>) -> Result<IpAddr, Status> {
+    if hello.address.is_empty() {
+        return remote.map(|ip| ip.to_canonical()).ok_or_else(|| invalid("address", "a local connection must say one"));
+    }
+    let address: IpAddr = hello.address.parse().map_err(|_| invalid("address", shortened(&hello.address)))?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(invalid("address", format!("no balancer can reach {address}")));
+    }
+    Ok(address)
+}
+
+/// One open stream after its hello.
+struct Talk<'a> {
+    api: Api,
+    host: HostName,
+    link: LinkId,
+    specs: Specs,
+    incoming: Streaming<AgentMessage>,
+    /// Room for one message: while it waits, a newer spec replaces an older one.
+    out: &'a Out,
+}
+
+impl Talk<'_> {
+    /// Talks until the stream ends; says why.
+    async fn run(&mut self) -> Result<&'static str, Status> {
+        let (mut heard, mut asked) = (Instant::now(), false);
+        let mut unsent = false;
+        loop {
+            tokio::select! {
+                message = self.incoming.message() => match message {
+                    Ok(Some(message)) => {
+                        (heard, asked) = (Instant::now(), false);
+                        self.take(message)?;
+                    }
+                    Ok(None) => return Ok("the agent ended the stream"),
+                    Err(_) => return Ok("the connection broke"),
+                },
+                changed = self.specs.changed() => match changed {
+                    Ok(()) => unsent = true,
+                    Err(_) => return Err(to_status(replaced(&self.host))),
+                },
+                permit = self.out.reserve(), if unsent => {
+                    let Ok(permit) = permit else { return Ok("the agent went away") };
+                    let spec = self.specs.borrow_and_update().as_ref().map(|spec| v1::HostSpec::from(&**spec));
+                    unsent = false;
+                    if let Some(spec) = spec {
+                        permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::Spec(spec)) }));
+                    }
+                }
+                () = self.out.closed() => return Ok("the agent went away"),
+                () = sleep_until(heard + if asked { END_AFTER } else { PING_AFTER }) => {
+                    if asked {
+                        return Ok("nothing was heard of the agent");
+                    }
+                    asked = true;
+                    let ping = CoordinatorMessage { kind: Some(coordinator_message::Kind::Ping(v1::Ping {})) };
+                    let _ = self.out.try_send(Ok(ping));
+                }
+            }
+        }
+    }
+
+    fn take(&self, message: AgentMessage) -> Result<(), Status> {
+        let report = match message.kind {
+            Some(agent_message::Kind::Report(report)) => report,
+            Some(agent_message::Kind::Hello(_)) => return Err(invalid("hello", "it was said already")),
+            // A kind this version does not know: a newer agent may say more.
+            None => return Ok(()),
+        };
+        let report = report.try_into().map_err(|error| to_status(Problem::from(error)))?;
+        if self.api.access.links().report(&self.host, self.link, report) {
+            return Ok(());
+        }
+        Err(to_status(replaced(&self.host)))
+    }
+}
+
+fn replaced(host: &HostName) -> Problem {
+    let what = format!("this stream of {host} was ended: another one took its place, or the coordinator stops");
+    Problem::new(code::REFUSED, what).help("if it happens again and again, two agents run with one identity")
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(FACT_MAX).collect()
+}

@@ -1,0 +1,223 @@
+//! What operators and CI ask.
+
+use super::{Api, invalid, preview, view};
+use crate::artifact::missing;
+use crate::driver::{Access, Ask, Picture};
+use baton_core::fleet::Service;
+use baton_core::manifest;
+use baton_core::name::{Digest, ServiceName, Version};
+use baton_core::problem::{Code, Problem};
+use baton_core::release::{Artifact, Release};
+use baton_core::rollout::command::Accepted;
+use baton_proto::identity::Identity;
+use baton_proto::problem::{code, to_status};
+use baton_proto::tls::peer;
+use baton_proto::v1::control_server::Control;
+use baton_proto::v1::{self, DeployReply, DeployRequest, FleetView, PlanView, ReleaseList, ServiceRequest, StatusRequest};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// How often somebody who watches is told: faster than that nobody reads.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// Why a rollout is paused, at most.
+const WHY_MAX: usize = 500;
+
+/// A deploy as it was asked for, read and not yet judged.
+pub(super) struct Wish {
+    pub(super) name: ServiceName,
+    pub(super) shape: Service,
+    pub(super) release: Release,
+    /// What already speaks against it.
+    pub(super) missing: Option<Problem>,
+}
+
+#[tonic::async_trait]
+impl Control for Api {
+    type WatchStream = ReceiverStream<Result<FleetView, Status>>;
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::Identity>, Status> {
+        let (role, name) = operator(&request)?;
+        let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(v1::Identity { role, name, coordinator_version }))
+    }
+
+    async fn plan(&self, request: Request<DeployRequest>) -> Result<Response<PlanView>, Status> {
+        let wish = self.read(request.into_inner())?;
+        Ok(Response::new(preview::preview(&self.access.picture(), wish, self.access.now())))
+    }
+
+    async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
+        let (_, by) = operator(&request)?;
+        let Wish { name, shape, release, missing } = self.read(request.into_inner())?;
+        if let Some(problem) = missing {
+            return Err(to_status(problem));
+        }
+        tracing::info!(service = %name, version = %release.version, %by, "deploy");
+        self.ask(Ask::Deploy { service: name, shape: Box::new(shape), release: Box::new(release), by }).await
+    }
+
+    async fn rollback(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        let (service, by, _) = self.about(request)?;
+        self.ask(Ask::Rollback { service, by }).await
+    }
+
+    async fn pause(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        let (service, by, why) = self.about(request)?;
+        self.ask(Ask::Pause { service, by, why }).await
+    }
+
+    async fn resume(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        let (service, by, _) = self.about(request)?;
+        self.ask(Ask::Resume { service, by }).await
+    }
+
+    async fn abort(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        let (service, by, _) = self.about(request)?;
+        self.ask(Ask::Abort { service, by }).await
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<FleetView>, Status> {
+        let service = only(&request.get_ref().service)?;
+        Ok(Response::new(look(&self.access, service.as_ref())?))
+    }
+
+    async fn watch(&self, request: Request<StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let service = only(&request.get_ref().service)?;
+        let first = look(&self.access, service.as_ref())?;
+        let (out, views) = mpsc::channel(1);
+        let access = self.access.clone();
+        tokio::spawn(async move {
+            let mut pictures = access.pictures();
+            pictures.mark_unchanged();
+            let mut next = Ok(first);
+            while out.send(next).await.is_ok() {
+                tokio::select! {
+                    () = out.closed() => return,
+                    changed = pictures.changed() => if changed.is_err() { return },
+                }
+                tokio::time::sleep(WATCH_EVERY).await;
+                pictures.mark_unchanged();
+                next = look(&access, service.as_ref());
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(views)))
+    }
+
+    async fn list_releases(&self, request: Request<ServiceRequest>) -> Result<Response<ReleaseList>, Status> {
+        let service = only(&request.get_ref().service)?;
+        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref())))
+    }
+
+    async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::CreatedToken>, Status> {
+        Ok(Response::new(Api::create_token(self, request.into_inner()).await?))
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::TokenList>, Status> {
+        Ok(Response::new(Api::list_tokens(self).await?))
+    }
+
+    async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::TokenList>, Status> {
+        Ok(Response::new(Api::revoke_token(self, request.into_inner().id).await?))
+    }
+}
+
+impl Api {
+    async fn ask(&self, ask: Ask) -> Result<Response<DeployReply>, Status> {
+        let rollout = match self.access.ask(ask).await.map_err(to_status)? {
+            Accepted::Rollout(id) => id.to_string(),
+            Accepted::AlreadyLive => String::new(),
+        };
+        Ok(Response::new(DeployReply { rollout }))
+    }
+
+    /// Reads a manifest and what it is to be deployed with.
+    fn read(&self, request: DeployRequest) -> Result<Wish, Status> {
+        let path = if request.manifest_path.is_empty() { "baton.toml" } else { &request.manifest_path };
+        let manifest = manifest::parse(path, &request.manifest).map_err(|found| to_status(in_one(&found)))?;
+        let version = Version::new(request.version).map_err(|error| invalid("version", error.to_string()))?;
+        let digest: [u8; 32] = request
+            .artifact_digest
+            .as_slice()
+            .try_into()
+            .map_err(|_| invalid("artifact_digest", format!("{} bytes instead of 32", request.artifact_digest.len())))?;
+        let artifact = Artifact { digest: Digest::from_bytes(digest), size: request.artifact_size };
+        let stat = self.artifacts.stat(artifact.digest).map_err(to_status)?;
+        let missing = match (stat.complete, stat.have == artifact.size) {
+            (true, true) => None,
+            (true, false) => Some(
+                Problem::new(Code(606), format!("artifact {} has another size", artifact.digest.short()))
+                    .saw("asked for", format!("{} bytes", artifact.size))
+                    .saw("uploaded", format!("{} bytes", stat.have)),
+            ),
+            (false, _) => Some(missing(artifact.digest)),
+        };
+        let shape = manifest.service();
+        Ok(Wish { name: manifest.service.clone(), shape, release: manifest.release(version, artifact), missing })
+    }
+
+    /// The service a request is about, who asks, and why.
+    fn about(&self, request: Request<ServiceRequest>) -> Result<(ServiceName, String, String), Status> {
+        let (_, by) = operator(&request)?;
+        let ServiceRequest { service, why } = request.into_inner();
+        let service = match only(&service)? {
+            Some(service) => service,
+            None => the_only_one(&self.access.picture())?,
+        };
+        Ok((service, by, why.chars().take(WHY_MAX).collect()))
+    }
+}
+
+/// Everything that is wrong with a manifest, as one problem: the first in its own words, the others beside it.
+fn in_one(found: &[manifest::Diagnostic]) -> Problem {
+    let errors: Vec<_> = found.iter().filter(|it| it.severity == manifest::Severity::Error).collect();
+    let Some(first) = errors.first() else { return Problem::new(Code(100), "the manifest cannot be read") };
+    let mut problem = Problem::from(*first);
+    for other in errors.iter().skip(1).take(9) {
+        problem = problem
+            .saw(format!("{}:{}:{}", other.path, other.line, other.column), format!("[{}] {}", other.code, other.what));
+    }
+    problem
+}
+
+fn operator<T>(request: &Request<T>) -> Result<(String, String), Status> {
+    match peer(request).identity {
+        Identity::Operator { role, name } => Ok((role.to_string(), name.to_string())),
+        other => Err(to_status(Problem::new(code::NOT_ALLOWED, format!("{other} is no operator")))),
+    }
+}
+
+fn only(service: &str) -> Result<Option<ServiceName>, Status> {
+    if service.is_empty() {
+        return Ok(None);
+    }
+    service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| invalid("service", error.to_string()))
+}
+
+fn the_only_one(picture: &Picture) -> Result<ServiceName, Status> {
+    let mut names = picture.fleet.services.keys();
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name.clone()),
+        (None, _) => {
+            Err(to_status(Problem::new(Code(709), "there is no service yet").help("baton deploy brings the first release")))
+        }
+        _ => {
+            let all: Vec<_> = picture.fleet.services.keys().map(ServiceName::as_str).collect();
+            Err(to_status(
+                Problem::new(Code(709), "which service?").saw("services", all.join(", ")).help("name one of them"),
+            ))
+        }
+    }
+}
+
+fn look(access: &Access, service: Option<&ServiceName>) -> Result<FleetView, Status> {
+    let picture = access.picture();
+    if let Some(name) = service.filter(|name| !picture.fleet.services.contains_key(*name)) {
+        let known: Vec<_> = picture.fleet.services.keys().map(ServiceName::as_str).collect();
+        let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+        return Err(to_status(Problem::new(Code(709), format!("there is no service {name}")).saw("services", known)));
+    }
+    Ok(view::fleet(&picture, &access.links().hellos(), access.now(), service))
+}

@@ -1,0 +1,90 @@
+//! What differs between the release that is live and the one that is wished for, key by key, in the manifest's words.
+
+use super::preview::placement;
+use baton_core::fleet::Service;
+use baton_core::release::{Probe, Release};
+use baton_proto::v1::Change;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Every key whose value changes; on the first deploy all of them.
+pub(super) fn diff(before: Option<(&Release, &Service)>, after: (&Release, &Service)) -> Vec<Change> {
+    let before = before.map(|(release, service)| keys(release, service)).unwrap_or_default();
+    let after = keys(after.0, after.1);
+    let mut changes = Vec::new();
+    for (field, value) in &after {
+        if before.get(field) != Some(value) {
+            let before = before.get(field).cloned().unwrap_or_default();
+            changes.push(Change { field: field.clone(), before, after: value.clone() });
+        }
+    }
+    for (field, value) in before.iter().filter(|(field, _)| !after.contains_key(*field)) {
+        changes.push(Change { field: field.clone(), before: value.clone(), after: String::new() });
+    }
+    changes
+}
+
+fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
+    let (run, health, strategy) = (&release.run, &release.health, &service.strategy);
+    let hosts: Vec<_> = service.hosts.iter().map(|host| host.as_str()).collect();
+    let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
+    let waves: Vec<_> = strategy.waves.iter().map(ToString::to_string).collect();
+    let mut keys = vec![
+        ("artifact", release.artifact.digest.short()),
+        ("artifact.size", release.artifact.size.to_string()),
+        ("hosts", hosts.join(", ")),
+        ("run.command", run.command.join(" ")),
+        ("run.user", run.user.clone().unwrap_or_default()),
+        ("run.ports", ports.join(", ")),
+        ("run.stop.signal", run.stop.signal.name().to_owned()),
+        ("run.stop.timeout", seconds(run.stop.timeout)),
+        ("health.probe", probe(&health.probe)),
+        ("health.interval", seconds(health.interval)),
+        ("health.timeout", seconds(health.timeout)),
+        ("health.healthy_for", seconds(health.healthy_for)),
+        ("health.start_timeout", seconds(health.start_timeout)),
+        ("rollout.placement", placement(strategy.placement).to_owned()),
+        ("rollout.waves", waves.join(", ")),
+        ("rollout.max_unavailable", strategy.max_unavailable.to_string()),
+        ("rollout.bake", seconds(strategy.bake)),
+        ("rollout.drain", seconds(strategy.drain_deadline)),
+    ];
+    if let Some(balancer) = &service.balancer {
+        let on: Vec<_> = balancer.on.iter().map(|host| host.as_str()).collect();
+        keys.push(("balancer.on", on.join(", ")));
+        keys.push(("balancer.pool", balancer.pool.to_string()));
+    }
+    let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(env).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn probe(probe: &Probe) -> String {
+    match probe {
+        Probe::Http { path } => format!("http {path}"),
+        Probe::Tcp => "tcp".to_owned(),
+        Probe::Exec { command } => format!("exec {}", command.join(" ")),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn only_what_changes_is_shown() {
+        let (old, mut new) = (samples::release("shop", "2.0.4"), samples::release("shop", "2.0.4"));
+        let service = samples::service(&["web1"]);
+        assert_eq!(diff(Some((&old, &service)), (&new, &service)), []);
+        new.run.env.insert("RUST_LOG".into(), "debug".into());
+        let changes = diff(Some((&old, &service)), (&new, &service));
+        let expected = Change { field: "run.env.RUST_LOG".into(), before: String::new(), after: "debug".into() };
+        assert_eq!(changes, [expected]);
+        let back = diff(Some((&new, &service)), (&old, &service));
+        assert_eq!((back.len(), back[0].before.as_str(), back[0].after.as_str()), (1, "debug", ""));
+    }
+}

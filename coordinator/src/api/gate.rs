@@ -1,0 +1,134 @@
+//! The one gate in front of every method: who are you, may you, and a panic behind it stays one request's.
+
+use super::roles::authorise;
+use baton_core::problem::{Code, Problem};
+use baton_proto::problem::{code, to_status};
+use baton_proto::tls::{Peer, peer_in};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// Serial numbers of certificates that are not accepted any more.
+#[derive(Debug, Clone, Default)]
+pub struct Revoked(Arc<RwLock<BTreeSet<String>>>);
+
+/// Puts the gate in front of a service.
+#[derive(Debug, Clone)]
+pub struct GateLayer {
+    revoked: Revoked,
+}
+
+/// A service behind the gate.
+#[derive(Debug, Clone)]
+pub struct Gate<S> {
+    inner: S,
+    revoked: Revoked,
+}
+
+impl Revoked {
+    #[must_use]
+    pub fn new(serials: BTreeSet<String>) -> Self {
+        Self(Arc::new(RwLock::new(serials)))
+    }
+
+    pub fn extend(&self, serials: impl IntoIterator<Item = String>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(serials);
+    }
+
+    fn contains(&self, serial: &str) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(serial)
+    }
+}
+
+impl GateLayer {
+    #[must_use]
+    pub const fn new(revoked: Revoked) -> Self {
+        Self { revoked }
+    }
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { inner, revoked: self.revoked.clone() }
+    }
+}
+
+impl<S> Gate<S> {
+    fn admit(&self, peer: &Peer, path: &str) -> Result<(), Problem> {
+        if peer.serial.as_ref().is_some_and(|serial| self.revoked.contains(serial)) {
+            let what = format!("this certificate of {} is not accepted any more", peer.identity);
+            return Err(Problem::new(code::REFUSED, what)
+                .help("somebody joined under this name with a newer token; join again if it was not you"));
+        }
+        authorise(&peer.identity, path)
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Gate<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let peer = peer_in(request.extensions());
+        let path = request.uri().path().to_owned();
+        if let Err(problem) = self.admit(&peer, &path) {
+            tracing::info!(peer = %peer.identity, remote = ?peer.remote, call = %path, %problem, "refused");
+            return Box::pin(async move { Ok(to_status(problem).into_http()) });
+        }
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|_| {
+                tracing::error!(call = %path, "a call panicked: this is a bug in Baton");
+                Ok(to_status(Problem::new(Code(1006), "the coordinator made a mistake in this call")).into_http())
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_proto::identity::Identity;
+    use baton_proto::problem::from_status;
+    use tower::ServiceExt;
+
+    async fn call(revoked: &[&str], inner: fn() -> http::Response<Body>) -> Problem {
+        let identity: Identity = "admin/ana".parse().unwrap();
+        let peer = Peer { identity, remote: None, serial: Some("ab12".into()) };
+        let revoked = Revoked::new(revoked.iter().map(|serial| (*serial).into()).collect());
+        let service =
+            tower::service_fn(move |_: http::Request<Body>| async move { Ok::<_, std::convert::Infallible>(inner()) });
+        let mut request = http::Request::new(Body::default());
+        *request.uri_mut() = "/baton.v1.Control/Status".parse().unwrap();
+        request.extensions_mut().insert(peer);
+        let response = GateLayer::new(revoked).layer(service).oneshot(request).await.unwrap();
+        from_status(&tonic::Status::from_header_map(response.headers()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_status_of_its_own_call() {
+        assert_eq!(call(&[], || panic!("the handler broke")).await.code, Code(1006));
+    }
+
+    #[tokio::test]
+    async fn a_revoked_certificate_is_refused_before_any_method() {
+        assert_eq!(call(&["ab12"], || panic!("must not be reached")).await.code, code::REFUSED);
+    }
+}

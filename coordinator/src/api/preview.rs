@@ -1,0 +1,130 @@
+//! What a deploy would do, without doing it.
+
+use super::control::Wish;
+use super::diff;
+use crate::driver::Picture;
+use baton_core::fleet::Fleet;
+use baton_core::name::{HostName, RolloutId};
+use baton_core::rollout::Rollout;
+use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections};
+use baton_core::strategy::{Placement, Strategy};
+use baton_core::time::Moment;
+use baton_proto::v1::{PlanView, PlannedWave};
+
+/// An id that no rollout gets.
+const NOBODY: &str = "preview";
+
+/// Shows what a deploy would do: by asking `core`, on a copy.
+pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
+    let Wish { name, shape, release, missing } = wish;
+    let fleet = &picture.fleet;
+    let before = fleet.services.get(&name);
+    let live = before.and_then(|service| service.committed).and_then(|id| fleet.releases.get(&id));
+    let strategy = shape.strategy.clone();
+    let total = shape.hosts.len();
+    let mut view = PlanView {
+        service: name.to_string(),
+        from_version: live.map(|release| release.version.to_string()).unwrap_or_default(),
+        to_version: release.version.to_string(),
+        placement: placement(strategy.placement).to_owned(),
+        max_unavailable: count(strategy.max_unavailable.at_most(total)),
+        changes: diff::diff(live.zip(before), (&release, &shape)),
+        at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
+        ..PlanView::default()
+    };
+    let Ok(id) = RolloutId::new(NOBODY) else { return view };
+    let hosts = shape.hosts.clone();
+    let deploy = Deploy { id, name, service: shape, release, by: NOBODY.to_owned() };
+    let problems = missing.into_iter().chain(objections(fleet, &deploy)).chain(picture.trouble.clone());
+    view.problems = problems.map(|problem| (&problem).into()).collect();
+    let mut after: Fleet = fleet.clone();
+    match apply(&mut after, Command::Deploy(Box::new(deploy)), now) {
+        Ok(Accepted::AlreadyLive) => view.already_live = true,
+        Ok(Accepted::Rollout(id)) => {
+            let order = after.rollouts.get(&id).map_or(&hosts, |rollout: &Rollout| &rollout.hosts);
+            view.waves = waves(order, &strategy);
+        }
+        Err(_) => view.waves = waves(&hosts, &strategy),
+    }
+    view
+}
+
+/// Cuts the order of hosts into waves: sizes are cumulative.
+fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
+    let mut waves = Vec::new();
+    let mut begun = 0;
+    for amount in &strategy.waves {
+        let until = amount.of(order.len()).max(begun);
+        if until > begun {
+            let hosts = order.iter().take(until).skip(begun).map(ToString::to_string).collect();
+            waves.push(PlannedWave { hosts });
+        }
+        begun = until;
+    }
+    waves
+}
+
+pub(super) const fn placement(placement: Placement) -> &'static str {
+    match placement {
+        Placement::InPlace => "in-place",
+        Placement::SideBySide => "side-by-side",
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::missing;
+    use crate::samples;
+    use baton_core::fleet::Host;
+    use baton_core::strategy::Amount;
+
+    fn wish(hosts: &[&str]) -> Wish {
+        let release = samples::release("shop", "2.1.0");
+        Wish { name: "shop".parse().unwrap(), shape: samples::service(hosts), release, missing: None }
+    }
+
+    fn picture(hosts: &[&str]) -> Picture {
+        let mut picture = Picture::default();
+        for name in hosts {
+            picture.fleet.hosts.insert(samples::host(name), Host::new("127.0.0.2".parse().unwrap()));
+        }
+        picture
+    }
+
+    #[test]
+    fn a_plan_names_the_waves_and_changes_nothing() {
+        let mut wish = wish(&["web1", "web2", "web3"]);
+        wish.shape.strategy.waves = vec![Amount::Hosts(1), Amount::Percent(100)];
+        let plan = preview(&picture(&["web1", "web2", "web3"]), wish, Moment(0));
+        let waves: Vec<_> = plan.waves.iter().map(|wave| wave.hosts.join(" ")).collect();
+        assert_eq!(waves, ["web1", "web2 web3"]);
+        assert_eq!((plan.at_least_serving, plan.already_live), (2, false));
+        assert!(plan.problems.is_empty());
+    }
+
+    #[test]
+    fn a_plan_says_everything_that_would_refuse_it() {
+        let mut wish = wish(&["web1", "ghost"]);
+        wish.missing = Some(missing(wish.release.artifact.digest));
+        let plan = preview(&picture(&["web1"]), wish, Moment(0));
+        let codes: Vec<_> = plan.problems.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, [601, 703]);
+    }
+
+    #[test]
+    fn what_is_live_already_needs_no_plan() {
+        let mut picture = picture(&["web1"]);
+        let wish = wish(&["web1"]);
+        let mut service = wish.shape.clone();
+        service.committed = Some(wish.release.id());
+        picture.fleet.services.insert(wish.name.clone(), service);
+        picture.fleet.releases.insert(wish.release.id(), wish.release.clone());
+        let plan = preview(&picture, wish, Moment(0));
+        assert!(plan.already_live && plan.waves.is_empty() && plan.changes.is_empty(), "{plan:?}");
+    }
+}

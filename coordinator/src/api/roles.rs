@@ -1,0 +1,159 @@
+//! Who may call what: every method there is, and for each everybody who may. The rest is denied.
+
+use baton_core::problem::Problem;
+use baton_proto::identity::{Identity, Role};
+use baton_proto::problem::code;
+
+/// What a caller is, as far as the table is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    Anonymous,
+    Host,
+    Viewer,
+    Ci,
+    Deployer,
+    Admin,
+}
+
+use Caller::{Admin, Anonymous, Ci, Deployer, Host, Viewer};
+
+const OPERATORS: &[Caller] = &[Viewer, Ci, Deployer, Admin];
+const DEPLOYERS: &[Caller] = &[Ci, Deployer, Admin];
+const DRIVERS: &[Caller] = &[Deployer, Admin];
+const ADMINS: &[Caller] = &[Admin];
+
+/// Every method, by its path on the wire. A test compares this with the `.proto` files.
+pub const METHODS: [(&str, &[Caller]); 18] = [
+    // The token decides who the caller becomes. Whoever has a certificate may join again with another token.
+    ("/baton.v1.Enrollment/Join", &[Anonymous, Host, Viewer, Ci, Deployer, Admin]),
+    ("/baton.v1.AgentLink/Connect", &[Host]),
+    // A host may fetch what its own spec names, and nothing else: see `api::artifacts`.
+    ("/baton.v1.Artifacts/Fetch", &[Host]),
+    ("/baton.v1.Artifacts/Stat", DEPLOYERS),
+    ("/baton.v1.Artifacts/Upload", DEPLOYERS),
+    ("/baton.v1.Control/WhoAmI", OPERATORS),
+    ("/baton.v1.Control/Plan", OPERATORS),
+    ("/baton.v1.Control/Deploy", DEPLOYERS),
+    ("/baton.v1.Control/Rollback", DEPLOYERS),
+    ("/baton.v1.Control/Pause", DRIVERS),
+    ("/baton.v1.Control/Resume", DRIVERS),
+    ("/baton.v1.Control/Abort", DRIVERS),
+    ("/baton.v1.Control/Status", OPERATORS),
+    ("/baton.v1.Control/Watch", OPERATORS),
+    ("/baton.v1.Control/ListReleases", OPERATORS),
+    ("/baton.v1.Control/CreateToken", ADMINS),
+    ("/baton.v1.Control/ListTokens", ADMINS),
+    ("/baton.v1.Control/RevokeToken", ADMINS),
+];
+
+/// Whether a caller may call the method at a path. Only a path that is exactly in the table is a method.
+///
+/// # Errors
+/// B0510 for a caller without a certificate, B0511 for one whose role is not enough, B0512 for what is no method.
+pub fn authorise(identity: &Identity, path: &str) -> Result<(), Problem> {
+    let Some((_, callers)) = METHODS.iter().find(|(method, _)| *method == path) else {
+        return Err(Problem::new(code::NOT_UNDERSTOOD, "the coordinator does not know this call")
+            .saw("path", path.chars().take(120).collect::<String>())
+            .help("is its version older than the caller's?"));
+    };
+    let caller = match identity {
+        Identity::Anonymous => Some(Anonymous),
+        Identity::Host(_) => Some(Host),
+        Identity::Operator { role, .. } => Some(match role {
+            Role::Viewer => Viewer,
+            Role::Ci => Ci,
+            Role::Deployer => Deployer,
+            Role::Admin => Admin,
+        }),
+        Identity::Coordinator => None,
+    };
+    if caller.is_some_and(|caller| callers.contains(&caller)) {
+        return Ok(());
+    }
+    let refused = match caller {
+        Some(Anonymous) => Problem::new(code::WHO_ARE_YOU, "the coordinator does not know who this is")
+            .help("baton login HOST:PORT --token-file FILE, or on a host: baton-agent join HOST:PORT --token-file FILE"),
+        _ => Problem::new(code::NOT_ALLOWED, format!("{identity} may not do this"))
+            .help("an admin can make a token for another role: baton token create --role ROLE"),
+    };
+    Err(refused.saw("call", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn methods_of_the_proto_files() -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+        let files: Vec<_> = std::fs::read_dir(root.join("baton/v1")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let descriptors = protox::compile(files, [root]).unwrap();
+        let mut methods = BTreeSet::new();
+        for file in descriptors.file {
+            for service in &file.service {
+                for method in &service.method {
+                    methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        methods
+    }
+
+    #[test]
+    fn the_table_names_every_method_of_the_proto_files_and_no_other() {
+        let table: BTreeSet<_> = METHODS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(table.len(), METHODS.len(), "a method stands in the table twice");
+        assert_eq!(table, methods_of_the_proto_files());
+    }
+
+    fn identity(text: &str) -> Identity {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nobody_without_a_certificate_may_do_anything_but_join() {
+        for (path, _) in METHODS {
+            let allowed = authorise(&Identity::Anonymous, path).is_ok();
+            assert_eq!(allowed, path == "/baton.v1.Enrollment/Join", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_hosts_certificate_is_neither_operator_nor_server() {
+        let may = |path: &str| authorise(&identity("host/web1"), path).is_ok();
+        let may: Vec<_> = METHODS.iter().map(|(path, _)| *path).filter(|path| may(path)).collect();
+        assert_eq!(may, ["/baton.v1.Enrollment/Join", "/baton.v1.AgentLink/Connect", "/baton.v1.Artifacts/Fetch"]);
+        assert!(METHODS.iter().all(|(path, _)| authorise(&Identity::Coordinator, path).is_err()));
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing_and_only_an_admin_makes_tokens() {
+        for path in ["Control/Deploy", "Control/Rollback", "Control/Pause", "Control/Abort", "Artifacts/Upload"] {
+            assert!(authorise(&identity("viewer/v"), &format!("/baton.v1.{path}")).is_err(), "{path}");
+        }
+        for role in ["viewer/v", "ci/c", "deployer/d", "host/web1"] {
+            assert!(authorise(&identity(role), "/baton.v1.Control/CreateToken").is_err(), "{role}");
+        }
+        assert!(authorise(&identity("admin/ana"), "/baton.v1.Control/CreateToken").is_ok());
+    }
+
+    #[test]
+    fn odd_paths_are_no_methods_not_even_for_an_admin() {
+        for path in [
+            "",
+            "/",
+            "baton.v1.Control/Status",
+            "//baton.v1.Control/Status",
+            "/baton.v1.Control/Status/",
+            "/baton.v1.Control//Status",
+            "/baton.v1.control/status",
+            "/baton.v1.Control/%53tatus",
+            "/baton.v1.Control/Status?x",
+            "/baton.v1.Enrollment/../Control/Status",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        ] {
+            assert_eq!(authorise(&identity("admin/ana"), path).unwrap_err().code, code::NOT_UNDERSTOOD, "{path}");
+        }
+    }
+}

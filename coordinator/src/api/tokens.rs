@@ -1,0 +1,85 @@
+//! Join tokens, from the operator's side.
+
+use super::{Api, invalid};
+use crate::identity::{random, wall_time};
+use crate::store::WallTime;
+use crate::store::token::{Admits, Token, TokenId};
+use baton_core::name::{HostName, OperatorName};
+use baton_proto::problem::to_status;
+use baton_proto::token::JoinToken;
+use baton_proto::v1::{CreateTokenRequest, CreatedToken, TokenList, TokenView};
+use tonic::Status;
+
+/// When nobody says how long: long enough to walk to the other machine.
+const DEFAULT_TTL: u64 = 3600;
+
+/// A token that lives longer is a password.
+const MAX_TTL: u64 = 30 * 24 * 3600;
+
+/// A rack of racks.
+const MAX_USES: u32 = 1000;
+
+impl Api {
+    pub(super) async fn create_token(&self, request: CreateTokenRequest) -> Result<CreatedToken, Status> {
+        let admits: Admits = request.role.parse().map_err(|error| invalid("role", format!("{error}")))?;
+        let uses = match (request.uses, u32::try_from(request.names.len())) {
+            (0, Ok(names)) => names.max(1),
+            (uses, _) => uses,
+        };
+        if uses > MAX_USES {
+            return Err(invalid("uses", format!("{uses}, {MAX_USES} at most")));
+        }
+        for name in &request.names {
+            let checked = match admits {
+                Admits::Host => HostName::new(name).map(drop),
+                Admits::Operator(_) => OperatorName::new(name).map(drop),
+            };
+            checked.map_err(|error| invalid("names", error.to_string()))?;
+        }
+        let ttl = match request.ttl_ms.div_ceil(1000) {
+            0 => DEFAULT_TTL,
+            ttl if ttl > MAX_TTL => return Err(invalid("ttl", format!("{ttl} s, {MAX_TTL} at most"))),
+            ttl => ttl,
+        };
+        let now = wall_time();
+        let secret = JoinToken { pin: self.authority.pin(), secret: random().map_err(to_status)? };
+        let id = random::<5>().map_err(to_status)?;
+        let token = Token {
+            id: TokenId(format!("t-{}", data_encoding::BASE32_NOPAD.encode(&id).to_ascii_lowercase())),
+            secret_hash: secret.secret_hash(),
+            admits,
+            uses_left: uses,
+            created: now,
+            expires: WallTime(now.0.saturating_add_unsigned(ttl)),
+            names: request.names,
+        };
+        self.store.keep_token(&token).await.map_err(|error| to_status(error.problem()))?;
+        tracing::info!(id = %token.id, admits = %token.admits, uses, ttl, "made a join token");
+        Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000 })
+    }
+
+    pub(super) async fn list_tokens(&self) -> Result<TokenList, Status> {
+        let now = wall_time();
+        let tokens = self.store.tokens(now).await.map_err(|error| to_status(error.problem()))?;
+        let view = |token: Token| TokenView {
+            id: token.id.0,
+            role: token.admits.to_string(),
+            uses_left: token.uses_left,
+            ttl_left_ms: u64::try_from(token.expires.0 - now.0).unwrap_or(0).saturating_mul(1000),
+            names: token.names,
+        };
+        Ok(TokenList { tokens: tokens.into_iter().map(view).collect() })
+    }
+
+    pub(super) async fn revoke_token(&self, id: String) -> Result<TokenList, Status> {
+        let found = self.store.revoke_token(&TokenId(id.clone())).await;
+        if !found.map_err(|error| to_status(error.problem()))? {
+            return Err(invalid(
+                "id",
+                format!("no token {} that could still be used", id.chars().take(40).collect::<String>()),
+            ));
+        }
+        tracing::info!(%id, "revoked a join token");
+        self.list_tokens().await
+    }
+}

@@ -1,0 +1,105 @@
+//! One host: what it was told, what it said, and whether it is there.
+
+use super::{millis, version};
+use crate::driver::Hello;
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
+use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::{Fleet, Host, InstanceKey, MemberKey};
+use baton_core::name::{HostName, PoolName};
+use baton_core::problem::{Code, Problem};
+use baton_core::time::Moment;
+use baton_proto::v1::{HostView, InstanceView, MemberView, PoolView};
+use std::time::Duration;
+
+pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&Hello>, now: Moment) -> HostView {
+    let report = host.report();
+    let silent = host.heard.as_ref().map_or(Duration::ZERO, |heard| now.since(heard.at));
+    let problems = report.into_iter().flat_map(|report| &report.problems);
+    let fenced = hello.filter(|hello| hello.ledger > host.issued.stamp()).map(|hello| fenced(name, host, hello));
+    HostView {
+        name: name.to_string(),
+        address: host.address.to_string(),
+        connected: host.connected,
+        silent_ms: millis(silent),
+        agent_version: hello.map(|hello| hello.agent_version.clone()).unwrap_or_default(),
+        issued: Some((&host.issued.stamp()).into()),
+        observed: report.map(|report| (&report.observed).into()),
+        instances: report.into_iter().flat_map(|it| &it.instances).map(|(key, it)| instance(fleet, key, it)).collect(),
+        pools: pools(host, report),
+        problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
+        facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
+    }
+}
+
+/// A host that obeyed a newer coordinator than this one obeys this one no more, and should say why nothing happens.
+fn fenced(name: &HostName, host: &Host, hello: &Hello) -> Problem {
+    let stamp = |stamp: baton_core::fleet::spec::Stamp| format!("epoch {}, generation {}", stamp.epoch, stamp.generation);
+    Problem::new(Code(1005), format!("{name} has already obeyed a newer coordinator than this one"))
+        .saw("its ledger", stamp(hello.ledger))
+        .saw("issued", stamp(host.issued.stamp()))
+        .help("was this coordinator restored from an old backup? join the host again after removing its ledger")
+}
+
+fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport) -> InstanceView {
+    let (state, since, problem) = match &instance.state {
+        InstanceState::Starting { since, last } => ("starting", *since, last.as_ref()),
+        InstanceState::Ready { since } => ("ready", *since, None),
+        InstanceState::Unready { since, problem } => ("unready", *since, Some(problem)),
+        InstanceState::Stopping { since } => ("stopping", *since, None),
+        InstanceState::Failed { problem } => ("failed", Duration::ZERO, Some(problem)),
+    };
+    InstanceView {
+        key: key.to_string(),
+        version: version(fleet, Some(instance.release)),
+        state: state.to_owned(),
+        since_ms: millis(since),
+        incarnation: instance.incarnation.clone(),
+        problem: problem.map(Into::into),
+    }
+}
+
+/// Every pool that is wanted or reported, every member likewise: what is only in one of them is drift.
+fn pools(host: &Host, report: Option<&HostReport>) -> Vec<PoolView> {
+    let mut names: Vec<&PoolName> = host.issued.pools.keys().collect();
+    names.extend(report.into_iter().flat_map(|report| report.pools.keys()));
+    names.sort();
+    names.dedup();
+    names.into_iter().map(|name| pool(name, host.issued.pools.get(name), report.and_then(|it| it.pools.get(name)))).collect()
+}
+
+fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -> PoolView {
+    let mut keys: Vec<&MemberKey> = wanted.into_iter().flat_map(|it| it.members.keys()).collect();
+    keys.extend(seen.into_iter().flat_map(|it| it.members.keys()));
+    keys.sort();
+    keys.dedup();
+    let member = |key: &MemberKey| {
+        let spec = wanted.and_then(|it| it.members.get(key));
+        let report: Option<&MemberReport> = seen.and_then(|it| it.members.get(key));
+        MemberView {
+            key: key.to_string(),
+            address: spec.map(|spec| spec.address.to_string()).unwrap_or_default(),
+            wanted: spec.map(|spec| word(spec.state)).unwrap_or_default(),
+            running: report.map(|report| word(report.running)).unwrap_or_default(),
+            on_disk: report.map(|report| word(report.on_disk)).unwrap_or_default(),
+            in_flight: report.map_or(0, |report| report.in_flight),
+            requests: report.map_or(0, |report| report.requests),
+            errors: report.map_or(0, |report| report.errors),
+            problem: report.and_then(|report| report.problem.as_ref()).map(Into::into),
+        }
+    };
+    PoolView {
+        pool: name.to_string(),
+        balancer: seen.map(|seen| seen.balancer.clone()).unwrap_or_default(),
+        members: keys.into_iter().map(member).collect(),
+        problem: seen.and_then(|seen| seen.problem.as_ref()).map(Into::into),
+    }
+}
+
+fn word(state: MemberState) -> String {
+    match state {
+        MemberState::Ready => "ready",
+        MemberState::Drain => "drain",
+        MemberState::Out => "out",
+    }
+    .to_owned()
+}

@@ -1,0 +1,71 @@
+//! The fleet as people see it: core's types and reasons as the words and numbers of a view.
+
+mod host;
+mod service;
+
+use crate::driver::{Hello, Picture};
+use baton_core::fleet::Fleet;
+use baton_core::name::{HostName, ReleaseId, ServiceName};
+use baton_core::time::Moment;
+use baton_proto::v1::{FleetView, ReleaseList, ReleaseView};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The whole fleet, or one service of it with the hosts it concerns.
+#[must_use]
+pub fn fleet(picture: &Picture, hellos: &BTreeMap<HostName, Hello>, now: Moment, only: Option<&ServiceName>) -> FleetView {
+    let fleet = &picture.fleet;
+    let shown = |name: &ServiceName| only.is_none_or(|only| only == name);
+    let services = fleet.services.iter().filter(|(name, _)| shown(name));
+    let concerns = |host: &HostName| {
+        only.and_then(|only| fleet.services.get(only)).is_none_or(|service| {
+            service.hosts.contains(host) || service.balancer.as_ref().is_some_and(|balancer| balancer.on.contains(host))
+        })
+    };
+    let hosts = fleet.hosts.iter().filter(|(name, _)| concerns(name));
+    FleetView {
+        services: services.map(|(name, it)| service::view(picture, name, it, now)).collect(),
+        hosts: hosts.map(|(name, it)| host::view(fleet, name, it, hellos.get(name), now)).collect(),
+        epoch: fleet.epoch.0,
+        problems: picture.trouble.iter().map(Into::into).collect(),
+    }
+}
+
+/// The releases the fleet knows, and who holds them.
+#[must_use]
+pub fn releases(fleet: &Fleet, only: Option<&ServiceName>) -> ReleaseList {
+    use baton_core::fleet::report::ReleaseState;
+    let shown = fleet.releases.iter().filter(|(_, release)| only.is_none_or(|only| *only == release.service));
+    let view = |(id, release): (&ReleaseId, &baton_core::release::Release)| {
+        let service = fleet.services.get(&release.service);
+        let role = match service {
+            Some(service) if service.committed == Some(*id) => "live",
+            Some(service) if service.previous == Some(*id) => "previous",
+            _ => "",
+        };
+        let holds = |host: &&HostName| {
+            let report = fleet.hosts.get(*host).and_then(|host| host.report());
+            report.and_then(|report| report.releases.get(id)) == Some(&ReleaseState::Held)
+        };
+        ReleaseView {
+            service: release.service.to_string(),
+            version: release.version.to_string(),
+            id: id.to_string(),
+            artifact_digest: release.artifact.digest.to_string(),
+            artifact_size: release.artifact.size,
+            role: role.to_owned(),
+            held_by: fleet.hosts.keys().filter(holds).map(ToString::to_string).collect(),
+        }
+    };
+    ReleaseList { releases: shown.map(view).collect() }
+}
+
+/// The version people know a release by.
+fn version(fleet: &Fleet, id: Option<ReleaseId>) -> String {
+    let Some(id) = id else { return String::new() };
+    fleet.releases.get(&id).map_or_else(|| id.0.short(), |release| release.version.to_string())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,252 @@
+//! One service: how it is, where each of its hosts stands, and its rollout.
+
+use super::super::preview::placement;
+use super::{millis, version};
+use crate::driver::Picture;
+use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
+use baton_core::fleet::{Fleet, Service};
+use baton_core::name::{HostName, ReleaseId, ServiceName, Slot};
+use baton_core::problem::Problem;
+use baton_core::rollout::waiting::{Reason, Waiting};
+use baton_core::rollout::{Direction, Rollout, RolloutState, Turned};
+use baton_core::time::Moment;
+use baton_proto::v1::{EvidenceView, RolloutView, ServiceHostView, ServiceView, WaitingView};
+use std::cmp::Reverse;
+use std::time::Duration;
+
+pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now: Moment) -> ServiceView {
+    let fleet = &picture.fleet;
+    let rollout = latest(fleet, name);
+    let waiting = picture.waiting.get(name).map_or(&[][..], Vec::as_slice);
+    let active = rollout.filter(|rollout| rollout.state.is_active());
+    let goal = active.map_or(service.committed, Rollout::goal);
+    let places: Vec<Place<'_>> = service
+        .hosts
+        .iter()
+        .map(|host| Place { fleet, name, service, host, waiting: waiting.iter().find(|it| it.host.as_ref() == Some(host)) })
+        .collect();
+    let mut order: Vec<&Place<'_>> = places.iter().collect();
+    if let Some(rollout) = active {
+        let place_in = |host: &HostName| rollout.hosts.iter().position(|other| other == host);
+        order.sort_by_key(|place| place_in(place.host).unwrap_or(usize::MAX));
+    }
+    let hosts: Vec<ServiceHostView> = order.into_iter().map(|place| place.view(goal)).collect();
+    let done = hosts.iter().filter(|host| host.done).count();
+    ServiceView {
+        name: name.to_string(),
+        health: health(&places, service, active).to_owned(),
+        committed_version: version(fleet, service.committed),
+        previous_version: version(fleet, service.previous),
+        pool: service.balancer.as_ref().map(|balancer| balancer.pool.to_string()).unwrap_or_default(),
+        rollout: rollout.map(|rollout| rollout_view(fleet, rollout, done, now)),
+        waiting: waiting.iter().map(waiting_view).collect(),
+        hosts,
+    }
+}
+
+/// The active rollout, else the one that ended last.
+fn latest<'a>(fleet: &'a Fleet, name: &ServiceName) -> Option<&'a Rollout> {
+    let of_service = fleet.rollouts.values().filter(|rollout| rollout.service == *name);
+    of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))
+}
+
+/// `healthy` while as many serve as the strategy promises: a host that is replaced right now is no sickness.
+fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> &'static str {
+    let total = places.len();
+    let serving = places.iter().filter(|place| place.serving().is_some()).count();
+    let may_miss = active.map_or(0, |rollout| rollout.strategy.max_unavailable.at_most(total));
+    let heard = places.iter().any(|place| place.fleet.hosts.get(place.host).is_some_and(|host| host.heard.is_some()));
+    match serving {
+        0 if !heard || service.committed.is_none() => "unknown",
+        0 => "down",
+        _ if serving + may_miss >= total => "healthy",
+        _ => "degraded",
+    }
+}
+
+/// A service on one of its hosts.
+struct Place<'a> {
+    fleet: &'a Fleet,
+    name: &'a ServiceName,
+    service: &'a Service,
+    host: &'a HostName,
+    waiting: Option<&'a Waiting>,
+}
+
+impl Place<'_> {
+    fn view(&self, goal: Option<ReleaseId>) -> ServiceHostView {
+        let mut instances = self.instances();
+        instances.sort_by_key(|(slot, instance)| (Reverse(age(&instance.state)), *slot));
+        let running = instances.iter().filter(|(_, instance)| instance.state.may_run());
+        let serving = self.serving();
+        let (step, detail, since) = self.step(&instances, serving);
+        let members = self.members();
+        let only_goal = instances.iter().filter(|(_, it)| it.state.may_run()).all(|(_, it)| Some(it.release) == goal);
+        let done = only_goal && self.waiting.is_none() && (serving.is_some() || goal.is_none());
+        let mut versions: Vec<String> = running.map(|(_, instance)| version(self.fleet, Some(instance.release))).collect();
+        versions.dedup();
+        ServiceHostView {
+            host: self.host.to_string(),
+            versions,
+            step,
+            detail,
+            step_ms: millis(since),
+            done,
+            in_flight: members.iter().map(|member| member.in_flight).sum(),
+            requests: members.iter().map(|member| member.requests).sum(),
+            errors: members.iter().map(|member| member.errors).sum(),
+            cut: members.iter().map(|member| member.cut).sum(),
+        }
+    }
+
+    /// The word for the column, what is behind it, and for how long.
+    fn step(&self, instances: &[(Slot, &InstanceReport)], serving: Option<Duration>) -> (String, String, Duration) {
+        if let Some(waiting) = self.waiting {
+            let detail = match &waiting.reason {
+                // Most hosts of most rollouts: the word says it.
+                Reason::Turn { .. } => String::new(),
+                reason => reason.to_string(),
+            };
+            return (waiting.reason.word().to_owned(), detail, since(&waiting.reason));
+        }
+        let host = self.fleet.hosts.get(self.host);
+        if host.is_none_or(|host| !host.connected && host.heard.is_none()) {
+            return ("unknown".to_owned(), "its agent has not been heard yet".to_owned(), Duration::ZERO);
+        }
+        if let Some(since) = serving {
+            return ("serving".to_owned(), String::new(), since);
+        }
+        let Some((_, instance)) = instances.first() else {
+            return ("down".to_owned(), "nothing runs here".to_owned(), Duration::ZERO);
+        };
+        let problem = |problem: &Problem| problem.to_string();
+        match &instance.state {
+            InstanceState::Starting { since, last } => {
+                ("starting".to_owned(), last.as_ref().map(problem).unwrap_or_default(), *since)
+            }
+            InstanceState::Ready { since } => ("ready".to_owned(), "no balancer routes to it".to_owned(), *since),
+            InstanceState::Unready { since, problem: why } => ("unready".to_owned(), problem(why), *since),
+            InstanceState::Stopping { since } => ("stopping".to_owned(), String::new(), *since),
+            InstanceState::Failed { problem: why } => ("failed".to_owned(), problem(why), Duration::ZERO),
+        }
+    }
+
+    /// How long an instance has been ready that every balancer routes to; None when there is none.
+    fn serving(&self) -> Option<Duration> {
+        let is_in = |slot: Slot| {
+            let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
+            on.map(|balancer| self.member(balancer, slot)).all(|member| member.is_some_and(MemberReport::is_in))
+        };
+        let instances = self.instances();
+        instances.iter().filter(|(slot, _)| is_in(*slot)).filter_map(|(_, instance)| instance.state.ready_for()).max()
+    }
+
+    fn instances(&self) -> Vec<(Slot, &InstanceReport)> {
+        let report = self.fleet.hosts.get(self.host).and_then(|host| host.report());
+        let all = report.into_iter().flat_map(|report| &report.instances);
+        all.filter(|(key, _)| key.service == *self.name).map(|(key, instance)| (key.slot, instance)).collect()
+    }
+
+    /// This host's members, as every balancer of the service says they are.
+    fn members(&self) -> Vec<&MemberReport> {
+        let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
+        on.flat_map(|balancer| self.service.slots().filter_map(move |slot| self.member(balancer, slot))).collect()
+    }
+
+    fn member(&self, balancer: &HostName, slot: Slot) -> Option<&MemberReport> {
+        let pool = &self.service.balancer.as_ref()?.pool;
+        let report = self.fleet.hosts.get(balancer)?.report()?;
+        let key = baton_core::fleet::MemberKey { host: self.host.clone(), slot };
+        report.pools.get(pool)?.members.get(&key)
+    }
+}
+
+const fn age(state: &InstanceState) -> Duration {
+    match state {
+        InstanceState::Starting { since, .. } => *since,
+        // Whatever was ready once is older than what still starts.
+        InstanceState::Ready { since } | InstanceState::Unready { since, .. } | InstanceState::Stopping { since } => {
+            since.saturating_add(Duration::from_secs(3600))
+        }
+        InstanceState::Failed { .. } => Duration::ZERO,
+    }
+}
+
+/// Since when a reason holds, where it says so.
+const fn since(reason: &Reason) -> Duration {
+    match reason {
+        Reason::AgentSilent { silent_for } => *silent_for,
+        Reason::Draining { out_for, .. } => *out_for,
+        Reason::Stopping { since } | Reason::Probe { since, .. } => *since,
+        Reason::Healthy { ready_for, .. } => *ready_for,
+        _ => Duration::ZERO,
+    }
+}
+
+fn waiting_view(waiting: &Waiting) -> WaitingView {
+    let problem = match &waiting.reason {
+        Reason::Failed { problem } => Some(problem),
+        Reason::Probe { last: problem, .. }
+        | Reason::BalancerUnreachable { problem, .. }
+        | Reason::Enrolling { problem, .. } => problem.as_ref(),
+        _ => None,
+    };
+    WaitingView {
+        host: waiting.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: waiting.reason.word().to_owned(),
+        text: waiting.reason.to_string(),
+        problem: problem.map(Into::into),
+    }
+}
+
+fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
+    let total = rollout.hosts.len();
+    let done = if rollout.state == RolloutState::Succeeded { total } else { done.min(total) };
+    let pause = rollout.pause.as_ref();
+    RolloutView {
+        id: rollout.id.to_string(),
+        state: state(rollout.state).to_owned(),
+        direction: match rollout.direction {
+            Direction::Forward => "forward".to_owned(),
+            Direction::Back => "back".to_owned(),
+        },
+        from_version: version(fleet, rollout.from),
+        to_version: version(fleet, Some(rollout.to)),
+        by: rollout.by.clone(),
+        hosts_done: count(done),
+        hosts_total: count(total),
+        // From 1, as people count.
+        wave: count(rollout.wave + 1),
+        waves: count(rollout.strategy.waves.len()),
+        elapsed_ms: millis(rollout.ended.unwrap_or(now).since(rollout.started)),
+        placement: placement(rollout.strategy.placement).to_owned(),
+        turned_by: match &rollout.turned {
+            None => String::new(),
+            Some(Turned::Evidence) => "evidence".to_owned(),
+            Some(Turned::Operator { by }) => by.clone(),
+        },
+        paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
+        paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
+        evidence: rollout
+            .evidence
+            .iter()
+            .map(|it| EvidenceView { host: it.host.to_string(), problem: Some((&it.problem).into()) })
+            .collect(),
+    }
+}
+
+const fn state(state: RolloutState) -> &'static str {
+    match state {
+        RolloutState::Pending => "pending",
+        RolloutState::Running => "running",
+        RolloutState::Paused => "paused",
+        RolloutState::Reverting => "reverting",
+        RolloutState::Succeeded => "succeeded",
+        RolloutState::Reverted => "reverted",
+        RolloutState::Failed => "failed",
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,27 @@
+//! The fleet as those who ask see it.
+
+use baton_core::fleet::Fleet;
+use baton_core::name::ServiceName;
+use baton_core::problem::Problem;
+use baton_core::rollout::waiting::Waiting;
+use baton_core::time::Moment;
+use std::collections::BTreeMap;
+
+/// What the driver knew at one moment, decided and observed.
+///
+/// Published whole after each pass that decided something, so what is in it is durable.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    pub at: Moment,
+    pub fleet: Fleet,
+    /// Why nothing more happens, by service.
+    pub waiting: BTreeMap<ServiceName, Vec<Waiting>>,
+    /// Why the coordinator itself decides nothing.
+    pub trouble: Option<Problem>,
+}
+
+impl Picture {
+    pub(super) fn new(fleet: &Fleet, at: Moment) -> Self {
+        Self { at, fleet: fleet.clone(), ..Self::default() }
+    }
+}

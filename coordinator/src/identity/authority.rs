@@ -1,0 +1,303 @@
+//! The authority: a key, a certificate for ten years, and what it signs.
+
+use super::random;
+use crate::state::{private_folder, read_text, unusable, write_whole};
+use crate::store::WallTime;
+use baton_core::problem::{Code, Problem};
+use baton_proto::identity::{Identity, serial_text};
+use baton_proto::problem::code;
+use baton_proto::tls::Credentials;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use std::path::Path;
+use time::OffsetDateTime;
+
+const DAY: i64 = 24 * 3600;
+
+/// As long as a fleet may live without anybody thinking of its authority.
+pub const AUTHORITY_LIFE: i64 = 3650 * DAY;
+
+/// Of the certificates of hosts, operators and the coordinator itself.
+pub const LEAF_LIFE: i64 = 90 * DAY;
+
+/// Certificates begin a little in the past: the clocks of two machines need not agree to the second.
+const BACKDATED: i64 = 5 * 60;
+
+/// A certificate authority with its key.
+pub struct Authority {
+    certificate_pem: String,
+    certificate_der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A request somebody made for a certificate. All that is kept of it is its public key.
+#[derive(Debug)]
+pub struct Request(rcgen::PublicKey);
+
+/// The number of a certificate, and the text it has in the store and in logs.
+#[derive(Debug, Clone)]
+pub struct Serial {
+    number: SerialNumber,
+    text: String,
+}
+
+impl Authority {
+    /// Makes a new authority and keeps it in a folder.
+    ///
+    /// # Errors
+    /// B1008 when there is one already: every host and operator trusts that one. B1001 when the folder cannot be written.
+    pub fn create(folder: &Path, now: WallTime) -> Result<Self, Problem> {
+        let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
+        if certificate.exists() {
+            return Err(Problem::new(Code(1008), "this coordinator has an authority already")
+                .saw("authority", certificate.display().to_string())
+                .help("keep it: every host and operator that joined trusts it"));
+        }
+        private_folder(folder)?;
+        let key_pair = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
+        let mut params = params("Baton authority", now, AUTHORITY_LIFE);
+        params.serial_number = Some(Serial::random()?.number);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let signed = params.self_signed(&key_pair).map_err(|error| failed("sign its own certificate", &error))?;
+        // The certificate comes last: while it is missing, there is no authority.
+        write_whole(&key, key_pair.serialize_pem().as_bytes(), 0o600).map_err(|error| unusable(&key, &error))?;
+        write_whole(&certificate, signed.pem().as_bytes(), 0o644).map_err(|error| unusable(&certificate, &error))?;
+        Self::load(folder)
+    }
+
+    /// Reads the authority of a folder.
+    ///
+    /// # Errors
+    /// B1002 when there is none yet, B1004 when it cannot be understood.
+    pub fn load(folder: &Path) -> Result<Self, Problem> {
+        let path = folder.join(CERTIFICATE);
+        if !path.exists() {
+            return Err(Problem::new(Code(1002), "this coordinator has no authority yet")
+                .saw("missing", path.display().to_string())
+                .help("baton-coordinator init"));
+        }
+        let certificate_pem = read_text(&path)?;
+        let broken = |error: &dyn std::fmt::Display| {
+            Problem::new(Code(1004), "the authority's files cannot be understood")
+                .saw("identity folder", folder.display().to_string())
+                .saw("reason", error.to_string())
+                .help("restore them from a backup")
+        };
+        let key_pair = KeyPair::from_pem(&read_text(&folder.join(KEY))?).map_err(|error| broken(&error))?;
+        let certificate_der = der(&certificate_pem).ok_or_else(|| broken(&"not a PEM certificate"))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate_der).map_err(|error| broken(&error))?;
+        if parsed.public_key().raw != key_pair.subject_public_key_info() {
+            return Err(broken(&"the key is not the certificate's"));
+        }
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key_pair).map_err(|error| broken(&error))?;
+        Ok(Self { certificate_pem, certificate_der, issuer })
+    }
+
+    /// What a join token pins: the hash of the certificate.
+    #[must_use]
+    pub fn pin(&self) -> [u8; 32] {
+        *blake3::hash(&self.certificate_der).as_bytes()
+    }
+
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Signs a certificate for a peer: its public key, the identity and role the token gave it.
+    ///
+    /// # Errors
+    /// B1006 when signing fails.
+    pub fn sign(&self, request: &Request, identity: &Identity, serial: &Serial, now: WallTime) -> Result<String, Problem> {
+        self.leaf(&request.0, &identity.to_uri(), serial, now, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Issues the coordinator's own certificate, with a new key; the authority stands in the chain, so that a peer with
+    /// nothing but a token can check the pin.
+    ///
+    /// # Errors
+    /// B1006 when signing fails.
+    pub fn issue_server(&self, name: &str, now: WallTime) -> Result<Credentials, Problem> {
+        let key = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
+        let uri = format!("baton://coordinator/{name}");
+        let leaf = self.leaf(&key, &uri, &Serial::random()?, now, ExtendedKeyUsagePurpose::ServerAuth)?;
+        Ok(Credentials {
+            certificate_pem: format!("{leaf}{}", self.certificate_pem),
+            key_pem: key.serialize_pem(),
+            authority_pem: self.certificate_pem.clone(),
+        })
+    }
+
+    fn leaf(
+        &self,
+        key: &impl PublicKeyData,
+        uri: &str,
+        serial: &Serial,
+        now: WallTime,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<String, Problem> {
+        let refused = |error: rcgen::Error| failed("sign a certificate", &error);
+        let mut params = params(uri.trim_start_matches("baton://"), now, LEAF_LIFE);
+        params.serial_number = Some(serial.number.clone());
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(refused)?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &self.issuer).map_err(refused)?.pem())
+    }
+}
+
+impl Request {
+    /// Reads a request and checks that whoever made it has the key.
+    ///
+    /// # Errors
+    /// B0513 (`CREDENTIALS`) when it is not a request, or its signature is wrong.
+    pub fn read(pem: &str) -> Result<Self, Problem> {
+        let request = CertificateSigningRequestParams::from_pem(pem).map_err(|error| {
+            Problem::new(code::CREDENTIALS, "the request for a certificate cannot be read").saw("reason", error.to_string())
+        })?;
+        Ok(Self(request.public_key))
+    }
+}
+
+impl Serial {
+    /// A number nobody can guess; positive, as X.509 wants it.
+    ///
+    /// # Errors
+    /// See [`random`].
+    pub fn random() -> Result<Self, Problem> {
+        let mut bytes = random::<16>()?;
+        bytes[0] = (bytes[0] & 0x7f) | 0x40;
+        Ok(Self { number: SerialNumber::from_slice(&bytes), text: serial_text(&bytes) })
+    }
+
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("pin", &blake3::Hash::from_bytes(self.pin())).finish_non_exhaustive()
+    }
+}
+
+const CERTIFICATE: &str = "authority.pem";
+const KEY: &str = "authority.key.pem";
+
+/// The first certificate of a PEM text.
+pub(super) fn der(pem: &str) -> Option<Vec<u8>> {
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    (block.label == "CERTIFICATE").then_some(block.contents)
+}
+
+fn params(name: &str, now: WallTime, life: i64) -> CertificateParams {
+    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let mut params = CertificateParams::default();
+    params.not_before = at(now.0.saturating_sub(BACKDATED));
+    params.not_after = at(now.0.saturating_add(life));
+    params.distinguished_name = DistinguishedName::new();
+    // For people who look at a certificate; nothing reads it. X.520 allows 64 characters.
+    params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    params
+}
+
+fn failed(what: &str, error: &rcgen::Error) -> Problem {
+    Problem::new(Code(1006), format!("the authority could not {what}")).saw("reason", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_proto::identity::subject;
+
+    const NOW: WallTime = WallTime(1_800_000_000);
+
+    fn request(params: &CertificateParams) -> String {
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    }
+
+    #[test]
+    fn an_authority_is_loaded_as_it_was_made_and_never_made_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Authority::create(folder.path(), NOW).unwrap();
+        assert_eq!(Authority::load(folder.path()).unwrap().pin(), made.pin());
+        assert_eq!(Authority::create(folder.path(), NOW).unwrap_err().code, Code(1008));
+        assert_eq!(Authority::load(folder.path()).unwrap().pin(), made.pin());
+    }
+
+    #[test]
+    fn the_key_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        Authority::create(folder.path(), NOW).unwrap();
+        let mode = std::fs::metadata(folder.path().join(KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_of_another_authority_is_noticed() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Authority::create(a.path(), NOW).unwrap();
+        Authority::create(b.path(), NOW).unwrap();
+        std::fs::copy(b.path().join(KEY), a.path().join(KEY)).unwrap();
+        assert_eq!(Authority::load(a.path()).unwrap_err().code, Code(1004));
+    }
+
+    #[test]
+    fn only_the_public_key_of_a_request_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), NOW).unwrap();
+        let mut wish = CertificateParams::default();
+        wish.subject_alt_names = vec![
+            SanType::URI("baton://admin/eve".try_into().unwrap()),
+            SanType::DnsName("coordinator.example.net".try_into().unwrap()),
+        ];
+        wish.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        wish.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        wish.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let request = Request::read(&request(&wish)).unwrap();
+        let identity: Identity = "host/web1".parse().unwrap();
+        let serial = Serial::random().unwrap();
+        let signed = der(&authority.sign(&request, &identity, &serial, NOW).unwrap()).unwrap();
+
+        let subject = subject(&signed).unwrap();
+        assert_eq!((&subject.identity, subject.serial.as_str()), (&identity, serial.text()));
+        assert_eq!((subject.not_before, subject.not_after), (NOW.0 - BACKDATED, NOW.0 + LEAF_LIFE));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&signed).unwrap();
+        assert!(!parsed.is_ca());
+        let usage = parsed.extended_key_usage().unwrap().unwrap().value.clone();
+        assert!(usage.client_auth && !usage.server_auth);
+        assert_eq!(parsed.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+    }
+
+    #[test]
+    fn a_request_with_a_wrong_signature_is_refused() {
+        let pem = request(&CertificateParams::default());
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let mut bytes = block.contents;
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        let body = data_encoding::BASE64.encode(&bytes);
+        let broken = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+        assert_eq!(Request::read(&broken).unwrap_err().code, code::CREDENTIALS);
+        assert_eq!(Request::read("hello").unwrap_err().code, code::CREDENTIALS);
+    }
+
+    #[test]
+    fn the_servers_chain_ends_in_the_authority_that_tokens_pin() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), NOW).unwrap();
+        let server = authority.issue_server("main", NOW).unwrap();
+        let chain: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(server.certificate_pem.as_bytes())
+            .map(|block| block.unwrap().contents)
+            .collect();
+        assert_eq!(chain.len(), 2);
+        assert_eq!(subject(&chain[0]).unwrap().identity, Identity::Coordinator);
+        assert_eq!(*blake3::hash(&chain[1]).as_bytes(), authority.pin());
+    }
+}

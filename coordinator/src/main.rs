@@ -1,0 +1,138 @@
+//! The coordinator's program.
+
+use anyhow::Context;
+use baton_coordinator::config::{Config, DEFAULT_PATH};
+use baton_core::name::Digest;
+use baton_core::problem::Problem;
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Parser)]
+#[command(name = "baton-coordinator", version, about = "Holds what should be, and sends each host its next safe step")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the authority, the store and the coordinator's own certificate. Run again, it changes nothing
+    Init {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where agents and operators will connect; kept in the configuration file
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<SocketAddr>,
+    },
+    /// Drive the fleet
+    Run {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match carry_out(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    match command {
+        Command::Init { config, listen } => {
+            if let Some(listen) = listen {
+                keep_listen(config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)), listen)?;
+            }
+            let config = Config::load(config.as_deref())?;
+            let done = runtime.block_on(baton_coordinator::init(&config))?;
+            let pin = Digest::from_bytes(done.pin);
+            let mut out = std::io::stdout().lock();
+            if done.fresh {
+                writeln!(out, "made an authority in {}", config.state.display())?;
+                writeln!(out, "fingerprint  blake3:{pin}")?;
+                writeln!(out, "next: systemctl enable --now baton-coordinator")?;
+            } else {
+                writeln!(out, "nothing to do: {} has an authority", config.state.display())?;
+                writeln!(out, "fingerprint  blake3:{pin}")?;
+            }
+            Ok(())
+        }
+        Command::Run { config } => {
+            let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG");
+            let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            let config = Config::load(config.as_deref())?;
+            Ok(runtime.block_on(async {
+                let shutdown = asked_to_stop()?;
+                anyhow::Ok(baton_coordinator::run(config, shutdown).await?)
+            })?)
+        }
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Writes `listen` into the configuration file, where it does not say so already.
+fn keep_listen(path: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let said = toml::from_str::<toml::Table>(&text).ok().and_then(|table| table.get("listen").cloned());
+    match said {
+        Some(said) if said.as_str() == Some(&listen.to_string()) => Ok(()),
+        Some(said) => {
+            let said = said.as_str().unwrap_or("something else");
+            anyhow::bail!("{} says listen = {said}: change it there", path.display())
+        }
+        None => {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            }
+            let text = format!("listen = \"{listen}\"\n{text}");
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        }
+    }
+}
+
+/// The problem with its evidence, on stderr.
+fn complain(error: &anyhow::Error) {
+    let mut out = std::io::stderr().lock();
+    let _ = match error.downcast_ref::<Problem>() {
+        None => writeln!(out, "error: {error:#}"),
+        Some(problem) => {
+            let mut text = format!("error[{}]: {}\n", problem.code, problem.what);
+            for (label, evidence) in &problem.seen {
+                text.push_str(&format!("  {label}   {evidence}\n"));
+            }
+            if let Some(help) = &problem.help {
+                text.push_str(&format!("help: {help}\n"));
+            }
+            write!(out, "{text}")
+        }
+    };
+}

@@ -1,0 +1,97 @@
+//! Small fleets for this crate's tests.
+
+use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
+use baton_core::fleet::{BalancerPool, InstanceKey, Service};
+use baton_core::name::{Digest, HostName, Slot};
+use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
+use baton_core::rollout::{Direction, Rollout, RolloutState};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy};
+use baton_core::time::Moment;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(crate) fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+pub(crate) fn strategy() -> Strategy {
+    Strategy {
+        placement: Placement::InPlace,
+        waves: vec![Amount::Percent(100)],
+        max_unavailable: Amount::Hosts(1),
+        bake: Duration::ZERO,
+        drain_deadline: Duration::from_secs(30),
+        progress_deadline: Duration::from_secs(600),
+        on_failure: OnFailure::Revert,
+    }
+}
+
+pub(crate) fn service(hosts: &[&str]) -> Service {
+    Service {
+        hosts: hosts.iter().map(|name| host(name)).collect(),
+        ports: vec![8101],
+        balancer: None,
+        strategy: strategy(),
+        committed: None,
+        previous: None,
+    }
+}
+
+pub(crate) fn behind(mut service: Service, balancers: &[&str], pool: &str) -> Service {
+    service.balancer =
+        Some(BalancerPool { on: balancers.iter().map(|name| host(name)).collect(), pool: pool.parse().unwrap() });
+    service
+}
+
+pub(crate) fn release(service: &str, version: &str) -> Release {
+    Release {
+        service: service.parse().unwrap(),
+        version: version.parse().unwrap(),
+        artifact: Artifact { digest: Digest::of(version.as_bytes()), size: 3 },
+        run: Run {
+            command: vec!["bin/shop".into()],
+            user: None,
+            env: BTreeMap::new(),
+            stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(30) },
+        },
+        health: Health {
+            probe: Probe::Http { path: "/healthz".into() },
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            healthy_for: Duration::ZERO,
+            start_timeout: Duration::from_secs(60),
+        },
+    }
+}
+
+pub(crate) fn spec(release: &Release) -> HostSpec {
+    let key = InstanceKey { service: release.service.clone(), slot: Slot(0) };
+    let address = "127.0.0.2:8101".parse().unwrap();
+    HostSpec {
+        instances: [(key, InstanceSpec { release: release.id(), address, restart: Restart::Always })].into(),
+        releases: [(release.id(), release.clone())].into(),
+        ..HostSpec::default()
+    }
+}
+
+pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
+    Rollout {
+        id: id.parse().unwrap(),
+        service: service.parse().unwrap(),
+        from: None,
+        to: release(service, "2.1.0").id(),
+        strategy: strategy(),
+        hosts: vec![host("web1")],
+        state,
+        direction: Direction::Forward,
+        turned: None,
+        pause: None,
+        wave: 0,
+        wave_done: None,
+        started: Moment(0),
+        progressed: Moment(0),
+        ended: (!state.is_active()).then_some(Moment(1)),
+        by: "ana".into(),
+        evidence: Vec::new(),
+    }
+}

@@ -1,0 +1,283 @@
+//! What every store promises, as one suite: run against SQLite on a disk and against its twin in memory.
+
+use super::memory::MemoryStore;
+use super::sqlite::SqliteStore;
+use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
+use super::{Changes, HostRecord, Store, StoreError, WallTime};
+use crate::samples;
+use baton_core::name::{Digest, Epoch};
+use baton_core::rollout::{Rollout, RolloutState};
+use baton_core::time::Moment;
+use baton_proto::identity::Role;
+use std::sync::Arc;
+
+/// A store, and what keeps its disk alive.
+struct Fixture {
+    store: Arc<dyn Store>,
+    folder: Option<tempfile::TempDir>,
+}
+
+async fn sqlite() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("a store%?#.sqlite")).await.unwrap();
+    Fixture { store: Arc::new(store), folder: Some(folder) }
+}
+
+async fn memory() -> Fixture {
+    Fixture { store: Arc::new(MemoryStore::default()), folder: None }
+}
+
+macro_rules! contract {
+    ($($promise:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::sqlite().await).await; })+
+        }
+        mod in_memory {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::memory().await).await; })+
+        }
+    };
+}
+
+contract!(
+    what_was_committed_is_loaded,
+    a_service_never_has_two_active_rollouts,
+    an_ending_rollout_makes_room_for_the_next_in_one_transaction,
+    a_refused_transaction_leaves_nothing_behind,
+    whoever_does_not_hold_the_epoch_is_fenced,
+    only_active_and_last_ended_rollouts_are_loaded,
+    exactly_one_of_a_hundred_redeems_a_single_use,
+    a_token_with_four_uses_admits_four_names,
+    a_token_is_refused_with_the_reason,
+    a_refused_redemption_takes_no_use,
+    a_token_for_a_name_takes_it_over_and_revokes_what_it_had,
+    a_revoked_token_is_neither_listed_nor_redeemed,
+);
+
+fn changes(rollouts: impl IntoIterator<Item = Rollout>) -> Changes {
+    let rollouts = rollouts.into_iter().map(|rollout| (rollout.id.clone(), rollout)).collect();
+    Changes { rollouts, ..Changes::default() }
+}
+
+async fn what_was_committed_is_loaded(fixture: Fixture) {
+    let release = samples::release("shop", "2.1.0");
+    let mut issued = samples::spec(&release);
+    issued.epoch = Epoch(1);
+    let mut first = changes([samples::rollout("r-1", "shop", RolloutState::Running)]);
+    first.epoch = Epoch(1);
+    first.moment = Moment(5);
+    first.sequence = 7;
+    first.hosts.insert(samples::host("web1"), HostRecord { address: "127.0.0.2".parse().unwrap(), issued });
+    first.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
+    first.releases.insert(release.id(), release);
+    fixture.store.commit(&first).await.unwrap();
+    let loaded = fixture.store.load().await.unwrap();
+    assert_eq!((loaded.epoch, loaded.moment, loaded.sequence), (Epoch(1), Moment(5), 7));
+    assert_eq!(
+        (&loaded.hosts, &loaded.services, &loaded.releases, &loaded.rollouts),
+        (&first.hosts, &first.services, &first.releases, &first.rollouts)
+    );
+}
+
+async fn a_service_never_has_two_active_rollouts(Fixture { store, folder }: Fixture) {
+    store.commit(&changes([samples::rollout("r-1", "shop", RolloutState::Paused)])).await.unwrap();
+    let second = store.commit(&changes([samples::rollout("r-2", "shop", RolloutState::Pending)])).await;
+    assert_eq!(second, Err(StoreError::ActiveRollout("shop".parse().unwrap())));
+    store.commit(&changes([samples::rollout("r-3", "blog", RolloutState::Pending)])).await.unwrap();
+    drop(folder);
+}
+
+async fn an_ending_rollout_makes_room_for_the_next_in_one_transaction(Fixture { store, folder }: Fixture) {
+    store.commit(&changes([samples::rollout("r-2", "shop", RolloutState::Running)])).await.unwrap();
+    let both = changes([
+        samples::rollout("r-1", "shop", RolloutState::Pending),
+        samples::rollout("r-2", "shop", RolloutState::Succeeded),
+    ]);
+    store.commit(&both).await.unwrap();
+    assert_eq!(store.load().await.unwrap().rollouts, both.rollouts);
+    drop(folder);
+}
+
+async fn a_refused_transaction_leaves_nothing_behind(Fixture { store, folder }: Fixture) {
+    store.commit(&changes([samples::rollout("r-1", "shop", RolloutState::Running)])).await.unwrap();
+    let before = store.load().await.unwrap();
+    let mut refused = changes([samples::rollout("r-2", "shop", RolloutState::Running)]);
+    refused.epoch = Epoch(9);
+    refused.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
+    assert!(store.commit(&refused).await.is_err());
+    assert_eq!(store.load().await.unwrap(), before);
+    drop(folder);
+}
+
+async fn whoever_does_not_hold_the_epoch_is_fenced(Fixture { store, folder }: Fixture) {
+    store.commit(&Changes { held: Epoch(0), epoch: Epoch(3), ..Changes::default() }).await.unwrap();
+    let stale = store.commit(&Changes { held: Epoch(2), epoch: Epoch(2), ..Changes::default() }).await;
+    assert_eq!(stale, Err(StoreError::Fenced { held: Epoch(2), found: Epoch(3) }));
+    drop(folder);
+}
+
+async fn only_active_and_last_ended_rollouts_are_loaded(Fixture { store, folder }: Fixture) {
+    for (id, ended) in [("r-1", 10), ("r-2", 30), ("r-3", 20)] {
+        let mut rollout = samples::rollout(id, "shop", RolloutState::Succeeded);
+        rollout.ended = Some(Moment(ended));
+        store.commit(&changes([rollout])).await.unwrap();
+    }
+    store.commit(&changes([samples::rollout("r-4", "shop", RolloutState::Running)])).await.unwrap();
+    let loaded: Vec<_> = store.load().await.unwrap().rollouts.into_keys().map(|id| id.to_string()).collect();
+    assert_eq!(loaded, ["r-2", "r-4"]);
+    drop(folder);
+}
+
+const NOW: WallTime = WallTime(1_000);
+
+fn token(id: &str, admits: Admits, uses_left: u32, names: &[&str]) -> Token {
+    Token {
+        id: TokenId(id.into()),
+        secret_hash: Digest::of(id.as_bytes()),
+        admits,
+        uses_left,
+        created: NOW,
+        expires: WallTime(NOW.0 + 60),
+        names: names.iter().map(|name| (*name).into()).collect(),
+    }
+}
+
+fn redemption(token: &str, name: &str) -> Redemption {
+    Redemption {
+        secret_hash: Digest::of(token.as_bytes()),
+        name: name.into(),
+        serial: format!("{token}-{name}"),
+        now: NOW,
+        certificate_expires: WallTime(NOW.0 + 600),
+    }
+}
+
+fn granted(redeemed: &Redeemed) -> bool {
+    matches!(redeemed, Redeemed::Granted { .. })
+}
+
+async fn exactly_one_of_a_hundred_redeems_a_single_use(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("t", Admits::Host, 1, &[])).await.unwrap();
+    let start = Arc::new(tokio::sync::Barrier::new(100));
+    let attempts: Vec<_> = (0..100)
+        .map(|number| {
+            let (store, start) = (Arc::clone(&store), Arc::clone(&start));
+            tokio::spawn(async move {
+                start.wait().await;
+                store.redeem(&redemption("t", &format!("web{number}"))).await.unwrap()
+            })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for attempt in attempts {
+        outcomes.push(attempt.await.unwrap());
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| granted(outcome)).count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Redeemed::Spent).count(), 99);
+    drop(folder);
+}
+
+async fn a_token_with_four_uses_admits_four_names(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("t", Admits::Host, 4, &[])).await.unwrap();
+    for name in ["web1", "web2"] {
+        assert!(granted(&store.redeem(&redemption("t", name)).await.unwrap()));
+    }
+    assert_eq!(store.redeem(&redemption("t", "web2")).await.unwrap(), Redeemed::NameTaken);
+    for name in ["web3", "web4"] {
+        assert!(granted(&store.redeem(&redemption("t", name)).await.unwrap()));
+    }
+    assert_eq!(store.redeem(&redemption("t", "web5")).await.unwrap(), Redeemed::Spent);
+    drop(folder);
+}
+
+async fn a_token_is_refused_with_the_reason(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("t", Admits::Operator(Role::Viewer), 1, &["ana"])).await.unwrap();
+    assert_eq!(store.redeem(&redemption("other", "ana")).await.unwrap(), Redeemed::Unknown);
+    assert_eq!(store.redeem(&redemption("t", "eve")).await.unwrap(), Redeemed::NameNotAllowed);
+    let late = Redemption { now: WallTime(NOW.0 + 60), ..redemption("t", "ana") };
+    assert_eq!(store.redeem(&late).await.unwrap(), Redeemed::Expired);
+    store.keep_token(&token("any", Admits::Host, 1, &[])).await.unwrap();
+    let odd = store.redeem(&redemption("any", "../etc")).await.unwrap();
+    assert!(matches!(odd, Redeemed::NameInvalid(_)), "{odd:?}");
+    drop(folder);
+}
+
+async fn a_refused_redemption_takes_no_use(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("t", Admits::Host, 1, &["web1"])).await.unwrap();
+    assert_eq!(store.redeem(&redemption("t", "web2")).await.unwrap(), Redeemed::NameNotAllowed);
+    assert_eq!(store.tokens(NOW).await.unwrap(), [token("t", Admits::Host, 1, &["web1"])]);
+    assert!(granted(&store.redeem(&redemption("t", "web1")).await.unwrap()));
+    drop(folder);
+}
+
+async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("first", Admits::Host, 1, &[])).await.unwrap();
+    store.keep_token(&token("again", Admits::Host, 1, &["web1"])).await.unwrap();
+    assert!(granted(&store.redeem(&redemption("first", "web1")).await.unwrap()));
+    let again = store.redeem(&redemption("again", "web1")).await.unwrap();
+    let identity = "host/web1".parse().unwrap();
+    assert_eq!(again, Redeemed::Granted { identity, revoked: vec!["first-web1".into()] });
+    let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();
+    assert_eq!(revoked, ["first-web1"]);
+    drop(folder);
+}
+
+async fn a_revoked_token_is_neither_listed_nor_redeemed(Fixture { store, folder }: Fixture) {
+    store.keep_token(&token("a", Admits::Host, 9, &[])).await.unwrap();
+    store.keep_token(&token("b", Admits::Host, 9, &[])).await.unwrap();
+    assert!(store.revoke_token(&TokenId("a".into())).await.unwrap());
+    assert!(!store.revoke_token(&TokenId("a".into())).await.unwrap());
+    let listed: Vec<_> = store.tokens(NOW).await.unwrap().into_iter().map(|token| token.id.0).collect();
+    assert_eq!(listed, ["b"]);
+    assert_eq!(store.redeem(&redemption("a", "web1")).await.unwrap(), Redeemed::Spent);
+    drop(folder);
+}
+
+#[tokio::test]
+async fn what_sqlite_committed_is_there_after_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let written = changes([samples::rollout("r-1", "shop", RolloutState::Running)]);
+    store.commit(&written).await.unwrap();
+    drop(store);
+    let again = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(again.load().await.unwrap().rollouts, written.rollouts);
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.run_for_test("INSERT INTO schema (step) VALUES (99)").await;
+    store.close().await;
+    let opened = SqliteStore::open(&path).await;
+    assert!(matches!(opened, Err(StoreError::Unreadable(_))), "{opened:?}");
+}
+
+#[tokio::test]
+async fn sqlite_syncs_every_commit_and_writes_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();
+    assert_eq!(store.ask_for_test("PRAGMA synchronous").await, "2");
+    assert_eq!(store.ask_for_test("PRAGMA journal_mode").await, "wal");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_as_such_and_the_store_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();
+    let pages: i64 = store.ask_for_test("PRAGMA page_count").await.parse().unwrap();
+    store.ask_for_test(&format!("PRAGMA max_page_count = {pages}")).await;
+    let mut big = changes([]);
+    for number in 0..200 {
+        let release = samples::release("shop", &format!("1.0.{number}"));
+        big.releases.insert(release.id(), release);
+    }
+    let full = store.commit(&big).await;
+    assert!(matches!(&full, Err(StoreError::Unavailable(seen)) if seen.contains("full")), "{full:?}");
+    assert_eq!(store.load().await.unwrap().releases.len(), 0);
+    store.ask_for_test("PRAGMA max_page_count = 100000").await;
+    store.commit(&big).await.unwrap();
+    assert_eq!(store.load().await.unwrap().releases.len(), 200);
+}

@@ -1,0 +1,134 @@
+//! The store's twin in memory: for tests and simulations. Nothing of it survives.
+
+use super::token::{Redeemed, Redemption, Token, TokenId};
+use super::{Changes, Snapshot, Store, StoreError, WallTime};
+use baton_core::name::RolloutId;
+use baton_core::rollout::Rollout;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A store that keeps its promises as long as the process lives.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    snapshot: Snapshot,
+    tokens: Vec<Token>,
+    certificates: Vec<Certificate>,
+    /// Set by tests: every write fails with this.
+    broken: Option<StoreError>,
+}
+
+#[derive(Debug)]
+struct Certificate {
+    serial: String,
+    identity: String,
+    revoked: bool,
+}
+
+impl MemoryStore {
+    /// Makes every write fail from now on, as a full disk would; None heals it.
+    pub fn fail_with(&self, error: Option<StoreError>) {
+        self.state().broken = error;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        match &state.broken {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Store for MemoryStore {
+    async fn load(&self) -> Result<Snapshot, StoreError> {
+        let state = self.state();
+        let mut snapshot = state.snapshot.clone();
+        snapshot
+            .rollouts
+            .retain(|id, rollout| rollout.state.is_active() || ended_last(&state.snapshot.rollouts, id, rollout));
+        snapshot.revoked = state.certificates.iter().filter(|one| one.revoked).map(|one| one.serial.clone()).collect();
+        Ok(snapshot)
+    }
+
+    async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut state = self.writable()?;
+        let snapshot = &mut state.snapshot;
+        if snapshot.epoch != changes.held {
+            return Err(StoreError::Fenced { held: changes.held, found: snapshot.epoch });
+        }
+        let mut rollouts = snapshot.rollouts.clone();
+        rollouts.extend(changes.rollouts.clone());
+        let mut active = std::collections::BTreeSet::new();
+        for rollout in rollouts.values().filter(|rollout| rollout.state.is_active()) {
+            if !active.insert(&rollout.service) {
+                return Err(StoreError::ActiveRollout(rollout.service.clone()));
+            }
+        }
+        snapshot.rollouts = rollouts;
+        snapshot.epoch = changes.epoch;
+        snapshot.moment = changes.moment;
+        snapshot.sequence = changes.sequence;
+        snapshot.hosts.extend(changes.hosts.clone());
+        snapshot.services.extend(changes.services.clone());
+        snapshot.releases.extend(changes.releases.clone());
+        Ok(())
+    }
+
+    async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {
+        let mut tokens = self.state().tokens.clone();
+        tokens.retain(|token| token.worthless(now).is_none());
+        tokens.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(tokens)
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), StoreError> {
+        self.writable()?.tokens.push(token.clone());
+        Ok(())
+    }
+
+    async fn redeem(&self, redemption: &Redemption) -> Result<Redeemed, StoreError> {
+        let mut guard = self.writable()?;
+        let state = &mut *guard;
+        let Some(token) = state.tokens.iter_mut().find(|token| token.secret_hash == redemption.secret_hash) else {
+            return Ok(Redeemed::Unknown);
+        };
+        if let Some(refused) = token.worthless(redemption.now) {
+            return Ok(refused);
+        }
+        let identity = match token.identity_for(&redemption.name) {
+            Ok(identity) => identity,
+            Err(refused) => return Ok(refused),
+        };
+        let text = identity.to_string();
+        let mut before: Vec<_> = state.certificates.iter_mut().filter(|one| one.identity == text && !one.revoked).collect();
+        if !before.is_empty() && !token.takes_over() {
+            return Ok(Redeemed::NameTaken);
+        }
+        let revoked = before.iter().map(|certificate| certificate.serial.clone()).collect();
+        before.iter_mut().for_each(|certificate| certificate.revoked = true);
+        token.uses_left -= 1;
+        state.certificates.push(Certificate { serial: redemption.serial.clone(), identity: text, revoked: false });
+        Ok(Redeemed::Granted { identity, revoked })
+    }
+
+    async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {
+        let mut state = self.writable()?;
+        let found = state.tokens.iter_mut().find(|token| token.id == *id && token.uses_left > 0);
+        Ok(found.map(|token| token.uses_left = 0).is_some())
+    }
+}
+
+fn ended_last(all: &BTreeMap<RolloutId, Rollout>, id: &RolloutId, rollout: &Rollout) -> bool {
+    let others = all.iter().filter(|(_, other)| other.service == rollout.service && !other.state.is_active());
+    others.max_by_key(|(id, other)| (other.ended, *id)).is_some_and(|(last, _)| last == id)
+}

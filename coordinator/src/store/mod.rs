@@ -1,0 +1,166 @@
+//! What must survive: desired state, issued specs, who was admitted. Observations are not here; agents repeat them.
+//!
+//! One trait of a few methods, two implementations: SQLite ([`sqlite`]) and its twin in memory ([`memory`]), held together by
+//! one suite of tests (`contract`).
+
+#[cfg(test)]
+mod contract;
+pub mod memory;
+mod schema;
+pub mod sqlite;
+pub mod token;
+
+use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::{Fleet, Host, Service};
+use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
+use baton_core::problem::{Code, Problem};
+use baton_core::release::Release;
+use baton_core::rollout::Rollout;
+use baton_core::time::Moment;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use token::{Redeemed, Redemption, Token, TokenId};
+
+/// Where the coordinator remembers.
+///
+/// Whatever a method returned `Ok` for is durable: it survives `kill -9` and the loss of power. Whatever it returned an error
+/// for has not happened, as a whole: there are no half transactions. Every method may be called from many tasks at once.
+#[tonic::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Reads everything a driver needs to begin.
+    ///
+    /// Of the rollouts, the active ones and the latest ended one of each service; the others stay in the store.
+    async fn load(&self) -> Result<Snapshot, StoreError>;
+
+    /// Writes one pass of the driver as one transaction.
+    ///
+    /// Compare-and-set twice over: fails with [`StoreError::Fenced`] when the stored epoch is not [`Changes::held`] (somebody
+    /// else drives), and with [`StoreError::ActiveRollout`] when a service would have two active rollouts (invariant 8).
+    /// Within one call, rollouts that end make room for those that begin.
+    async fn commit(&self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// Lists tokens that could still be redeemed at `now`, oldest first.
+    async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError>;
+
+    /// Keeps a new token. Those that expired more than a week ago are forgotten.
+    async fn keep_token(&self, token: &Token) -> Result<(), StoreError>;
+
+    /// Takes one use from a token and records the certificate about to be issued for it, in one transaction.
+    ///
+    /// The use is taken by one conditional update: of any number of concurrent redemptions of a token with `n` uses left,
+    /// exactly `n` are granted. What is not [`Redeemed::Granted`] took nothing. Certificates that the name had before are
+    /// revoked, and named in the grant.
+    async fn redeem(&self, redemption: &Redemption) -> Result<Redeemed, StoreError>;
+
+    /// Makes a token worthless; false when no such token could be redeemed any more.
+    async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError>;
+}
+
+/// Seconds since 1970. Only for what leaves the coordinator with a date on it: tokens and certificates (invariant 17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct WallTime(pub i64);
+
+/// Everything a driver begins with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last driver's; a new driver takes the next one.
+    pub epoch: Epoch,
+    pub moment: Moment,
+    /// The number of the last rollout that got an id.
+    pub sequence: u64,
+    pub hosts: BTreeMap<HostName, HostRecord>,
+    pub services: BTreeMap<ServiceName, Service>,
+    pub releases: BTreeMap<ReleaseId, Release>,
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Serial numbers of certificates that are not accepted any more, though they have not expired.
+    pub revoked: BTreeSet<String>,
+}
+
+/// What is remembered of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRecord {
+    pub address: IpAddr,
+    pub issued: HostSpec,
+}
+
+/// One transaction: what is in it replaces what was there; what is not stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The epoch the writer believes is stored: the fence.
+    pub held: Epoch,
+    /// The epoch from now on: the same, but for a driver's first transaction.
+    pub epoch: Epoch,
+    pub moment: Moment,
+    pub sequence: u64,
+    pub hosts: BTreeMap<HostName, HostRecord>,
+    pub services: BTreeMap<ServiceName, Service>,
+    pub releases: BTreeMap<ReleaseId, Release>,
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0} already has an active rollout")]
+    ActiveRollout(ServiceName),
+    #[error("epoch {held} no longer drives: the store is at epoch {found}")]
+    Fenced { held: Epoch, found: Epoch },
+    /// Full disk, read-only file system, lost file: trying again may help.
+    #[error("the store cannot be read or written: {0}")]
+    Unavailable(String),
+    /// What is stored is not what this version writes.
+    #[error("the store holds something this version cannot read: {0}")]
+    Unreadable(String),
+}
+
+impl StoreError {
+    /// The problem as people see it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::ActiveRollout(service) => Problem::new(Code(720), format!("{service} already has an active rollout"))
+                .help(format!("baton why {service}")),
+            Self::Fenced { held, found } => Problem::new(Code(1005), "another coordinator has taken over this fleet")
+                .saw("epoch", format!("this one drives epoch {held}, the store is at {found}"))
+                .help("stop this coordinator: two were started from one state"),
+            Self::Unavailable(seen) => Problem::new(
+                Code(1001),
+                "the coordinator cannot write its store, so it decides nothing; hosts go on serving",
+            )
+            .saw("store", seen.clone())
+            .help("make room on the disk of the coordinator's state folder; it goes on by itself"),
+            Self::Unreadable(seen) => Problem::new(Code(1004), "the coordinator's store cannot be read by this version")
+                .saw("store", seen.clone())
+                .help("run the version of baton-coordinator that wrote it, or restore a backup"),
+        }
+    }
+}
+
+impl Snapshot {
+    /// The fleet as it was last decided; nobody has been heard yet.
+    #[must_use]
+    pub fn into_fleet(self) -> Fleet {
+        let hosts = self.hosts.into_iter().map(|(name, record)| {
+            (name, Host { address: record.address, issued: record.issued, heard: None, connected: false })
+        });
+        Fleet {
+            epoch: self.epoch,
+            hosts: hosts.collect(),
+            services: self.services,
+            releases: self.releases,
+            rollouts: self.rollouts,
+        }
+    }
+}
+
+impl Changes {
+    /// Whether anything is in it but the clock.
+    #[must_use]
+    pub fn decides_nothing(&self) -> bool {
+        self.held == self.epoch
+            && self.hosts.is_empty()
+            && self.services.is_empty()
+            && self.releases.is_empty()
+            && self.rollouts.is_empty()
+    }
+}

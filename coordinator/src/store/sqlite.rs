@@ -1,0 +1,309 @@
+//! The store in one SQLite file.
+//!
+//! Written ahead (WAL) and synced on every commit (`synchronous=FULL`): the price of "durable before it is sent" is one
+//! `fsync` a transaction, and a pass of the driver is one transaction. One connection: SQLite has one writer anyway, and
+//! so transactions never meet `SQLITE_BUSY`.
+
+use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
+use super::{Changes, HostRecord, Snapshot, Store, StoreError, WallTime, schema};
+use baton_core::name::{Epoch, ServiceName};
+use baton_core::rollout::Rollout;
+use baton_core::time::Moment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::AnyPool;
+use sqlx::any::{AnyPoolOptions, AnyRow};
+use sqlx::{Any, AnyConnection, Executor, Row, Transaction};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How long a method waits for the connection while others use it.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Synced on every commit; another process (a backup) may hold the file for a moment.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;";
+
+/// How long an expired token is still called expired instead of unknown, in seconds: a week.
+const TOKEN_MEMORY: i64 = 7 * 24 * 3600;
+
+/// The store of a coordinator that has a disk of its own.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    pool: AnyPool,
+}
+
+impl SqliteStore {
+    /// Opens the file, made and brought to this version's shape where needed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be opened, or a newer version wrote it.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) }))
+            .connect(&url(path))
+            .await?;
+        schema::migrate(&mut *pool.acquire().await?).await?;
+        Ok(Self { pool })
+    }
+
+    /// Closes the file once what is under way has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[tonic::async_trait]
+impl Store for SqliteStore {
+    async fn load(&self) -> Result<Snapshot, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let driver = sqlx::query("SELECT epoch, moment, sequence FROM driver").fetch_one(&mut *transaction).await?;
+        let mut snapshot = Snapshot {
+            epoch: Epoch(unsigned(&driver, 0)?),
+            moment: Moment(unsigned(&driver, 1)?),
+            sequence: unsigned(&driver, 2)?,
+            ..Snapshot::default()
+        };
+        for row in rows(&mut transaction, "SELECT name, address, issued FROM hosts").await? {
+            let record = HostRecord { address: parsed(&row, 1)?, issued: document(&row, 2)? };
+            snapshot.hosts.insert(parsed(&row, 0)?, record);
+        }
+        for row in rows(&mut transaction, "SELECT name, document FROM services").await? {
+            snapshot.services.insert(parsed(&row, 0)?, document(&row, 1)?);
+        }
+        for row in rows(&mut transaction, "SELECT id, document FROM releases").await? {
+            let release: baton_core::release::Release = document(&row, 1)?;
+            let id: String = row.try_get(0)?;
+            if release.id().to_string() != id {
+                return Err(StoreError::Unreadable(format!("release {id} is not what its digest says")));
+            }
+            snapshot.releases.insert(release.id(), release);
+        }
+        for row in rows(&mut transaction, LIVE_ROLLOUTS).await? {
+            let rollout: Rollout = document(&row, 0)?;
+            snapshot.rollouts.insert(rollout.id.clone(), rollout);
+        }
+        for row in rows(&mut transaction, "SELECT serial FROM certificates WHERE revoked = 1").await? {
+            snapshot.revoked.insert(row.try_get(0)?);
+        }
+        Ok(snapshot)
+    }
+
+    async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let fenced = sqlx::query("UPDATE driver SET epoch = $1, moment = $2, sequence = $3 WHERE epoch = $4")
+            .bind(signed(changes.epoch.0))
+            .bind(signed(changes.moment.0))
+            .bind(signed(changes.sequence))
+            .bind(signed(changes.held.0))
+            .execute(&mut *transaction)
+            .await?;
+        if fenced.rows_affected() != 1 {
+            let row = sqlx::query("SELECT epoch FROM driver").fetch_one(&mut *transaction).await?;
+            return Err(StoreError::Fenced { held: changes.held, found: Epoch(unsigned(&row, 0)?) });
+        }
+        for (name, record) in &changes.hosts {
+            let text = "INSERT INTO hosts (name, address, issued) VALUES ($1, $2, $3)
+                        ON CONFLICT (name) DO UPDATE SET address = excluded.address, issued = excluded.issued";
+            let query = sqlx::query(text).bind(name.as_str()).bind(record.address.to_string()).bind(json(&record.issued)?);
+            query.execute(&mut *transaction).await?;
+        }
+        for (name, service) in &changes.services {
+            let text = "INSERT INTO services (name, document) VALUES ($1, $2)
+                        ON CONFLICT (name) DO UPDATE SET document = excluded.document";
+            sqlx::query(text).bind(name.as_str()).bind(json(service)?).execute(&mut *transaction).await?;
+        }
+        for (id, release) in &changes.releases {
+            let text = "INSERT INTO releases (id, document) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
+            sqlx::query(text).bind(id.to_string()).bind(json(release)?).execute(&mut *transaction).await?;
+        }
+        let (active, ended): (Vec<_>, Vec<_>) = changes.rollouts.values().partition(|rollout| rollout.state.is_active());
+        for rollout in ended.into_iter().chain(active) {
+            put_rollout(&mut transaction, rollout).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {
+        let text = "SELECT id, secret_hash, admits, names, uses_left, created, expires FROM tokens
+                    WHERE uses_left > 0 AND expires > $1 ORDER BY created, id";
+        sqlx::query(text).bind(now.0).fetch_all(&self.pool).await?.iter().map(token).collect()
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), StoreError> {
+        let forgotten = "DELETE FROM tokens WHERE expires < $1";
+        sqlx::query(forgotten).bind(token.created.0.saturating_sub(TOKEN_MEMORY)).execute(&self.pool).await?;
+        let text = "INSERT INTO tokens (id, secret_hash, admits, names, uses_left, created, expires)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        sqlx::query(text)
+            .bind(token.id.0.as_str())
+            .bind(token.secret_hash.to_string())
+            .bind(token.admits.to_string())
+            .bind(json(&token.names)?)
+            .bind(i64::from(token.uses_left))
+            .bind(token.created.0)
+            .bind(token.expires.0)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn redeem(&self, redemption: &Redemption) -> Result<Redeemed, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // The write comes first, so that the transaction holds the lock before it reads anything.
+        let taken = sqlx::query(
+            "UPDATE tokens SET uses_left = uses_left - 1 WHERE secret_hash = $1 AND uses_left > 0 AND expires > $2",
+        )
+        .bind(redemption.secret_hash.to_string())
+        .bind(redemption.now.0)
+        .execute(&mut *transaction)
+        .await?;
+        let text = "SELECT id, secret_hash, admits, names, uses_left, created, expires FROM tokens WHERE secret_hash = $1";
+        let row = sqlx::query(text).bind(redemption.secret_hash.to_string()).fetch_optional(&mut *transaction).await?;
+        let Some(token) = row.as_ref().map(token).transpose()? else { return Ok(Redeemed::Unknown) };
+        if taken.rows_affected() != 1 {
+            return Ok(token.worthless(redemption.now).unwrap_or(Redeemed::Spent));
+        }
+        let identity = match token.identity_for(&redemption.name) {
+            Ok(identity) => identity,
+            Err(refused) => return Ok(refused),
+        };
+        let revoked: Vec<String> = sqlx::query("SELECT serial FROM certificates WHERE identity = $1 AND revoked = 0")
+            .bind(identity.to_string())
+            .fetch_all(&mut *transaction)
+            .await?
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?;
+        if !revoked.is_empty() && !token.takes_over() {
+            return Ok(Redeemed::NameTaken);
+        }
+        sqlx::query("DELETE FROM certificates WHERE expires < $1").bind(redemption.now.0).execute(&mut *transaction).await?;
+        sqlx::query("UPDATE certificates SET revoked = 1 WHERE identity = $1")
+            .bind(identity.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        let text =
+            "INSERT INTO certificates (serial, identity, token, issued, expires, revoked) VALUES ($1, $2, $3, $4, $5, 0)";
+        sqlx::query(text)
+            .bind(redemption.serial.as_str())
+            .bind(identity.to_string())
+            .bind(token.id.0.as_str())
+            .bind(redemption.now.0)
+            .bind(redemption.certificate_expires.0)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Redeemed::Granted { identity, revoked })
+    }
+
+    async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {
+        let text = "UPDATE tokens SET uses_left = 0 WHERE id = $1 AND uses_left > 0";
+        Ok(sqlx::query(text).bind(id.0.as_str()).execute(&self.pool).await?.rows_affected() == 1)
+    }
+}
+
+/// Active rollouts, and the one of each service that ended last.
+const LIVE_ROLLOUTS: &str = "
+SELECT document FROM rollouts AS this WHERE active = 1 OR NOT EXISTS (
+    SELECT 1 FROM rollouts AS other WHERE other.service = this.service AND other.active = 0
+        AND (other.ended > this.ended OR (other.ended = this.ended AND other.id > this.id)))";
+
+async fn put_rollout(transaction: &mut Transaction<'_, Any>, rollout: &Rollout) -> Result<(), StoreError> {
+    let text = "INSERT INTO rollouts (id, service, active, ended, document) VALUES ($1, $2, $3, $4, $5)
+                ON CONFLICT (id) DO UPDATE
+                SET active = excluded.active, ended = excluded.ended, document = excluded.document";
+    let query = sqlx::query(text)
+        .bind(rollout.id.as_str())
+        .bind(rollout.service.as_str())
+        .bind(i64::from(rollout.state.is_active()))
+        .bind(signed(rollout.ended.unwrap_or_default().0))
+        .bind(json(rollout)?);
+    match query.execute(&mut **transaction).await {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+            Err(StoreError::ActiveRollout(ServiceName::clone(&rollout.service)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn rows(connection: &mut AnyConnection, text: &'static str) -> Result<Vec<AnyRow>, StoreError> {
+    Ok(sqlx::query(text).fetch_all(connection).await?)
+}
+
+fn token(row: &AnyRow) -> Result<Token, StoreError> {
+    Ok(Token {
+        id: TokenId(row.try_get(0)?),
+        secret_hash: parsed(row, 1)?,
+        admits: parsed::<Admits>(row, 2)?,
+        names: document(row, 3)?,
+        uses_left: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(0),
+        created: WallTime(row.try_get(5)?),
+        expires: WallTime(row.try_get(6)?),
+    })
+}
+
+fn document<T: DeserializeOwned>(row: &AnyRow, column: usize) -> Result<T, StoreError> {
+    serde_json::from_str(row.try_get(column)?).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(row: &AnyRow, column: usize) -> Result<T, StoreError> {
+    row.try_get::<&str, _>(column)?.parse().map_err(|error: T::Err| StoreError::Unreadable(error.to_string()))
+}
+
+fn unsigned(row: &AnyRow, column: usize) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| StoreError::Unreadable(format!("{number} where a count should be")))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+/// The file as sqlx wants to hear of it: every byte that could mean something else in a URL is escaped.
+fn url(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut url = String::from("sqlite://");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => url.push(char::from(*byte)),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url.push_str("?mode=rwc");
+    url
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
+                Self::Unreadable(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl SqliteStore {
+    pub(super) async fn run_for_test(&self, text: &'static str) {
+        sqlx::raw_sql(text).execute(&self.pool).await.unwrap();
+    }
+
+    pub(super) async fn ask_for_test(&self, text: &str) -> String {
+        let row = sqlx::query(sqlx::AssertSqlSafe(text.to_owned())).fetch_one(&self.pool).await.unwrap();
+        row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|number| number.to_string())).unwrap()
+    }
+}

@@ -1,0 +1,121 @@
+//! Join tokens as the store keeps them: hashed, bounded in uses and in time.
+
+use super::WallTime;
+use baton_core::name::{Digest, HostName, OperatorName};
+use baton_proto::identity::{Identity, Role};
+use std::fmt;
+use std::str::FromStr;
+
+/// A token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub id: TokenId,
+    /// The secret itself is shown once and kept nowhere.
+    pub secret_hash: Digest,
+    pub admits: Admits,
+    pub uses_left: u32,
+    pub created: WallTime,
+    pub expires: WallTime,
+    /// Names it may be redeemed for; empty: any that nobody has.
+    pub names: Vec<String>,
+}
+
+/// What people call a token when they list or revoke it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenId(pub String);
+
+/// What the bearer of a token becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admits {
+    Host,
+    Operator(Role),
+}
+
+/// One attempt to become somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redemption {
+    pub secret_hash: Digest,
+    pub name: String,
+    /// Of the certificate that is issued if this is granted.
+    pub serial: String,
+    pub now: WallTime,
+    pub certificate_expires: WallTime,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redeemed {
+    Granted {
+        identity: Identity,
+        /// Serial numbers of certificates this name had before.
+        revoked: Vec<String>,
+    },
+    /// No token has this secret.
+    Unknown,
+    /// Every use is taken, or it was revoked.
+    Spent,
+    Expired,
+    /// The token is for other names.
+    NameNotAllowed,
+    /// Somebody has this name, and the token does not say that it may be taken over.
+    NameTaken,
+    /// The text cannot be a name.
+    NameInvalid(String),
+}
+
+impl Token {
+    /// Who the bearer would become under this name, or why not.
+    pub(super) fn identity_for(&self, name: &str) -> Result<Identity, Redeemed> {
+        if !self.names.is_empty() && !self.names.iter().any(|allowed| allowed == name) {
+            return Err(Redeemed::NameNotAllowed);
+        }
+        let invalid = |error: baton_core::name::InvalidName| Redeemed::NameInvalid(error.to_string());
+        match self.admits {
+            Admits::Host => HostName::new(name).map(Identity::Host).map_err(invalid),
+            Admits::Operator(role) => OperatorName::new(name).map(|name| Identity::Operator { role, name }).map_err(invalid),
+        }
+    }
+
+    /// Why the token cannot be redeemed at all, when it cannot.
+    pub(super) fn worthless(&self, now: WallTime) -> Option<Redeemed> {
+        if self.expires <= now {
+            return Some(Redeemed::Expired);
+        }
+        (self.uses_left == 0).then_some(Redeemed::Spent)
+    }
+
+    /// Whether a name that somebody has may be taken over: only where the token was made for that very name.
+    pub(super) fn takes_over(&self) -> bool {
+        !self.names.is_empty()
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Display for Admits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Operator(role) => role.fmt(f),
+        }
+    }
+}
+
+/// A word that is neither `host` nor a role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not `host`, `admin`, `deployer`, `viewer` or `ci`")]
+pub struct InvalidRole(String);
+
+impl FromStr for Admits {
+    type Err = InvalidRole;
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        match text {
+            "host" => Ok(Self::Host),
+            _ => text.parse().map(Self::Operator).map_err(|_| InvalidRole(text.chars().take(80).collect())),
+        }
+    }
+}
