@@ -21,11 +21,17 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done, or nothing to do              5  failed, needs a person        10  plan --exit-code: there are changes
-  1  error before anything changed       6  aborted by a person          130  interrupted; the rollout goes on
-  2  usage                               7  refused
-  3  waiting: paused                     8  waiting timed out; the rollout goes on
-  4  failed and rolled back; the service is healthy on the old release";
+    0  done, or nothing to do
+    1  error before anything changed
+    2  usage
+    3  waiting: paused
+    4  failed and rolled back; the service is healthy on the old release
+    5  failed, needs a person
+    6  aborted by a person
+    7  refused
+    8  waiting timed out; the rollout goes on
+   10  plan --exit-code: there are changes
+  130  interrupted; the rollout goes on";
 
 /// How the answer is written.
 #[derive(Debug, Clone, Default, Args)]

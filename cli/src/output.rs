@@ -3,7 +3,9 @@
 use crate::args::FormatArgs;
 use crate::render::page::{Look, Page};
 use anstream::ColorChoice;
+use baton_core::problem::Code;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
@@ -106,14 +108,14 @@ impl Output {
 
     /// Writes one JSON document: indented for `--json`, one line for `--json-lines`; nothing when text was asked for.
     pub fn json(&self, document: &impl Serialize) {
+        let Ok(mut document) = serde_json::to_value(document) else { return };
+        write_codes_out(&mut document);
         let text = match self.format {
             Format::Text => return,
-            Format::Json => serde_json::to_string_pretty(document),
-            Format::JsonLines => serde_json::to_string(document),
+            Format::Json => format!("{document:#}\n"),
+            Format::JsonLines => format!("{document}\n"),
         };
-        if let Ok(text) = text {
-            self.answer.write(&(printable_json(&text) + "\n"));
-        }
+        self.answer.write(&printable_json(&text));
     }
 }
 
@@ -168,6 +170,29 @@ fn colours(stream: &impl anstream::stream::RawStream) -> bool {
     anstream::AutoStream::choice(stream) != ColorChoice::Never
 }
 
+/// Writes the codes of problems the way people and `baton explain` do, and evidence with the names of its parts.
+fn write_codes_out(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(write_codes_out),
+        Value::Object(fields) => {
+            let code = fields.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+            if let (Some(code), true) = (code, fields.contains_key("what")) {
+                fields.insert("code".to_owned(), Code(code).to_string().into());
+                fields.get_mut("seen").and_then(Value::as_array_mut).into_iter().flatten().for_each(name_parts);
+            }
+            fields.values_mut().for_each(write_codes_out);
+        }
+        _ => {}
+    }
+}
+
+/// `["probe", "refused"]` as `{"label": "probe", "evidence": "refused"}`: as it is on the wire.
+fn name_parts(seen: &mut Value) {
+    if let Some([label, evidence]) = seen.as_array().map(Vec::as_slice) {
+        *seen = json!({ "label": label, "evidence": evidence });
+    }
+}
+
 /// JSON leaves DEL and the C1 controls raw in strings; some terminals obey those.
 fn printable_json(json: &str) -> String {
     use std::fmt::Write;
@@ -182,7 +207,21 @@ fn printable_json(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::printable_json;
+    use super::{printable_json, write_codes_out};
+    use baton_core::problem::{Code, Problem};
+    use serde_json::json;
+
+    #[test]
+    fn problems_look_alike_wherever_they_come_from() {
+        let own = Problem::new(Code(210), "not ready").saw("probe", "refused").help("look");
+        let wire = baton_proto::v1::Problem::from(&own);
+        let expected = json!({ "code": "B0210", "what": "not ready", "seen": [{ "label": "probe", "evidence": "refused" }], "help": "look" });
+        for problem in [json!(own), json!(wire)] {
+            let mut document = json!({ "deep": [problem], "code": 7 });
+            write_codes_out(&mut document);
+            assert_eq!(document, json!({ "deep": [expected], "code": 7 }));
+        }
+    }
 
     #[test]
     fn json_for_a_terminal_carries_no_control_sequence_and_still_says_the_same() {

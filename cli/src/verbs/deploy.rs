@@ -29,6 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// `baton deploy`.
 #[derive(Debug, Args)]
+#[command(override_usage = "baton deploy [OPTIONS] [SERVICE] VERSION")]
 pub struct DeployArgs {
     #[command(flatten)]
     pub target: TargetArgs,
@@ -54,7 +55,14 @@ pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure
         }
     };
     let name = loaded.manifest.service.as_str();
-    let rollout = hand_over(&mut connection, prepared.request).await?;
+    let rollout = tokio::select! {
+        rollout = hand_over(&mut connection, prepared.request) => rollout?,
+        () = interrupted() => {
+            context.output.note(Page::new().text("interrupted; the rollout may have been accepted"));
+            context.output.next(&format!("baton status {name}"));
+            return Ok(Exit::Interrupted);
+        }
+    };
     if rollout.is_empty() {
         return Ok(ending::nothing_to_do(name, version.as_str(), context.output));
     }

@@ -14,6 +14,7 @@ use clap::Args;
 
 /// `baton plan`.
 #[derive(Debug, Args)]
+#[command(override_usage = "baton plan [OPTIONS] [SERVICE] VERSION")]
 pub struct PlanArgs {
     #[command(flatten)]
     pub target: TargetArgs,

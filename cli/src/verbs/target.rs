@@ -11,8 +11,8 @@ use std::time::Duration;
 /// `[SERVICE] VERSION`.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The version, after the service where the manifest could be another's
-    #[arg(required = true, num_args = 1..=2, value_names = ["[SERVICE] VERSION"])]
+    /// The version; before it the service, to be sure that the manifest is its own
+    #[arg(required = true, num_args = 1..=2, value_name = "VERSION")]
     words: Vec<String>,
 }
 

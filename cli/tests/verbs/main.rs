@@ -1,0 +1,243 @@
+//! The real `baton`, run as scripts run it, against a coordinator that does what each test says.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod coordinator;
+mod world;
+
+use baton_core::problem::{Code, Problem};
+use coordinator::Script;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read};
+use world::{World, artifact, at_rest, ran, reverted, rolling, succeeded};
+
+fn script(then: baton_proto::v1::FleetView) -> Script {
+    Script { rollout: "r-1".into(), then: Some(then), ..Script::default() }
+}
+
+#[test]
+fn a_deploy_uploads_waits_and_says_what_was_measured() {
+    let world = World::new(at_rest(1_000), script(succeeded(1_400)));
+    let ran = world.run("deploy shop 2.1.0");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(
+        ran.stdout,
+        "shop 2.1.0: live on 2 of 2 hosts · service healthy on 2.1.0 · 4.0 s\n\
+         0 failed of 800 requests seen by the load balancer\n"
+    );
+    assert!(ran.stderr.ends_with("next: baton status shop\n"), "{}", ran.stderr);
+    let script = world.coordinator.script();
+    let digest = blake3::hash(&artifact()).as_bytes().to_vec();
+    assert!(script.artifacts[&digest] == artifact());
+    let [request] = script.deploys.as_slice() else { panic!("{}", script.deploys.len()) };
+    assert_eq!((request.version.as_str(), &request.artifact_digest), ("2.1.0", &digest));
+    assert_eq!(request.artifact_size, artifact().len() as u64);
+}
+
+#[test]
+fn every_end_has_its_exit_code_and_its_two_words() {
+    let failed = rolling("failed", 1_000);
+    let paused = rolling("paused", 1_000);
+    let table = [
+        (reverted("evidence"), 4, "shop 2.1.0: rolled back · service healthy on 2.0.4"),
+        (failed, 5, "shop 2.1.0: failed · service healthy on 2.0.4"),
+        (reverted("ben"), 6, "shop 2.1.0: aborted by ben, rolled back · service healthy on 2.0.4"),
+        (paused, 3, "shop 2.1.0: paused · service healthy on 2.0.4"),
+    ];
+    for (end, code, words) in table {
+        let world = World::new(at_rest(1_000), script(end));
+        let ran = world.run("deploy 2.1.0");
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        assert!(ran.stdout.starts_with(words), "{ran:?}");
+    }
+}
+
+#[test]
+fn evidence_is_shown_on_stderr_with_its_control_characters_escaped() {
+    let world = World::new(at_rest(1_000), script(reverted("evidence")));
+    let ran = world.run("deploy 2.1.0");
+    assert!(ran.stderr.contains("error[B0210]: shop 2.1.0 did not become ready on web2"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(r"\u{1b}[2Jboom") && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
+}
+
+#[test]
+fn a_release_that_is_live_is_nothing_to_do() {
+    let world = World::new(at_rest(1_000), Script::default());
+    let ran = world.run("deploy 2.1.0");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "shop 2.1.0 is already live: nothing to do\n"));
+}
+
+#[test]
+fn a_second_deploy_attaches_to_the_rollout_under_way() {
+    let world = World::new(rolling("running", 1_000), script(succeeded(1_400)));
+    let ran = world.run("deploy 2.1.0");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("attached to r-1, started by ana 4.0 s ago"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_refusal_ends_with_7_and_a_mistake_with_1() {
+    for (code, exit) in [(701, 7), (703, 1)] {
+        let refusal = Some(Problem::new(Code(code), "no").help("baton watch shop"));
+        let world = World::new(at_rest(1_000), Script { refusal, ..Script::default() });
+        let ran = world.run("deploy 2.1.0");
+        assert_eq!(ran.code, Some(exit), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("error[B0{code}]: no\nhelp: baton watch shop\n")), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+        assert_eq!(world.run("plan 2.1.0").code, Some(exit), "a plan ends as the deploy would");
+    }
+}
+
+#[test]
+fn waiting_that_times_out_ends_with_8_and_says_that_the_rollout_goes_on() {
+    let world = World::new(at_rest(1_000), script(rolling("running", 1_000)));
+    let ran = world.run("deploy 2.1.0 --timeout 300ms");
+    assert_eq!(ran.code, Some(8), "{ran:?}");
+    assert!(ran.stdout.contains("the rollout goes on"), "{}", ran.stdout);
+    assert!(ran.stderr.ends_with("next: baton watch shop\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn no_wait_returns_once_it_is_accepted() {
+    let world = World::new(at_rest(1_000), script(rolling("running", 1_000)));
+    let ran = world.run("deploy 2.1.0 --no-wait");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "shop: r-1 accepted\n"));
+}
+
+#[test]
+fn ctrl_c_ends_with_130_and_says_that_the_rollout_goes_on() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let world = World::new(at_rest(1_000), script(rolling("running", 1_000)));
+        let mut child = world.start("deploy 2.1.0");
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(said.any(|line| line.contains("r-1 running")), "the rollout is under way");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let rest: Vec<String> = said.collect();
+        let ran = ran(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(130), "{ran:?}");
+        assert!(ran.stdout.contains("interrupted, the rollout goes on · service healthy on 2.0.4"), "{ran:?}");
+        assert_eq!(rest.last().unwrap(), "next: baton watch shop");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_no_outcome() {
+    let world = World::new(at_rest(1_000), Script { watch_breaks: 2, ..script(rolling("running", 1_000)) });
+    let mut child = world.start("deploy 2.1.0");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("hosts go on serving, trying again")));
+    assert!(said.any(|line| line.contains("the coordinator answers again")));
+    world.coordinator.show(succeeded(1_400));
+    let _ = said.count();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_upload_that_breaks_off_goes_on_where_it_ended() {
+    let world = World::new(at_rest(1_000), Script { upload_breaks_after: Some(500_000), ..script(succeeded(1_400)) });
+    let ran = world.run("deploy 2.1.0");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let script = world.coordinator.script();
+    assert!(matches!(script.uploads.as_slice(), [0, resumed] if *resumed >= 500_000), "{:?}", script.uploads);
+    assert!(script.artifacts[blake3::hash(&artifact()).as_bytes().as_slice()] == artifact());
+}
+
+#[test]
+fn a_version_released_before_needs_no_file() {
+    let digest = blake3::hash(b"old").to_string();
+    let release = baton_proto::v1::ReleaseView {
+        service: "shop".into(),
+        version: "2.0.3".into(),
+        artifact_digest: digest,
+        artifact_size: 3,
+        ..Default::default()
+    };
+    let mut with_release = script(succeeded(1_400));
+    with_release.releases.push(release);
+    with_release.artifacts.insert(blake3::hash(b"old").as_bytes().to_vec(), b"old".to_vec());
+    let world = World::new(at_rest(1_000), with_release);
+    assert_eq!(world.run("deploy 2.0.3").code, Some(0));
+    let missing = world.run("deploy 2.0.2");
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("error[B0650]: there is no artifact at shop-2.0.2.tar.zst"), "{}", missing.stderr);
+}
+
+#[test]
+fn rollback_of_a_rollout_under_way_is_done_when_it_is_back() {
+    let world = World::new(rolling("running", 1_000), script(reverted("ana")));
+    let ran = world.run("rollback");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.starts_with("shop 2.1.0: rolled back · service healthy on 2.0.4"), "{ran:?}");
+}
+
+#[test]
+fn json_is_one_document_and_json_lines_one_a_line() {
+    let world = World::new(at_rest(1_000), script(reverted("evidence")));
+    let ran = world.run("deploy 2.1.0 --json");
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["outcome"], "rolled_back");
+    assert_eq!(document["exit"], 4);
+    assert_eq!(document["requests"]["failed"], 0);
+    assert_eq!(document["evidence"][0]["problem"]["code"], "B0210");
+
+    let world = World::new(at_rest(1_000), script(succeeded(1_400)));
+    let ran = world.run("deploy 2.1.0 --json-lines");
+    let events: Vec<serde_json::Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0]["event"], "rollout");
+    assert_eq!(events.last().unwrap()["event"], "end");
+
+    let failed = world.run("hosts show web9 --json");
+    let document: serde_json::Value = serde_json::from_str(&failed.stdout).unwrap();
+    assert_eq!((failed.code, &document["error"]["code"]), (Some(1), &"B0133".into()));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut large = at_rest(1_000);
+    let host = large.hosts[1].clone();
+    large.hosts.extend((0..20_000).map(|nth| baton_proto::v1::HostView { name: format!("host{nth}"), ..host.clone() }));
+    let world = World::new(large, Script::default());
+    for verb in ["hosts list", "status --json"] {
+        let mut child = world.start(verb);
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let ran = ran(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_wrong_manifest_is_told_whole_before_anybody_is_asked() {
+    let world = World::new(at_rest(1_000), Script::default());
+    std::fs::write(world.folder().join("baton.toml"), "servce = \"shop\"\nhosts = []\n").unwrap();
+    for verb in ["deploy 2.1.0", "plan 2.1.0", "config check", "config show"] {
+        let ran = world.run(verb);
+        assert_eq!(ran.code, Some(1), "{verb}: {ran:?}");
+        assert!(ran.stderr.contains(" --> baton.toml:1:1"), "{verb}: {}", ran.stderr);
+        assert!(ran.stderr.contains("error[B0106]"), "{verb}: {}", ran.stderr);
+    }
+    assert!(world.coordinator.script().deploys.is_empty());
+}
+
+#[test]
+fn init_then_check_then_plan() {
+    let world = World::new(at_rest(1_000), Script::default());
+    assert_eq!(world.run("init").code, Some(1), "there is a manifest already");
+    std::fs::remove_file(world.folder().join("baton.toml")).unwrap();
+    assert_eq!(world.run("init shop").code, Some(0));
+    assert_eq!(world.run("config check").code, Some(0));
+    assert_eq!(world.run("plan 2.1.0").code, Some(0));
+    let plan = world.run("plan 2.1.0 --exit-code");
+    assert_eq!(plan.code, Some(10), "{plan:?}");
+    assert!(plan.stdout.starts_with("shop  2.0.4 → 2.1.0   in place, 1 at a time, 2 hosts\n"), "{}", plan.stdout);
+    assert!(world.coordinator.script().artifacts.is_empty(), "a plan uploads nothing");
+}
+
+#[test]
+fn the_token_is_all_that_stdout_carries() {
+    let world = World::new(at_rest(1_000), Script::default());
+    let ran = world.run("token create --hosts 4 --ttl 1h");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "baton1.abc\n"));
+    assert!(ran.stderr.contains("4 uses, good for 1 h"), "{}", ran.stderr);
+}
