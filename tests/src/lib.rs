@@ -1,5 +1,6 @@
-//! What tests share: real hosts to run on.
+//! Tests that need more than one room: simulation, end-to-end, fleet, benches.
 
 pub mod bench;
 pub mod e2e;
 pub mod fleet;
+pub mod simulation;

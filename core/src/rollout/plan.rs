@@ -172,7 +172,7 @@ impl<'a> Turn<'a> {
         if let Some(rollout) = self.rollout {
             self.say_rollout(rollout);
         }
-        self.begun = standings.iter().filter(|standing| standing.begun).count();
+        self.begun = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing)).count();
         let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
         let mut acted = false;
         for standing in begun.into_iter().chain(rest) {
@@ -194,7 +194,7 @@ impl<'a> Turn<'a> {
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
                 if place.issued().any(|(issued, _)| issued == *slot) {
-                    let lowers = place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
+                    let lowers = standing.goal.is_some() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
                     self.admit(standing, lowers)?;
                 }
                 draft.set_member(&place, *slot, MemberState::Out, drain);
@@ -259,6 +259,11 @@ impl<'a> Turn<'a> {
             self.waiting.push(Waiting { host: None, reason: Reason::Bake { left } });
         }
     }
+}
+
+/// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.
+fn is_unconfirmed(standing: &Standing) -> bool {
+    matches!(standing.step, Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo))
 }
 
 fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {

@@ -1,0 +1,92 @@
+//! A coordinator as the real driver is: reports in, plan, interlock, store, and only then specs out.
+
+use baton_core::fleet::report::HostReport;
+use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::{Fleet, Heard, Host};
+use baton_core::name::HostName;
+use baton_core::rollout::command::{Accepted, Command, apply};
+use baton_core::rollout::{interlock, plan::plan};
+use baton_core::time::Moment;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A host that was not heard for this long counts as silent.
+const SILENCE: u64 = 10_000;
+
+/// What survives a crash: the fleet without what was heard, and the driver's clock.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Store {
+    pub(super) fleet: Fleet,
+    pub(super) clock: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    pub(super) fleet: Fleet,
+    /// Virtual time at which the persisted clock was taken up.
+    began: (u64, u64),
+    pub(super) wake_at: Option<u64>,
+}
+
+impl Coordinator {
+    /// Takes over from whatever the store holds: a new epoch, stored before anything else.
+    pub(super) fn start(store: &mut Store, now: u64) -> Self {
+        store.fleet.take_over();
+        let mut fleet = store.fleet.clone();
+        for host in fleet.hosts.values_mut() {
+            host.connected = false;
+            host.heard = None;
+        }
+        Self { fleet, began: (now, store.clock), wake_at: Some(now) }
+    }
+
+    fn moment(&self, now: u64) -> Moment {
+        Moment(self.began.1 + now - self.began.0)
+    }
+
+    pub(super) fn join(&mut self, store: &mut Store, name: &HostName) {
+        let host = Host::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        store.fleet.hosts.insert(name.clone(), host.clone());
+        self.fleet.hosts.insert(name.clone(), host);
+    }
+
+    /// Hears a report. Returns the spec to send again where the host does not follow the newest.
+    pub(super) fn hear(&mut self, name: &HostName, report: HostReport, now: u64) -> Option<HostSpec> {
+        let at = self.moment(now);
+        let host = self.fleet.hosts.get_mut(name)?;
+        let behind = !report.follows(&host.issued);
+        host.heard = Some(Heard { at, report });
+        host.connected = true;
+        behind.then(|| host.issued.clone())
+    }
+
+    pub(super) fn command(&mut self, store: &mut Store, command: Command, now: u64) -> bool {
+        let at = self.moment(now);
+        let accepted = apply(&mut self.fleet, command, at);
+        store.fleet.services = self.fleet.services.clone();
+        store.fleet.rollouts = self.fleet.rollouts.clone();
+        store.fleet.releases = self.fleet.releases.clone();
+        matches!(accepted, Ok(Accepted::Rollout(_)))
+    }
+
+    /// One pass of the driver. Returns what to send, or what the interlock refused.
+    pub(super) fn pass(&mut self, store: &mut Store, now: u64, twice: bool) -> Result<Vec<(HostName, HostSpec)>, String> {
+        let at = self.moment(now);
+        for host in self.fleet.hosts.values_mut() {
+            let heard = host.heard.as_ref().map(|heard| at.since(heard.at).as_millis() as u64);
+            host.connected = host.connected && heard.is_some_and(|ago| ago < SILENCE);
+        }
+        let next = plan(&self.fleet, at);
+        interlock::check(&self.fleet, &next).map_err(|violations| format!("the interlock refused: {}", violations[0]))?;
+        next.take(&mut store.fleet);
+        store.clock = at.0;
+        next.take(&mut self.fleet);
+        self.wake_at = next.wake_at.map(|wake| now + wake.since(at).as_millis() as u64);
+        if twice {
+            let again = plan(&self.fleet, at);
+            if again.changes_anything() {
+                return Err(format!("planning twice changed something: {again:?}"));
+            }
+        }
+        Ok(next.specs.into_iter().collect())
+    }
+}

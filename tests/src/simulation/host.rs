@@ -1,0 +1,363 @@
+//! One host as it really is: its processes, its balancer, its agent and the agent's ledger.
+//!
+//! Processes and the balancer outlive the agent; the ledger outlives a reboot. The agent decides with the real
+//! [`baton_core::host::plan`].
+
+use super::random::Random;
+use super::scenario::Quality;
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::spec::{HostSpec, MemberState};
+use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::host::plan::{Action, Failures, Observed, plan};
+use baton_core::name::{PoolName, ReleaseId};
+use baton_core::problem::{Code, Problem};
+use baton_core::time::Moment;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// Survives everything.
+    pub(super) ledger: HostSpec,
+    pub(super) powered: bool,
+    pub(super) agent: bool,
+    pub(super) cut: bool,
+    pub(super) boots: u64,
+    pub(super) processes: BTreeMap<InstanceKey, Process>,
+    /// When each release is there; the future while it is fetched.
+    held: BTreeMap<ReleaseId, u64>,
+    failures: BTreeMap<InstanceKey, Failures>,
+    pub(super) pools: BTreeMap<PoolName, Pool>,
+    pub(super) last_report: Option<HostReport>,
+    pub(super) last_sent: u64,
+    starts: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub(super) release: ReleaseId,
+    pub(super) incarnation: u64,
+    started: u64,
+    ready_at: Option<u64>,
+    exits_at: Option<u64>,
+    stopping: Option<(u64, u64)>,
+    pub(super) failed: Option<Problem>,
+}
+
+/// A pool in the balancer that really runs here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool {
+    identity: u64,
+    pub(super) running: BTreeMap<MemberKey, MemberState>,
+    pub(super) disk: BTreeMap<MemberKey, MemberState>,
+    busy_until: BTreeMap<MemberKey, u64>,
+    out_since: BTreeMap<MemberKey, u64>,
+}
+
+/// What an agent's pass did to the world: what the invariants look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    Started(InstanceKey, ReleaseId),
+    Stopped(InstanceKey),
+    Entered(PoolName, MemberKey),
+    Left(PoolName, MemberKey),
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        Self {
+            ledger: HostSpec::default(),
+            powered: true,
+            agent: true,
+            cut: false,
+            boots: 1,
+            processes: BTreeMap::new(),
+            held: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            last_report: None,
+            last_sent: 0,
+            starts: 0,
+        }
+    }
+
+    /// Rejects the past; takes everything else into the ledger. Returns whether it was taken.
+    pub(super) fn receive(&mut self, spec: &HostSpec) -> bool {
+        if spec.stamp() < self.ledger.stamp() {
+            return false;
+        }
+        self.ledger = spec.clone();
+        true
+    }
+
+    pub(super) fn reboot(&mut self) {
+        self.boots += 1;
+        self.processes.clear();
+        self.failures.clear();
+        self.restart_balancer();
+    }
+
+    /// What a restart of the balancer leaves: what stood on disk, and nothing in flight.
+    pub(super) fn restart_balancer(&mut self) {
+        for pool in self.pools.values_mut() {
+            pool.identity += 1;
+            pool.running = pool.disk.clone();
+            pool.busy_until.clear();
+        }
+    }
+
+    pub(super) fn is_ready(&self, key: &InstanceKey, now: u64) -> bool {
+        self.processes.get(key).is_some_and(|process| process.is_ready(now))
+    }
+
+    /// One pass of the agent: look, decide with the real code, act.
+    pub(super) fn pass(
+        &mut self,
+        now: u64,
+        quality: Quality,
+        new: ReleaseId,
+        answers: &dyn Fn(&MemberKey) -> bool,
+        random: &mut Random,
+    ) -> Vec<Effect> {
+        self.age(now);
+        let observed = self.observe(now);
+        let mut effects = Vec::new();
+        for action in plan(&self.ledger, &observed, Moment(now)).actions {
+            self.act(action, now, quality, new, random, &mut effects);
+        }
+        let spec = self.ledger.pools.clone();
+        for (name, wanted) in &spec {
+            let pool = self.pools.entry(name.clone()).or_default();
+            for (member, wanted_member) in &wanted.members {
+                let effect = pool.step(member, wanted_member.state, now, answers(member), random);
+                effects.extend(effect.map(|entered| match entered {
+                    true => Effect::Entered(name.clone(), member.clone()),
+                    false => Effect::Left(name.clone(), member.clone()),
+                }));
+            }
+        }
+        effects
+    }
+
+    /// Processes that had to end by now have ended.
+    pub(super) fn age(&mut self, now: u64) {
+        let ledger = &self.ledger;
+        let failures = &mut self.failures;
+        self.processes.retain(|_, process| process.stopping.is_none_or(|(_, gone)| gone > now));
+        for (key, process) in self.processes.iter_mut().filter(|(_, process)| process.failed.is_none()) {
+            let patience = ledger.releases.get(&process.release).map(|it| it.health.start_timeout.as_millis() as u64);
+            let never = process.ready_at.is_none_or(|ready| ready > now);
+            let problem = match process.exits_at {
+                Some(at) if at <= now => Some("exited"),
+                _ if never && patience.is_some_and(|it| now - process.started >= it) => Some("never became ready"),
+                _ => None,
+            };
+            if !never {
+                failures.remove(key);
+            }
+            if let (Some(what), None) = (problem, process.stopping) {
+                process.failed = Some(Problem::new(Code(210), what));
+                let count = failures.get(key).map_or(0, |failures| failures.count) + 1;
+                failures.insert(key.clone(), Failures { count, last: Moment(now) });
+            }
+        }
+    }
+
+    fn act(
+        &mut self,
+        action: Action,
+        now: u64,
+        quality: Quality,
+        new: ReleaseId,
+        random: &mut Random,
+        effects: &mut Vec<Effect>,
+    ) {
+        match action {
+            Action::Fetch(release) => {
+                self.held.insert(release, now + random.between(50, 2_000));
+            }
+            Action::Start(key) => {
+                let Some(spec) = self.ledger.instances.get(&key) else { return };
+                self.starts += 1;
+                let quality = if spec.release == new { quality } else { Quality::Good };
+                let process = Process::start(spec.release, self.starts, now, quality, random);
+                effects.push(Effect::Started(key.clone(), spec.release));
+                self.processes.insert(key, process);
+            }
+            Action::Stop { key, .. } => {
+                if let Some(process) = self.processes.get_mut(&key) {
+                    process.stopping = Some((now, now + random.between(10, 1_000)));
+                    effects.push(Effect::Stopped(key));
+                }
+            }
+            Action::Forget(key) => {
+                self.processes.remove(&key);
+                self.failures.remove(&key);
+            }
+            Action::Drop(release) => {
+                self.held.remove(&release);
+            }
+        }
+    }
+
+    fn observe(&self, now: u64) -> Observed {
+        let state = |(key, process): (&InstanceKey, &Process)| (key.clone(), process.report(now));
+        Observed {
+            instances: self.processes.iter().map(state).collect(),
+            releases: self.releases(now, None),
+            failures: self.failures.clone(),
+        }
+    }
+
+    fn releases(&self, now: u64, rejected: Option<ReleaseId>) -> BTreeMap<ReleaseId, ReleaseState> {
+        let state = |(release, at): (&ReleaseId, &u64)| {
+            let state = match () {
+                () if Some(*release) == rejected => {
+                    ReleaseState::Rejected { problem: Problem::new(Code(601), "the archive is corrupt") }
+                }
+                () if *at <= now => ReleaseState::Held,
+                () => ReleaseState::Fetching { done: 0, total: 1_000_000 },
+            };
+            (*release, state)
+        };
+        self.held.iter().map(state).collect()
+    }
+
+    pub(super) fn report(&self, now: u64, rejected: Option<ReleaseId>) -> HostReport {
+        let pools = self.ledger.pools.iter().filter_map(|(name, spec)| {
+            let pool = self.pools.get(name)?;
+            let members = spec.members.keys().map(|member| (member.clone(), pool.report(member, now))).collect();
+            Some((name.clone(), PoolReport { balancer: pool.identity.to_string(), members, problem: None }))
+        });
+        HostReport {
+            observed: self.ledger.stamp(),
+            boot: self.boots.to_string(),
+            instances: self.observe(now).instances,
+            pools: pools.collect(),
+            releases: self.releases(now, rejected),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn crash_one(&mut self, now: u64, random: &mut Random) {
+        let keys: Vec<InstanceKey> = self.processes.keys().cloned().collect();
+        if let Some(process) = random.pick(&keys).and_then(|key| self.processes.get_mut(key)) {
+            process.exits_at = Some(now);
+        }
+    }
+
+    /// Whether something here changes soon by itself, so that the agent should look again shortly.
+    pub(super) fn is_moving(&self, now: u64) -> bool {
+        self.held.values().any(|at| *at > now)
+            || self.processes.values().any(|process| process.is_moving(now))
+            || self.pools.values().any(|pool| pool.busy_until.values().any(|until| *until > now))
+            || self.ledger.pools.iter().any(|(name, spec)| {
+                spec.members.iter().any(|(member, wanted)| {
+                    self.pools.get(name).is_none_or(|pool| {
+                        pool.running.get(member) != Some(&wanted.state) || pool.disk.get(member) != Some(&wanted.state)
+                    })
+                })
+            })
+            || self.ledger.instances.keys().any(|key| !self.processes.contains_key(key))
+    }
+}
+
+impl Process {
+    fn start(release: ReleaseId, incarnation: u64, now: u64, quality: Quality, random: &mut Random) -> Self {
+        let ready_at = now + random.between(100, 3_000);
+        let (ready_at, exits_at) = match quality {
+            Quality::Good | Quality::RejectedArtifact => (Some(ready_at), None),
+            Quality::NeverReady => (None, None),
+            Quality::ExitsAtOnce => (None, Some(now + random.between(10, 500))),
+            Quality::CrashesLater => (Some(ready_at), Some(ready_at + random.between(500, 4_000))),
+        };
+        Self { release, incarnation, started: now, ready_at, exits_at, stopping: None, failed: None }
+    }
+
+    fn is_ready(&self, now: u64) -> bool {
+        let ended = self.failed.is_some() || self.exits_at.is_some_and(|at| at <= now);
+        !ended && self.stopping.is_none() && self.ready_at.is_some_and(|ready| ready <= now)
+    }
+
+    fn is_moving(&self, now: u64) -> bool {
+        let young = self.ready_at.is_none_or(|ready| now < ready + 2_000);
+        self.stopping.is_some() || (self.failed.is_none() && (young || self.exits_at.is_some()))
+    }
+
+    fn report(&self, now: u64) -> InstanceReport {
+        let millis = |since: u64| Duration::from_millis(now.saturating_sub(since));
+        let state = match (&self.failed, self.stopping, self.ready_at) {
+            (Some(problem), ..) => InstanceState::Failed { problem: problem.clone() },
+            (None, Some((since, _)), _) => InstanceState::Stopping { since: millis(since) },
+            (None, None, Some(ready)) if ready <= now => InstanceState::Ready { since: millis(ready) },
+            _ => InstanceState::Starting { since: millis(self.started), last: None },
+        };
+        InstanceReport { release: self.release, incarnation: self.incarnation.to_string(), state }
+    }
+}
+
+impl Pool {
+    /// One small step towards the wanted state: a crash can fall between any two. Returns whether the member entered or
+    /// left the running balancer.
+    fn step(
+        &mut self,
+        member: &MemberKey,
+        wanted: MemberState,
+        now: u64,
+        answers: bool,
+        random: &mut Random,
+    ) -> Option<bool> {
+        let running = self.running.get(member).copied();
+        let disk = self.disk.get(member).copied();
+        match wanted {
+            MemberState::Ready if running != Some(MemberState::Ready) => {
+                if !answers {
+                    return None;
+                }
+                self.running.insert(member.clone(), MemberState::Ready);
+                self.out_since.remove(member);
+                Some(true)
+            }
+            MemberState::Ready => {
+                self.disk.insert(member.clone(), MemberState::Ready);
+                None
+            }
+            MemberState::Drain | MemberState::Out if disk != Some(MemberState::Out) => {
+                self.disk.insert(member.clone(), MemberState::Out);
+                None
+            }
+            MemberState::Drain | MemberState::Out if running != Some(MemberState::Out) => {
+                let was_in = running == Some(MemberState::Ready);
+                self.running.insert(member.clone(), MemberState::Out);
+                self.out_since.insert(member.clone(), now);
+                if was_in {
+                    self.busy_until.insert(member.clone(), now + random.between(0, 3_000));
+                }
+                was_in.then_some(false)
+            }
+            MemberState::Drain | MemberState::Out => None,
+        }
+    }
+
+    pub(super) fn in_flight(&self, member: &MemberKey, now: u64) -> u64 {
+        u64::from(self.busy_until.get(member).is_some_and(|until| *until > now))
+    }
+
+    pub(super) fn out_for(&self, member: &MemberKey, now: u64) -> Duration {
+        self.out_since.get(member).map_or(Duration::ZERO, |since| Duration::from_millis(now - since))
+    }
+
+    fn report(&self, member: &MemberKey, now: u64) -> MemberReport {
+        let state = |states: &BTreeMap<MemberKey, MemberState>| states.get(member).copied();
+        MemberReport {
+            running: state(&self.running).unwrap_or(MemberState::Ready),
+            on_disk: state(&self.disk).unwrap_or(MemberState::Ready),
+            in_flight: self.in_flight(member, now),
+            out_for: self.out_for(member, now),
+            cut: 0,
+            requests: 0,
+            errors: 0,
+            problem: None,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A seeded world with virtual time around the real `core` code: messages are lost, late and out of order, agents fall
+//! silent, processes crash, releases are bad, and after every event the invariants are looked at from outside.
+//!
+//! A run is a safety phase (faults happen) and a liveness phase (faults stop, what is broken stays broken). The same seed
+//! gives the same run, event by event.
+
+// Names in a scenario are constants: one that is not a name is a mistake in the test.
+#![allow(clippy::expect_used)]
+
+mod coordinator;
+mod host;
+mod random;
+mod scenario;
+mod truth;
+mod world;
+
+use std::collections::BTreeMap;
+
+/// What one seed led to.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The hash over every event: two runs of a seed must agree.
+    pub log: u64,
+    pub events: u64,
+    /// Things that should happen in some run, so that no check is empty.
+    pub sometimes: BTreeMap<&'static str, u64>,
+    /// The first invariant that did not hold, with the moment.
+    pub violation: Option<String>,
+}
+
+/// What must have happened at least once over many seeds.
+pub const SOMETIMES: [&str; 13] = [
+    "rollout succeeded",
+    "rollout reverted by evidence",
+    "rollout turned back by an operator",
+    "rollout paused by itself",
+    "agent crashed in a drain",
+    "balancer restarted with a member out",
+    "coordinator crashed in a rollout",
+    "a spec of the past was rejected",
+    "message lost",
+    "host rebooted in a rollout",
+    "drain deadline passed with requests in flight",
+    "in place",
+    "side by side",
+];
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    world::World::new(seed).run(&mut |_| {})
+}
+
+/// Runs one seed and hands every event to `tell`.
+#[must_use]
+pub fn replay(seed: u64, tell: &mut dyn FnMut(&str)) -> Outcome {
+    world::World::new(seed).run(tell)
+}

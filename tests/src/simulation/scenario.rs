@@ -1,0 +1,172 @@
+//! What a seed stands for: a fleet, a good or a bad release, a network, and what goes wrong when.
+
+use super::random::Random;
+use baton_core::fleet::{BalancerPool, Service};
+use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
+use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long faults go on; afterwards nothing new breaks.
+pub(super) const FAULTS_END: u64 = 90_000;
+/// When the first release should be everywhere, and things begin to go wrong.
+pub(super) const FAULTS_BEGIN: u64 = 30_000;
+
+#[derive(Debug, Clone)]
+pub(super) struct Scenario {
+    pub(super) name: ServiceName,
+    pub(super) service: Service,
+    pub(super) old: Release,
+    pub(super) new: Release,
+    pub(super) quality: Quality,
+    /// Percent of messages lost while faults go on.
+    pub(super) loss: u64,
+    /// The longest a message takes, in milliseconds.
+    pub(super) delay: u64,
+    /// What happens when, by millisecond.
+    pub(super) script: Vec<(u64, Happening)>,
+    /// Whether anything in the script takes capacity away that is not ours to take.
+    pub(super) capacity_faults: bool,
+}
+
+/// What the new release is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quality {
+    Good,
+    NeverReady,
+    ExitsAtOnce,
+    CrashesLater,
+    RejectedArtifact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Happening {
+    Deploy,
+    Rollback,
+    Pause,
+    Resume,
+    Abort,
+    AgentCrash(HostName, u64),
+    Reboot(HostName, u64),
+    /// The host's messages go nowhere, both ways, for so long.
+    Cut(HostName, u64),
+    InstanceCrash(HostName),
+    BalancerRestart(HostName),
+    CoordinatorCrash(u64),
+}
+
+impl Scenario {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let hosts = random.between(2, 5);
+        let web: Vec<HostName> = (1..=hosts).map(|it| name(&format!("web{it}"))).collect();
+        let balancers = if random.chance(20) { 2 } else { 1 };
+        let on: Vec<HostName> = (1..=balancers).map(|it| name(&format!("lb{it}"))).collect();
+        let side_by_side = random.chance(50);
+        let ports = if side_by_side { vec![8101, 8102] } else { vec![8101] };
+        let strategy = strategy(random, side_by_side);
+        let pool = PoolName::new("shop").expect("a name");
+        let service = Service {
+            hosts: web.clone(),
+            ports,
+            balancer: Some(BalancerPool { on: on.clone(), pool }),
+            strategy,
+            committed: None,
+            previous: None,
+        };
+        let quality = match random.between(0, 9) {
+            0..=4 => Quality::Good,
+            5 | 6 => Quality::NeverReady,
+            7 => Quality::ExitsAtOnce,
+            8 => Quality::CrashesLater,
+            _ => Quality::RejectedArtifact,
+        };
+        let capacity_faults = random.chance(50);
+        let script = script(random, &web, &on, capacity_faults);
+        Self {
+            name: ServiceName::new("shop").expect("a name"),
+            service,
+            old: release("1"),
+            new: release("2"),
+            quality,
+            loss: if random.chance(50) { random.between(0, 30) } else { 0 },
+            delay: random.between(1, 300),
+            script,
+            capacity_faults,
+        }
+    }
+}
+
+fn strategy(random: &mut Random, side_by_side: bool) -> Strategy {
+    let waves = match random.between(0, 2) {
+        0 => vec![Amount::Hosts(1), Amount::Percent(100)],
+        1 => vec![Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)],
+        _ => vec![Amount::Percent(100)],
+    };
+    Strategy {
+        placement: if side_by_side { Placement::SideBySide } else { Placement::InPlace },
+        waves,
+        max_unavailable: if side_by_side && random.chance(50) { Amount::Hosts(0) } else { Amount::Hosts(1) },
+        bake: Duration::from_millis(random.between(0, 2) * 1_000),
+        drain_deadline: Duration::from_millis(random.between(500, 5_000)),
+        progress_deadline: Duration::from_secs(60),
+        on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
+    }
+}
+
+/// The first release is brought at once; the second half a minute later, among whatever goes wrong.
+fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
+    let mut script = vec![(FAULTS_BEGIN, Happening::Deploy)];
+    let commands = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort];
+    for _ in 0..random.between(0, 2) {
+        let command = random.pick(&commands).cloned().unwrap_or(Happening::Pause);
+        script.push((FAULTS_BEGIN + random.between(100, 20_000), command));
+    }
+    let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
+    for _ in 0..random.between(0, 4) {
+        let at = FAULTS_BEGIN + random.between(0, 30_000);
+        let lasts = random.between(100, 15_000);
+        let Some(any) = random.pick(&all).cloned() else { continue };
+        let Some(host) = random.pick(web).cloned() else { continue };
+        let Some(balancer) = random.pick(on).cloned() else { continue };
+        script.push((
+            at,
+            match random.between(0, if capacity_faults { 6 } else { 3 }) {
+                0 => Happening::AgentCrash(any, lasts),
+                1 => Happening::Cut(any, lasts),
+                2 => Happening::CoordinatorCrash(lasts),
+                3 => Happening::BalancerRestart(balancer),
+                4 => Happening::InstanceCrash(host),
+                5 => Happening::Reboot(any, lasts),
+                _ => Happening::Cut(balancer, lasts),
+            },
+        ));
+    }
+    script.retain(|(at, _)| *at < FAULTS_END);
+    script
+}
+
+pub(super) fn name(text: &str) -> HostName {
+    HostName::new(text).expect("a name")
+}
+
+fn release(version: &str) -> Release {
+    Release {
+        service: ServiceName::new("shop").expect("a name"),
+        version: Version::new(version).expect("a version"),
+        artifact: Artifact { digest: Digest::of(version.as_bytes()), size: 1_000_000 },
+        run: Run {
+            command: vec!["bin/shop".into()],
+            user: None,
+            env: BTreeMap::new(),
+            stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(3) },
+        },
+        health: Health {
+            probe: Probe::Tcp,
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
+            healthy_for: Duration::from_millis(1_000),
+            start_timeout: Duration::from_secs(8),
+        },
+    }
+}

@@ -1,0 +1,116 @@
+//! What must hold in the world itself, whatever coordinator and agents believe: the invariants, seen from outside.
+
+use super::host::{Effect, Host};
+use super::scenario::Scenario;
+use baton_core::fleet::spec::MemberState;
+use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
+use baton_core::name::{HostName, ReleaseId};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) type Hosts = BTreeMap<HostName, Host>;
+
+/// Checks what an agent just did on `host` against the world before it did it (2, 3, 6, 14) .
+pub(super) fn check_effect(
+    scenario: &Scenario,
+    hosts: &Hosts,
+    host: &HostName,
+    effect: &Effect,
+    stored: &Fleet,
+    now: u64,
+) -> Result<(), String> {
+    match effect {
+        Effect::Stopped(key) => not_routable(scenario, hosts, host, key, now),
+        Effect::Entered(_, member) => right_and_ready(scenario, hosts, member, stored, now),
+        Effect::Started(..) | Effect::Left(..) => Ok(()),
+    }
+}
+
+/// 2, 6 and 7: nothing leads to what is stopped, in any running balancer or on its disk, and nothing is in flight.
+fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &InstanceKey, now: u64) -> Result<(), String> {
+    let Some(pool) = &scenario.service.balancer else { return Ok(()) };
+    let member = MemberKey { host: host.clone(), slot: key.slot };
+    for balancer in &pool.on {
+        let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else {
+            return Err(format!("2: {member} stopped before {balancer} ever said it is out"));
+        };
+        if real.running.get(&member) != Some(&MemberState::Out) {
+            return Err(format!("2: {member} stopped while {balancer} routes to it"));
+        }
+        if real.disk.get(&member) != Some(&MemberState::Out) {
+            return Err(format!("6: {member} stopped while a restart of {balancer} would route to it"));
+        }
+        let deadline = scenario.service.strategy.drain_deadline;
+        if real.in_flight(&member, now) > 0 && real.out_for(&member, now) < deadline {
+            return Err(format!("2: {member} stopped with requests in flight on {balancer}"));
+        }
+    }
+    Ok(())
+}
+
+/// 3: what comes in runs the committed release or the rollout's.
+fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, stored: &Fleet, now: u64) -> Result<(), String> {
+    let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
+    let Some(host) = hosts.get(&member.host) else { return Err(format!("3: {member} does not exist")) };
+    let service = stored.services.get(&scenario.name);
+    let mut right: BTreeSet<ReleaseId> = service.and_then(|service| service.committed).into_iter().collect();
+    for rollout in stored.rollouts.values() {
+        right.extend(rollout.from.into_iter().chain([rollout.to]));
+    }
+    match host.processes.get(&key) {
+        Some(process) if right.contains(&process.release) && host.is_ready(&key, now) => Ok(()),
+        Some(_) => Err(format!("3: {member} came in and is not ready, or not what it should be")),
+        None => Err(format!("3: {member} came in and does not run")),
+    }
+}
+
+/// 1 and 4, for a member that just left: enough others are in and would really answer.
+pub(super) fn check_floor(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> Result<(), String> {
+    let total = scenario.service.hosts.len();
+    let may_miss = scenario.service.strategy.max_unavailable.at_most(total);
+    let serving = serving_hosts(scenario, hosts, balancer, now);
+    if serving + may_miss < total {
+        return Err(format!("1: {serving} of {total} hosts serve through {balancer}, {may_miss} may be missing"));
+    }
+    Ok(())
+}
+
+fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
+    let Some(pool) = &scenario.service.balancer else { return 0 };
+    let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return 0 };
+    let answers = |member: &MemberKey| {
+        let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
+        hosts.get(&member.host).is_some_and(|host| host.is_ready(&key, now))
+    };
+    let is_in = real.running.iter().filter(|(member, state)| **state == MemberState::Ready && answers(member));
+    is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
+}
+
+/// 13: a success means every host really runs the new release and no other.
+pub(super) fn check_completeness(scenario: &Scenario, hosts: &Hosts, release: ReleaseId) -> Result<(), String> {
+    for name in &scenario.service.hosts {
+        let Some(host) = hosts.get(name) else { return Err(format!("13: {name} does not exist")) };
+        if let Some((key, _)) = host.processes.iter().find(|(_, it)| it.release != release && it.failed.is_none()) {
+            return Err(format!("13: succeeded while {key} on {name} runs another release"));
+        }
+    }
+    Ok(())
+}
+
+/// At the end of everything: one release on every host, every host in on every balancer.
+pub(super) fn check_rest(scenario: &Scenario, hosts: &Hosts, goal: Option<ReleaseId>, now: u64) -> Result<(), String> {
+    for name in &scenario.service.hosts {
+        let Some(host) = hosts.get(name) else { continue };
+        let running: Vec<ReleaseId> = host.processes.values().map(|process| process.release).collect();
+        if running != goal.into_iter().collect::<Vec<_>>() {
+            return Err(format!("liveness: {name} runs {running:?}, not {goal:?}"));
+        }
+    }
+    let expected = if goal.is_some() { scenario.service.hosts.len() } else { 0 };
+    for balancer in scenario.service.balancer.iter().flat_map(|pool| &pool.on) {
+        let serving = serving_hosts(scenario, hosts, balancer, now);
+        if serving != expected {
+            return Err(format!("liveness: {serving} of {expected} hosts serve through {balancer}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,531 @@
+//! The event loop: one queue, one virtual clock, every message an event.
+
+use super::coordinator::{Coordinator, Store};
+use super::host::{Effect, Host};
+use super::random::Random;
+use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, Quality, Scenario};
+use super::{Outcome, truth};
+use baton_core::fleet::report::HostReport;
+use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::name::{HostName, RolloutId};
+use baton_core::release::Release;
+use baton_core::rollout::command::{Command, Deploy};
+use baton_core::rollout::{RolloutState, Turned};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt::Write as _;
+
+/// An agent repeats its report at least this often, and looks this often while something moves.
+const HEARTBEAT: u64 = 4_000;
+const LOOK: u64 = 100;
+/// By then everything must have come to rest.
+const LAST: u64 = 600_000;
+
+enum Event {
+    Happens(Happening),
+    AgentLooks(HostName),
+    AgentReturns(HostName),
+    Heals(HostName),
+    CoordinatorReturns,
+    CoordinatorWakes,
+    ToHost(HostName, Box<HostSpec>),
+    ToCoordinator(HostName, Box<HostReport>),
+}
+
+pub(super) struct World<'a> {
+    scenario: Scenario,
+    random: Random,
+    now: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, Event>,
+    sequence: u64,
+    hosts: truth::Hosts,
+    store: Store,
+    coordinator: Option<Coordinator>,
+    outcome: Outcome,
+    rollouts: u32,
+    /// The next look of each agent and the coordinator's next wake-up: when, and which event.
+    looks: BTreeMap<HostName, (u64, u64)>,
+    wake: Option<(u64, u64)>,
+    tell: Option<&'a mut dyn FnMut(&str)>,
+}
+
+impl World<'static> {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(&mut random);
+        Self {
+            scenario,
+            random,
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            sequence: 0,
+            hosts: BTreeMap::new(),
+            store: Store::default(),
+            coordinator: None,
+            outcome: Outcome { log: 0xcbf2_9ce4_8422_2325, ..Outcome::default() },
+            rollouts: 0,
+            looks: BTreeMap::new(),
+            wake: None,
+            tell: None,
+        }
+    }
+
+    pub(super) fn run(self, tell: &mut dyn FnMut(&str)) -> Outcome {
+        let World { scenario, random, store, outcome, hosts, queue, events, .. } = self;
+        let mut world = World {
+            scenario,
+            random,
+            now: 0,
+            queue,
+            events,
+            sequence: 0,
+            hosts,
+            store,
+            coordinator: None,
+            outcome,
+            rollouts: 0,
+            looks: BTreeMap::new(),
+            wake: None,
+            tell: Some(tell),
+        };
+        if let Err(violation) = world.live() {
+            world.outcome.violation = Some(format!("at {} ms: {violation}", world.now));
+        }
+        world.outcome
+    }
+}
+
+impl World<'_> {
+    fn live(&mut self) -> Result<(), String> {
+        self.begin();
+        while let Some(Reverse((at, sequence))) = self.queue.pop() {
+            let Some(event) = self.events.remove(&sequence) else { continue };
+            self.now = at;
+            self.outcome.events += 1;
+            self.event(event)?;
+            if self.is_over() {
+                return self.judge_rest();
+            }
+            if at > LAST {
+                return Err(format!("liveness: no rest after {LAST} ms: {}", self.where_it_stands()));
+            }
+        }
+        Err("liveness: nothing happens any more".into())
+    }
+
+    fn begin(&mut self) {
+        let mut coordinator = Coordinator::start(&mut self.store, 0);
+        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| pool.on.clone());
+        let names: Vec<HostName> = self.scenario.service.hosts.iter().cloned().chain(balancers).collect();
+        for name in names {
+            coordinator.join(&mut self.store, &name);
+            self.hosts.insert(name.clone(), Host::new());
+            self.look_at(&name, 1);
+        }
+        self.coordinator = Some(coordinator);
+        let first = self.scenario.old.clone();
+        self.deploy(first);
+        for (at, happening) in self.scenario.script.clone() {
+            self.at(at, Event::Happens(happening));
+        }
+        let side = self.scenario.service.ports.len() > 1;
+        self.sometimes(if side { "side by side" } else { "in place" });
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Happens(happening) => {
+                self.log(|| format!("{happening:?}"));
+                self.happen(happening)
+            }
+            Event::AgentLooks(name) => self.agent_looks(&name),
+            Event::AgentReturns(name) => {
+                self.log(|| format!("agent of {name} returns"));
+                if let Some(host) = self.hosts.get_mut(&name) {
+                    host.agent = true;
+                    host.powered = true;
+                    host.last_report = None;
+                }
+                self.look_at(&name, self.now);
+                Ok(())
+            }
+            Event::Heals(name) => {
+                self.log(|| format!("{name} is reachable again"));
+                if let Some(host) = self.hosts.get_mut(&name) {
+                    host.cut = false;
+                    host.last_report = None;
+                }
+                Ok(())
+            }
+            Event::CoordinatorReturns => {
+                self.log(|| "coordinator returns".into());
+                self.coordinator = Some(Coordinator::start(&mut self.store, self.now));
+                self.coordinator_passes()
+            }
+            Event::CoordinatorWakes => self.coordinator_passes(),
+            Event::ToHost(name, spec) => {
+                self.host_receives(&name, &spec);
+                Ok(())
+            }
+            Event::ToCoordinator(name, report) => {
+                let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
+                if let Some(spec) = coordinator.hear(&name, *report, self.now) {
+                    self.send_spec(&name, spec);
+                }
+                self.coordinator_passes()
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), String> {
+        let name = self.scenario.name.clone();
+        let by = || "ana".to_owned();
+        match happening {
+            Happening::Deploy => self.deploy(self.scenario.new.clone()),
+            Happening::Rollback => {
+                let id = self.next_id();
+                self.command(Command::Rollback { id, service: name, by: by() });
+            }
+            Happening::Pause => self.command(Command::Pause { service: name, by: by(), why: "lunch".into() }),
+            Happening::Resume => self.command(Command::Resume { service: name, by: by() }),
+            Happening::Abort => self.command(Command::Abort { service: name, by: by() }),
+            Happening::AgentCrash(host, lasts) => {
+                if self.any_draining() {
+                    self.sometimes("agent crashed in a drain");
+                }
+                if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
+                    real.agent = false;
+                    self.at(self.now + lasts, Event::AgentReturns(host));
+                }
+            }
+            Happening::Reboot(host, lasts) => {
+                if self.is_rolling() {
+                    self.sometimes("host rebooted in a rollout");
+                }
+                if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
+                    real.reboot();
+                    real.agent = false;
+                    real.powered = false;
+                    self.at(self.now + lasts, Event::AgentReturns(host));
+                }
+            }
+            Happening::Cut(host, lasts) => {
+                if let Some(real) = self.hosts.get_mut(&host) {
+                    real.cut = true;
+                    self.at(self.now + lasts, Event::Heals(host));
+                }
+            }
+            Happening::InstanceCrash(host) => {
+                let Self { hosts, random, now, .. } = self;
+                if let Some(real) = hosts.get_mut(&host) {
+                    real.crash_one(*now, random);
+                }
+            }
+            Happening::BalancerRestart(host) => {
+                if self.any_draining() {
+                    self.sometimes("balancer restarted with a member out");
+                }
+                if let Some(real) = self.hosts.get_mut(&host) {
+                    real.restart_balancer();
+                }
+            }
+            Happening::CoordinatorCrash(lasts) => {
+                if self.is_rolling() {
+                    self.sometimes("coordinator crashed in a rollout");
+                }
+                if self.coordinator.take().is_some() {
+                    self.at(self.now + lasts, Event::CoordinatorReturns);
+                }
+            }
+        }
+        self.coordinator_passes()
+    }
+
+    /// An agent looks, decides, acts and reports; the invariants look at what it did.
+    fn agent_looks(&mut self, name: &HostName) -> Result<(), String> {
+        let new = self.scenario.new.id();
+        let rejected = (self.scenario.quality == Quality::RejectedArtifact).then_some(new);
+        let now = self.now;
+        let ready = self.who_is_ready(name);
+        let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
+        if !host.agent {
+            return Ok(());
+        }
+        let answers = |member: &MemberKey| ready.get(member).copied().unwrap_or(false);
+        let effects = host.pass(now, self.scenario.quality, new, &answers, &mut self.random);
+        for effect in &effects {
+            self.log(|| format!("{name} {effect:?}"));
+            truth::check_effect(&self.scenario, &self.hosts, name, effect, &self.store.fleet, now)?;
+            if matches!(effect, Effect::Left(..)) && !self.scenario.capacity_faults && self.at_rest_before() {
+                truth::check_floor(&self.scenario, &self.hosts, name, now)?;
+            }
+            self.note_deadline(name, effect);
+        }
+        let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
+        let report = host.report(now, rejected);
+        let news = host.last_report.as_ref().is_none_or(|last| differs(last, &report));
+        let again = if host.is_moving(now) { LOOK } else { HEARTBEAT };
+        if news || now >= host.last_sent + HEARTBEAT {
+            host.last_report = Some(report.clone());
+            host.last_sent = now;
+            self.send_report(name, report);
+        }
+        let jitter = self.random.between(0, 20);
+        self.look_at(name, now + again + jitter);
+        Ok(())
+    }
+
+    /// What a balancer's own probe would find: nothing where there is no balancer.
+    fn who_is_ready(&self, name: &HostName) -> BTreeMap<MemberKey, bool> {
+        let mut ready = BTreeMap::new();
+        if self.hosts.get(name).is_none_or(|host| host.ledger.pools.is_empty()) {
+            return ready;
+        }
+        for (host, real) in &self.hosts {
+            for slot in self.scenario.service.slots() {
+                let key = InstanceKey { service: self.scenario.name.clone(), slot };
+                let is_ready = real.powered && real.is_ready(&key, self.now);
+                ready.insert(MemberKey { host: host.clone(), slot }, is_ready);
+            }
+        }
+        ready
+    }
+
+    /// The floor can only be asked for once the first release serves everywhere.
+    fn at_rest_before(&self) -> bool {
+        self.store.fleet.services.get(&self.scenario.name).is_some_and(|service| service.committed.is_some())
+            && self.scenario.quality == Quality::Good
+    }
+
+    fn host_receives(&mut self, name: &HostName, spec: &HostSpec) {
+        let Some(host) = self.hosts.get_mut(name) else { return };
+        if !host.agent || host.cut {
+            return;
+        }
+        if host.receive(spec) {
+            host.last_report = None;
+            self.look_at(name, self.now);
+        } else {
+            self.sometimes("a spec of the past was rejected");
+        }
+    }
+
+    fn coordinator_passes(&mut self) -> Result<(), String> {
+        let twice = self.random.chance(10);
+        let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
+        let before = self.store.fleet.rollouts.clone();
+        let specs = coordinator.pass(&mut self.store, self.now, twice)?;
+        if let Some(wake) = coordinator.wake_at {
+            self.wake_at(wake.max(self.now + 1));
+        }
+        self.one_active_rollout()?;
+        self.note_ends(&before)?;
+        for (name, spec) in specs {
+            self.log(|| format!("spec {} {:?}", name, spec.stamp()));
+            self.send_spec(&name, spec);
+        }
+        Ok(())
+    }
+
+    fn one_active_rollout(&self) -> Result<(), String> {
+        let active = self.store.fleet.rollouts.values().filter(|rollout| rollout.state.is_active()).count();
+        if active > 1 { Err(format!("8: {active} active rollouts")) } else { Ok(()) }
+    }
+
+    fn note_ends(&mut self, before: &BTreeMap<RolloutId, baton_core::rollout::Rollout>) -> Result<(), String> {
+        for (id, rollout) in self.store.fleet.rollouts.clone() {
+            if before.get(&id).is_some_and(|old| old.state == rollout.state) {
+                continue;
+            }
+            self.log(|| format!("{id} is {:?} {:?}", rollout.state, rollout.evidence));
+            match (rollout.state, &rollout.turned) {
+                (RolloutState::Succeeded, _) => {
+                    self.sometimes("rollout succeeded");
+                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to)?;
+                }
+                (RolloutState::Reverted, Some(Turned::Evidence)) => self.sometimes("rollout reverted by evidence"),
+                (RolloutState::Reverted, _) => self.sometimes("rollout turned back by an operator"),
+                (RolloutState::Paused, _) if rollout.pause.as_ref().is_some_and(|it| it.by == "baton") => {
+                    self.sometimes("rollout paused by itself");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn note_deadline(&mut self, name: &HostName, effect: &Effect) {
+        let Effect::Stopped(key) = effect else { return };
+        let member = MemberKey { host: name.clone(), slot: key.slot };
+        let busy = self.hosts.values().any(|it| it.pools.values().any(|pool| pool.in_flight(&member, self.now) > 0));
+        if busy {
+            self.sometimes("drain deadline passed with requests in flight");
+        }
+    }
+
+    /// Once the script is over a person looks in: what is paused is gone on with, and what cannot go on is taken back.
+    fn is_over(&mut self) -> bool {
+        let scripted = self.scenario.script.iter().map(|(at, _)| *at).max().unwrap_or_default();
+        if self.now <= scripted || self.coordinator.is_none() || self.any_cut() {
+            return false;
+        }
+        let paused = self.store.fleet.rollouts.values().any(|rollout| rollout.state == RolloutState::Paused);
+        if paused {
+            let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
+            let goes_on = self.random.chance(50);
+            self.command(if goes_on { Command::Resume { service, by } } else { Command::Abort { service, by } });
+            return false;
+        }
+        !self.is_rolling() && !self.any_moving() && self.judge_rest().is_ok()
+    }
+
+    fn judge_rest(&self) -> Result<(), String> {
+        let service = self.store.fleet.services.get(&self.scenario.name);
+        let goal = service.and_then(|service| service.committed);
+        truth::check_rest(&self.scenario, &self.hosts, goal, self.now)
+    }
+
+    fn where_it_stands(&self) -> String {
+        let rollouts: Vec<_> =
+            self.store.fleet.rollouts.values().map(|it| (it.id.clone(), it.state, it.pause.clone())).collect();
+        format!("{rollouts:?} {:?}", self.judge_rest())
+    }
+
+    fn is_rolling(&self) -> bool {
+        self.store.fleet.rollouts.values().any(|rollout| rollout.state.is_active())
+    }
+
+    fn any_cut(&self) -> bool {
+        self.hosts.values().any(|host| host.cut || !host.agent)
+    }
+
+    fn any_moving(&self) -> bool {
+        self.hosts.values().any(|host| host.is_moving(self.now))
+    }
+
+    fn any_draining(&self) -> bool {
+        use baton_core::fleet::spec::MemberState::Out;
+        let pools = self.hosts.values().flat_map(|host| host.pools.values());
+        pools.flat_map(|pool| pool.running.iter()).any(|(member, state)| {
+            *state == Out
+                && self.hosts.get(&member.host).is_some_and(|host| host.processes.keys().any(|it| it.slot == member.slot))
+        })
+    }
+
+    fn deploy(&mut self, release: Release) {
+        let id = self.next_id();
+        let (name, service) = (self.scenario.name.clone(), self.scenario.service.clone());
+        self.command(Command::Deploy(Box::new(Deploy { id, name, service, release, by: "ana".into() })));
+    }
+
+    fn command(&mut self, command: Command) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let word = format!("{command:?}");
+        let accepted = coordinator.command(&mut self.store, command, self.now);
+        self.log(|| format!("{} accepted={accepted}", word.chars().take(12).collect::<String>()));
+        self.wake_at(self.now);
+    }
+
+    fn next_id(&mut self) -> RolloutId {
+        self.rollouts += 1;
+        RolloutId::new(format!("r-{}", self.rollouts)).expect("an id")
+    }
+
+    fn send_spec(&mut self, name: &HostName, spec: HostSpec) {
+        if let Some(at) = self.arrival(name) {
+            self.at(at, Event::ToHost(name.clone(), Box::new(spec)));
+        }
+    }
+
+    fn send_report(&mut self, name: &HostName, report: HostReport) {
+        if let Some(at) = self.arrival(name) {
+            self.at(at, Event::ToCoordinator(name.clone(), Box::new(report)));
+        }
+    }
+
+    /// When a message arrives, if it does: late, and past others.
+    fn arrival(&mut self, name: &HostName) -> Option<u64> {
+        if self.hosts.get(name).is_some_and(|host| host.cut) {
+            return None;
+        }
+        let lossy = (FAULTS_BEGIN..FAULTS_END).contains(&self.now);
+        if lossy && self.random.chance(self.scenario.loss) {
+            self.sometimes("message lost");
+            return None;
+        }
+        Some(self.now + self.random.between(1, self.scenario.delay))
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse((at, self.sequence)));
+        self.events.insert(self.sequence, event);
+    }
+
+    /// An agent's next look: the earliest asked for, and only one.
+    fn look_at(&mut self, name: &HostName, at: u64) {
+        let due = self.looks.get(name).filter(|(_, sequence)| self.events.contains_key(sequence)).copied();
+        match due {
+            Some((due, _)) if due <= at => return,
+            Some((_, sequence)) => drop(self.events.remove(&sequence)),
+            None => {}
+        }
+        self.at(at, Event::AgentLooks(name.clone()));
+        self.looks.insert(name.clone(), (at, self.sequence));
+    }
+
+    /// The coordinator's next wake-up, likewise.
+    fn wake_at(&mut self, at: u64) {
+        let due = self.wake.filter(|(_, sequence)| self.events.contains_key(sequence));
+        match due {
+            Some((due, _)) if due <= at => return,
+            Some((_, sequence)) => drop(self.events.remove(&sequence)),
+            None => {}
+        }
+        self.at(at, Event::CoordinatorWakes);
+        self.wake = Some((at, self.sequence));
+    }
+
+    fn sometimes(&mut self, what: &'static str) {
+        *self.outcome.sometimes.entry(what).or_default() += 1;
+    }
+
+    /// Folds a line into the log's hash (FNV-1a) and hands it to whoever listens.
+    fn log(&mut self, line: impl Fn() -> String) {
+        let mut text = String::new();
+        let _ = write!(text, "{:>7} {}", self.now, line());
+        for byte in text.bytes() {
+            self.outcome.log = (self.outcome.log ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Some(tell) = &mut self.tell {
+            tell(&text);
+        }
+    }
+}
+
+/// Whether a report says anything new beside how long things have been as they are.
+fn differs(last: &HostReport, report: &HostReport) -> bool {
+    use baton_core::fleet::report::InstanceState::{Failed, Ready, Starting, Stopping, Unready};
+    let kind = |report: &HostReport| -> Vec<(u8, bool)> {
+        let state = report.instances.values().map(|instance| match &instance.state {
+            Starting { .. } => (0, false),
+            Ready { since } => (1, since.as_millis() >= 1_000),
+            Unready { .. } => (2, false),
+            Stopping { .. } => (3, false),
+            Failed { .. } => (4, false),
+        });
+        state.collect()
+    };
+    let members = |report: &HostReport| -> Vec<_> {
+        let pools = report.pools.values().flat_map(|pool| pool.members.iter());
+        pools.map(|(key, it)| (key.clone(), it.running, it.on_disk, it.in_flight)).collect()
+    };
+    last.observed != report.observed
+        || kind(last) != kind(report)
+        || last.instances.keys().ne(report.instances.keys())
+        || last.releases != report.releases
+        || members(last) != members(report)
+}
