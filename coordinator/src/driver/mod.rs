@@ -181,18 +181,18 @@ impl Driver {
     /// Applies what was asked, plans, has the plan checked, and makes all of it durable as one transaction.
     async fn decide(&mut self, requests: Vec<Request>, now: Moment) -> Result<Option<Moment>, StoreError> {
         let recovers = self.trouble.is_some();
-        if requests.is_empty() && !recovers {
-            let plan = (self.planner)(&self.fleet, now);
-            if !plan.changes_anything() && !self.clock_is_due(now) {
-                self.waiting = plan.waiting;
-                return Ok(plan.wake_at);
-            }
+        let plan = requests.is_empty().then(|| (self.planner)(&self.fleet, now));
+        let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
+        if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
+            self.waiting.clone_from(&plan.waiting);
+            return Ok(plan.wake_at);
         }
         let mut draft = self.fleet.clone();
         let mut sequence = self.sequence;
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
-        let plan = checked((self.planner)(&draft, now), &draft, now);
+        let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
+        let plan = checked(plan, &draft, now);
         plan.take(&mut draft);
         let changes = self.changes(&draft, sequence, now);
         let decided = !changes.decides_nothing();
