@@ -39,6 +39,8 @@ pub mod code {
     pub const CREDENTIALS: Code = Code(513);
     /// A join token that is unknown, used up or expired.
     pub const TOKEN: Code = Code(514);
+    /// A name that cannot be had: taken, not the token's, or no name at all.
+    pub const NAME: Code = Code(515);
     /// Something else a call ended with.
     pub const CALL_FAILED: Code = Code(519);
 }
@@ -112,7 +114,7 @@ fn guessed(status: Code, message: &str, source: Option<&(dyn std::error::Error +
 fn status_code(code: ProblemCode) -> Code {
     match code {
         code::WHO_ARE_YOU => Code::Unauthenticated,
-        code::NOT_ALLOWED | code::TOKEN | code::REFUSED => Code::PermissionDenied,
+        code::NOT_ALLOWED | code::TOKEN | code::NAME | code::REFUSED => Code::PermissionDenied,
         code::NOT_UNDERSTOOD => Code::InvalidArgument,
         ProblemCode(500..600) => Code::Unavailable,
         ProblemCode(100..200) => Code::InvalidArgument,
