@@ -159,7 +159,7 @@ async fn a_single_use_token_admits_exactly_one_of_many_who_come_at_once() {
 async fn joining_is_refused_with_a_reason_and_costs_no_use() {
     let site = Site::new().await;
     let mut secret = token(&site.admin, "host", 1, &["web1"]).await;
-    assert_eq!(join(site.running.listen, &secret, "web2").await.unwrap_err().code, Code(515));
+    assert_eq!(join(site.running.listen, &secret, "web2").await.unwrap_err().code, code::NAME);
     secret.secret[0] ^= 1;
     assert_eq!(join(site.running.listen, &secret, "web1").await.unwrap_err().code, code::TOKEN);
     secret.secret[0] ^= 1;

@@ -6,7 +6,7 @@ use crate::identity::wall_time;
 use crate::store::WallTime;
 use crate::store::token::{Redeemed, Redemption};
 use baton_core::name::Digest;
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
@@ -14,9 +14,6 @@ use baton_proto::v1::enrollment_server::Enrollment;
 use baton_proto::v1::{JoinReply, JoinRequest};
 use std::net::{IpAddr, Ipv4Addr};
 use tonic::{Request, Response, Status};
-
-/// A name that cannot be had with this token.
-const NAME_REFUSED: Code = Code(515);
 
 #[tonic::async_trait]
 impl Enrollment for Api {
@@ -68,11 +65,11 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
     match redeemed {
         Redeemed::Expired => Problem::new(code::TOKEN, "this join token has expired").help(another),
         Redeemed::Spent => Problem::new(code::TOKEN, "this join token was used up or revoked").help(another),
-        Redeemed::NameNotAllowed => Problem::new(NAME_REFUSED, format!("this join token is not for the name {shown}"))
+        Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
             .help("join with --name and one of the names the token was made for"),
-        Redeemed::NameTaken => Problem::new(NAME_REFUSED, format!("somebody has joined as {shown} already"))
+        Redeemed::NameTaken => Problem::new(code::NAME, format!("somebody has joined as {shown} already"))
             .help(format!("to take its place, make a token for that very name: baton token create --name {shown}")),
-        Redeemed::NameInvalid(why) => Problem::new(NAME_REFUSED, why.clone()).help("join with --name and another name"),
+        Redeemed::NameInvalid(why) => Problem::new(code::NAME, why.clone()).help("join with --name and another name"),
         Redeemed::Unknown | Redeemed::Granted { .. } => {
             Problem::new(code::TOKEN, "this join token is not known here").help(another)
         }
