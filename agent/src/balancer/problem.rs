@@ -35,6 +35,12 @@ pub(crate) fn socket_slow(path: &Path, waited_ms: u128) -> Problem {
         .help("is it stopped or overloaded? `stats maxconn` idle connections block the next one")
 }
 
+/// The control socket was closed in the middle of an answer: a balancer that ends, or something else altogether.
+pub(crate) fn socket_broken(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(404), format!("the balancer broke off in the middle of its answer on {}", path.display()))
+        .saw("error", error.to_string())
+}
+
 /// The control socket answered with something else than was asked for.
 pub(crate) fn socket_garbage(path: &Path, seen: &str) -> Problem {
     Problem::new(Code(404), format!("what answers on {} is not the balancer this agent knows", path.display()))
@@ -62,9 +68,8 @@ pub(crate) fn server_missing(pool: &PoolName, key: &MemberKey, address: SocketAd
 }
 
 /// Somebody else decides about this server, too.
-pub(crate) fn agent_check(pool: &PoolName, server: &str, status: &str) -> Problem {
+pub(crate) fn agent_check(pool: &PoolName, server: &str) -> Problem {
     Problem::new(Code(408), format!("the server {pool}/{server} uses `agent-check`, which undoes what Baton sets"))
-        .saw("agent_status", status)
         .help(format!("remove `agent-check` from the line of {pool}/{server} and reload"))
 }
 

@@ -53,7 +53,7 @@ impl Kin {
         let process = Process::new(pid).ok()?;
         let stat = process.stat().ok()?;
         let arguments = process.cmdline().ok()?;
-        let arguments = arguments.into_iter().take_while(|word| !["-sf", "-st", "-x"].contains(&word.as_str())).collect();
+        let arguments = lasting(arguments);
         Some(Self { process, name: stat.comm, parent: stat.ppid, started: stat.starttime, arguments })
     }
 
@@ -73,7 +73,35 @@ impl Kin {
     }
 }
 
+/// A command line without what a reload adds to it, by a master in front and by people at the end: `-sf PID…`, `-x SOCKET`.
+fn lasting(arguments: Vec<String>) -> Vec<String> {
+    let mut lasting = Vec::new();
+    let mut words = arguments.into_iter().peekable();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-sf" | "-st" => while words.next_if(|word| word.parse::<u32>().is_ok()).is_some() {},
+            "-x" => drop(words.next()),
+            _ => lasting.push(word),
+        }
+    }
+    lasting
+}
+
 fn established() -> BTreeSet<u64> {
     let entries = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
     entries.filter(|entry| entry.state == TcpState::Established).map(|entry| entry.inode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_does_not_change_whose_process_it_is() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let first = words("haproxy -W -S m.sock -f b.cfg");
+        assert_eq!(lasting(words("haproxy -sf 29664 29665 -x sockpair@3 -W -S m.sock -f b.cfg")), first);
+        assert_eq!(lasting(words("haproxy -W -S m.sock -f b.cfg -x /run/s -sf 1")), first);
+        assert_eq!(lasting(first.clone()), first);
+    }
 }

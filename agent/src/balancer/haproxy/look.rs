@@ -34,11 +34,15 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) async fn take(path: &Path, pools: impl Iterator<Item = &PoolName>, survey: bool) -> Result<Self, Problem> {
+    pub(super) async fn take(
+        path: &Path,
+        pools: impl Iterator<Item = &PoolName>,
+        ids: &BTreeMap<PoolName, String>,
+        survey: bool,
+    ) -> Result<Self, Problem> {
         let pools: Vec<&PoolName> = pools.collect();
         let mut commands = vec!["show info".to_owned(), "show cli level".to_owned()];
-        commands
-            .extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), format!("show stat {pool} 4 -1")]));
+        commands.extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), statistics(ids.get(*pool))]));
         if survey {
             commands.push("show servers state".to_owned());
         }
@@ -57,7 +61,10 @@ impl Look {
         for pool in pools {
             let (rows, stats) = (next(), next());
             let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
-                (true, Some(stats)) => Some((Row::parse_all(&rows).collect(), stats)),
+                (true, Some(mut stats)) => {
+                    stats.retain(|stat| stat.text("pxname") == pool.as_str());
+                    Some((Row::parse_all(&rows).collect(), stats))
+                }
                 _ if rows.starts_with("Can't find backend") => None,
                 _ => return Err(problem::socket_garbage(path, &rows)),
             };
@@ -66,6 +73,18 @@ impl Look {
         let survey = survey.then(|| routed(&next()));
         Ok(Self { info, backends, survey })
     }
+
+    /// The backends' numbers, valid for this process.
+    fn ids(&self) -> BTreeMap<PoolName, String> {
+        let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.0.first()?.backend_id().to_owned()));
+        self.backends.iter().filter_map(|(name, backend)| rows(name.clone(), backend)).collect()
+    }
+}
+
+/// Asks for the statistics of one backend's servers, or of all where its number is not known yet. By name, `show stat` would
+/// find a frontend of the same name first.
+fn statistics(id: Option<&String>) -> String {
+    format!("show stat {} 4 -1", id.map_or("-1", String::as_str))
 }
 
 fn routed(listing: &str) -> Servers {
@@ -103,12 +122,13 @@ impl Haproxy {
             self.complaints.clear();
             self.find_ignored(&ours, &look, &file);
         }
+        self.ids = look.ids();
         let mut seen = Seen { identity: look.info.identity(), pools: BTreeMap::new() };
         for (name, backend) in &look.backends {
             let pool = match backend {
                 Some((rows, stats)) => {
                     let ours = ours.get(name).cloned().unwrap_or_default();
-                    Ok(self.pool(name, &ours, rows, stats, &file, &generations))
+                    Ok(self.pool(name, &ours, rows, stats, &file, &generations)?)
                 }
                 None => Err(problem::pool_unknown(name, format!("name a backend of haproxy.cfg `{name}`, and reload"))),
             };
@@ -131,7 +151,7 @@ impl Haproxy {
         stats: &[Stat],
         file: &StateFile,
         generations: &[Generation],
-    ) -> PoolSeen {
+    ) -> Result<PoolSeen, Problem> {
         let mut pool = PoolSeen::new();
         for address in ours {
             let mut at_address = rows.iter().filter(|row| row.address() == Some(*address));
@@ -140,7 +160,10 @@ impl Haproxy {
                 self.servers.remove(&place);
                 continue;
             };
-            let mut member = self.member(&place, row, stats, file, generations);
+            // A gauge that is not there must not read as zero.
+            let stat = stats.iter().find(|stat| stat.text("svname") == row.server());
+            let stat = stat.ok_or_else(|| problem::socket_garbage(&self.config.socket, "a server without statistics"))?;
+            let mut member = self.member(&place, row, stat, file, generations);
             let others: Vec<&str> = at_address.map(Row::server).collect();
             if !others.is_empty() {
                 let claims = format!("servers {}, {}", row.server(), others.join(", "));
@@ -149,19 +172,11 @@ impl Haproxy {
             self.servers.insert(place, row.clone());
             pool.insert(*address, member);
         }
-        pool
+        Ok(pool)
     }
 
-    fn member(
-        &mut self,
-        place: &Place,
-        row: &Row,
-        stats: &[Stat],
-        file: &StateFile,
-        generations: &[Generation],
-    ) -> MemberSeen {
+    fn member(&mut self, place: &Place, row: &Row, stat: &Stat, file: &StateFile, generations: &[Generation]) -> MemberSeen {
         let address = place.1;
-        let stat = stats.iter().find(|stat| stat.text("svname") == row.server());
         let ignored = self.ignored.contains(place);
         let (on_disk, weight_on_disk) = if ignored { row.unaided() } else { file.after_restart(row) };
         let elsewhere = self.elsewhere(place, row);
@@ -170,15 +185,14 @@ impl Haproxy {
             MemberState::Out | MemberState::Drain if elsewhere.is_some() => MemberState::Ready,
             told => told,
         };
-        let agent = stat.map_or("", |stat| stat.text("agent_status"));
-        let remark = if !agent.is_empty() {
-            Remark::Refused(problem::agent_check(&place.0, row.server(), agent))
+        let remark = if row.has_agent_check() {
+            Remark::Refused(problem::agent_check(&place.0, row.server()))
         } else if ignored {
             Remark::Note(problem::file_ignored(&self.config.state_file, &row.name()))
         } else if let Some(elsewhere) = elsewhere {
             Remark::AlsoRouted(elsewhere)
         } else if row.told() == MemberState::Ready && !row.is_up() {
-            Remark::Down(stat.map_or_else(String::new, check))
+            Remark::Down(check(stat))
         } else {
             self.complaints.get(place).cloned().map_or(Remark::None, Remark::Complaint)
         };
@@ -188,23 +202,23 @@ impl Haproxy {
             running,
             on_disk,
             weight: (row.weight(), weight_on_disk),
-            in_flight: old + stat.map_or(0, Stat::in_flight),
+            in_flight: old + stat.in_flight(),
             out_for: self.out_for(place, row, stat),
             cut: self.journal.entry(&place.0, address).map_or(0, |entry| entry.cut),
-            requests: stat.map_or(0, Stat::requests),
-            errors: stat.map_or(0, Stat::errors),
+            requests: stat.requests(),
+            errors: stat.errors(),
             remark,
         }
     }
 
     /// How long a server has been out. Where this agent was not there to see it go, HAProxy's own count of whole seconds
     /// stands in, less the one that may be rounded up: a deadline is never called early.
-    fn out_for(&mut self, place: &Place, row: &Row, stat: Option<&Stat>) -> Duration {
+    fn out_for(&mut self, place: &Place, row: &Row, stat: &Stat) -> Duration {
         if row.told() != MemberState::Out {
             self.outs.remove(place);
             return Duration::ZERO;
         }
-        let earlier = Duration::from_secs(stat.map_or(0, |stat| stat.number("lastchg")).saturating_sub(1));
+        let earlier = Duration::from_secs(stat.number("lastchg").saturating_sub(1));
         let now = Instant::now();
         now.duration_since(*self.outs.entry(place.clone()).or_insert_with(|| now.checked_sub(earlier).unwrap_or(now)))
     }

@@ -45,6 +45,8 @@ struct Haproxy {
     identity: Option<String>,
     /// What was last seen of our servers: which lines to write, which names to call.
     servers: BTreeMap<Place, Row>,
+    /// The numbers of the pools' backends in that process.
+    ids: BTreeMap<PoolName, String>,
     /// Since when they are out.
     outs: BTreeMap<Place, Instant>,
     /// What was answered when they were last told something.
@@ -66,6 +68,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         journal: Journal::open(state.join("haproxy.json")),
         identity: None,
         servers: BTreeMap::new(),
+        ids: BTreeMap::new(),
         outs: BTreeMap::new(),
         complaints: BTreeMap::new(),
         ignored: BTreeSet::new(),
@@ -77,10 +80,10 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
 impl Driver for Haproxy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
-        let look = match Look::take(&self.config.socket, pools.keys(), survey_due).await {
-            // What another process listed is not what this one has.
-            Ok(look) if !survey_due && self.identity.as_ref() != Some(&look.info.identity()) => {
-                Look::take(&self.config.socket, pools.keys(), true).await?
+        let look = match Look::take(&self.config.socket, pools.keys(), &self.ids, survey_due).await {
+            // What another process listed is not what this one has, nor are its backends' numbers.
+            Ok(look) if self.identity.as_ref() != Some(&look.info.identity()) => {
+                Look::take(&self.config.socket, pools.keys(), &BTreeMap::new(), true).await?
             }
             Ok(look) => look,
             Err(problem) => {
@@ -125,11 +128,14 @@ impl Driver for Haproxy {
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
         let Some(row) = self.servers.get(&(pool.clone(), address)).cloned() else { return Ok(()) };
-        let commands = [format!("show stat {pool} 4 -1"), format!("shutdown sessions server {}", row.name())];
+        let commands = ["show stat -1 4 -1".to_owned(), format!("shutdown sessions server {}", row.name())];
         let blocks = socket::ask(&self.config.socket, &commands).await?;
         let stats = blocks.first().and_then(|block| Stat::parse_all(block)).unwrap_or_default();
-        let mut cut: u64 =
-            stats.iter().filter(|stat| stat.text("svname") == row.server()).map(|stat| stat.number("scur")).sum();
+        let mut cut: u64 = stats
+            .iter()
+            .filter(|stat| (stat.text("pxname"), stat.text("svname")) == (row.backend(), row.server()))
+            .map(|stat| stat.number("scur"))
+            .sum();
         if let (Some(master), Some(pid)) = (&self.config.master_socket, self.pid()) {
             cut += generations::cut(master, &generations::old(master, pid).await?, address).await?;
         }

@@ -26,28 +26,28 @@ pub(super) async fn ask<C: AsRef<str>>(path: &Path, commands: &[C]) -> Result<Ve
     line.push('\n');
     let answer = match tokio::time::timeout(TIMEOUT, exchange(path, &line)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(unreachable(path, &error)),
+        Ok(Err(problem)) => return Err(problem),
         Err(_) => return Err(problem::socket_slow(path, TIMEOUT.as_millis())),
     };
     let text = String::from_utf8(answer).map_err(|_| problem::socket_garbage(path, "bytes that are no text"))?;
     blocks(&text, commands.len()).ok_or_else(|| problem::socket_garbage(path, &text))
 }
 
-async fn exchange(path: &Path, line: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(path).await?;
+async fn exchange(path: &Path, line: &str) -> Result<Vec<u8>, Problem> {
+    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => problem::socket_denied(path, &error),
+        _ => problem::socket_missing(path, &error),
+    })?;
+    converse(stream, line).await.map_err(|error| problem::socket_broken(path, &error))
+}
+
+async fn converse(mut stream: UnixStream, line: &str) -> io::Result<Vec<u8>> {
     stream.write_all(line.as_bytes()).await?;
     // A master socket waits for more commands until this side is done.
     stream.shutdown().await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
     Ok(answer)
-}
-
-fn unreachable(path: &Path, error: &io::Error) -> Problem {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => problem::socket_denied(path, error),
-        _ => problem::socket_missing(path, error),
-    }
 }
 
 /// Cuts an answer into its blocks: each ends with an empty line, and a command that succeeds silently is an empty block.

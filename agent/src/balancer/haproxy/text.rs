@@ -47,6 +47,7 @@ const FORCED_DRAIN: u32 = 0x08;
 const ANY_DRAIN: u32 = 0x08 | 0x10;
 
 /// Columns, from 0.
+const BACKEND_ID: usize = 0;
 const BACKEND: usize = 1;
 const SERVER: usize = 3;
 const ADDRESS: usize = 4;
@@ -54,7 +55,11 @@ const OPERATION: usize = 5;
 const ADMIN: usize = 6;
 const WEIGHT: usize = 7;
 const CONFIG_WEIGHT: usize = 8;
+const AGENT: usize = 14;
 const PORT: usize = 18;
+
+/// Bits of `srv_agent_state`: configured, and not disabled by hand.
+const AGENT_CHECK: u32 = 0x02 | 0x04;
 
 /// `srv_op_state` of a server that is routed to, and of one that is not.
 const RUNNING: &str = "2";
@@ -65,9 +70,13 @@ impl Row {
     pub(super) fn parse_all(text: &str) -> impl Iterator<Item = Row> + '_ {
         text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let fields: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
-            let numbers = [OPERATION, ADMIN, WEIGHT, CONFIG_WEIGHT];
+            let numbers = [OPERATION, ADMIN, WEIGHT, CONFIG_WEIGHT, AGENT];
             (fields.len() > PORT && numbers.iter().all(|field| fields[*field].parse::<u32>().is_ok())).then_some(Row(fields))
         })
+    }
+
+    pub(super) fn backend_id(&self) -> &str {
+        &self.0[BACKEND_ID]
     }
 
     pub(super) fn backend(&self) -> &str {
@@ -100,6 +109,11 @@ impl Row {
     /// False when HAProxy's own check says it is down.
     pub(super) fn is_up(&self) -> bool {
         self.0[OPERATION] != STOPPED
+    }
+
+    /// Whether something else than us takes it out and puts it in. `show stat` does not tell while it is in maintenance.
+    pub(super) fn has_agent_check(&self) -> bool {
+        self.number(AGENT) & AGENT_CHECK == AGENT_CHECK
     }
 
     pub(super) fn weight(&self) -> u16 {

@@ -1,0 +1,148 @@
+//! An application whose life is one call: killed, it is gone with everything it had in its hands.
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// What all lives of an application saw.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) served: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    /// How often each POST was executed.
+    pub(crate) posts: Mutex<BTreeMap<String, u32>>,
+    /// Requests that were in its hands when it was killed.
+    pub(crate) killed_with: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) address: SocketAddr,
+    pub(crate) log: Arc<Log>,
+    life: Option<Life>,
+}
+
+impl App {
+    /// A place for an application; nothing runs there yet.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, log: Arc::default(), life: None }
+    }
+
+    pub(crate) fn start(&mut self) {
+        let (address, log) = (self.address, Arc::clone(&self.log));
+        let (ready, is_ready) = mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.spawn(listen(address, log, ready));
+            runtime.block_on(ended).ok();
+        });
+        is_ready.recv().expect("it listens");
+        self.life = Some(Life { end, thread });
+    }
+
+    /// As `kill -9`: no goodbye to anybody.
+    pub(crate) fn kill(&mut self) {
+        self.log.killed_with.fetch_add(self.log.in_flight.load(Ordering::SeqCst), Ordering::SeqCst);
+        if let Some(life) = self.life.take() {
+            life.end.send(()).expect("it lives");
+            life.thread.join().expect("it ends");
+        }
+        self.log.in_flight.store(0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn served(&self) -> u64 {
+        self.log.served.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Everything an application is: a thread with its runtime; when that is dropped, so are its sockets.
+#[derive(Debug)]
+struct Life {
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+async fn listen(address: SocketAddr, log: Arc<Log>, ready: mpsc::Sender<()>) {
+    let listener = TcpListener::bind(address).await.expect("the application's port");
+    ready.send(()).expect("somebody waits");
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let log = Arc::clone(&log);
+        let service = service_fn(move |request| serve(Arc::clone(&log), request));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+    }
+}
+
+struct InHand(Arc<Log>);
+
+impl InHand {
+    fn of(log: &Arc<Log>) -> Self {
+        log.in_flight.fetch_add(1, Ordering::SeqCst);
+        log.served.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(log))
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    if path == "/health" {
+        return Ok(Response::new(Full::from("ready")));
+    }
+    let in_hand = InHand::of(&log);
+    if path == "/tunnel" {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let _in_hand = in_hand;
+            let Ok(stream) = upgrade.await else { return };
+            let mut stream = TokioIo::new(stream);
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
+        });
+        let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        let response = response.header("connection", "upgrade").header("upgrade", "echo");
+        return Ok(response.body(Full::default()).expect("a response"));
+    }
+    if path == "/slow" {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    if path == "/endless" {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+    if path == "/broken" {
+        let response = Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR);
+        return Ok(response.body(Full::from("broken")).expect("a response"));
+    }
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    if path == "/post" {
+        let id = String::from_utf8_lossy(&body).into_owned();
+        *log.posts.lock().expect("the log").entry(id).or_default() += 1;
+    }
+    Ok(Response::new(Full::from("ok")))
+}

@@ -1,0 +1,171 @@
+//! What every driver promises, whichever balancer is behind it.
+
+use crate::bench::{Bench, codes, member, places};
+use crate::front::Front;
+use crate::load::{self, Load};
+use baton_core::fleet::report::MemberReport;
+use baton_core::fleet::spec::MemberState::{Out, Ready};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// Take-outs in one run: enough for a wrong condition to show, few enough for a test.
+const CYCLES: usize = 12;
+
+/// Makes a balancer that knows these places; `None` where it is not installed.
+pub(crate) type Make = fn(&[SocketAddr]) -> Option<Front>;
+
+/// Out, nothing in flight, `kill -9`, start, in again: and no client ever notices.
+pub(crate) async fn no_request_fails_when_drained_members_are_killed(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let load = Load::start(bench.front.listen);
+    for cycle in 0..CYCLES {
+        let index = cycle % 2;
+        bench.want(index, Out);
+        bench.until("drained", |pool| member(pool, index).is_drained(Duration::from_secs(30))).await;
+        bench.apps[index].kill();
+        bench.apps[index].start();
+        bench.want(index, Ready);
+        bench.until("in again", |pool| member(pool, index).is_in()).await;
+        let before = bench.apps[index].served();
+        while bench.apps[index].served() < before + 5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let report = bench.until("settled", |_| true).await;
+    let tally = load.stop().await;
+    let in_hand: u64 = bench.apps.iter().map(|app| app.log.killed_with.load(Ordering::SeqCst)).sum();
+    assert_eq!(in_hand, 0, "requests were in the hands of an application that was killed");
+    let posts: Vec<u32> = bench
+        .apps
+        .iter()
+        .flat_map(|app| app.log.posts.lock().expect("the log").values().copied().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(posts.iter().sum::<u32>() as u64, tally.posts.load(Ordering::SeqCst), "each POST once");
+    assert!(posts.iter().all(|times| *times == 1));
+    assert_eq!(report.members.values().map(|member| member.errors).sum::<u64>(), 0, "{report:#?}");
+    assert!(report.members.values().all(|member| member.cut == 0 && member.requests > 50), "{report:#?}");
+}
+
+/// `kill -9` of the balancer while a member is out: what comes back serves only the other.
+pub(crate) async fn a_killed_balancer_comes_back_without_the_member_that_is_out(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.want(0, Out);
+    let before = bench.until("out", |pool| member(pool, 0).is_out()).await;
+    bench.front.kill(&before.balancer);
+    let served = bench.apps[0].served();
+    bench.front.start();
+    if !bench.front.path("haproxy.cfg").exists() {
+        // The built-in proxy is started by its driver, and a driver that knows nothing of the past: it comes with the file.
+        bench.restart_agent();
+        let nobody = bench.pools.clone();
+        bench.pools.clear();
+        bench.pools = nobody;
+        bench.until("started", |pool| pool.problem.is_none()).await;
+    }
+    for _ in 0..50 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[0].served(), served, "a member that is out got a request");
+    let after = bench.until("out still", |pool| member(pool, 0).is_out() && member(pool, 1).is_in()).await;
+    assert_ne!(before.balancer, after.balancer);
+    assert_eq!(codes(&after), Vec::<u16>::new());
+    bench.want(0, Ready);
+    bench.until("in again", |pool| member(pool, 0).is_in()).await;
+}
+
+/// A member whose application does not answer stays out, says why, and comes in as soon as it does.
+pub(crate) async fn a_member_that_does_not_answer_is_never_put_in(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.apps[0].kill();
+    bench.want(0, Ready);
+    bench.want(1, Ready);
+    let report = bench.until_problem(409).await;
+    assert!(member(&report, 0).is_out() && member(&report, 1).is_in(), "{report:#?}");
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    bench.apps[0].start();
+    let report = bench.until("in", |pool| member(pool, 0).is_in()).await;
+    assert_eq!(codes(&report), Vec::<u16>::new());
+}
+
+/// A stream that never ends holds a drain until its deadline; then it is cut, and counted.
+pub(crate) async fn the_deadline_of_a_drain_cuts_and_counts(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    let deadline = Duration::from_millis(700);
+    bench.pool().drain_deadline = deadline;
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    let mut first = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
+    let mut second = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
+    bench.want(0, Out);
+    let held = bench.until("out", |pool| member(pool, 0).is_out()).await;
+    assert_eq!((member(&held, 0).in_flight, member(&held, 0).cut), (2, 0));
+    let began = std::time::Instant::now();
+    let cut = bench.until("cut", |pool| member(pool, 0).cut > 0 && member(pool, 0).in_flight == 0).await;
+    assert!(began.elapsed() + Duration::from_millis(100) >= deadline, "cut after {:?}", began.elapsed());
+    assert_eq!(member(&cut, 0).cut, 2);
+    assert!(first.read_u8().await.is_err() && second.read_u8().await.is_err(), "the streams are over");
+    // The next time out it starts from zero.
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    bench.want(0, Out);
+    let again = bench.until("out", |pool| member(pool, 0).is_out()).await;
+    assert_eq!(member(&again, 0).cut, 0);
+}
+
+/// A member that is no longer in the spec is not routed to, by an agent that knows of it from its own notes only.
+pub(crate) async fn a_member_that_vanished_from_the_spec_goes_out(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.restart_agent();
+    let gone = "web0/0".parse().expect("a key");
+    bench.pool().members.remove(&gone);
+    bench.until("settled", |pool| pool.problem.is_none()).await;
+    let served = bench.apps[0].served();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[0].served(), served);
+}
+
+/// What an application answers 5xx is an error of the member, and is passed on.
+pub(crate) async fn errors_are_counted_where_they_happen(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    for path in ["/", "/broken", "/", "/broken"] {
+        load::get(&mut None, bench.front.listen, path, None).await.ok();
+    }
+    let report = bench.until("settled", |_| true).await;
+    assert_eq!((member(&report, 0).requests, member(&report, 0).errors), (4, 2));
+}
+
+/// Weights are shares, and change while it serves.
+pub(crate) async fn weights_are_shares(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.pool().members.values_mut().next().expect("a member").weight = 3;
+    let report = bench.until("settled", |_| true).await;
+    assert!(report.members.values().all(MemberReport::is_in) && codes(&report).is_empty(), "{report:#?}");
+    let before = [bench.apps[0].served(), bench.apps[1].served()];
+    for _ in 0..40 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    let shares = [bench.apps[0].served() - before[0], bench.apps[1].served() - before[1]];
+    assert!(shares[0].abs_diff(30) <= 2, "{shares:?}");
+}

@@ -1,0 +1,284 @@
+//! What only HAProxy has: reloads, a socket that may be anything, other people's servers.
+
+use crate::bench::{Bench, codes, member, places};
+use crate::front::Front;
+use crate::load::{self, Load};
+use baton_core::fleet::spec::MemberState::{Out, Ready};
+use baton_core::name::PoolName;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+/// Says something to HAProxy as an operator would.
+fn operator(front: &Front, command: &str) -> String {
+    let mut stream = UnixStream::connect(front.path("stats.sock")).expect("the socket");
+    stream.write_all(format!("{command}\n").as_bytes()).expect("a command");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+async fn reloaded(bench: &mut Bench, before: &str) {
+    bench.front.reload();
+    bench.until("reloaded", |pool| pool.balancer != before).await;
+}
+
+#[tokio::test]
+async fn requests_of_a_worker_from_before_a_reload_hold_the_drain() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    holds_over_a_reload(Bench::serving(front, &places).await).await;
+}
+
+#[tokio::test]
+async fn without_a_master_socket_an_old_process_holds_the_drain() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    holds_over_a_reload(Bench::serving(front.without_master(), &places).await).await;
+}
+
+async fn holds_over_a_reload(mut bench: Bench) {
+    bench.want(1, Out);
+    bench.until("one is out", |pool| member(pool, 1).is_out()).await;
+    let mut stream = load::open_tunnel(bench.front.listen).await.expect("a tunnel through web0");
+    let before = bench.until("settled", |_| true).await.balancer;
+    bench.want(1, Ready);
+    bench.until("both in", |pool| member(pool, 1).is_in()).await;
+    reloaded(&mut bench, &before).await;
+    bench.want(0, Out);
+    let report = bench.until("out", |pool| member(pool, 0).is_out()).await;
+    assert_eq!(member(&report, 0).in_flight.min(1), 1, "the new worker says zero, the old one has the stream");
+    drop(bench.until("still held", |pool| member(pool, 0).in_flight > 0).await);
+    tokio::io::AsyncWriteExt::shutdown(&mut stream).await.expect("the client is done");
+    drop(stream);
+    bench.until("drained", |pool| member(pool, 0).is_drained(Duration::from_secs(30))).await;
+}
+
+#[tokio::test]
+async fn an_idle_client_of_an_old_worker_holds_the_drain_as_it_may_still_send() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let (mut idle, mut other) = (None, None);
+    load::get(&mut idle, bench.front.listen, "/", None).await.expect("an answer");
+    load::get(&mut other, bench.front.listen, "/", None).await.expect("an answer");
+    let before = bench.until("settled", |_| true).await.balancer;
+    reloaded(&mut bench, &before).await;
+    bench.want(0, Out);
+    let report = bench.until("out", |pool| member(pool, 0).is_out()).await;
+    assert_eq!(member(&report, 0).in_flight, 2, "either may still be routed there");
+    let served = bench.apps[0].served();
+    load::get(&mut idle, bench.front.listen, "/", None).await.expect("an answer");
+    load::get(&mut other, bench.front.listen, "/", None).await.expect("an answer");
+    assert_eq!(bench.apps[0].served(), served + 1, "and one of them was, although the new worker has it out");
+    bench.until("drained", |pool| member(pool, 0).is_drained(Duration::from_secs(30))).await;
+}
+
+#[tokio::test]
+async fn the_deadline_cuts_streams_of_old_workers_too() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.pool().drain_deadline = Duration::from_millis(300);
+    bench.want(0, Ready);
+    let before = bench.until("in", |pool| member(pool, 0).is_in()).await.balancer;
+    let mut stream = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
+    reloaded(&mut bench, &before).await;
+    bench.want(0, Out);
+    let report = bench.until("cut", |pool| member(pool, 0).cut > 0 && member(pool, 0).in_flight == 0).await;
+    assert_eq!(member(&report, 0).cut, 1);
+    assert!(tokio::io::AsyncReadExt::read_u8(&mut stream).await.is_err());
+}
+
+#[tokio::test]
+async fn reloads_under_load_in_the_middle_of_drains_lose_nothing() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let load = Load::start(bench.front.listen);
+    for cycle in 0..4 {
+        let index = cycle % 2;
+        bench.want(index, Out);
+        bench.front.reload();
+        bench.until("drained", |pool| member(pool, index).is_drained(Duration::from_secs(30))).await;
+        bench.apps[index].kill();
+        bench.apps[index].start();
+        bench.want(index, Ready);
+        bench.until("in again", |pool| member(pool, index).is_in()).await;
+    }
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_changes_nothing() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let path = bench.front.path("haproxy.cfg");
+    let config = fs::read_to_string(&path).expect("the configuration");
+    fs::write(&path, format!("{config}\nnonsense\n")).expect("the configuration");
+    bench.front.reload();
+    bench.want(0, Out);
+    bench.until("drained", |pool| member(pool, 0).is_drained(Duration::MAX)).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_forgot_is_set_right_and_not_believed_again() {
+    let places = places();
+    let servers: String =
+        places.iter().zip(0..).map(|(address, index)| format!("    server s{index} {address}\n")).collect();
+    let forgetful =
+        |config: String| config.replace("load-server-state-from-file global", "load-server-state-from-file none");
+    let Some(front) = Front::haproxy_with(&servers, forgetful) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.want(0, Out);
+    let before = bench.until("out", |pool| member(pool, 0).is_out()).await.balancer;
+    // Old enough that a process started now has had the chance to read it.
+    let state = fs::File::options().append(true).open(bench.front.path("servers.state")).expect("the state file");
+    state.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("its time");
+    bench.front.kill(&before);
+    bench.front.start();
+    let report = bench.until_problem(417).await;
+    assert_eq!((member(&report, 0).running, member(&report, 0).on_disk), (Out, Ready), "out now, in after a restart");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_gone_says_so_and_what_is_wanted_out_is_out_on_disk() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let before = bench.until("settled", |_| true).await.balancer;
+    bench.front.kill(&before);
+    fs::remove_file(bench.front.path("stats.sock")).ok();
+    bench.want(0, Out);
+    let report = bench.until_problem(402).await;
+    assert!(report.members.is_empty(), "nothing is known");
+    let served = bench.apps[0].served();
+    bench.front.start();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[0].served(), served);
+    bench.until("out", |pool| member(pool, 0).is_out()).await;
+}
+
+#[tokio::test]
+async fn a_socket_that_answers_garbage_or_nothing_says_so() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let before = bench.until("settled", |_| true).await.balancer;
+    bench.front.kill(&before);
+    let path = bench.front.path("stats.sock");
+    fs::remove_file(&path).ok();
+    let listener = UnixListener::bind(&path).expect("the socket's place");
+    bench.until_problem(404).await;
+    let answering = std::thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            stream.expect("a connection").write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n\n\n\n\n\n\n").ok();
+        }
+    });
+    // The first connection is the one that got no answer before.
+    bench.until_problem(404).await;
+    answering.join().expect("it answered");
+}
+
+#[tokio::test]
+async fn a_socket_without_admin_level_is_named() {
+    let places = places();
+    let operator_level = |config: String| config.replace("level admin", "level operator");
+    let Some(front) = Front::haproxy_with(&format!("    server s0 {}\n", places[0]), operator_level) else { return };
+    let mut bench = Bench::new(front, &places[..1]);
+    let report = bench.until_problem(405).await;
+    assert!(report.problem.expect("a problem").help.expect("help").contains("level admin"));
+}
+
+#[tokio::test]
+async fn a_server_with_an_agent_check_is_refused_and_left_alone() {
+    let places = places();
+    let servers = format!("    server s0 {} agent-check agent-port 9\n    server s1 {} disabled\n", places[0], places[1]);
+    let Some(front) = Front::haproxy_with(&servers, |config| config) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(1, Ready);
+    let report = bench.until_problem(408).await;
+    assert_eq!(member(&report, 0).running, Ready, "reported as it is, not as it was asked for");
+    bench.until("the other is in", |pool| member(pool, 1).is_in()).await;
+}
+
+#[tokio::test]
+async fn a_pool_or_a_server_that_haproxy_does_not_have_is_named() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places[..1]) else { return };
+    let mut bench = Bench::new(front, &places);
+    let other: PoolName = "other".parse().unwrap();
+    let spec = bench.pool().clone();
+    bench.pools.insert(other.clone(), spec);
+    bench.want(0, Ready);
+    bench.want(1, Ready);
+    bench.until("settled", |_| true).await;
+    let mut reports = bench.driver.reconcile(&bench.pools).await;
+    let unknown = reports.remove(&other).expect("its report").problem.expect("a problem");
+    assert_eq!((unknown.code.0, unknown.what.contains("`other`")), (406, true));
+    let report = bench.until_problem(407).await;
+    assert!(member(&report, 0).is_in(), "one unknown server does not keep the others out");
+    let missing = member(&report, 1).problem.clone().expect("a problem");
+    assert_eq!(missing.help.expect("help"), format!("add to `backend shop`:  server web1-0 {} disabled", places[1]));
+}
+
+#[tokio::test]
+async fn two_servers_at_one_address_are_refused() {
+    let places = places();
+    let servers = format!("    server a {0} disabled\n    server b {0} disabled\n", places[0]);
+    let Some(front) = Front::haproxy_with(&servers, |config| config) else { return };
+    let mut bench = Bench::new(front, &places[..1]);
+    bench.want(0, Ready);
+    bench.until_problem(415).await;
+}
+
+#[tokio::test]
+async fn a_member_that_another_backend_routes_to_is_not_out() {
+    let places = places();
+    let also = |config: String| format!("{config}\nbackend also\n    server x {}\n", places[0]);
+    let servers = format!("    server s0 {} disabled\n", places[0]);
+    let Some(front) = Front::haproxy_with(&servers, also) else { return };
+    let mut bench = Bench::new(front, &places[..1]);
+    let report = bench.until_problem(416).await;
+    assert_eq!(member(&report, 0).running, Ready);
+    operator(&bench.front, "set server also/x state maint");
+    bench.until("out", |pool| member(pool, 0).is_out() && codes(pool).is_empty()).await;
+}
+
+#[tokio::test]
+async fn servers_of_other_people_are_left_alone_in_haproxy_and_on_disk() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let foreign = "3 shop 9 theirs 127.0.0.1 0 1 1 1 1 1 0 0 8 0 0 0 - 9 - 0 0 - - 0\n";
+    operator(&front, "set server shop/s1 state ready");
+    fs::write(front.path("servers.state"), format!("1\n# be_id\n{foreign}")).expect("the state file");
+    let mut bench = Bench::new(front, &places[..1]);
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    bench.want(0, Out);
+    bench.until("out", |pool| member(pool, 0).is_out()).await;
+    let state = fs::read_to_string(bench.front.path("servers.state")).expect("the state file");
+    assert!(state.contains(foreign.trim()) && state.contains(" s0 ") && !state.contains(" s1 "), "{state}");
+    assert!(
+        operator(&bench.front, "show stat -1 4 -1")
+            .lines()
+            .any(|line| line.starts_with("shop,s1,") && line.contains("no check"))
+    );
+}
+
+#[tokio::test]
+async fn what_somebody_changes_by_hand_is_seen_and_set_right() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.want(0, Out);
+    bench.until("out", |pool| member(pool, 0).is_out()).await;
+    operator(&bench.front, "set server shop/s0 state ready");
+    operator(&bench.front, "set server shop/s1 state drain");
+    let report = bench.until("set right", |pool| member(pool, 0).is_out() && member(pool, 1).is_in()).await;
+    assert_eq!(codes(&report), Vec::<u16>::new());
+}
