@@ -21,6 +21,9 @@ const END_DEADLINE: Duration = Duration::from_secs(150);
 /// From the operator's command to the step a fault waits for.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
+/// States in which a rollout stays until a person acts.
+const ENDS: [&str; 4] = ["succeeded", "reverted", "failed", "paused"];
+
 /// Who plays, and with what.
 #[derive(Debug)]
 pub(super) struct Story<'a> {
@@ -91,11 +94,11 @@ impl<'a> Stage<'a> {
         service::publish(coordinator, self.fleet, self.pool, &to, act.release)?;
         let begun = Instant::now();
         let deploy = Deploy::start(coordinator, self.pool, &to)?;
-        let returned = act.fault.map(|(fault, when)| self.strike(fault, when, &to)).transpose()?;
+        let returned = act.fault.map(|(fault, when)| self.strike(fault, when, &to)).transpose()?.flatten();
         let name = self.pool.name;
         let outcome = self.watcher.until(&format!("the end of {name} {to}"), END_DEADLINE, |view| {
             let rollout = rollout(view, name).filter(|rollout| rollout.to_version == to)?;
-            ["succeeded", "reverted", "failed", "paused"].contains(&rollout.state.as_str()).then(|| rollout.state.clone())
+            ENDS.contains(&rollout.state.as_str()).then(|| rollout.state.clone())
         })?;
         let ended = Instant::now();
         let (exit, said) = deploy.end(END_DEADLINE)?;
@@ -125,15 +128,16 @@ impl<'a> Stage<'a> {
         Ok(answer)
     }
 
-    /// Waits for the step and strikes; the moment at which what died is back.
-    fn strike(&mut self, fault: Fault, when: When, to: &str) -> anyhow::Result<Instant> {
+    /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.
+    fn strike(&mut self, fault: Fault, when: When, to: &str) -> anyhow::Result<Option<Instant>> {
         let name = self.pool.name;
-        self.watcher.until(&format!("{when:?} of {name} {to}"), STEP_DEADLINE, |view| {
+        let seen = self.watcher.until(&format!("{when:?} of {name} {to}"), STEP_DEADLINE, |view| {
             let service = service(view, name)?;
-            let ours = service.rollout.as_ref().is_some_and(|rollout| rollout.to_version == to);
-            (ours && when.is_now(service)).then_some(())
+            let rollout = service.rollout.as_ref().filter(|rollout| rollout.to_version == to)?;
+            let over = ENDS.contains(&rollout.state.as_str());
+            (over || when.is_now(service)).then_some(!over)
         })?;
-        fault.strike(self.fleet, self.watcher.last(), name)
+        seen.then(|| fault.strike(self.fleet, self.watcher.last(), name)).transpose()
     }
 }
 

@@ -95,6 +95,10 @@ fn wrong(act: &Act, measured: &Measured) -> Vec<String> {
     // The table of exit codes: 0 done, 4 rolled back and healthy.
     let expected = if succeeded { 0 } else { 4 };
     unless(measured.exit == expected, format!("`baton deploy` exited {} after {outcome}", measured.exit));
+    unless(
+        act.fault.is_none() || measured.after_return_s.is_some(),
+        "it was over before the fault's step was seen".to_owned(),
+    );
     if let Some(after) = measured.after_return_s {
         unless(after <= BY_ITSELF_WITHIN_S, format!("the rollout ended {after:.1} s after the return of what died"));
     }
