@@ -6,7 +6,7 @@ use crate::render::live::Live;
 use crate::render::page::Page;
 use crate::render::units::bytes;
 use baton_core::name::Digest;
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_core::release::Artifact;
 use baton_proto::problem::from_status;
 use baton_proto::v1::artifacts_client::ArtifactsClient;
@@ -26,6 +26,12 @@ const CHUNK: usize = 256 * 1024;
 
 /// Attempts without a single byte of progress before the upload is given up.
 const ATTEMPTS: u32 = 5;
+
+/// The coordinator takes one upload of an artifact at a time.
+const BUSY: Code = Code(605);
+
+/// How often to look again while another upload of the same artifact makes no progress: half a minute.
+const BUSY_ATTEMPTS: u32 = 60;
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -87,13 +93,14 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
 pub async fn upload(client: &mut ArtifactsClient<Channel>, archive: &Archive, output: &Output) -> Result<(), Problem> {
     let mut have = 0;
     let mut failed = 0;
+    let mut busy = 0;
     loop {
         let stat = stat(client, &archive.artifact).await;
         let outcome = match stat {
             Ok(stat) if stat.complete => return Ok(()),
             Ok(stat) => {
                 if stat.have > have {
-                    failed = 0;
+                    (failed, busy) = (0, 0);
                 }
                 have = stat.have;
                 send(client, archive, stat.have, output).await
@@ -105,6 +112,8 @@ pub async fn upload(client: &mut ArtifactsClient<Channel>, archive: &Archive, ou
             // Taken and yet not whole: asking again says how far it is.
             Ok(_) => failed += 1,
             Err(status) if is_transient(&status) && failed + 1 < ATTEMPTS => failed += 1,
+            // Somebody else uploads the same, or our own last attempt is not over for the coordinator yet.
+            Err(status) if from_status(&status).code == BUSY && busy < BUSY_ATTEMPTS => busy += 1,
             Err(status) => return Err(from_status(&status)),
         }
         if failed >= ATTEMPTS {

@@ -1,13 +1,13 @@
 //! What a deploy would do.
 
 use super::page::{Line, Page, Tone};
-use super::units::counted;
+use super::units::{bytes, counted};
 use crate::errors::problem_page;
 use baton_proto::v1::PlanView;
 
-/// The screen of `baton plan`.
+/// The screen of `baton plan`; `upload` bytes are still to be brought to the coordinator.
 #[must_use]
-pub fn plan(plan: &PlanView) -> Page {
+pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     let mut page = Page::new();
     let hosts: usize = plan.waves.iter().map(|wave| wave.hosts.len()).sum();
     let hosts = counted(hosts as u64, "host", "hosts");
@@ -39,6 +39,9 @@ pub fn plan(plan: &PlanView) -> Page {
         };
         page.line(line);
     }
+    if let Some(size) = upload {
+        page.text(format!("  {:<1$}  {2}, by the deploy", "upload", widest + 2, bytes(size)));
+    }
     order(&mut page, plan, widest);
     let back = match plan.from_version.as_str() {
         "" => "nothing to go back to: this is the first release".to_owned(),
@@ -60,6 +63,9 @@ fn order(page: &mut Page, plan: &PlanView, widest: usize) {
         page.text(format!("  {label:<1$}  {}", wave.hosts.join(", "), widest + 2));
     }
     let total: usize = plan.waves.iter().map(|wave| wave.hosts.len()).sum();
+    if plan.from_version.is_empty() {
+        return;
+    }
     let serving = match plan.at_least_serving {
         0 => "no host serves for a moment".to_owned(),
         least => format!("at least {least} of {} serve at any time", counted(total as u64, "host", "hosts")),
@@ -102,11 +108,12 @@ mod tests {
     #[test]
     fn a_plan_says_what_changes_in_which_order_and_the_way_back() {
         assert_eq!(
-            plan(&view()).to_text(Look::default()),
+            plan(&view(), Some(31_200_000)).to_text(Look::default()),
             "shop  2.0.4 → 2.1.0   in place, 1 at a time, 3 hosts
   ~ artifact          1c9e… → 77ab…
   + run.env.RUST_LOG  debug
   - run.user          shop
+  upload              31.2 MB, by the deploy
   wave 1              web2
   wave 2              web1, web3
   floor               at least 2 of 3 hosts serve at any time
@@ -118,6 +125,6 @@ mod tests {
     #[test]
     fn a_release_that_is_live_needs_nothing() {
         let live = PlanView { already_live: true, ..view() };
-        assert_eq!(plan(&live).to_text(Look::default()), "shop 2.1.0 is live already: nothing to do\n");
+        assert_eq!(plan(&live, None).to_text(Look::default()), "shop 2.1.0 is live already: nothing to do\n");
     }
 }

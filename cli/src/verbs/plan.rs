@@ -12,6 +12,9 @@ use crate::upload::Archive;
 use baton_proto::v1::PlanView;
 use clap::Args;
 
+/// The coordinator has no artifact of that digest.
+const NO_ARTIFACT: u32 = 601;
+
 /// `baton plan`.
 #[derive(Debug, Args)]
 #[command(override_usage = "baton plan [OPTIONS] [SERVICE] VERSION")]
@@ -35,18 +38,28 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
     let mut connection = Connection::open(context.connect)?;
     let path = loaded.artifact(&version);
     let known = if path.exists() { None } else { released(&mut connection, &loaded, &version).await? };
+    let on_disk = known.is_none();
     let artifact = match known {
         Some(artifact) => artifact,
         None => Archive::read(&path)?.artifact,
     };
-    let plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
-    context.output.answer(&render::plan::plan(&plan));
+    let mut plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
+    let uploads = on_disk && missing(&mut plan);
+    context.output.answer(&render::plan::plan(&plan, uploads.then_some(artifact.size)));
     context.output.json(&plan);
     let exit = exit(&plan, args.exit_code);
     if plan.problems.is_empty() && !plan.already_live {
         context.output.next(&format!("baton deploy {} {version}", plan.service));
     }
     Ok(exit)
+}
+
+/// Takes the coordinator's word that it has no such artifact out of the plan, and says whether it was there: a deploy brings
+/// the artifact along.
+fn missing(plan: &mut PlanView) -> bool {
+    let before = plan.problems.len();
+    plan.problems.retain(|problem| problem.code != NO_ARTIFACT);
+    plan.problems.len() < before
 }
 
 /// A plan that would be refused ends as the refusal would.
@@ -60,9 +73,18 @@ fn exit(plan: &PlanView, exit_code: bool) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::exit;
+    use super::{exit, missing};
     use crate::exit::Exit;
     use baton_proto::v1::{PlanView, Problem};
+
+    #[test]
+    fn an_artifact_that_a_deploy_brings_along_is_no_objection() {
+        let problem = |code| Problem { code, ..Problem::default() };
+        let mut plan = PlanView { problems: vec![problem(601), problem(703)], ..PlanView::default() };
+        assert!(missing(&mut plan));
+        assert_eq!(plan.problems, [problem(703)]);
+        assert!(!missing(&mut plan));
+    }
 
     #[test]
     fn changes_end_with_10_only_when_asked() {

@@ -39,9 +39,9 @@ pub struct CreateArgs {
     /// How many hosts may join with it
     #[arg(long, value_name = "N", conflicts_with_all = ["uses", "role"])]
     pub hosts: Option<u32>,
-    /// How often it may be redeemed; each time for another name
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub uses: u32,
+    /// How often it may be redeemed, each time for another name; else once for each name given
+    #[arg(long, value_name = "N")]
+    pub uses: Option<u32>,
     /// How long it may be redeemed
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub ttl: Duration,
@@ -102,9 +102,10 @@ pub async fn run(args: TokenArgs, context: Context<'_>) -> Result<Exit, Failure>
 }
 
 async fn create(connection: &mut Connection, args: CreateArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let for_names = u32::try_from(args.names.len()).unwrap_or(u32::MAX).max(1);
     let request = CreateTokenRequest {
         role: args.role.word().to_owned(),
-        uses: args.hosts.unwrap_or(args.uses),
+        uses: args.hosts.or(args.uses).unwrap_or(for_names),
         ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
         names: args.names,
     };
