@@ -99,14 +99,13 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
     }
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(changed_shape(fleet, deploy));
-    if let Some(active) = fleet.active_rollout(&deploy.name) {
-        if !goes_the_same_way(active, deploy.release.id()) {
-            problems.push(
-                Problem::new(Code(701), format!("rollout {} of {} is under way", active.id, deploy.name))
-                    .saw("started by", active.by.clone())
-                    .help(format!("baton watch {0}, or baton rollback {0}", deploy.name)),
-            );
-        }
+    let active = fleet.active_rollout(&deploy.name);
+    if let Some(active) = active.filter(|active| !goes_the_same_way(active, deploy.release.id())) {
+        problems.push(
+            Problem::new(Code(701), format!("rollout {} of {} is under way", active.id, deploy.name))
+                .saw("started by", active.by.clone())
+                .help(format!("baton watch {0}, or baton rollback {0}", deploy.name)),
+        );
     }
     problems
 }
