@@ -40,6 +40,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
+#[derive(Clone, Copy)]
 enum Sync {
     Yes,
     No,

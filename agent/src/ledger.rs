@@ -43,6 +43,29 @@ pub enum Refused {
     Unwritten(#[from] io::Error),
 }
 
+/// A page about to be written: may be committed on another thread, for a disk may take its time.
+#[derive(Debug)]
+pub struct Writing {
+    path: PathBuf,
+    /// Where the page there is now goes.
+    previous: Option<PathBuf>,
+    bytes: Vec<u8>,
+}
+
+impl Writing {
+    /// Writes, and returns once it is durable.
+    ///
+    /// # Errors
+    /// Those of the disk; the page before is still there then.
+    pub fn commit(&self) -> io::Result<()> {
+        if let Some(previous) = &self.previous {
+            durable::remove(previous)?;
+            fs::hard_link(&self.path, previous)?;
+        }
+        durable::replace(&self.path, &self.bytes)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Page {
     format: u32,
@@ -99,29 +122,37 @@ impl Ledger {
     /// # Errors
     /// [`Refused`]; the ledger is unchanged then, in memory and on disk.
     pub fn accept(&mut self, offered: HostSpec) -> Result<Accepted, Refused> {
+        let Some(writing) = self.judge(&offered)? else { return Ok(Accepted::Known) };
+        writing.commit()?;
+        self.took(offered);
+        Ok(Accepted::New)
+    }
+
+    /// What is to be written for an offered spec; nothing when it is in the ledger already.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn judge(&self, offered: &HostSpec) -> Result<Option<Writing>, Refused> {
         let stamp = offered.stamp();
         if stamp < self.fence {
             return Err(Refused::Past { offered: stamp, held: self.fence });
         }
         if let Some(held) = self.spec.as_ref().filter(|held| held.stamp() == stamp) {
-            return if held.same_content(&offered) { Ok(Accepted::Known) } else { Err(Refused::Twice { stamp }) };
+            return if held.same_content(offered) { Ok(None) } else { Err(Refused::Twice { stamp }) };
         }
-        self.write(&offered)?;
-        self.fence = stamp;
-        self.spec = Some(offered);
-        self.damage = None;
-        Ok(Accepted::New)
+        let spec =
+            RawValue::from_string(serde_json::to_string(offered).map_err(io::Error::from)?).map_err(io::Error::from)?;
+        let page = Page { format: FORMAT, digest: Digest::of(spec.get().as_bytes()), spec };
+        let bytes = serde_json::to_vec(&page).map_err(io::Error::from)?;
+        let previous = self.spec.is_some().then(|| self.previous());
+        Ok(Some(Writing { path: self.path.clone(), previous, bytes }))
     }
 
-    fn write(&self, spec: &HostSpec) -> io::Result<()> {
-        let spec = RawValue::from_string(serde_json::to_string(spec)?)?;
-        let page = Page { format: FORMAT, digest: Digest::of(spec.get().as_bytes()), spec };
-        let bytes = serde_json::to_vec(&page)?;
-        if self.spec.is_some() {
-            durable::remove(&self.previous())?;
-            fs::hard_link(&self.path, self.previous())?;
-        }
-        durable::replace(&self.path, &bytes)
+    /// Follows a spec whose [`Writing`] was committed.
+    pub fn took(&mut self, spec: HostSpec) {
+        self.fence = spec.stamp();
+        self.spec = Some(spec);
+        self.damage = None;
     }
 
     fn previous(&self) -> PathBuf {
@@ -157,7 +188,7 @@ fn parse(bytes: &[u8]) -> Result<HostSpec, String> {
 
 fn damaged(path: &Path, why: &str) -> Problem {
     Problem::new(
-        Code(508),
+        Code(521),
         "this host's ledger cannot be believed: it keeps what runs and changes nothing until it is told anew",
     )
     .saw("file", path.display().to_string())

@@ -1,10 +1,97 @@
 //! Runs on every host: receives artifacts, starts and stops instances, drives the local balancer, reports what is.
 
+pub mod artifact;
 pub mod balancer;
 pub mod boot;
+pub mod config;
 pub mod connections;
 pub mod durable;
+pub mod enroll;
+pub mod facts;
+mod instance;
 pub mod ledger;
+pub mod local;
+mod pools;
 pub mod probe;
+pub mod reconciler;
 pub mod runtime;
+pub mod session;
 pub mod text;
+
+use artifact::{Bounds, Folder, Remote};
+use baton_core::problem::{Code, Problem};
+use baton_proto::tls;
+use config::Config;
+use ledger::Ledger;
+use reconciler::{Means, Notes, Reconciler, Wires};
+use runtime::Runtime;
+use rustix::fs::FlockOperation;
+use session::{Ends, Introduction};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How often logs are looked after.
+const TEND_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs the agent until `shutdown`. Instances and balancers go on without it.
+///
+/// # Errors
+/// What keeps an agent from starting: it never joined, its state folder or its runtime cannot be used, another one runs.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let endpoint = config.endpoint()?;
+    let credentials = tls::Credentials::load(&config.identity()).map_err(Problem::from)?;
+    let channel = tls::channel(&endpoint, tls::hot(tls::client_config(&credentials).map_err(Problem::from)?))?;
+    let _lock = lock(&config.state)?;
+    let means = Means {
+        runtime: runtime::open(config.runtime, &config.state.join("run")).await?,
+        placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default())?),
+        source: Arc::new(Remote(channel.clone())),
+    };
+    let runtime = means.runtime.clone();
+    let (sender, events) = mpsc::unbounded_channel();
+    let (view, viewed) = watch::channel(Arc::default());
+    let (wanted_pools, wanted) = watch::channel(Default::default());
+    let wires = Wires { sender: sender.clone(), events, view, wanted_pools };
+    let ledger = Ledger::open(&config.state)?;
+    let reconciler = Reconciler::open(ledger, Notes::open(&config.state), means, boot::id()?, wires).await?;
+    let introduction = Introduction { address: config.address, facts: facts::facts() };
+    tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
+    tokio::select! {
+        () = reconciler.run() => {}
+        () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone() }) => {}
+        () = pools::serve(config.balancer, config.state.clone(), wanted, sender) => {}
+        () = local::serve(config.state, viewed) => {}
+        () = tend(runtime) => {}
+        () = shutdown => {}
+    }
+    Ok(())
+}
+
+async fn tend(runtime: Arc<dyn Runtime>) {
+    let mut interval = tokio::time::interval(TEND_INTERVAL);
+    loop {
+        interval.tick().await;
+        runtime.tend();
+    }
+}
+
+/// Two agents with one state folder would undo each other's work.
+fn lock(state: &Path) -> Result<File, Problem> {
+    let refuse = |error: &std::io::Error| {
+        Problem::new(Code(604), format!("the state folder `{}` cannot be used: {}", state.display(), text::io_error(error)))
+    };
+    DirBuilder::new().recursive(true).mode(0o755).create(state).map_err(|error| refuse(&error))?;
+    let path = state.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(|error| refuse(&error))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Problem::new(Code(534), "another agent runs with this state folder")
+            .saw("state", state.display().to_string())
+            .help("systemctl status baton-agent; or give this one a state folder of its own")
+    })?;
+    Ok(file)
+}

@@ -38,7 +38,7 @@ pub fn duration(duration: Duration) -> String {
         0 => format!("{} ms", duration.as_millis()),
         1..60 if duration.subsec_millis() >= 50 => format!("{:.1} s", duration.as_secs_f64()),
         1..60 => format!("{seconds} s"),
-        _ if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        _ if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
         _ => format!("{} min {} s", seconds / 60, seconds % 60),
     }
 }

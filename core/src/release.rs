@@ -18,7 +18,7 @@ pub struct Release {
 }
 
 /// The archive a release is unpacked from: a zstd-compressed tar, named by the digest of its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     pub digest: Digest,
     pub size: u64,

@@ -4,9 +4,11 @@
 //! death ends an application: whatever runs is found again by [`Runtime::list`].
 
 pub mod command;
+mod handle;
 pub mod process;
-//pub mod systemd;
+pub mod systemd;
 
+use crate::config::RuntimeKind;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::ReleaseId;
 use baton_core::problem::Problem;
@@ -15,11 +17,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a runtime's calls return.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The mark in an instance's environment: which slot of which agent it is in. By it an instance is found even when the agent
+/// died before it could write it down, and two agents of one host never touch each other's.
+const MARK: &str = "BATON_INSTANCE";
 
 /// Starts, finds, watches and stops instances.
 pub trait Runtime: Send + Sync + fmt::Debug {
@@ -113,5 +120,18 @@ impl fmt::Display for Exit {
             1 => f.write_str(" and left a process behind"),
             more => write!(f, " and left {more} processes behind"),
         }
+    }
+}
+
+/// Opens the runtime a configuration asks for.
+///
+/// # Errors
+/// The one that is asked for cannot be had here.
+pub async fn open(kind: RuntimeKind, folder: &Path) -> Result<Arc<dyn Runtime>, Problem> {
+    let process = |folder| Ok(Arc::new(process::ProcessRuntime::open(folder)?) as Arc<dyn Runtime>);
+    match kind {
+        RuntimeKind::Process => process(folder),
+        RuntimeKind::Auto if !systemd::runs_here() => process(folder),
+        RuntimeKind::Auto | RuntimeKind::Systemd => Ok(Arc::new(systemd::SystemdRuntime::open(folder).await?)),
     }
 }

@@ -1,10 +1,10 @@
 //! What was started, one small file an instance: how an agent finds what another agent started.
 
-use super::handle::start_time;
-use super::{MARK, log};
+use super::log;
 use crate::connections::pids;
 use crate::durable;
-use crate::runtime::Running;
+use crate::runtime::handle::start_time;
+use crate::runtime::{MARK, Running};
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::Digest;

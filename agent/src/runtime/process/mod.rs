@@ -2,24 +2,22 @@
 //!
 //! What an instance writes goes to a file, not to a pipe: a pipe would break with the agent.
 
-mod handle;
 mod journal;
 mod log;
 
-use super::{Answer, Exit, Found, Launch, Running, Runtime, command};
+use super::handle::Handle;
+use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, command};
 use crate::connections::descendants;
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Signal, Stop};
-use handle::Handle;
 use journal::Journal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Runs instances as children of the agent, which they outlive.
 #[derive(Debug)]
@@ -28,9 +26,6 @@ pub struct ProcessRuntime {
     /// By incarnation.
     handles: Mutex<BTreeMap<String, Arc<Handle>>>,
 }
-
-/// The mark in an instance's environment by which it is found even when the agent died before it could write it down.
-const MARK: &str = "BATON_INSTANCE";
 
 impl ProcessRuntime {
     /// Uses `folder` for journals and logs.
@@ -166,9 +161,6 @@ fn signal(signal: Signal) -> rustix::process::Signal {
 fn vanished(error: &std::io::Error) -> Problem {
     Problem::new(Code(204), format!("the program was started, and then could not be watched: {}", text::io_error(error)))
 }
-
-/// The longest a process may take to vanish after it was killed before that is logged: it hangs in the kernel then.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@ use crate::runtime::End;
 use baton_core::name::{Digest, ReleaseId};
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 struct Host {
@@ -90,7 +90,7 @@ async fn a_program_that_ignores_the_stop_is_killed_with_all_it_started() {
     let child = pid_in(&host.file("child"));
     let exit = host.runtime.stop(&running, &polite(Duration::from_millis(50))).await;
     assert_eq!(exit.end, End::Signal(9));
-    assert_eq!(handle::start_time(child), None, "its child is gone too");
+    assert_eq!(crate::runtime::handle::start_time(child), None, "its child is gone too");
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn what_left_the_process_group_is_ended_too() {
     eventually("child", || fs::read_to_string(host.file("child")).is_ok_and(|pid| pid.ends_with('\n'))).await;
     let child = pid_in(&host.file("child"));
     host.runtime.stop(&running, &polite(Duration::from_secs(5))).await;
-    assert_eq!(handle::start_time(child), None);
+    assert_eq!(crate::runtime::handle::start_time(child), None);
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_program_that_goes_into_the_background_is_an_exit_that_left_a_process(
     let running = host.start("sleep 60 & echo $! > child").await;
     let exit = host.runtime.ended(&running).await;
     assert_eq!(exit, Exit { end: End::Status(0), left_behind: 1 });
-    assert_eq!(handle::start_time(pid_in(&host.file("child"))), None);
+    assert_eq!(crate::runtime::handle::start_time(pid_in(&host.file("child"))), None);
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn another_process_with_the_same_number_is_not_adopted() {
         }]
     );
     assert_eq!(successor.stop(&running, &polite(Duration::ZERO)).await.end, End::Unseen);
-    assert!(handle::start_time(real.pid).is_some(), "the process of another incarnation was not touched");
+    assert!(crate::runtime::handle::start_time(real.pid).is_some(), "the process of another incarnation was not touched");
     host.runtime.stop(&real, &polite(Duration::from_secs(5))).await;
 }
 

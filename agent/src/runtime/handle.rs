@@ -1,8 +1,7 @@
 //! A process that cannot be confused with another: by pidfd, not by number.
 
-use super::KILL_PATIENCE;
+use super::{End, Exit};
 use crate::connections::{descendants, tree};
-use crate::runtime::{End, Exit};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal,
     test_kill_process_group, waitid,
@@ -23,6 +22,8 @@ pub(super) struct Handle {
     parent: Parent,
 }
 
+/// The longest a process may take to vanish after it was killed before that is logged: it hangs in the kernel then.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at processes that were killed.
 const CLEAR_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -99,7 +100,8 @@ impl Handle {
             .collect()
     }
 
-    async fn exit(&self) {
+    /// Waits for the end, and leaves everything else to others.
+    pub(super) async fn exit(&self) {
         let Ok(fd) = self.fd.try_clone().and_then(readable) else { return self.exit_by_looking().await };
         // Readable means ended; an error of the runtime itself leaves looking.
         if fd.readable().await.is_err() {

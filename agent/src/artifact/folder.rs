@@ -1,0 +1,126 @@
+//! Artifacts as folders: `releases/DIGEST` is whole, everything half done lies beside in `releases/.incoming`.
+
+use super::bounds::Bounds;
+use super::unpack::unpack;
+use super::{Placing, disk};
+use crate::durable::sync_folder;
+use crate::runtime::Answer;
+use baton_core::name::Digest;
+use baton_core::problem::{Code, Problem};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A folder of artifacts.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    bounds: Bounds,
+}
+
+/// On the same file system as the artifacts, or the last rename would be none.
+const INCOMING: &str = ".incoming";
+
+impl Folder {
+    /// Uses a folder, which is made when it is not there.
+    ///
+    /// # Errors
+    /// B0601, B0604: the disk.
+    pub fn open(root: &Path, bounds: Bounds) -> Result<Self, Problem> {
+        fs::create_dir_all(root.join(INCOMING)).map_err(|error| disk(root, "making the folder of releases", &error))?;
+        Ok(Self { root: root.to_owned(), bounds })
+    }
+
+    fn incoming(&self, digest: &Digest, extension: &str) -> PathBuf {
+        self.root.join(INCOMING).join(format!("{digest}.{extension}"))
+    }
+
+    fn place_now(root: &Path, archive: &Path, tree: &Path, target: &Path, bounds: &Bounds) -> Result<(), Problem> {
+        let placed = remove_tree(tree).map_err(|error| disk(root, "unpacking the artifact", &error)).and_then(|()| {
+            unpack(archive, tree, bounds)?;
+            fs::rename(tree, target)
+                .and_then(|()| sync_folder(target))
+                .map_err(|error| disk(root, "placing the artifact", &error))
+        });
+        // Whatever became of it, nothing half done stays.
+        let _ = remove_tree(tree);
+        let _ = fs::remove_file(archive);
+        placed
+    }
+
+    fn collect_now(root: &Path, keep: &BTreeSet<Digest>) -> io::Result<()> {
+        for entry in fs::read_dir(root)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match name.parse::<Digest>() {
+                Ok(digest) if !keep.contains(&digest) => {
+                    // Gone by one rename, like it came: half an artifact is never seen.
+                    let doomed = root.join(INCOMING).join(format!("{name}.old"));
+                    fs::rename(entry.path(), &doomed)?;
+                    remove_tree(&doomed)?;
+                }
+                _ => {}
+            }
+        }
+        for entry in fs::read_dir(root.join(INCOMING))?.flatten() {
+            let path = entry.path();
+            let digest = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Digest>().ok());
+            if !digest.is_some_and(|digest| keep.contains(&digest)) {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Placing for Folder {
+    fn held(&self) -> BTreeSet<Digest> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join(digest.to_string())
+    }
+
+    fn gathering(&self, digest: &Digest) -> PathBuf {
+        self.incoming(digest, "part")
+    }
+
+    fn place(&self, digest: Digest) -> Answer<'_, Result<(), Problem>> {
+        let (root, archive, tree) = (self.root.clone(), self.gathering(&digest), self.incoming(&digest, "tree"));
+        let (target, bounds) = (self.path(&digest), self.bounds);
+        Box::pin(async move {
+            let placing = move || Self::place_now(&root, &archive, &tree, &target, &bounds);
+            tokio::task::spawn_blocking(placing).await.unwrap_or_else(|error| {
+                Err(Problem::new(Code(604), format!("unpacking the artifact ended unexpectedly: {error}")))
+            })
+        })
+    }
+
+    fn discard(&self, digest: &Digest) {
+        let _ = fs::remove_file(self.gathering(digest));
+        let _ = remove_tree(&self.incoming(digest, "tree"));
+    }
+
+    fn collect(&self, keep: BTreeSet<Digest>) -> Answer<'_, io::Result<()>> {
+        let root = self.root.clone();
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || Self::collect_now(&root, &keep))
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+        })
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

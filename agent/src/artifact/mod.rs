@@ -1,0 +1,73 @@
+//! Artifacts on this host: fetched by digest, verified, unpacked out of sight, and there by one rename or not at all.
+
+mod archive;
+mod bounds;
+mod fetch;
+mod folder;
+mod remote;
+mod tree;
+mod unpack;
+
+pub use bounds::Bounds;
+pub use fetch::{Chunk, Chunks, FetchError, Source, fetch};
+pub use folder::Folder;
+pub use remote::Remote;
+
+use baton_core::name::Digest;
+use baton_core::problem::{Code, Problem};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::runtime::Answer;
+use crate::text;
+
+/// Where unpacked artifacts are kept: plain data in and out, for the day a privileged process does it.
+pub trait Placing: Send + Sync + fmt::Debug {
+    /// The artifacts that are here, whole and verified.
+    fn held(&self) -> BTreeSet<Digest>;
+
+    /// Where an artifact is or would be.
+    fn path(&self, digest: &Digest) -> PathBuf;
+
+    /// Where its archive is gathered before it is placed.
+    fn gathering(&self, digest: &Digest) -> PathBuf;
+
+    /// Unpacks a verified archive; the artifact is there afterwards, and the archive is not.
+    fn place(&self, digest: Digest) -> Answer<'_, Result<(), Problem>>;
+
+    /// Removes what was gathered of an artifact.
+    fn discard(&self, digest: &Digest);
+
+    /// Removes every artifact, and everything half done, that is not among those to keep.
+    fn collect(&self, keep: BTreeSet<Digest>) -> Answer<'_, io::Result<()>>;
+}
+
+/// B0601 for a full disk, B0604 for everything else a file system says.
+fn disk(path: &Path, doing: &str, error: &io::Error) -> Problem {
+    if is_full(error) {
+        return full(path, doing);
+    }
+    Problem::new(Code(604), format!("{doing} failed: {}", text::io_error(error)))
+        .saw("folder", path.display().to_string())
+        .help("check the disk and the rights of the agent's state folder")
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Says which file system is full, and how full.
+fn full(path: &Path, doing: &str) -> Problem {
+    let mut problem =
+        Problem::new(Code(601), format!("no space is left for {doing}")).saw("folder", path.display().to_string());
+    if let Ok(space) = rustix::fs::statvfs(path) {
+        let free = text::bytes(space.f_bavail * space.f_frsize);
+        problem = problem.saw("free", format!("{free} and {} files", space.f_favail));
+    }
+    problem.help("free space there, or move the agent's state folder, then deploy again")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! `baton-agent`: joins, runs, says what it sees.
+
+use anyhow::Context;
+use baton_agent::balancer::builtin;
+use baton_agent::config::Config;
+use baton_agent::{enroll, ledger::Ledger, local};
+use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
+use baton_core::problem::Problem;
+use clap::{Args, Parser, Subcommand};
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs on every host of a fleet: starts and stops what the coordinator asks for, and drives the local balancer.
+#[derive(Debug, Parser)]
+#[command(name = "baton-agent", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Join a coordinator: makes a key here and gets a certificate for it
+    Join {
+        /// HOST:PORT of the coordinator
+        coordinator: String,
+        /// The file that holds the token `baton token create` gave
+        #[arg(long)]
+        token_file: PathBuf,
+        /// The name to ask for; this machine's own otherwise
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Run the agent
+    Run(ConfigFile),
+    /// Show what this host does, with or without a coordinator
+    Status {
+        /// As one JSON document
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// The built-in balancer's own process; the agent starts it
+    #[command(hide = true)]
+    Balancer(builtin::Args),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration [default: /etc/baton/agent.toml]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Problem> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(verb: Verb) -> anyhow::Result<()> {
+    // One thread: an agent at rest must not be noticed.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match verb {
+        Verb::Join { coordinator, token_file, name, config } => {
+            runtime.block_on(join(&config, coordinator, token_file, name))
+        }
+        Verb::Run(config) => {
+            log();
+            runtime.block_on(baton_agent::run(config.load()?, ended()))
+        }
+        Verb::Status { json, config } => runtime.block_on(status(&config.load()?, json)),
+        Verb::Balancer(args) => {
+            log();
+            runtime.block_on(builtin::serve(args))
+        }
+    }
+}
+
+async fn join(config: &ConfigFile, coordinator: String, token_file: PathBuf, name: Option<String>) -> anyhow::Result<()> {
+    let mut config = config.load()?;
+    config.name = name.or(config.name);
+    let text = fs::read_to_string(&token_file).with_context(|| format!("cannot read {}", token_file.display()))?;
+    let token = text.trim().parse().with_context(|| format!("{} holds no join token", token_file.display()))?;
+    let identity = enroll::join(&config, &coordinator, &token).await?;
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "joined {coordinator} as {identity}")?;
+    writeln!(out, "next: systemctl enable --now baton-agent")?;
+    Ok(())
+}
+
+async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let report = match local::ask(&config.state).await {
+        Ok(report) => Some(report),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => None,
+        Err(error) => return Err(error).context("the agent did not answer"),
+    };
+    let mut out = anstream::stdout().lock();
+    match report {
+        Some(report) if json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        Some(report) => show(&mut out, &report)?,
+        None => {
+            let ledger = Ledger::open(&config.state).context("cannot read the ledger")?;
+            anyhow::ensure!(!json, "the agent does not run; nothing is known but its ledger");
+            writeln!(out, "the agent does not run; its ledger:")?;
+            let stamp = ledger.stamp();
+            writeln!(out, "epoch {} generation {}", stamp.epoch, stamp.generation)?;
+            for (key, instance) in ledger.spec().into_iter().flat_map(|spec| &spec.instances) {
+                writeln!(out, "  {key}  {}  on {}", instance.release.0.short(), instance.address)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show(out: &mut impl Write, report: &HostReport) -> io::Result<()> {
+    writeln!(out, "epoch {} generation {}", report.observed.epoch, report.observed.generation)?;
+    for (key, instance) in &report.instances {
+        let state = match &instance.state {
+            InstanceState::Starting { since, .. } => format!("starting for {} s", since.as_secs()),
+            InstanceState::Ready { since } => format!("ready for {} s", since.as_secs()),
+            InstanceState::Unready { since, problem } => format!("not ready for {} s: {problem}", since.as_secs()),
+            InstanceState::Stopping { since } => format!("stopping for {} s", since.as_secs()),
+            InstanceState::Failed { problem } => format!("failed: {problem}"),
+        };
+        writeln!(out, "  {key}  {}  {state}", instance.release.0.short())?;
+    }
+    for (id, state) in &report.releases {
+        let state = match state {
+            ReleaseState::Fetching { done, total } => format!("fetching, {done} of {total} bytes"),
+            ReleaseState::Held => "held".to_owned(),
+            ReleaseState::Rejected { problem } => format!("rejected: {problem}"),
+        };
+        writeln!(out, "  release {}  {state}", id.0.short())?;
+    }
+    for (name, pool) in &report.pools {
+        writeln!(out, "  pool {name}")?;
+        for (key, member) in &pool.members {
+            writeln!(out, "    {key}  {:?}  {} open  {} served", member.running, member.in_flight, member.requests)?;
+        }
+        pool.problem.iter().try_for_each(|problem| writeln!(out, "    {problem}"))?;
+    }
+    report.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))
+}
+
+/// SIGTERM or SIGINT.
+async fn ended() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| "info,zbus=warn".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+}
+
+/// The whole problem with its evidence where there is one, the chain of causes otherwise.
+fn complain(error: &anyhow::Error) {
+    let mut out = anstream::stderr().lock();
+    let _ = match error.downcast_ref::<Problem>() {
+        Some(problem) => show_problem(&mut out, problem),
+        None => writeln!(out, "error: {error:#}"),
+    };
+}
+
+fn show_problem(out: &mut impl Write, problem: &Problem) -> io::Result<()> {
+    writeln!(out, "error[{}]: {}", problem.code, problem.what)?;
+    for (label, evidence) in &problem.seen {
+        writeln!(out, "  {label:<9} {}", evidence.replace('\n', "\n            "))?;
+    }
+    problem.help.iter().try_for_each(|help| writeln!(out, "help: {help}"))
+}

@@ -1,0 +1,168 @@
+//! The releases of this host: what is held, on its way, refused, or no longer wanted.
+
+use super::Event;
+use super::instances::Instances;
+use crate::artifact::{Placing, Source, fetch};
+use baton_core::fleet::report::ReleaseState;
+use baton_core::fleet::spec::HostSpec;
+use baton_core::name::{Digest, ReleaseId};
+use baton_core::problem::Problem;
+use baton_core::release::Artifact;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+
+/// Releases by id over artifacts by digest: releases that differ only in configuration share one.
+#[derive(Debug)]
+pub(super) struct Artifacts {
+    placing: Arc<dyn Placing>,
+    source: Arc<dyn Source>,
+    events: UnboundedSender<Event>,
+    /// The releases there is something to say about.
+    known: BTreeMap<ReleaseId, Artifact>,
+    states: BTreeMap<Digest, State>,
+    collecting: Collecting,
+}
+
+#[derive(Debug)]
+enum State {
+    Fetching { done: u64, task: JoinHandle<()> },
+    Held,
+    Rejected(Problem),
+}
+
+#[derive(Debug, PartialEq)]
+enum Collecting {
+    Idle,
+    /// Something is no longer wanted.
+    Due,
+    Running,
+    RunningAndDue,
+}
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Artifacts {
+    pub(super) fn new(
+        placing: Arc<dyn Placing>,
+        source: Arc<dyn Source>,
+        spec: Option<&HostSpec>,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        let held = placing.held();
+        let releases = spec.into_iter().flat_map(|spec| &spec.releases);
+        let known: BTreeMap<_, _> = releases
+            .filter(|(_, release)| held.contains(&release.artifact.digest))
+            .map(|(id, release)| (*id, release.artifact))
+            .collect();
+        let states = held.into_iter().map(|digest| (digest, State::Held)).collect();
+        // Without a spec nothing is known to be unwanted.
+        let collecting = if spec.is_some() { Collecting::Due } else { Collecting::Idle };
+        Self { placing, source, events, known, states, collecting }
+    }
+
+    pub(super) fn releases(&self) -> BTreeMap<ReleaseId, ReleaseState> {
+        self.known
+            .iter()
+            .filter_map(|(id, artifact)| Some((*id, self.states.get(&artifact.digest)?.report(artifact))))
+            .collect()
+    }
+
+    pub(super) fn fetch(&mut self, id: ReleaseId, spec: &HostSpec) {
+        // What is just being removed would be removed under the fetch.
+        if matches!(self.collecting, Collecting::Running | Collecting::RunningAndDue) {
+            return;
+        }
+        let Some(release) = spec.releases.get(&id) else { return };
+        let artifact = release.artifact;
+        self.known.insert(id, artifact);
+        if matches!(self.states.get(&artifact.digest), None | Some(State::Rejected(_))) {
+            let task = tokio::spawn(fetching(self.source.clone(), self.placing.clone(), artifact, self.events.clone()));
+            self.states.insert(artifact.digest, State::Fetching { done: 0, task });
+        }
+    }
+
+    pub(super) fn progress(&mut self, digest: Digest, now_done: u64) {
+        if let Some(State::Fetching { done, .. }) = self.states.get_mut(&digest) {
+            *done = now_done;
+        }
+    }
+
+    pub(super) fn fetched(&mut self, digest: Digest, outcome: Result<(), Problem>) {
+        // A fetch that was given up may still have been about to say so.
+        if !matches!(self.states.get(&digest), Some(State::Fetching { .. })) {
+            return;
+        }
+        if let Err(problem) = &outcome {
+            tracing::warn!(artifact = %digest.short(), %problem, "an artifact cannot be had");
+        }
+        self.states.insert(digest, outcome.map_or_else(State::Rejected, |()| State::Held));
+    }
+
+    pub(super) fn drop_release(&mut self, id: ReleaseId) {
+        let Some(artifact) = self.known.remove(&id) else { return };
+        if self.known.values().any(|other| other.digest == artifact.digest) {
+            return;
+        }
+        if let Some(State::Fetching { task, .. }) = self.states.remove(&artifact.digest) {
+            task.abort();
+        }
+        self.collecting = match self.collecting {
+            Collecting::Idle | Collecting::Due => Collecting::Due,
+            Collecting::Running | Collecting::RunningAndDue => Collecting::RunningAndDue,
+        };
+    }
+
+    /// Removes what is not wanted, if there may be anything. What runs, and what is on its way, stays.
+    pub(super) fn collect(&mut self, instances: &Instances) {
+        // A fetch that places its artifact just now must not have it swept away.
+        let fetching = self.states.values().any(|state| matches!(state, State::Fetching { .. }));
+        if self.collecting != Collecting::Due || fetching {
+            return;
+        }
+        self.collecting = Collecting::Running;
+        let mut keep: BTreeSet<_> = self.known.values().map(|artifact| artifact.digest).collect();
+        keep.extend(instances.artifacts());
+        self.states.retain(|digest, state| keep.contains(digest) || matches!(state, State::Fetching { .. }));
+        let (placing, events) = (self.placing.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if let Err(error) = placing.collect(keep).await {
+                tracing::warn!(%error, "what is not wanted any more could not be removed");
+            }
+            let _ = events.send(Event::Collected);
+        });
+    }
+
+    pub(super) fn collected(&mut self) {
+        self.collecting = match self.collecting {
+            Collecting::RunningAndDue => Collecting::Due,
+            _ => Collecting::Idle,
+        };
+    }
+}
+
+async fn fetching(source: Arc<dyn Source>, placing: Arc<dyn Placing>, artifact: Artifact, events: UnboundedSender<Event>) {
+    let digest = artifact.digest;
+    let mut told: Option<Instant> = None;
+    let progress = |done| {
+        if told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
+            told = Some(Instant::now());
+            let _ = events.send(Event::Progress { digest, done });
+        }
+    };
+    let outcome = fetch(source.as_ref(), placing.as_ref(), artifact, progress).await;
+    let _ = events.send(Event::Fetched { digest, outcome });
+}
+
+impl State {
+    fn report(&self, artifact: &Artifact) -> ReleaseState {
+        match self {
+            Self::Fetching { done, .. } => ReleaseState::Fetching { done: *done, total: artifact.size },
+            Self::Held => ReleaseState::Held,
+            Self::Rejected(problem) => ReleaseState::Rejected { problem: problem.clone() },
+        }
+    }
+}

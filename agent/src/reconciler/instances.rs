@@ -1,0 +1,254 @@
+//! The instances of this host: one task lives each, and what they say is kept here.
+
+use super::Event;
+use super::notes::{Notes, Verdict};
+use super::view::{InstanceView, Phase};
+use crate::artifact::Placing;
+use crate::instance::{Change, Life, Origin, Wanted, ended_unseen};
+use crate::runtime::{Found, Running, Runtime};
+use baton_core::fleet::InstanceKey;
+use baton_core::fleet::report::InstanceReport;
+use baton_core::fleet::spec::{HostSpec, Restart};
+use baton_core::host::plan::Failures;
+use baton_core::name::{Digest, ReleaseId};
+use baton_core::problem::Problem;
+use baton_core::time::Moment;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+#[derive(Debug)]
+pub(super) struct Instances {
+    runtime: Arc<dyn Runtime>,
+    placing: Arc<dyn Placing>,
+    notes: Notes,
+    events: UnboundedSender<Event>,
+    slots: BTreeMap<InstanceKey, Slot>,
+    failures: BTreeMap<InstanceKey, Failures>,
+    serial: u64,
+}
+
+/// What is in a slot.
+#[derive(Debug)]
+struct Slot {
+    serial: u64,
+    view: InstanceView,
+    running: Option<Running>,
+    /// Dropping it ends the watching; sending stops the instance.
+    stop: Option<oneshot::Sender<()>>,
+    /// Whether its life knows what a spec says of it.
+    informed: Informed,
+    artifact: Option<Digest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Informed {
+    Yes,
+    No,
+}
+
+impl Instances {
+    pub(super) fn new(
+        runtime: Arc<dyn Runtime>,
+        placing: Arc<dyn Placing>,
+        notes: Notes,
+        events: UnboundedSender<Event>,
+    ) -> Self {
+        Self { runtime, placing, notes, events, slots: BTreeMap::new(), failures: BTreeMap::new(), serial: 0 }
+    }
+
+    /// Takes up what an earlier agent started, and what it knew to have failed.
+    pub(super) async fn adopt(&mut self, found: Vec<Found>, spec: Option<&HostSpec>) {
+        for Found { running, alive } in found {
+            if alive {
+                tracing::info!(instance = %running.key, pid = running.pid, "adopted");
+                self.watch(running, spec);
+            } else if !self.notes.verdicts().contains_key(&running.key) {
+                let problem = ended_unseen(running.key.service.as_str(), self.runtime.as_ref(), &running).await;
+                self.remember_failed(&running.key.clone(), running.release, running.incarnation.clone(), problem);
+            }
+        }
+        for (key, verdict) in self.notes.verdicts().clone() {
+            if !self.slots.contains_key(&key) {
+                self.remember_failed(&key, verdict.release, verdict.incarnation, verdict.problem);
+            }
+        }
+    }
+
+    /// Tells lives that knew nothing what a new spec says of them.
+    pub(super) fn learn(&mut self, spec: Option<&HostSpec>) {
+        let uninformed: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.informed == Informed::No)
+            .filter_map(|slot| slot.running.clone())
+            .collect();
+        for running in uninformed {
+            if wanted(&running.key, running.release, spec, self.placing.as_ref()).is_some() {
+                self.watch(running, spec);
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, key: &InstanceKey, spec: &HostSpec) {
+        let Some(release_id) = spec.instances.get(key).map(|instance| instance.release) else { return };
+        self.notes.clear(key);
+        let wanted = wanted(key, release_id, Some(spec), self.placing.as_ref());
+        let artifact = wanted.as_ref().map(|wanted| wanted.release.artifact.digest);
+        let phase = Phase::Starting { at: Instant::now(), last: None };
+        self.live(key, release_id, wanted, Origin::Start, phase, artifact);
+    }
+
+    pub(super) fn stop(&mut self, key: &InstanceKey, incarnation: &str) {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.view.incarnation == incarnation) else { return };
+        let Some(stop) = slot.stop.take() else { return };
+        tracing::info!(instance = %key, incarnation, "stopping");
+        slot.view.phase = Phase::Stopping { at: Instant::now() };
+        // The life is over already when nobody listens; it has said so then.
+        let _ = stop.send(());
+    }
+
+    pub(super) fn forget(&mut self, key: &InstanceKey) {
+        self.slots.remove(key);
+        self.failures.remove(key);
+        self.notes.clear(key);
+        self.clear(key.clone());
+    }
+
+    pub(super) fn take(&mut self, key: &InstanceKey, serial: u64, change: Change, restart: Option<Restart>, now: Moment) {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.serial == serial) else { return };
+        let stopping = matches!(slot.view.phase, Phase::Stopping { .. });
+        match change {
+            Change::Started(running) => {
+                slot.view.incarnation.clone_from(&running.incarnation);
+                slot.running = Some(running);
+            }
+            Change::Waiting(problem) if !stopping => {
+                if let Phase::Starting { last, .. } = &mut slot.view.phase {
+                    *last = Some(problem);
+                }
+            }
+            Change::Ready { at } if !stopping => {
+                tracing::info!(instance = %key, "ready");
+                slot.view.phase = Phase::Ready { at };
+                slot.view.proven = false;
+                self.notes.note_ready(key, &slot.view.incarnation);
+            }
+            Change::Proven if !stopping => {
+                slot.view.proven = true;
+                self.failures.remove(key);
+            }
+            Change::Unready(problem) if !stopping => {
+                tracing::warn!(instance = %key, %problem, "not ready any more");
+                let at = match slot.view.phase {
+                    Phase::Unready { at, .. } => at,
+                    _ => Instant::now(),
+                };
+                slot.view.phase = Phase::Unready { at, problem };
+                slot.view.proven = false;
+            }
+            Change::Gone => self.gone(key),
+            // It ended by itself just before it was asked: what was wanted is the case.
+            Change::Failed(_) if stopping => self.gone(key),
+            Change::Failed(problem) => self.failed(key, problem, restart, now),
+            Change::Waiting(_) | Change::Ready { .. } | Change::Proven | Change::Unready(_) => {}
+        }
+    }
+
+    pub(super) fn reports(&self, now: Instant) -> BTreeMap<InstanceKey, InstanceReport> {
+        self.slots.iter().map(|(key, slot)| (key.clone(), slot.view.report(now))).collect()
+    }
+
+    pub(super) fn views(&self) -> BTreeMap<InstanceKey, InstanceView> {
+        self.slots.iter().map(|(key, slot)| (key.clone(), slot.view.clone())).collect()
+    }
+
+    pub(super) fn failures(&self) -> BTreeMap<InstanceKey, Failures> {
+        self.failures.clone()
+    }
+
+    /// The artifacts something may still run from.
+    pub(super) fn artifacts(&self) -> BTreeSet<Digest> {
+        let live = self.slots.values().filter(|slot| !matches!(slot.view.phase, Phase::Failed { .. }));
+        live.filter_map(|slot| slot.artifact).collect()
+    }
+
+    fn failed(&mut self, key: &InstanceKey, problem: Problem, restart: Option<Restart>, now: Moment) {
+        tracing::warn!(instance = %key, %problem, "failed");
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.stop = None;
+        slot.view.proven = false;
+        slot.view.phase = Phase::Failed { problem: problem.clone() };
+        let verdict = Verdict { release: slot.view.release, incarnation: slot.view.incarnation.clone(), problem };
+        let failures = self.failures.entry(key.clone()).or_insert(Failures { count: 0, last: now });
+        *failures = Failures { count: failures.count.saturating_add(1), last: now };
+        if restart != Some(Restart::Always) {
+            self.notes.note_verdict(key, verdict);
+        }
+    }
+
+    fn gone(&mut self, key: &InstanceKey) {
+        tracing::info!(instance = %key, "gone");
+        self.forget(key);
+    }
+
+    fn clear(&self, key: InstanceKey) {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move { runtime.forget(&key).await });
+    }
+
+    fn watch(&mut self, running: Running, spec: Option<&HostSpec>) {
+        let (key, release) = (running.key.clone(), running.release);
+        let was_ready = self.notes.was_ready(&key, &running.incarnation);
+        let wanted = wanted(&key, release, spec, self.placing.as_ref());
+        let artifact = running.folder.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let phase = Phase::Starting { at: Instant::now(), last: None };
+        self.live(&key, release, wanted, Origin::Adopted { running: running.clone(), was_ready }, phase, artifact);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.view.incarnation.clone_from(&running.incarnation);
+            slot.running = Some(running);
+        }
+    }
+
+    fn live(
+        &mut self,
+        key: &InstanceKey,
+        release: ReleaseId,
+        wanted: Option<Wanted>,
+        origin: Origin,
+        phase: Phase,
+        artifact: Option<Digest>,
+    ) {
+        self.serial += 1;
+        let (serial, (stop, asked)) = (self.serial, oneshot::channel());
+        let informed = if wanted.is_some() { Informed::Yes } else { Informed::No };
+        let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime: self.runtime.clone() };
+        let view = InstanceView { release, incarnation: String::new(), phase, proven: false };
+        self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact });
+        let (tell, mut changes) = unbounded_channel();
+        tokio::spawn(life.live(tell, asked));
+        let (key, events) = (key.clone(), self.events.clone());
+        tokio::spawn(async move {
+            while let Some(change) = changes.recv().await {
+                let _ = events.send(Event::Instance { key: key.clone(), serial, change });
+            }
+        });
+    }
+
+    fn remember_failed(&mut self, key: &InstanceKey, release: ReleaseId, incarnation: String, problem: Problem) {
+        self.serial += 1;
+        let view = InstanceView { release, incarnation, phase: Phase::Failed { problem }, proven: false };
+        let slot = Slot { serial: self.serial, view, running: None, stop: None, informed: Informed::Yes, artifact: None };
+        self.slots.insert(key.clone(), slot);
+    }
+}
+
+fn wanted(key: &InstanceKey, release: ReleaseId, spec: Option<&HostSpec>, placing: &dyn Placing) -> Option<Wanted> {
+    let spec = spec?;
+    let instance = spec.instances.get(key).filter(|instance| instance.release == release)?;
+    let release = Arc::new(spec.releases.get(&release)?.clone());
+    let folder = placing.path(&release.artifact.digest);
+    Some(Wanted { address: instance.address, folder, release })
+}

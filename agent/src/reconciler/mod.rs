@@ -1,0 +1,288 @@
+//! The reconciler: asks core what comes next on this host, does it, and says what is.
+//!
+//! One task owns everything this host knows of itself. All else (processes, fetches, the balancer, the coordinator) happens
+//! in other tasks and arrives as an [`Event`]. It has no opinions: [`baton_core::host::plan`] decides.
+
+mod artifacts;
+mod instances;
+mod notes;
+mod view;
+
+pub use notes::Notes;
+pub use view::{Phase, View};
+
+use crate::artifact::{Placing, Source};
+use crate::instance::Change;
+use crate::ledger::{Ledger, Refused};
+use crate::runtime::Runtime;
+use artifacts::Artifacts;
+use baton_core::fleet::InstanceKey;
+use baton_core::fleet::report::PoolReport;
+use baton_core::fleet::spec::{HostSpec, PoolSpec};
+use baton_core::host::plan::{Action, Observed, plan};
+use baton_core::name::{Digest, PoolName};
+use baton_core::problem::{Code, Problem};
+use baton_core::time::Moment;
+use instances::Instances;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Everything that can happen to a host.
+#[derive(Debug)]
+pub enum Event {
+    /// The coordinator sent a spec.
+    Spec(Box<HostSpec>),
+    /// An instance changed; `serial` tells which start of it.
+    Instance { key: InstanceKey, serial: u64, change: Change },
+    /// So many bytes of an artifact are here.
+    Progress { digest: Digest, done: u64 },
+    /// A fetch is over.
+    Fetched { digest: Digest, outcome: Result<(), Problem> },
+    /// What is not wanted any more has been removed.
+    Collected,
+    /// The balancer was asked.
+    Pools(BTreeMap<PoolName, PoolReport>),
+    /// Something that keeps this host from its work came up or went away.
+    Obstacle { what: Obstacle, problem: Option<Problem> },
+}
+
+/// Where a host's own problems come from: one at a time each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    Ledger,
+    Spec,
+    Runtime,
+    Balancer,
+    Disk,
+}
+
+/// What the reconciler acts through.
+#[derive(Debug, Clone)]
+pub struct Means {
+    pub runtime: Arc<dyn Runtime>,
+    pub placing: Arc<dyn Placing>,
+    pub source: Arc<dyn Source>,
+}
+
+/// One host's mind and memory.
+#[derive(Debug)]
+pub struct Reconciler {
+    ledger: Ledger,
+    /// A spec that could not be written down; tried again.
+    unwritten: Option<HostSpec>,
+    artifacts: Artifacts,
+    instances: Instances,
+    pools: BTreeMap<PoolName, PoolReport>,
+    obstacles: BTreeMap<Obstacle, Problem>,
+    boot: String,
+    began: Instant,
+    events: mpsc::UnboundedReceiver<Event>,
+    view: watch::Sender<Arc<View>>,
+    wanted_pools: watch::Sender<BTreeMap<PoolName, PoolSpec>>,
+}
+
+/// The reconciler's ends of its wires.
+#[derive(Debug)]
+pub struct Wires {
+    pub sender: mpsc::UnboundedSender<Event>,
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub view: watch::Sender<Arc<View>>,
+    pub wanted_pools: watch::Sender<BTreeMap<PoolName, PoolSpec>>,
+}
+
+/// How long until a spec that could not be written down is tried again.
+const UNWRITTEN_RETRY: Duration = Duration::from_secs(1);
+
+impl Reconciler {
+    /// Takes up what an earlier agent left: its ledger, its instances, its artifacts.
+    ///
+    /// # Errors
+    /// The runtime cannot say what runs; to go on would be to start things twice.
+    pub async fn open(ledger: Ledger, notes: Notes, means: Means, boot: String, wires: Wires) -> Result<Self, Problem> {
+        let found = means.runtime.list().await?;
+        let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
+        let mut instances = Instances::new(means.runtime, means.placing, notes, wires.sender);
+        instances.adopt(found, ledger.spec()).await;
+        let mut reconciler = Self {
+            unwritten: None,
+            artifacts,
+            instances,
+            pools: BTreeMap::new(),
+            obstacles: BTreeMap::new(),
+            boot,
+            began: Instant::now(),
+            events: wires.events,
+            view: wires.view,
+            wanted_pools: wires.wanted_pools,
+            ledger,
+        };
+        reconciler.obstacle(Obstacle::Ledger, reconciler.ledger.damage().cloned());
+        reconciler.hand_pools_on();
+        reconciler.artifacts.collect(&reconciler.instances);
+        Ok(reconciler)
+    }
+
+    /// Works for ever; ends with the last sender of events.
+    pub async fn run(mut self) {
+        loop {
+            let wake_at = self.act();
+            self.publish();
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                () = sleep_until(wake_at) => {
+                    self.write_again().await;
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
+            self.take(event).await;
+            while let Ok(event) = self.events.try_recv() {
+                self.take(event).await;
+            }
+        }
+    }
+
+    /// Plans and does. Returns when to look again if nothing happens.
+    fn act(&mut self) -> Option<Instant> {
+        let retry = self.unwritten.as_ref().map(|_| Instant::now() + UNWRITTEN_RETRY);
+        let Some(spec) = self.ledger.spec() else { return retry };
+        let observed = Observed {
+            instances: self.instances.reports(Instant::now()),
+            releases: self.artifacts.releases(),
+            failures: self.instances.failures(),
+        };
+        let plan = plan(spec, &observed, moment(self.began));
+        for action in plan.actions {
+            tracing::debug!(?action, "next");
+            match action {
+                Action::Fetch(release) => self.artifacts.fetch(release, spec),
+                Action::Start(key) => self.instances.start(&key, spec),
+                Action::Stop { key, incarnation } => self.instances.stop(&key, &incarnation),
+                Action::Forget(key) => self.instances.forget(&key),
+                Action::Drop(release) => self.artifacts.drop_release(release),
+            }
+        }
+        self.artifacts.collect(&self.instances);
+        let wake_at = plan.wake_at.map(|at| self.began + Duration::from_millis(at.0));
+        [wake_at, retry].into_iter().flatten().min()
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Spec(spec) => self.accept(*spec).await,
+            Event::Instance { key, serial, change } => {
+                let restart = self.ledger.spec().and_then(|spec| spec.instances.get(&key)).map(|wanted| wanted.restart);
+                self.instances.take(&key, serial, change, restart, moment(self.began));
+            }
+            Event::Progress { digest, done } => self.artifacts.progress(digest, done),
+            Event::Fetched { digest, outcome } => self.artifacts.fetched(digest, outcome),
+            Event::Collected => self.artifacts.collected(),
+            Event::Pools(pools) => self.pools = pools,
+            Event::Obstacle { what, problem } => self.obstacle(what, problem),
+        }
+    }
+
+    /// Takes a spec into the ledger; only then is it echoed and acted on.
+    async fn accept(&mut self, spec: HostSpec) {
+        self.unwritten = None;
+        let writing = match self.ledger.judge(&spec) {
+            Ok(None) => return,
+            Ok(Some(writing)) => writing,
+            Err(refused) => return self.refuse(spec, refused),
+        };
+        let committed = tokio::task::spawn_blocking(move || writing.commit()).await;
+        if let Err(error) = committed.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            return self.refuse(spec, error.into());
+        }
+        tracing::info!(epoch = spec.epoch.0, generation = spec.generation.0, "a new spec");
+        self.ledger.took(spec);
+        self.obstacle(Obstacle::Ledger, None);
+        self.obstacle(Obstacle::Spec, None);
+        self.instances.learn(self.ledger.spec());
+        self.hand_pools_on();
+    }
+
+    fn refuse(&mut self, spec: HostSpec, refused: Refused) {
+        match refused {
+            Refused::Unwritten(error) => {
+                self.obstacle(Obstacle::Ledger, Some(unwritten(&error)));
+                self.unwritten = Some(spec);
+            }
+            // A late message: the one that counts is in the ledger.
+            Refused::Past { .. } => tracing::warn!(%refused, "a spec from the past was refused"),
+            Refused::Twice { .. } => {
+                let problem = Problem::new(Code(523), refused.to_string()).help("two coordinators may run from one backup");
+                self.obstacle(Obstacle::Spec, Some(problem));
+            }
+        }
+    }
+
+    async fn write_again(&mut self) {
+        if let Some(spec) = self.unwritten.take() {
+            self.accept(spec).await;
+        }
+    }
+
+    fn obstacle(&mut self, what: Obstacle, problem: Option<Problem>) {
+        match problem {
+            Some(problem) => {
+                if self.obstacles.get(&what) != Some(&problem) {
+                    tracing::warn!(%problem, "this host has a problem");
+                }
+                self.obstacles.insert(what, problem);
+            }
+            None => {
+                self.obstacles.remove(&what);
+            }
+        }
+    }
+
+    fn hand_pools_on(&mut self) {
+        let pools = self.ledger.spec().map(|spec| spec.pools.clone()).unwrap_or_default();
+        self.wanted_pools.send_if_modified(|wanted| {
+            let changed = *wanted != pools;
+            *wanted = pools;
+            changed
+        });
+    }
+
+    fn publish(&self) {
+        let view = View {
+            observed: self.ledger.stamp(),
+            boot: self.boot.clone(),
+            instances: self.instances.views(),
+            pools: self.pools.clone(),
+            releases: self.artifacts.releases(),
+            problems: self.obstacles.values().cloned().collect(),
+        };
+        let drain_deadlines =
+            self.wanted_pools.borrow().iter().map(|(name, pool)| (name.clone(), pool.drain_deadline)).collect();
+        self.view.send_if_modified(|current| {
+            let worth_telling = view.differs(current, &drain_deadlines);
+            *current = Arc::new(view);
+            worth_telling
+        });
+    }
+}
+
+fn moment(began: Instant) -> Moment {
+    Moment(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unwritten(error: &std::io::Error) -> Problem {
+    Problem::new(Code(522), "a new spec could not be written down, so this host does not act on it")
+        .saw("ledger", crate::text::io_error(error))
+        .help("free space or repair the disk of the agent's state folder; it is tried again every second")
+}
+
+#[cfg(test)]
+mod tests;

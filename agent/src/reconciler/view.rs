@@ -1,0 +1,97 @@
+//! What this host says of itself: observations with the instant they began, so that durations are right when they are sent.
+
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::spec::Stamp;
+use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::name::{PoolName, ReleaseId};
+use baton_core::problem::Problem;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// One host as it is.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub observed: Stamp,
+    pub boot: String,
+    pub instances: BTreeMap<InstanceKey, InstanceView>,
+    pub pools: BTreeMap<PoolName, PoolReport>,
+    pub releases: BTreeMap<ReleaseId, ReleaseState>,
+    pub problems: Vec<Problem>,
+}
+
+/// One instance as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    pub release: ReleaseId,
+    pub incarnation: String,
+    pub phase: Phase,
+    /// Ready for as long as its release asks: worth a report of its own.
+    pub proven: bool,
+}
+
+/// [`InstanceState`] with instants for durations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Starting { at: Instant, last: Option<Problem> },
+    Ready { at: Instant },
+    Unready { at: Instant, problem: Problem },
+    Stopping { at: Instant },
+    Failed { problem: Problem },
+}
+
+impl View {
+    #[must_use]
+    pub fn report(&self, now: Instant) -> HostReport {
+        HostReport {
+            observed: self.observed,
+            boot: self.boot.clone(),
+            instances: self.instances.iter().map(|(key, instance)| (key.clone(), instance.report(now))).collect(),
+            pools: self.pools.clone(),
+            releases: self.releases.clone(),
+            problems: self.problems.clone(),
+        }
+    }
+
+    /// Whether the difference is worth a report at once. Counters and durations are not; what they cross is.
+    #[must_use]
+    pub(super) fn differs(&self, other: &View, drain_deadlines: &BTreeMap<PoolName, Duration>) -> bool {
+        self.observed != other.observed
+            || self.boot != other.boot
+            || self.instances != other.instances
+            || self.releases != other.releases
+            || self.problems != other.problems
+            || self.pools.len() != other.pools.len()
+            || self.pools.iter().any(|(name, pool)| {
+                let deadline = drain_deadlines.get(name).copied().unwrap_or(Duration::MAX);
+                other.pools.get(name).is_none_or(|other| pool_differs(pool, other, deadline))
+            })
+    }
+}
+
+fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bool {
+    let plain = |members: &BTreeMap<MemberKey, MemberReport>| {
+        let plain = |member: &MemberReport| {
+            let drained = member.is_drained(deadline);
+            // What serves has requests in flight all the time; their number matters only once nothing new comes.
+            let in_flight = if member.is_out() { member.in_flight } else { 0 };
+            (MemberReport { requests: 0, errors: 0, out_for: Duration::ZERO, in_flight, ..member.clone() }, drained)
+        };
+        members.iter().map(|(key, member)| (key.clone(), plain(member))).collect::<Vec<_>>()
+    };
+    pool.balancer != other.balancer || pool.problem != other.problem || plain(&pool.members) != plain(&other.members)
+}
+
+impl InstanceView {
+    #[must_use]
+    pub fn report(&self, now: Instant) -> InstanceReport {
+        let since = |at: &Instant| now.saturating_duration_since(*at);
+        let state = match &self.phase {
+            Phase::Starting { at, last } => InstanceState::Starting { since: since(at), last: last.clone() },
+            Phase::Ready { at } => InstanceState::Ready { since: since(at) },
+            Phase::Unready { at, problem } => InstanceState::Unready { since: since(at), problem: problem.clone() },
+            Phase::Stopping { at } => InstanceState::Stopping { since: since(at) },
+            Phase::Failed { problem } => InstanceState::Failed { problem: problem.clone() },
+        };
+        InstanceReport { release: self.release, incarnation: self.incarnation.clone(), state }
+    }
+}

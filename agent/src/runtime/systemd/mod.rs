@@ -1,0 +1,215 @@
+//! Instances as transient systemd units: the agent may be killed, upgraded or removed, and they live on.
+//!
+//! The unit itself remembers what runs: release, folder, stop. Nothing is written beside it.
+
+mod bus;
+mod unit;
+
+use super::handle::Handle;
+use super::{Answer, End, Exit, Found, Launch, Running, Runtime, command};
+use crate::text;
+use baton_core::fleet::InstanceKey;
+use baton_core::problem::{Code, Problem};
+use baton_core::release::Stop;
+use bus::{Bus, State};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// Runs instances as units of the host's systemd.
+#[derive(Debug)]
+pub struct SystemdRuntime {
+    bus: Bus,
+    /// The agent's own folder: part of the mark of its instances.
+    folder: PathBuf,
+    boot: String,
+}
+
+/// Whether systemd runs this host, and this agent may use it.
+#[must_use]
+pub fn runs_here() -> bool {
+    Path::new("/run/systemd/system").is_dir() && rustix::process::geteuid().is_root()
+}
+
+/// Beyond an instance's own timeout, before all of it is killed from here.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+/// Lines of the journal shown as evidence.
+const LOG_LINES: &str = "8";
+/// How long the journal may take to say them.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl SystemdRuntime {
+    /// Uses the host's systemd; it is first talked to when something is asked of it.
+    ///
+    /// # Errors
+    /// B0604: the folder cannot be used. B0208: systemd does not answer.
+    pub async fn open(folder: &Path) -> Result<Self, Problem> {
+        let refuse = |error: std::io::Error| {
+            Problem::new(Code(604), format!("`{}` cannot be used: {}", folder.display(), text::io_error(&error)))
+        };
+        fs::create_dir_all(folder).map_err(refuse)?;
+        let runtime = Self {
+            bus: Bus::default(),
+            folder: folder.canonicalize().map_err(refuse)?,
+            boot: crate::boot::id().map_err(refuse)?,
+        };
+        runtime.bus.units().await?;
+        Ok(runtime)
+    }
+
+    fn mark(&self, key: &InstanceKey) -> String {
+        format!("{key} of {}", self.folder.display())
+    }
+
+    fn incarnation(&self, invocation: &str) -> String {
+        format!("{}:{invocation}", self.boot.get(..8).unwrap_or(&self.boot))
+    }
+
+    async fn found(&self) -> Result<Vec<Found>, Problem> {
+        let mut found = Vec::new();
+        for name in self.bus.units().await? {
+            let Some(key) = unit::key(&name) else { continue };
+            let state = self.bus.state(&name).await?;
+            let Some(running) = unit::read(&state, &key, &self.mark(&key)) else { continue };
+            let running = Running { incarnation: self.incarnation(&running.incarnation), ..running };
+            found.push(Found { running, alive: state.is_alive() });
+        }
+        Ok(found)
+    }
+
+    async fn launch(&self, launch: Launch) -> Result<Running, Problem> {
+        let program = command::resolve(&launch.command, &launch.folder)?;
+        if let Some(user) = &launch.user {
+            command::user(user)?;
+        }
+        let name = unit::name(&launch.key);
+        self.bus.reset(&name).await;
+        self.bus.start(&name, unit::properties(&launch, &program, &self.mark(&launch.key))).await?;
+        let state = self.bus.settled(&name).await?;
+        if !state.is_alive() && !state.has_exited() {
+            let problem = not_started(&program.path, &state);
+            let lines = log(&name, &state.invocation).await;
+            self.bus.clear(&name).await;
+            return Err(lines.into_iter().fold(problem, |problem, line| problem.saw("last log", line)));
+        }
+        Ok(Running {
+            key: launch.key,
+            release: launch.release,
+            incarnation: self.incarnation(&state.invocation),
+            pid: state.pid,
+            folder: launch.folder,
+            stop: launch.stop,
+        })
+    }
+
+    /// The unit, as long as it is still this start of it.
+    async fn same(&self, running: &Running) -> Option<State> {
+        let state = self.bus.state(&unit::name(&running.key)).await.ok()?;
+        (self.incarnation(&state.invocation) == running.incarnation).then_some(state)
+    }
+
+    async fn wait(&self, running: &Running) -> Exit {
+        let gone = Exit { end: End::Unseen, left_behind: 0 };
+        if let Some(handle) = Handle::of_stranger(running.pid).filter(|_| running.pid != 0) {
+            // Still the unit's process, now that it is held: then its end is the unit's.
+            if self.same(running).await.is_none_or(|state| state.pid != running.pid) {
+                return self.status(running).await.unwrap_or(gone);
+            }
+            handle.exit().await;
+        }
+        self.status(running).await.unwrap_or(gone)
+    }
+
+    /// Waits until systemd has noticed the end, reads it, and clears the unit away.
+    async fn status(&self, running: &Running) -> Option<Exit> {
+        let name = unit::name(&running.key);
+        let state = self.bus.until(&name, |state| !state.is_alive()).await;
+        let state = state.filter(|state| self.incarnation(&state.invocation) == running.incarnation)?;
+        let left_behind = self.bus.processes(&name).await.len();
+        self.bus.clear(&name).await;
+        Some(Exit { end: state.end(), left_behind })
+    }
+
+    async fn halt(&self, running: &Running, stop: &Stop) -> Exit {
+        let gone = Exit { end: End::Unseen, left_behind: 0 };
+        if self.same(running).await.is_none() {
+            return gone;
+        }
+        let name = unit::name(&running.key);
+        self.bus.stop(&name).await;
+        let stopped = self.bus.until(&name, State::is_over);
+        if tokio::time::timeout(stop.timeout + STOP_GRACE, stopped).await.is_err() {
+            tracing::warn!(unit = name, timeout = ?stop.timeout, "did not finish in time: killed");
+            self.bus.kill(&name).await;
+            self.bus.until(&name, State::is_over).await;
+        }
+        self.bus.reset(&name).await;
+        gone
+    }
+}
+
+impl Runtime for SystemdRuntime {
+    fn list(&self) -> Answer<'_, Result<Vec<Found>, Problem>> {
+        Box::pin(self.found())
+    }
+
+    fn start(&self, launch: Launch) -> Answer<'_, Result<Running, Problem>> {
+        Box::pin(self.launch(launch))
+    }
+
+    fn ended<'a>(&'a self, running: &'a Running) -> Answer<'a, Exit> {
+        Box::pin(self.wait(running))
+    }
+
+    fn stop<'a>(&'a self, running: &'a Running, stop: &'a Stop) -> Answer<'a, Exit> {
+        Box::pin(self.halt(running, stop))
+    }
+
+    fn processes(&self, running: &Running) -> BTreeSet<u32> {
+        // The control group of the first process is the unit's: every other process of it is there too.
+        let group = fs::read_to_string(format!("/proc/{}/cgroup", running.pid)).unwrap_or_default();
+        let path = group.lines().find_map(|line| line.strip_prefix("0::"));
+        let listed = path.and_then(|path| fs::read_to_string(format!("/sys/fs/cgroup{path}/cgroup.procs")).ok());
+        let mut processes: BTreeSet<_> =
+            listed.iter().flat_map(|list| list.lines()).filter_map(|pid| pid.parse().ok()).collect();
+        processes.insert(running.pid);
+        processes
+    }
+
+    fn log<'a>(&'a self, running: &'a Running) -> Answer<'a, Vec<String>> {
+        Box::pin(async {
+            let invocation = running.incarnation.split(':').nth(1).unwrap_or_default();
+            log(&unit::name(&running.key), invocation).await
+        })
+    }
+
+    fn forget<'a>(&'a self, key: &'a InstanceKey) -> Answer<'a, ()> {
+        Box::pin(async {
+            let name = unit::name(key);
+            if self.bus.state(&name).await.is_ok_and(|state| !state.is_alive()) {
+                self.bus.clear(&name).await;
+            }
+        })
+    }
+
+    /// The journal has bounds of its own.
+    fn tend(&self) {}
+}
+
+fn not_started(program: &Path, state: &State) -> Problem {
+    Problem::new(Code(204), format!("`{}` could not be started by systemd", program.display()))
+        .saw("unit", format!("{} ({})", state.sub, state.result))
+        .help("journalctl -u 'baton-*' on this host says more")
+}
+
+async fn log(unit: &str, invocation: &str) -> Vec<String> {
+    let mut journal = Command::new("journalctl");
+    journal.args(["--quiet", "--no-pager", "--output=cat", "--lines", LOG_LINES]);
+    journal.arg(format!("_SYSTEMD_UNIT={unit}")).arg(format!("_SYSTEMD_INVOCATION_ID={invocation}"));
+    let output = journal.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).output();
+    let Ok(Ok(output)) = tokio::time::timeout(LOG_TIMEOUT, output).await else { return Vec::new() };
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| text::line(line, 300)).collect()
+}

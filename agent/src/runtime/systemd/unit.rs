@@ -1,0 +1,129 @@
+//! What a unit is called, what it is told, and how it is read back.
+//!
+//! Everything goes to systemd as typed properties, never as text of a unit file: a value cannot become a directive.
+
+use super::bus::{Properties, State};
+use crate::runtime::command::{self, Program};
+use crate::runtime::{Launch, MARK, Running};
+use baton_core::fleet::InstanceKey;
+use baton_core::name::ReleaseId;
+use baton_core::release::{Signal, Stop};
+use std::time::Duration;
+use zbus_systemd::zbus::wire::Variant;
+
+/// `baton-shop-0.service`.
+pub(super) fn name(key: &InstanceKey) -> String {
+    format!("baton-{}-{}.service", key.service, key.slot)
+}
+
+/// The instance a unit is of; none for units of other origin.
+pub(super) fn key(name: &str) -> Option<InstanceKey> {
+    let (service, slot) = name.strip_prefix("baton-")?.strip_suffix(".service")?.rsplit_once('-')?;
+    format!("{service}/{slot}").parse().ok()
+}
+
+/// The unit of an instance. An application gets a world it cannot change, and a state folder of its own to write to.
+pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Properties {
+    let mut properties = Properties::default();
+    let service = launch.key.service.to_string();
+    let program_path = program.path.display().to_string();
+    let mut arguments = vec![program_path.clone()];
+    arguments.extend(program.arguments.clone());
+    let mut environment: Vec<_> =
+        command::environment(&launch.env).iter().map(|(name, value)| format!("{name}={value}")).collect();
+    environment.push(format!("{MARK}={mark}"));
+    properties.text("Description", &format!("{service}, slot {}, run by Baton", launch.key.slot));
+    // The start is over once the program itself runs, so that one that cannot is seen at once.
+    properties.text("Type", "exec");
+    // A `$` in an argument stays a `$`.
+    properties.set("ExecStartEx", vec![(program_path, arguments, vec!["no-env-expand".to_owned()])]);
+    properties.text("WorkingDirectory", &launch.folder.display().to_string());
+    properties.set("Environment", environment);
+    if let Some(user) = &launch.user {
+        properties.text("User", user);
+    }
+    properties.text("KillMode", "mixed");
+    properties.set("KillSignal", number(launch.stop.signal));
+    properties.set("TimeoutStopUSec", u64::try_from(launch.stop.timeout.as_micros()).unwrap_or(u64::MAX));
+    // An exit 0 leaves the unit there to be read.
+    properties.set("RemainAfterExit", true);
+    for protection in PROTECTIONS {
+        properties.set(protection, true);
+    }
+    properties.text("ProtectSystem", "strict");
+    properties.text("ProtectHome", "yes");
+    properties.set("StateDirectory", vec![format!("baton/{service}")]);
+    properties.text("SyslogIdentifier", &service);
+    let fields = [("BATON_SERVICE", service), ("BATON_RELEASE", launch.release.to_string())];
+    properties.set("LogExtraFields", fields.map(|(name, value)| format!("{name}={value}").into_bytes()).to_vec());
+    properties
+}
+
+const PROTECTIONS: [&str; 9] = [
+    "NoNewPrivileges",
+    "PrivateTmp",
+    "PrivateDevices",
+    "ProtectKernelTunables",
+    "ProtectKernelModules",
+    "ProtectControlGroups",
+    "ProtectClock",
+    "RestrictSUIDSGID",
+    "LockPersonality",
+];
+
+/// Reads an instance back from its unit; none when it is not this agent's. The incarnation is the bare invocation.
+pub(super) fn read(state: &State, key: &InstanceKey, mark: &str) -> Option<Running> {
+    let variable = |name: &str| state.environment.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    (variable(MARK) == Some(mark)).then_some(())?;
+    Some(Running {
+        key: key.clone(),
+        release: ReleaseId(variable("BATON_RELEASE")?.parse().ok()?),
+        incarnation: state.invocation.clone(),
+        pid: state.pid,
+        folder: state.folder.trim_start_matches(['!', '-']).into(),
+        stop: Stop { signal: signal(state.kill_signal), timeout: Duration::from_micros(state.timeout_stop_usec) },
+    })
+}
+
+const SIGNALS: [(Signal, i32); 5] =
+    [(Signal::Term, 15), (Signal::Int, 2), (Signal::Quit, 3), (Signal::Usr1, 10), (Signal::Usr2, 12)];
+
+fn number(signal: Signal) -> i32 {
+    SIGNALS.iter().find(|(known, _)| *known == signal).map_or(15, |(_, number)| *number)
+}
+
+fn signal(number: i32) -> Signal {
+    SIGNALS.iter().find(|(_, known)| *known == number).map_or(Signal::Term, |(signal, _)| *signal)
+}
+
+impl Properties {
+    fn text(&mut self, name: &str, value: &str) {
+        self.set(name, value.to_owned());
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<Variant<'static>>) {
+        self.add(name, value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_named_after_its_slot_and_read_back() {
+        for text in ["shop/0", "shop-2/11", "a_b/255"] {
+            let instance: InstanceKey = text.parse().unwrap();
+            assert_eq!(key(&name(&instance)), Some(instance));
+        }
+    }
+
+    #[test]
+    fn units_of_other_origin_are_not_taken_for_instances() {
+        for name in
+            ["baton-agent.service", "baton-coordinator.service", "shop-0.service", "baton-shop-0.socket", "baton-0.service"]
+        {
+            assert_eq!(key(name), None, "{name}");
+        }
+    }
+}
