@@ -1,0 +1,114 @@
+//! What operators ask, at rest and in the middle of things.
+
+use super::text::{NOW, World, host, release, shop};
+use baton_core::name::RolloutId;
+use baton_core::rollout::command::{Accepted, Command, Deploy, apply};
+use baton_core::rollout::{Direction, RolloutState};
+
+const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1";
+const ROLLING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1";
+
+fn id() -> RolloutId {
+    RolloutId::new("r-9").expect("an id")
+}
+
+fn deploy(world: &World, version: &str) -> Deploy {
+    let service = world.fleet.services[&shop()].clone();
+    Deploy { id: id(), name: shop(), service, release: release(version), by: "ana".into() }
+}
+
+#[track_caller]
+fn refused(text: &str, change: impl Fn(&mut Deploy), code: u16) {
+    let mut world = World::parse(text);
+    let mut deploy = deploy(&world, "v3");
+    change(&mut deploy);
+    let before = world.fleet.clone();
+    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("it is refused");
+    assert_eq!(problem.code.0, code, "{problem}");
+    assert!(problem.help.is_some(), "{problem} says what helps");
+    assert_eq!(world.fleet, before, "a refusal changes nothing");
+}
+
+#[test]
+fn a_deploy_starts_a_rollout_with_hosts_that_are_down_first() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:unready:in\n lb1");
+    let deploy = deploy(&world, "v3");
+    let accepted = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW);
+    assert_eq!(accepted, Ok(Accepted::Rollout(id())));
+    let rollout = &world.fleet.rollouts[&id()];
+    assert_eq!(rollout.hosts, [host("web2"), host("web1")]);
+    assert_eq!(rollout.from, Some(release("v1").id()));
+}
+
+#[test]
+fn deploying_what_is_live_does_nothing() {
+    let mut world = World::parse(REST);
+    let deploy = deploy(&world, "v1");
+    assert_eq!(apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW), Ok(Accepted::AlreadyLive));
+    assert!(world.fleet.rollouts.is_empty());
+}
+
+#[test]
+fn deploying_the_same_release_twice_attaches_to_its_rollout() {
+    let mut world = World::parse(ROLLING);
+    let deploy = deploy(&world, "v2");
+    let accepted = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW);
+    assert_eq!(accepted, Ok(Accepted::Rollout(RolloutId::new("r-1").expect("an id"))));
+}
+
+#[test]
+fn a_deploy_is_refused_with_a_reason() {
+    refused(ROLLING, |_| {}, 701);
+    refused(REST, |deploy| deploy.service.hosts.clear(), 702);
+    refused(REST, |deploy| deploy.service.hosts.push(host("web9")), 703);
+    refused(REST, |deploy| deploy.service.ports = vec![9000], 705);
+    refused(REST, |deploy| deploy.name = baton_core::name::ServiceName::new("cart").expect("a name"), 704);
+}
+
+#[test]
+fn rollback_of_a_running_rollout_turns_the_arrow_round() {
+    let mut world = World::parse(ROLLING);
+    let accepted = apply(&mut world.fleet, Command::Rollback { id: id(), service: shop(), by: "ana".into() }, NOW);
+    assert!(accepted.is_ok());
+    let rollout = world.fleet.active_rollout(&shop()).expect("a rollout");
+    assert_eq!((rollout.state, rollout.direction), (RolloutState::Reverting, Direction::Back));
+}
+
+#[test]
+fn rollback_at_rest_needs_a_release_to_go_back_to() {
+    let mut world = World::parse(REST);
+    let rollback = || Command::Rollback { id: id(), service: shop(), by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, rollback(), NOW).map_err(|problem| problem.code.0), Err(706));
+    let v2 = release("v2");
+    world.fleet.services.get_mut(&shop()).expect("a service").previous = Some(v2.id());
+    assert_eq!(apply(&mut world.fleet, rollback(), NOW), Ok(Accepted::Rollout(id())));
+    assert_eq!(world.fleet.rollouts[&id()].to, v2.id());
+}
+
+#[test]
+fn pause_and_resume_come_back_to_where_it_was() {
+    let mut world = World::parse(ROLLING);
+    let pause = Command::Pause { service: shop(), by: "ana".into(), why: "lunch".into() };
+    assert!(apply(&mut world.fleet, pause, NOW).is_ok());
+    assert_eq!(world.fleet.active_rollout(&shop()).map(|it| it.state), Some(RolloutState::Paused));
+    assert!(apply(&mut world.fleet, Command::Resume { service: shop(), by: "ana".into() }, NOW).is_ok());
+    assert_eq!(world.fleet.active_rollout(&shop()).map(|it| it.state), Some(RolloutState::Running));
+}
+
+#[test]
+fn what_failed_is_not_resumed() {
+    let mut world =
+        World::parse("in-place on-failure-pause evidence paused v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:in\n lb1");
+    let resume = Command::Resume { service: shop(), by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, resume, NOW).map_err(|problem| problem.code.0), Err(707));
+}
+
+#[test]
+fn commands_without_a_rollout_or_a_service_say_so() {
+    let mut world = World::parse(REST);
+    let abort = Command::Abort { service: shop(), by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, abort, NOW).map_err(|problem| problem.code.0), Err(708));
+    let cart = baton_core::name::ServiceName::new("cart").expect("a name");
+    let abort = Command::Abort { service: cart, by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, abort, NOW).map_err(|problem| problem.code.0), Err(709));
+}

@@ -1,0 +1,159 @@
+//! The interlock refuses what a planner must never propose: each invariant with a proposal that breaks it, and no other.
+
+use super::text::{World, host, pool, release, shop};
+use baton_core::fleet::spec::{MemberState, Restart};
+use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::name::{Epoch, RolloutId, Slot};
+use baton_core::rollout::RolloutState;
+use baton_core::rollout::interlock::check;
+use baton_core::rollout::plan::{Plan, refused};
+
+const SERVING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
+
+struct Proposal {
+    world: World,
+    plan: Plan,
+}
+
+impl Proposal {
+    fn on(text: &str) -> Self {
+        Self { world: World::parse(text), plan: Plan::default() }
+    }
+
+    fn spec(&mut self, name: &str) -> &mut baton_core::fleet::spec::HostSpec {
+        let issued = self.world.fleet.hosts[&host(name)].issued.clone();
+        self.plan.specs.entry(host(name)).or_insert_with(|| {
+            let generation = issued.generation.next();
+            baton_core::fleet::spec::HostSpec { generation, ..issued }
+        })
+    }
+
+    fn run(mut self, name: &str, slot: u8, version: &str) -> Self {
+        let id = release(version).id();
+        let port = 8101 + u16::from(slot);
+        let spec = self.spec(name);
+        let key = InstanceKey { service: shop(), slot: Slot(slot) };
+        let address = ([127, 0, 0, 9], port).into();
+        let address = spec.instances.get(&key).map_or(address, |it| it.address);
+        let restart = Restart::Never;
+        spec.instances.insert(key, baton_core::fleet::spec::InstanceSpec { release: id, address, restart });
+        self
+    }
+
+    fn member(mut self, balancer: &str, name: &str, slot: u8, state: MemberState) -> Self {
+        let member = MemberKey { host: host(name), slot: Slot(slot) };
+        if let Some(spec) = self.spec(balancer).pools.get_mut(&pool()).and_then(|it| it.members.get_mut(&member)) {
+            spec.state = state;
+        }
+        self
+    }
+
+    #[track_caller]
+    fn breaks(self, invariant: u8) {
+        let violations = check(&self.world.fleet, &self.plan).expect_err("the interlock refuses");
+        let numbers: Vec<u8> = violations.iter().map(|it| it.invariant).collect();
+        assert_eq!(numbers, [invariant], "{violations:?}");
+    }
+}
+
+#[test]
+fn it_refuses_to_go_below_the_floor() {
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:unready:in\n lb1")
+        .member("lb1", "web1", 0, MemberState::Out)
+        .breaks(1);
+}
+
+#[test]
+fn it_refuses_to_stop_what_is_still_routed_to() {
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:busy1\n web2 a=v1:ready:in\n lb1").run("web1", 0, "v2").breaks(2);
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1 behind")
+        .run("web1", 0, "v2")
+        .breaks(2);
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1 silent")
+        .run("web1", 0, "v2")
+        .breaks(2);
+}
+
+#[test]
+fn it_refuses_to_let_in_what_is_not_ready() {
+    for state in ["starting", "young", "failed", "unready"] {
+        Proposal::on(&format!("in-place max=1 v1->v2\n web1 a=v2:{state}:out\n web2 a=v1:ready:in\n lb1"))
+            .member("lb1", "web1", 0, MemberState::Ready)
+            .breaks(3);
+    }
+}
+
+#[test]
+fn it_refuses_to_empty_a_pool() {
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:unready:in\n web2 a=v1:unready:out\n lb1")
+        .member("lb1", "web1", 0, MemberState::Out)
+        .breaks_at_least(4);
+}
+
+impl Proposal {
+    #[track_caller]
+    fn breaks_at_least(self, invariant: u8) {
+        let violations = check(&self.world.fleet, &self.plan).expect_err("the interlock refuses");
+        assert!(violations.iter().any(|it| it.invariant == invariant), "{violations:?}");
+    }
+}
+
+#[test]
+fn it_refuses_to_disturb_more_hosts_than_may_be() {
+    Proposal::on("side-by-side max=1 v1->v2\n web1 a=v1:ready:in b=v2:starting:out\n web2 a=v1:ready:in\n lb1")
+        .run("web2", 1, "v2")
+        .breaks(5);
+}
+
+#[test]
+fn it_refuses_to_stop_anything_while_one_of_two_balancers_may_route() {
+    Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1\n lb2 silent")
+        .run("web1", 0, "v2")
+        .breaks(7);
+}
+
+#[test]
+fn it_refuses_a_second_active_rollout() {
+    let mut proposal = Proposal::on(SERVING);
+    let mut second = proposal.world.fleet.rollouts.values().next().cloned().expect("a rollout");
+    second.id = RolloutId::new("r-2").expect("an id");
+    proposal.plan.rollouts.insert(second.id.clone(), second);
+    proposal.breaks(8);
+}
+
+#[test]
+fn it_refuses_a_spec_of_another_epoch_or_of_the_past() {
+    let mut proposal = Proposal::on(SERVING);
+    proposal.spec("web1").epoch = Epoch(0);
+    proposal.breaks(9);
+    let mut proposal = Proposal::on(SERVING);
+    let generation = proposal.world.fleet.hosts[&host("web1")].issued.generation;
+    proposal.spec("web1").generation = generation;
+    proposal.breaks(9);
+}
+
+#[test]
+fn it_refuses_a_spec_without_the_documents_it_speaks_of() {
+    let mut proposal =
+        Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1").run("web1", 0, "v2");
+    proposal.spec("web1").releases.clear();
+    proposal.breaks(10);
+}
+
+#[test]
+fn it_refuses_to_spread_a_release_that_speaks_against_itself() {
+    Proposal::on("in-place max=50% evidence v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:out\n web3 a=v1:ready:in\n web4 a=v1:ready:in\n lb1")
+        .run("web2", 0, "v2")
+        .breaks(14);
+}
+
+#[test]
+fn a_refusal_pauses_the_rollout_and_says_which_invariant() {
+    let proposal = Proposal::on(SERVING).run("web1", 0, "v2");
+    let violations = check(&proposal.world.fleet, &proposal.plan).expect_err("the interlock refuses");
+    let plan = refused(&proposal.world.fleet, &violations, super::NOW);
+    let rollout = plan.rollouts.values().next().expect("a rollout");
+    assert_eq!(rollout.state, RolloutState::Paused);
+    assert!(rollout.pause.as_ref().is_some_and(|pause| pause.why.starts_with("invariant 2: ")), "{rollout:?}");
+    assert!(plan.specs.is_empty(), "nothing else happens");
+}

@@ -1,0 +1,213 @@
+//! Rolling releases, in both placements.
+
+use super::check;
+
+#[test]
+fn a_fleet_at_rest_stays_at_rest() {
+    check("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1", "");
+}
+
+#[test]
+fn in_place_the_first_host_is_drained_before_anything_else() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a out\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn nothing_is_drained_while_the_release_is_still_on_its_way() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:in fetching=v2\n web2 a=v1:ready:in fetching=v2\n lb1",
+        "web1 waits: artifact\n web2 waits: artifact",
+    );
+}
+
+#[test]
+fn a_request_in_flight_holds_the_old_version_up() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:busy3\n web2 a=v1:ready:in\n lb1",
+        "web1 waits: draining\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn a_drain_the_balancer_has_not_answered_is_not_a_drain() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1 behind",
+        "web1 waits: draining\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn a_drained_slot_gets_the_new_release() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1",
+        "web1 starts a=v2\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn a_host_that_has_not_answered_its_newest_spec_is_waited_for() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v2:ready:out behind\n web2 a=v1:ready:in\n lb1",
+        "web1 waits: agent\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn ready_is_not_enough_before_it_was_ready_for_long_enough() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v2:young:out\n web2 a=v1:ready:in\n lb1",
+        "web1 waits: healthy\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn a_proven_instance_comes_in_and_the_next_host_waits_until_that_was_read_back() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v2:ready:out\n web2 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a ready\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn the_next_host_begins_once_the_one_before_serves() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1",
+        "lb1 takes web2/a out\n web3 waits: waiting",
+    );
+}
+
+#[test]
+fn half_of_four_hosts_go_at_once_when_they_may() {
+    check(
+        "in-place max=50% v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n web4 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a out\n lb1 takes web2/a out\n web3 waits: waiting\n web4 waits: waiting",
+    );
+}
+
+#[test]
+fn a_host_that_died_by_itself_counts_against_the_limit() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:unready:in silent\n lb1",
+        "web1 waits: floor\n web2 waits: agent silent",
+    );
+}
+
+#[test]
+fn a_host_that_is_down_anyway_is_replaced_without_taking_anything_away() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:unready:in\n web2 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a out\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn side_by_side_the_free_slot_is_shut_before_the_new_starts_there() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in\n lb1", "lb1 takes web1/b out");
+}
+
+#[test]
+fn side_by_side_the_new_comes_in_before_the_old_goes_out() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:out\n lb1", "lb1 takes web1/b ready");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:in\n lb1", "lb1 takes web1/a out");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:out b=v2:ready:in\n lb1", "web1 stops a");
+}
+
+#[test]
+fn a_rollout_succeeds_only_when_the_old_process_is_gone() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:leftover:out b=v2:ready:in\n lb1", "web1 waits: stopping");
+}
+
+#[test]
+fn the_second_wave_waits_for_the_first() {
+    check(
+        "in-place max=1 first=1 v1->v2\n web1 a=v2:starting:out\n web2 a=v1:ready:in\n lb1",
+        "web1 waits: probe\n web2 waits: waiting",
+    );
+    check(
+        "in-place max=1 first=1 v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n lb1",
+        "rollout running wave 1\n lb1 takes web2/a out",
+    );
+}
+
+#[test]
+fn a_wave_bakes_before_the_next() {
+    check(
+        "in-place max=1 first=1 bake=60 v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n lb1",
+        "rollout waits: bake\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn the_last_host_done_is_the_rollout_done() {
+    check("in-place max=1 v1->v2\n web1 a=v2:ready:in\n lb1", "rollout succeeded wave 0");
+}
+
+#[test]
+fn a_failed_release_turns_the_arrow_round() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:in\n lb1",
+        "rollout reverting wave 0\n web1 starts a=v1",
+    );
+}
+
+#[test]
+fn side_by_side_going_back_only_removes_the_failed_one() {
+    check(
+        "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:failed:out\n web2 a=v1:ready:in\n lb1",
+        "rollout reverting wave 0\n web1 stops b",
+    );
+}
+
+#[test]
+fn a_failure_that_only_pauses_spreads_no_further() {
+    check(
+        "in-place max=1 on-failure-pause v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:in\n lb1",
+        "rollout paused wave 0\n rollout waits: paused\n web1 waits: failed\n web2 waits: waiting",
+    );
+}
+
+#[test]
+fn a_drained_host_whose_release_failed_elsewhere_comes_back_on_the_old_one() {
+    check(
+        "in-place max=50% on-failure-pause evidence paused v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:out\n web3 a=v1:ready:in\n web4 a=v1:ready:in\n lb1",
+        "lb1 takes web2/a ready\n web1 waits: failed\n web3 waits: waiting\n web4 waits: waiting",
+    );
+}
+
+#[test]
+fn going_back_waits_for_a_silent_host_and_brings_the_others_home() {
+    check(
+        "in-place max=1 back v1->v2\n web1 a=v2:failed:out silent\n web2 a=v2:ready:out\n web3 a=v1:ready:in\n lb1",
+        "web2 starts a=v1\n web1 waits: agent silent",
+    );
+}
+
+#[test]
+fn with_one_of_two_balancers_silent_nothing_is_taken_out() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1\n lb2 silent",
+        "web1 waits: balancer unreachable\n web2 waits: balancer unreachable",
+    );
+}
+
+#[test]
+fn a_paused_rollout_finishes_the_host_it_began_and_begins_no_other() {
+    check(
+        "in-place max=1 paused v1->v2\n web1 a=v2:ready:out\n web2 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a ready\n web2 waits: waiting",
+    );
+    check("in-place max=1 paused v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n lb1", "web2 waits: waiting");
+}
+
+#[test]
+fn the_first_release_of_all_needs_nobody_to_make_room() {
+    check("in-place max=1 none->v2\n web1\n web2\n lb1", "lb1 takes web1/a out\n lb1 takes web2/a out");
+}
+
+#[test]
+fn without_a_balancer_there_is_nothing_to_drain() {
+    check("in-place max=1 v1->v2\n web1 a=v1:ready\n web2 a=v1:ready", "web1 starts a=v2\n web2 waits: waiting");
+}
