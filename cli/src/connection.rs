@@ -8,6 +8,8 @@ use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::{FleetView, StatusRequest};
 use clap::Args;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
 
@@ -73,11 +75,44 @@ fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
         return Ok(tls::local_channel(socket));
     }
     let folder = config_folder()?;
-    if Path::new(DEFAULT_SOCKET).exists() {
-        return Ok(tls::local_channel(DEFAULT_SOCKET));
+    match way(default_socket(), folder.join(COORDINATOR).exists()) {
+        Way::Socket => Ok(tls::local_channel(DEFAULT_SOCKET)),
+        Way::Login => {
+            let login = Login::load(&folder)?;
+            tls::channel(&login.coordinator, tls::hot(tls::client_config(&login.credentials)?))
+        }
     }
-    let login = Login::load(&folder)?;
-    tls::channel(&login.coordinator, tls::hot(tls::client_config(&login.credentials)?))
+}
+
+/// How the coordinator's own socket looks from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    Missing,
+    /// It is there, and not for this user.
+    Denied,
+    Usable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Login,
+}
+
+/// The socket where it can be used; an operator's login on the same machine helps where it cannot.
+const fn way(socket: Socket, logged_in: bool) -> Way {
+    match (socket, logged_in) {
+        (Socket::Usable, _) | (Socket::Denied, false) => Way::Socket,
+        (Socket::Denied, true) | (Socket::Missing, _) => Way::Login,
+    }
+}
+
+fn default_socket() -> Socket {
+    match access(DEFAULT_SOCKET, Access::WRITE_OK) {
+        Ok(()) => Socket::Usable,
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Socket::Denied,
+        Err(_) => Socket::Missing,
+    }
 }
 
 /// Where a login is kept: `BATON_CONFIG_DIR`, else `baton` in the user's configuration.
@@ -132,9 +167,17 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectArgs, Connection, Login};
+    use super::{ConnectArgs, Connection, Login, Socket, Way, way};
     use crate::errors::code;
     use baton_proto::problem::code as wire;
+
+    #[test]
+    fn the_socket_is_used_where_it_can_be_and_a_login_where_it_cannot() {
+        assert_eq!([way(Socket::Usable, false), way(Socket::Usable, true)], [Way::Socket; 2]);
+        assert_eq!([way(Socket::Missing, false), way(Socket::Missing, true)], [Way::Login; 2]);
+        assert_eq!(way(Socket::Denied, true), Way::Login);
+        assert_eq!(way(Socket::Denied, false), Way::Socket, "so that the error names the socket and the group");
+    }
 
     #[test]
     fn without_a_login_the_problem_says_how_to_log_in() {

@@ -11,7 +11,7 @@ use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView, WaitingView
 #[must_use]
 pub fn service(service: &ServiceView, fleet: &FleetView) -> Page {
     let mut page = match &service.rollout {
-        Some(rollout) if outcome::is_active(rollout) => active(service, rollout),
+        Some(rollout) if outcome::is_active(rollout) => active(service, rollout, fleet),
         Some(rollout) => ended(service, rollout),
         None => {
             let mut page = Page::new();
@@ -28,7 +28,7 @@ pub fn service(service: &ServiceView, fleet: &FleetView) -> Page {
     page
 }
 
-fn active(service: &ServiceView, rollout: &RolloutView) -> Page {
+fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Page {
     let mut page = Page::new();
     let verb = match rollout.state.as_str() {
         state::PAUSED => "is paused",
@@ -51,7 +51,7 @@ fn active(service: &ServiceView, rollout: &RolloutView) -> Page {
         }
     }
     evidence(&mut page, rollout);
-    page.line(Line::of("  you can: ").plain(you_can(service, rollout)));
+    page.line(Line::of("  you can: ").plain(you_can(service, rollout, fleet)));
     page
 }
 
@@ -100,7 +100,7 @@ fn evidence(page: &mut Page, rollout: &RolloutView) {
 }
 
 /// What makes progress, by the first cause.
-fn you_can(service: &ServiceView, rollout: &RolloutView) -> String {
+fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> String {
     let name = &service.name;
     if rollout.state == state::PAUSED {
         return format!("baton resume {name}   ·   baton rollback {name}");
@@ -112,7 +112,9 @@ fn you_can(service: &ServiceView, rollout: &RolloutView) -> String {
             format!("on {host}: systemctl status baton-agent   ·   baton abort {name}")
         }
         "balancer unreachable" | "enrolling" => {
-            format!("baton hosts show HOST of the load balancer   ·   baton abort {name}")
+            let balances = |host: &&HostView| host.pools.iter().any(|pool| pool.pool == service.pool);
+            let show = fleet.hosts.iter().filter(balances).map(|host| format!("baton hosts show {}   ·   ", host.name));
+            format!("{}baton abort {name}", show.collect::<String>())
         }
         _ if rollout.state == state::REVERTING => format!("wait   ·   baton watch {name}"),
         _ => format!("wait   ·   baton pause {name}   ·   baton rollback {name}"),
@@ -173,6 +175,14 @@ help: the app ignores {port} (8104)
         rollout.paused_by = "baton".into();
         let text = service(&view, &example::fleet()).to_text(Look::default());
         assert!(text.contains("baton resume shop") && text.contains("baton rollback shop"), "{text}");
+    }
+
+    #[test]
+    fn a_balancer_that_does_not_answer_is_named() {
+        let mut view = example::service();
+        view.waiting[0].reason = "balancer unreachable".into();
+        let text = service(&view, &example::fleet()).to_text(Look::default());
+        assert!(text.contains("you can: baton hosts show lb1   ·   baton abort shop"), "{text}");
     }
 
     #[test]
