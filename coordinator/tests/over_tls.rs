@@ -171,6 +171,18 @@ async fn joining_is_refused_with_a_reason_and_costs_no_use() {
 }
 
 #[tokio::test]
+async fn a_stranger_cannot_send_more_than_a_request_needs() {
+    let site = Site::new().await;
+    let secret = token(&site.admin, "host", 1, &[]).await;
+    let config = baton_proto::tls::joining_config(secret.pin).unwrap();
+    let nobody = baton_proto::tls::channel(&site.running.listen.to_string(), baton_proto::tls::hot(config)).unwrap();
+    let request = v1::JoinRequest { csr_pem: "x".repeat(1024 * 1024), ..v1::JoinRequest::default() };
+    let refused = v1::enrollment_client::EnrollmentClient::new(nobody).join(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused:?}");
+    assert!(join(site.running.listen, &secret, "web1").await.is_ok());
+}
+
+#[tokio::test]
 async fn joining_again_ends_the_old_certificate_and_its_stream() {
     let site = Site::new().await;
     let old = site.dial(&site.member("host", "web1").await);

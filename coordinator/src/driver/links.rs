@@ -29,6 +29,8 @@ struct State {
     last_link: u64,
     reports: BTreeMap<HostName, (Instant, HostReport)>,
     requests: Vec<Request>,
+    /// The driver is gone: nothing that is left here would ever be taken.
+    closed: bool,
 }
 
 /// One host's open stream.
@@ -74,7 +76,9 @@ impl Links {
         let mut state = self.state();
         state.last_link += 1;
         let id = LinkId(state.last_link);
-        state.links.insert(host.clone(), Link { id, heard: Instant::now(), hello, specs });
+        if !state.closed {
+            state.links.insert(host.clone(), Link { id, heard: Instant::now(), hello, specs });
+        }
         drop(state);
         self.wake.notify_one();
         (id, receiver)
@@ -115,10 +119,10 @@ impl Links {
         self.state().links.iter().map(|(host, link)| (host.clone(), link.hello.clone())).collect()
     }
 
-    /// Leaves a request for the next pass. Dropped when too many wait: then whoever asked is told.
+    /// Leaves a request for the next pass. Dropped when too many wait, or the driver is gone: then whoever asked is told.
     pub(super) fn leave(&self, request: Request) {
         let mut state = self.state();
-        if state.requests.len() < REQUESTS {
+        if state.requests.len() < REQUESTS && !state.closed {
             state.requests.push(request);
         }
         drop(state);
@@ -150,9 +154,10 @@ impl Links {
         self.wake.notified().await;
     }
 
-    /// Nobody waits for a driver that is gone: what it left is refused by being dropped.
+    /// Nobody waits for a driver that is gone: requests are refused by being dropped, streams end.
     pub(super) fn close(&self) {
         let mut state = self.state();
+        state.closed = true;
         state.requests.clear();
         state.links.clear();
     }

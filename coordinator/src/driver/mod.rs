@@ -20,8 +20,9 @@ use crate::store::{Changes, HostRecord, Store, StoreError};
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::ServiceName;
 use baton_core::problem::Problem;
+use baton_core::rollout::interlock::{self, Violation};
 use baton_core::rollout::plan::{Plan, refused};
-use baton_core::rollout::{interlock, waiting::Waiting};
+use baton_core::rollout::waiting::Waiting;
 use baton_core::time::{Moment, earlier};
 use links::Mail;
 use request::{Reply, Request};
@@ -65,6 +66,8 @@ pub struct Driver {
     /// When the clock was last made durable.
     clock_kept: Moment,
     trouble: Option<Trouble>,
+    /// What the interlock refused in the last plan that changed anything: said once.
+    violations: Vec<Violation>,
     /// Since when the published picture is behind.
     unshown: Option<Instant>,
     /// When the first of the connected hosts would count as silent.
@@ -112,6 +115,7 @@ impl Driver {
             waiting: BTreeMap::new(),
             clock_kept: moment,
             trouble: None,
+            violations: Vec::new(),
             unshown: None,
             silence_at: None,
         };
@@ -192,7 +196,7 @@ impl Driver {
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
-        let plan = checked(plan, &draft, now);
+        let plan = self.checked(plan, &draft, now);
         plan.take(&mut draft);
         let changes = self.changes(&draft, sequence, now);
         let decided = !changes.decides_nothing();
@@ -216,6 +220,19 @@ impl Driver {
         replies.into_iter().for_each(Reply::send);
         // Planning twice changes nothing; if it ever did, the second plan should not wait for somebody to wake us.
         Ok(if decided { Some(now) } else { plan.wake_at })
+    }
+
+    /// The plan, if the interlock lets it pass; else one that pauses what it refused.
+    fn checked(&mut self, plan: Plan, fleet: &Fleet, now: Moment) -> Plan {
+        let violations = interlock::check(fleet, &plan).err().unwrap_or_default();
+        let known = std::mem::replace(&mut self.violations, violations);
+        if self.violations.is_empty() {
+            return plan;
+        }
+        for violation in self.violations.iter().filter(|violation| !known.contains(violation)) {
+            tracing::error!(%violation, "the interlock refused a plan: this is a bug in Baton");
+        }
+        refused(fleet, &self.violations, now)
     }
 
     /// What is different in `draft` from what is durable.
@@ -286,15 +303,6 @@ impl std::fmt::Debug for Driver {
         let hosts = self.fleet.hosts.len();
         f.debug_struct("Driver").field("epoch", &self.fleet.epoch).field("hosts", &hosts).finish_non_exhaustive()
     }
-}
-
-/// The plan, if the interlock lets it pass; else one that pauses what it refused.
-fn checked(plan: Plan, fleet: &Fleet, now: Moment) -> Plan {
-    let Err(violations) = interlock::check(fleet, &plan) else { return plan };
-    for violation in &violations {
-        tracing::error!(%violation, "the interlock refused a plan: this is a bug in Baton");
-    }
-    refused(fleet, &violations, now)
 }
 
 fn record(host: &Host) -> HostRecord {

@@ -227,6 +227,36 @@ async fn a_driver_that_was_replaced_ends_and_decides_nothing_more() {
     second.deploy("1.0").await.unwrap();
 }
 
+#[tokio::test]
+async fn nobody_waits_for_a_driver_that_is_gone() {
+    let (driver, access) = Driver::take_over(Arc::<MemoryStore>::default(), plan).await.unwrap();
+    driver.run(std::future::ready(())).await.unwrap();
+    let refused = timeout(Duration::from_secs(5), access.admit(samples::host("web1"), ADDRESS)).await.unwrap();
+    assert_eq!(refused.unwrap_err().code, Code(1009));
+    let (_, mut specs) = access.links().connect(&samples::host("web1"), Hello::default());
+    assert!(specs.changed().await.is_err());
+}
+
+#[tokio::test]
+async fn too_many_requests_at_once_are_refused_instead_of_kept() {
+    let (driver, access) = Driver::take_over(Arc::<MemoryStore>::default(), plan).await.unwrap();
+    let ask = |number: usize| {
+        let access = access.clone();
+        async move { access.admit(samples::host(&format!("web{number}")), ADDRESS).await }
+    };
+    let asked = futures_util::future::join_all((0..300).map(ask));
+    let driver = async {
+        tokio::task::yield_now().await;
+        timeout(Duration::from_secs(5), driver.run(std::future::pending())).await
+    };
+    let answers = tokio::select! {
+        answers = asked => answers,
+        _ = driver => panic!("the driver ended"),
+    };
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 256);
+    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|refusal| refusal.code == Code(1009)));
+}
+
 /// A planner that stops everything everywhere at once.
 fn reckless(fleet: &Fleet, now: Moment) -> Plan {
     let mut plan = plan(fleet, now);

@@ -2,6 +2,8 @@
 
 mod host;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use crate::driver::{Hello, Picture};
 use baton_core::fleet::Fleet;

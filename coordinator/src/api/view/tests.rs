@@ -1,0 +1,185 @@
+//! Fleets as they may be, and the words people read of them.
+
+use super::*;
+use crate::samples;
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
+use baton_core::fleet::spec::{MemberState, Stamp};
+use baton_core::fleet::{Heard, Host, InstanceKey, MemberKey};
+use baton_core::name::Slot;
+use baton_core::problem::{Code, Problem};
+use baton_core::rollout::waiting::{Reason, Waiting};
+use baton_core::rollout::{Direction, RolloutState, Turned};
+use baton_proto::v1::ServiceView;
+
+/// `web1=1.0:ready:in web2=1.0:starting`: instances in slot 0 and what the balancer says of them.
+fn picture(hosts: &str) -> Picture {
+    let mut picture = Picture { at: Moment(100_000), ..Picture::default() };
+    let mut members = BTreeMap::new();
+    let mut names = Vec::new();
+    for word in hosts.split_whitespace() {
+        let (name, what) = word.split_once('=').unwrap();
+        names.push(name);
+        let mut report = HostReport::default();
+        let parts: Vec<_> = what.split(':').collect();
+        if let [version, state, rest @ ..] = &parts[..] {
+            let release = samples::release("shop", version);
+            let since = Duration::from_secs(9);
+            let state = match *state {
+                "ready" => InstanceState::Ready { since },
+                "starting" => InstanceState::Starting { since, last: Some(Problem::new(Code(210), "connection refused")) },
+                "failed" => InstanceState::Failed { problem: Problem::new(Code(201), "it exited with 1") },
+                other => panic!("{other}"),
+            };
+            let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(0) };
+            let instance = InstanceReport { release: release.id(), incarnation: "i".into(), state };
+            report.instances.insert(key, instance);
+            let routed = if rest == ["in"] { MemberState::Ready } else { MemberState::Out };
+            members.insert(MemberKey { host: samples::host(name), slot: Slot(0) }, member(routed));
+            picture.fleet.releases.insert(release.id(), release);
+        }
+        add(&mut picture, name, report);
+    }
+    let pool = PoolReport { balancer: "77".into(), members, problem: None };
+    add(&mut picture, "lb1", HostReport { pools: [("shop".parse().unwrap(), pool)].into(), ..HostReport::default() });
+    let mut service = samples::behind(samples::service(&names), &["lb1"], "shop");
+    service.committed = Some(samples::release("shop", "1.0").id());
+    picture.fleet.services.insert("shop".parse().unwrap(), service);
+    picture
+}
+
+fn add(picture: &mut Picture, name: &str, report: HostReport) {
+    let mut host = Host::new("127.0.0.2".parse().unwrap());
+    host.connected = true;
+    host.heard = Some(Heard { at: Moment(99_000), report });
+    picture.fleet.hosts.insert(samples::host(name), host);
+}
+
+fn member(state: MemberState) -> MemberReport {
+    MemberReport {
+        running: state,
+        on_disk: state,
+        in_flight: 2,
+        out_for: Duration::ZERO,
+        cut: 1,
+        requests: 10,
+        errors: 3,
+        problem: None,
+    }
+}
+
+fn shop(picture: &Picture) -> ServiceView {
+    fleet(picture, &BTreeMap::new(), picture.at, None).services.remove(0)
+}
+
+fn steps(view: &ServiceView) -> Vec<String> {
+    view.hosts.iter().map(|it| format!("{} {} {} {}", it.host, it.versions.join("+"), it.step, it.done)).collect()
+}
+
+fn roll(picture: &mut Picture, state: RolloutState) {
+    let mut rollout = samples::rollout("r-1", "shop", state);
+    rollout.from = Some(samples::release("shop", "1.0").id());
+    rollout.to = samples::release("shop", "2.0").id();
+    rollout.hosts = ["web2", "web1", "web3"].map(samples::host).into();
+    rollout.started = Moment(40_000);
+    picture.fleet.rollouts.insert(rollout.id.clone(), rollout);
+}
+
+#[test]
+fn at_rest_every_host_serves_and_the_service_is_healthy() {
+    let view = shop(&picture("web1=1.0:ready:in web2=1.0:ready:in"));
+    assert_eq!(view.health, "healthy");
+    assert_eq!(steps(&view), ["web1 1.0 serving true", "web2 1.0 serving true"]);
+    let host = &view.hosts[0];
+    assert_eq!((host.step_ms, host.in_flight, host.requests, host.errors, host.cut), (9_000, 2, 10, 3, 1));
+    assert_eq!(view.committed_version, "1.0");
+}
+
+#[test]
+fn what_does_not_serve_says_why() {
+    let view = shop(&picture("web1=1.0:ready:out web2=1.0:failed web3=none web4=1.0:starting"));
+    let seen: Vec<_> = view.hosts.iter().map(|it| (it.step.as_str(), it.detail.as_str(), it.done)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("ready", "no balancer routes to it", false),
+            ("failed", "[B0201] it exited with 1", false),
+            ("down", "nothing runs here", false),
+            ("starting", "[B0210] connection refused", false),
+        ]
+    );
+    assert_eq!(view.health, "down");
+    assert_eq!(shop(&picture("web1=1.0:ready:in web2=1.0:failed")).health, "degraded");
+}
+
+#[test]
+fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
+    let mut picture = picture("web1=1.0:ready:out web2=2.0:ready:in web3=1.0:ready:in");
+    assert_eq!(shop(&picture).health, "degraded");
+    roll(&mut picture, RolloutState::Running);
+    let draining = Reason::Draining {
+        balancer: samples::host("lb1"),
+        in_flight: 7,
+        out_for: Duration::from_secs(4),
+        deadline: Duration::from_secs(30),
+    };
+    let waiting = vec![
+        Waiting { host: Some(samples::host("web1")), reason: draining },
+        Waiting { host: Some(samples::host("web3")), reason: Reason::Turn { wave: 0 } },
+    ];
+    picture.waiting.insert("shop".parse().unwrap(), waiting);
+    let view = shop(&picture);
+    assert_eq!(view.health, "healthy");
+    // In the rollout's order.
+    assert_eq!(steps(&view), ["web2 2.0 serving true", "web1 1.0 draining false", "web3 1.0 waiting false"]);
+    assert_eq!(view.hosts[1].detail, "draining on lb1: 7 open after 4.0 s (limit 30.0 s)");
+    assert_eq!((view.hosts[1].step_ms, view.hosts[2].detail.as_str()), (4_000, ""));
+    let rollout = view.rollout.unwrap();
+    assert_eq!((rollout.hosts_done, rollout.hosts_total, rollout.wave, rollout.waves), (1, 3, 1, 1));
+    assert_eq!((rollout.state.as_str(), rollout.direction.as_str(), rollout.elapsed_ms), ("running", "forward", 60_000));
+    assert_eq!((rollout.from_version.as_str(), rollout.to_version.as_str()), ("1.0", "2.0"));
+    assert_eq!(view.waiting.len(), 2);
+}
+
+#[test]
+fn going_back_a_host_is_done_when_it_serves_the_old_release_again() {
+    let mut picture = picture("web1=1.0:ready:in web2=2.0:ready:in web3=1.0:ready:in");
+    roll(&mut picture, RolloutState::Reverting);
+    let rollout = picture.fleet.rollouts.values_mut().next().unwrap();
+    (rollout.direction, rollout.turned) = (Direction::Back, Some(Turned::Operator { by: "ana".into() }));
+    let view = shop(&picture);
+    assert_eq!(steps(&view), ["web2 2.0 serving false", "web1 1.0 serving true", "web3 1.0 serving true"]);
+    let rollout = view.rollout.unwrap();
+    assert_eq!((rollout.turned_by.as_str(), rollout.direction.as_str(), rollout.hosts_done), ("ana", "back", 2));
+}
+
+#[test]
+fn nobody_heard_means_unknown_and_not_down() {
+    let mut picture = picture("web1=1.0:ready:in");
+    for host in picture.fleet.hosts.values_mut() {
+        (host.heard, host.connected) = (None, false);
+    }
+    let view = shop(&picture);
+    assert_eq!((view.health.as_str(), view.hosts[0].step.as_str()), ("unknown", "unknown"));
+}
+
+#[test]
+fn a_host_that_obeyed_a_newer_coordinator_says_so() {
+    let picture = picture("web1=1.0:ready:in");
+    let ledger = Stamp { epoch: baton_core::name::Epoch(9), ..Stamp::default() };
+    let hellos = [(samples::host("web1"), Hello { ledger, ..Hello::default() })].into();
+    let view = fleet(&picture, &hellos, picture.at, None);
+    let web1 = view.hosts.iter().find(|host| host.name == "web1").unwrap();
+    assert_eq!(web1.problems[0].code, 1005);
+    assert_eq!((web1.connected, web1.silent_ms), (true, 1_000));
+}
+
+#[test]
+fn one_service_is_shown_with_the_hosts_it_concerns() {
+    let mut picture = picture("web1=1.0:ready:in");
+    add(&mut picture, "db1", HostReport::default());
+    picture.fleet.services.insert("blog".parse().unwrap(), samples::service(&["db1"]));
+    let only = "shop".parse().unwrap();
+    let view = fleet(&picture, &BTreeMap::new(), picture.at, Some(&only));
+    assert_eq!(view.services.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["shop"]);
+    assert_eq!(view.hosts.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["lb1", "web1"]);
+}
