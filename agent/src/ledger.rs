@@ -188,7 +188,7 @@ fn parse(bytes: &[u8]) -> Result<HostSpec, String> {
 
 fn damaged(path: &Path, why: &str) -> Problem {
     Problem::new(
-        Code(521),
+        Code(535),
         "this host's ledger cannot be believed: it keeps what runs and changes nothing until it is told anew",
     )
     .saw("file", path.display().to_string())

@@ -279,7 +279,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 fn unwritten(error: &std::io::Error) -> Problem {
-    Problem::new(Code(522), "a new spec could not be written down, so this host does not act on it")
+    Problem::new(Code(536), "a new spec could not be written down, so this host does not act on it")
         .saw("ledger", crate::text::io_error(error))
         .help("free space or repair the disk of the agent's state folder; it is tried again every second")
 }

@@ -64,7 +64,7 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
         Part::Load(args) => traffic(args, output),
         Part::Warden(args) => guard(&args),
     };
-    ended.map_err(|error| Problem::new(Code(1002), format!("{error:#}")).into())
+    ended.map_err(|error| Problem::new(Code(1090), format!("{error:#}")).into())
 }
 
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

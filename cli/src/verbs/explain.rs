@@ -16,10 +16,11 @@ const KNOWN: &str = include_str!("explain/known.txt");
 
 /// One code, explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Entry {
-    code: String,
-    title: String,
-    text: String,
+pub struct Entry {
+    /// As people read it: `B0210`.
+    pub code: String,
+    pub title: String,
+    pub text: String,
 }
 
 /// `baton explain`.
@@ -54,7 +55,8 @@ pub fn run(args: &ExplainArgs, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn all() -> impl Iterator<Item = Entry> {
+/// Every code there is something to say about.
+pub fn all() -> impl Iterator<Item = Entry> {
     let manifest = CODES.iter().map(|explanation| Entry {
         code: explanation.code.to_string(),
         title: explanation.title.to_owned(),
