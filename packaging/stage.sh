@@ -9,10 +9,22 @@ stage() {
     strip --strip-unneeded "$root/usr/bin/$package"
     install -D -m 0644 "$top/CHANGELOG.md" "$docs/changelog"
     gzip -9n "$docs/changelog"
+    stage_pages "$package" "$root/usr/share/man"
     [ "$package" != baton ] || stage_completions "$root"
     find "$root" -type d -exec chmod 0755 {} +
     find "$root" -type f ! -path "$root/usr/bin/*" -exec chmod 0644 {} +
     find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+}
+
+# A package's manual pages; that of the manifest goes with the command that reads it.
+stage_pages() {
+    local page section
+    for page in "$top/packaging/man/$1".[158] "$top/packaging/man/$1.toml.5"; do
+        [ -e "$page" ] || continue
+        section=${page##*.}
+        install -D -m 0644 "$page" "$2/man$section/${page##*/}"
+        gzip -9n "$2/man$section/${page##*/}"
+    done
 }
 
 stage_completions() {
