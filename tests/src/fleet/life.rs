@@ -22,7 +22,7 @@ pub struct UpArgs {
     pub packages: PathBuf,
 }
 
-/// The folder that every host sees as `/shared`: what services on them write down, in one place.
+/// The folder that every host sees as `/var/lib/baton`, with the state folders of services: what they wrote down, in one place.
 #[must_use]
 pub fn shared() -> PathBuf {
     Path::new(STATE).join("shared")
@@ -46,7 +46,7 @@ pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
     fleet.mounted = mounted;
     fleet.save()?;
     network::make_hub()?;
-    share()?;
+    fs::create_dir_all(shared())?;
     for host in &fleet.hosts {
         host.mount(&base)?;
         host.write("/etc/hosts", &addresses(&fleet))?;
@@ -98,15 +98,6 @@ fn unmount(root: &Path) -> anyhow::Result<()> {
     if mounts.lines().any(|line| line.split(' ').nth(1) == Some(root.as_ref())) {
         run("umount", &[root.as_ref()])?;
     }
-    Ok(())
-}
-
-/// Services run as users that this machine has never heard of: everybody may write there.
-fn share() -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let logs = shared().join("logs");
-    fs::create_dir_all(&logs)?;
-    fs::set_permissions(&logs, fs::Permissions::from_mode(0o1777))?;
     Ok(())
 }
 

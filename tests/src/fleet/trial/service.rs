@@ -28,7 +28,7 @@ pub(super) fn publish(host: &Host, fleet: &Fleet, pool: &Pool, version: &str, be
     let folder = folder(pool);
     host.write(&format!("{folder}/baton.toml"), &manifest(fleet, pool))?;
     let path = host.root().join(format!("{}/{}-{version}.tar.zst", folder.trim_start_matches('/'), pool.name));
-    archive(&path, &start_script(pool, behaviour)).with_context(|| format!("cannot write {}", path.display()))?;
+    archive(&path, &start_script(behaviour)).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 
@@ -60,15 +60,14 @@ pool = "{name}"
     )
 }
 
-/// What an instance executes it writes to a folder that all hosts share, one file an instance's start.
-fn start_script(pool: &Pool, behaviour: Behaviour) -> String {
+/// What an instance executes it writes to its state folder, which all hosts of the fleet share: one file a start.
+fn start_script(behaviour: Behaviour) -> String {
     let broken = match behaviour {
         Behaviour::Good => "",
         Behaviour::NeverReady => " --never-listen",
     };
-    let name = pool.name;
     format!(
-        "#!/bin/sh\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"/shared/logs/{name}-$(uname -n)-$$.log\"{broken} \"$@\"\n"
+        "#!/bin/sh\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"$STATE_DIRECTORY/$(uname -n)-$$.log\"{broken} \"$@\"\n"
     )
 }
 

@@ -114,7 +114,7 @@ impl<'a> Stage<'a> {
                 exit,
                 took_s: ended.saturating_duration_since(begun).as_secs_f64(),
                 after_return_s: returned.map(|returned| ended.saturating_duration_since(returned).as_secs_f64()),
-                executions: executions::join(&report.posts, &life::shared().join("logs"))?,
+                executions: executions::join(&report.posts, &life::shared().join(name))?,
                 versions: instances::versions(self.fleet, self.pool)?,
                 report,
                 from,
