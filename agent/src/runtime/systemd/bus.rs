@@ -2,19 +2,19 @@
 //!
 //! State is asked for, not subscribed to: a host at rest exchanges nothing, and a systemd that re-executes itself is only a
 //! connection to be made again.
+//!
+//! Over the system bus: on systemd's private socket, which would need none, answers come from `org.freedesktop.systemd1`, and zbus
+//! takes only unique names for senders.
 
 use super::super::End;
 use baton_core::problem::{Code, Problem};
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use zbus_systemd::systemd1::ManagerProxy;
 use zbus_systemd::zbus::wire::{OwnedObjectPath, OwnedVariant, Variant};
-use zbus_systemd::zbus::{self, Connection, connection::Builder};
+use zbus_systemd::zbus::{self, Connection};
 
-/// Root's own way to systemd, which needs no message bus.
-const PRIVATE: &str = "/run/systemd/private";
 const SERVICE: &str = "org.freedesktop.systemd1";
 /// Between two looks at a unit that is about to change: at first, and at last.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
@@ -177,7 +177,7 @@ impl Bus {
         let mut connection = self.0.lock().await;
         let open = match connection.take() {
             Some(open) => open,
-            None => connect().await.map_err(|error| silent(&error))?,
+            None => Connection::system().await.map_err(|error| silent(&error))?,
         };
         let manager = ManagerProxy::builder(&open).cache_properties(zbus::proxy::CacheProperties::No).build().await;
         *connection = Some(open);
@@ -189,16 +189,6 @@ impl Bus {
         *self.0.lock().await = None;
         silent(error)
     }
-}
-
-async fn connect() -> zbus::Result<Connection> {
-    if Path::new(PRIVATE).exists() {
-        let private = Builder::address(format!("unix:path={PRIVATE}").as_str()).p2p().build().await;
-        if let Ok(connection) = private {
-            return Ok(connection);
-        }
-    }
-    Connection::system().await
 }
 
 async fn all(
