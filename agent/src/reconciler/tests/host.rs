@@ -1,0 +1,265 @@
+//! One host under test.
+
+use super::app;
+use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source};
+use crate::ledger::Ledger;
+use crate::reconciler::{Event, Means, Notes, Reconciler, View, Wires};
+use crate::runtime::process::ProcessRuntime;
+use crate::runtime::{Answer, Runtime};
+use baton_core::fleet::InstanceKey;
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState};
+use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
+use baton_core::name::{Digest, Epoch, Generation};
+use baton_core::problem::Problem;
+use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
+use futures_util::stream;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Longer than anything here takes, even on a machine that is busy with other things.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Artifacts in memory.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(Mutex<BTreeMap<Digest, Vec<u8>>>);
+
+impl Shelf {
+    pub(super) fn offer(&self, digest: Digest, bytes: Vec<u8>) {
+        self.0.lock().unwrap().insert(digest, bytes);
+    }
+}
+
+impl Source for Shelf {
+    fn open(&self, digest: Digest, offset: u64) -> Answer<'_, Result<Chunks, FetchError>> {
+        let bytes = self.0.lock().unwrap().get(&digest).cloned().unwrap_or_default();
+        let bytes = bytes[usize::try_from(offset).unwrap()..].to_vec();
+        Box::pin(async move { Ok(Box::pin(stream::iter([Ok(Chunk { offset, bytes })])) as Chunks) })
+    }
+}
+
+pub(super) struct Host {
+    state: TempDir,
+    pub(super) source: Arc<Shelf>,
+    pub(super) address: SocketAddr,
+    agent: Option<Agent>,
+}
+
+struct Agent {
+    events: mpsc::UnboundedSender<Event>,
+    view: watch::Receiver<Arc<View>>,
+    kill: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Agent {
+    /// As sudden as `kill -9`: no task gets another word in.
+    fn kill(self) {
+        let _ = self.kill.send(());
+        self.thread.join().unwrap();
+    }
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        // A free port of an address nobody else's tests use; kept free by being given out once.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut host = Self { state: tempfile::tempdir().unwrap(), source: Arc::default(), address, agent: None };
+        host.agent = Some(host.open());
+        host
+    }
+
+    /// An agent on a thread and a runtime of its own, like the program.
+    fn open(&self) -> Agent {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (view, viewed) = watch::channel(Arc::default());
+        let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
+        let (ledger, notes) = (Ledger::open(self.state.path()).unwrap(), Notes::open(self.state.path()));
+        let means = Means {
+            runtime: Arc::new(self.processes()),
+            placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default()).unwrap()),
+            source: self.source.clone(),
+        };
+        let (kill, killed) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            executor.block_on(async {
+                let living =
+                    async { Reconciler::open(ledger, notes, means, "boot".to_owned(), wires).await.unwrap().run().await };
+                tokio::select! {
+                    () = living => {}
+                    _ = killed => {}
+                }
+            });
+            executor.shutdown_background();
+        });
+        Agent { events: sender, view: viewed, kill, thread }
+    }
+
+    fn processes(&self) -> ProcessRuntime {
+        ProcessRuntime::open(&self.path("run")).unwrap()
+    }
+
+    pub(super) fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill();
+    }
+
+    pub(super) fn start_agent(&mut self) {
+        self.agent = Some(self.open());
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.state.path().join(name)
+    }
+
+    /// A release of the test application, offered by the coordinator.
+    pub(super) fn release(&self, version: &str, behaviour: &str) -> Release {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(version.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "version", version.as_bytes()).unwrap();
+        let bytes = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
+        let artifact = Artifact { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        self.source.offer(artifact.digest, bytes);
+        Release {
+            service: "shop".parse().unwrap(),
+            version: version.parse().unwrap(),
+            artifact,
+            run: Run {
+                command: app::command(&[]),
+                user: None,
+                env: app::env(behaviour),
+                stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(5) },
+            },
+            health: Health {
+                probe: Probe::Http { path: "/healthz".to_owned() },
+                interval: Duration::from_millis(50),
+                timeout: Duration::from_secs(2),
+                healthy_for: Duration::from_millis(100),
+                start_timeout: Duration::from_secs(10),
+            },
+        }
+    }
+
+    pub(super) fn spec(&self, generation: u64, instances: &[(&Release, Restart)]) -> HostSpec {
+        let mut spec = self.spec_holding(generation, &instances.iter().map(|(release, _)| *release).collect::<Vec<_>>());
+        for (release, restart) in instances {
+            let instance = InstanceSpec { release: release.id(), address: self.address, restart: *restart };
+            spec.instances.insert(key(), instance);
+        }
+        spec
+    }
+
+    pub(super) fn spec_holding(&self, generation: u64, releases: &[&Release]) -> HostSpec {
+        let releases = releases.iter().map(|release| (release.id(), (*release).clone())).collect();
+        HostSpec { epoch: Epoch(1), generation: Generation(generation), releases, ..HostSpec::default() }
+    }
+
+    pub(super) fn send(&self, spec: &HostSpec) {
+        self.agent.as_ref().unwrap().events.send(Event::Spec(Box::new(spec.clone()))).unwrap();
+    }
+
+    /// The first report for which something holds.
+    pub(super) async fn until(&mut self, what: &str, holds: impl Fn(&HostReport) -> bool) -> HostReport {
+        let view = &mut self.agent.as_mut().unwrap().view;
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let report = view.borrow_and_update().report(Instant::now());
+            if holds(&report) {
+                return report;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "never {what}: {report:#?}");
+            let _ = tokio::time::timeout(left, view.changed()).await;
+        }
+    }
+
+    pub(super) async fn eventually(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(super) fn instance<'a>(&self, report: &'a HostReport) -> &'a InstanceReport {
+        &report.instances[&key()]
+    }
+
+    pub(super) fn folders(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("releases")).unwrap().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != ".incoming").collect()
+    }
+
+    pub(super) fn is_alive(&self, incarnation: &str) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid(incarnation))).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    /// Ends an instance as a crash would.
+    pub(super) fn end(&self, incarnation: &str) {
+        let pid = rustix::process::Pid::from_raw(pid(incarnation)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        while self.is_alive(incarnation) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Whatever a test left running ends with it.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.kill();
+        }
+        let runtime = self.processes();
+        let ending = std::thread::spawn(move || {
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            executor.block_on(async {
+                for found in runtime.list().await.unwrap() {
+                    runtime.stop(&found.running, &Stop { signal: Signal::Term, timeout: Duration::ZERO }).await;
+                }
+            });
+        });
+        let _ = ending.join();
+    }
+}
+
+fn key() -> InstanceKey {
+    "shop/0".parse().unwrap()
+}
+
+fn pid(incarnation: &str) -> i32 {
+    incarnation.split(':').nth(1).unwrap().parse().unwrap()
+}
+
+pub(super) fn state(report: &HostReport) -> Option<&InstanceState> {
+    report.instances.get(&key()).map(|instance| &instance.state)
+}
+
+pub(super) fn ready(report: &HostReport) -> bool {
+    ready_for(report).is_some()
+}
+
+pub(super) fn ready_for(report: &HostReport) -> Option<Duration> {
+    state(report)?.ready_for()
+}
+
+pub(super) fn failed(report: &HostReport) -> bool {
+    matches!(state(report), Some(InstanceState::Failed { .. }))
+}
+
+pub(super) fn problem(report: &HostReport) -> &Problem {
+    match state(report) {
+        Some(InstanceState::Failed { problem } | InstanceState::Unready { problem, .. }) => problem,
+        other => panic!("no problem in {other:?}"),
+    }
+}
