@@ -124,6 +124,16 @@ pub fn from_wire(problem: &baton_proto::v1::Problem) -> Problem {
     }
 }
 
+/// A host's problem: names the host, unless the sentence does.
+#[must_use]
+pub fn from_host(host: &str, problem: &baton_proto::v1::Problem) -> Problem {
+    let mut problem = from_wire(problem);
+    if !problem.what.split(' ').any(|word| word.trim_end_matches([':', ',']) == host) {
+        problem.seen.insert(0, ("host".to_owned(), host.to_owned()));
+    }
+    problem
+}
+
 /// A problem in the shape of a compiler's error.
 #[must_use]
 pub fn problem_page(problem: &Problem) -> Page {
@@ -149,7 +159,7 @@ pub fn problem_page(problem: &Problem) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, diagnostics_page, problem_page};
+    use super::{Failure, diagnostics_page, from_host, problem_page};
     use crate::exit::Exit;
     use crate::render::page::Look;
     use baton_core::problem::{Code, Problem};
@@ -171,6 +181,13 @@ mod tests {
 help: the app ignores {port} (8104). Check run.command in baton.toml:9
 "
         );
+    }
+
+    #[test]
+    fn a_hosts_problem_names_the_host_once() {
+        let named = baton_proto::v1::Problem { what: "shop is not ready on web2".into(), ..Default::default() };
+        assert!(from_host("web2", &named).seen.is_empty());
+        assert_eq!(from_host("web", &named).seen, [("host".to_owned(), "web".to_owned())]);
     }
 
     #[test]

@@ -57,9 +57,10 @@ pub enum Change {
 /// The changes from one view to the next, in the order they are read; from nothing, everything worth saying.
 #[must_use]
 pub fn changes(before: Option<&ServiceView>, after: &ServiceView) -> Vec<Change> {
-    let mut changes = rollout(before, after);
+    // Evidence comes before what it leads to.
+    let mut changes = evidence(before, after);
+    changes.extend(rollout(before, after));
     changes.extend(steps(before, after));
-    changes.extend(evidence(before, after));
     changes.extend(waiting(before, after));
     if before.is_none_or(|before| before.health != after.health) {
         changes.push(Change::Health { service: after.name.clone(), health: after.health.clone() });
@@ -225,8 +226,8 @@ mod tests {
     #[test]
     fn evidence_is_told_once_with_its_code() {
         let lines = told(Some(&service()), &taken_back());
-        assert_eq!(lines[0], "shop r-7f3 reverted  2.0.4 → 2.1.0 by ana");
-        assert_eq!(lines.last().unwrap(), "web2 failed  [B0210] shop 2.1.0 did not become ready on web2 within 60 s");
+        assert_eq!(lines[0], "web2 failed  [B0210] shop 2.1.0 did not become ready on web2 within 60 s");
+        assert_eq!(lines[1], "shop r-7f3 reverted  2.0.4 → 2.1.0 by ana");
         assert!(told(Some(&taken_back()), &taken_back()).is_empty());
     }
 

@@ -117,7 +117,8 @@ fn from(rollout: &RolloutView) -> &str {
 /// The table of a service's hosts.
 #[must_use]
 pub fn hosts(service: &ServiceView, drawing: &Drawing) -> Page {
-    let mut table = Table::new(&["HOST", "RELEASE", "STEP", "TIME", "TRAFFIC", "ERRORS"]);
+    // Details are sentences: last, so that they push no column aside and are what a narrow terminal cuts.
+    let mut table = Table::new(&["HOST", "RELEASE", "STEP", "TIME", "TRAFFIC", "ERRORS", ""]);
     for host in &service.hosts {
         table.row(vec![
             Line::of(&host.host),
@@ -126,6 +127,7 @@ pub fn hosts(service: &ServiceView, drawing: &Drawing) -> Page {
             Line::of(if host.step_ms == 0 { String::new() } else { millis(host.step_ms + drawing.since_view_ms) }),
             Line::of(traffic(host, drawing)),
             Line::default().span(if host.errors > 0 { Tone::Bad } else { Tone::Plain }, errors(host)),
+            Line::default().span(Tone::Quiet, host.detail.clone()),
         ]);
     }
     table.page()
@@ -158,8 +160,7 @@ fn step(host: &ServiceHostView, plain: bool) -> Line {
         _ => ("◐", Tone::Busy),
     };
     let line = if plain { Line::default() } else { Line::default().span(tone, format!("{symbol} ")) };
-    let line = line.span(tone, host.step.clone());
-    if host.detail.is_empty() { line } else { line.plain(format!("  {}", host.detail)) }
+    line.span(tone, host.step.clone())
 }
 
 fn traffic(host: &ServiceHostView, drawing: &Drawing) -> String {
@@ -195,10 +196,10 @@ mod tests {
             [
                 "shop 2.1.0  in place · r-7f3 · ana · 1 min 48 s  service healthy",
                 "━━━━━━━━━━━━━━━╸──────────────────────────────  1 of 3 hosts",
-                "HOST   RELEASE         STEP                                            TIME    TRAFFIC     ERRORS",
-                "web2   2.1.0           ✓ serving                                       42 s    9.6 req/s   0",
-                "web3   2.0.4 → 2.1.0   ◐ draining  7 open after 4.1 s (limit 30.0 s)   6.0 s   7 open      0",
-                "web4   2.0.4           · waiting                                               –           2",
+                "HOST   RELEASE         STEP         TIME    TRAFFIC     ERRORS",
+                "web2   2.1.0           ✓ serving    42 s    9.6 req/s   0",
+                "web3   2.0.4 → 2.1.0   ◐ draining   6.0 s   7 open      0        7 open after 4.1 s (limit 30.0 s)",
+                "web4   2.0.4           · waiting            –           2",
             ]
         );
     }

@@ -50,10 +50,12 @@ pub fn show(host: &HostView) -> Page {
     if let Some(first) = page.0.first_mut() {
         first.0.extend(agent(host).0);
     }
-    page.text(format!("  agent    {}", host.agent_version));
-    page.text(format!("  spec     issued {}, taken {}", stamp(host.issued.as_ref()), stamp(host.observed.as_ref())));
-    for (fact, value) in &host.facts {
-        page.text(format!("  {fact:<7}  {value}"));
+    let spec = format!("issued {}, taken {}", stamp(host.issued.as_ref()), stamp(host.observed.as_ref()));
+    let mut facts = vec![("agent", host.agent_version.as_str()), ("spec", &spec)];
+    facts.extend(host.facts.iter().map(|(fact, value)| (fact.as_str(), value.as_str())));
+    let widest = facts.iter().map(|(fact, _)| fact.chars().count()).max().unwrap_or(0);
+    for (fact, value) in facts {
+        page.text(format!("  {fact:<widest$}  {value}"));
     }
     if !host.instances.is_empty() {
         let mut table = Table::new(&["INSTANCE", "RELEASE", "STATE", "TIME", "INCARNATION"]);
@@ -144,9 +146,9 @@ web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
         assert_eq!(
             show(&balancer).to_text(Look::default()),
             "lb1  10.0.0.2  connected, has problems
-  agent    0.1.0
-  spec     issued 3.12, taken 3.12
-  os       Debian 13
+  agent  0.1.0
+  spec   issued 3.12, taken 3.12
+  os     Debian 13
 
 pool shop  balancer pid 77
 MEMBER   ADDRESS         WANTED   RUNNING   ON DISK   OPEN   REQUESTS   ERRORS

@@ -3,7 +3,7 @@
 use super::page::{Line, Page, Tone};
 use super::status::troubles;
 use super::units::millis;
-use crate::errors::{from_wire, problem_page};
+use crate::errors::{from_host, problem_page};
 use crate::outcome::{self, EVIDENCE, Wish, state};
 use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView, WaitingView};
 
@@ -94,7 +94,7 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
 fn evidence(page: &mut Page, rollout: &RolloutView) {
     for evidence in &rollout.evidence {
         if let Some(problem) = &evidence.problem {
-            page.extend(problem_page(&from_wire(problem)));
+            page.extend(problem_page(&from_host(&evidence.host, problem)));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Context;
 use crate::connection::Connection;
-use crate::errors::{Failure, from_wire, problem_page};
+use crate::errors::{Failure, from_host, problem_page};
 use crate::exit::Exit;
 use crate::follow::{Ended, Follow, follow};
 use crate::outcome;
@@ -56,8 +56,8 @@ const fn unseen(exit: Exit) -> &'static str {
 fn evidence(service: &ServiceView) -> Page {
     let mut page = Page::new();
     let evidence = service.rollout.iter().flat_map(|rollout| &rollout.evidence);
-    for problem in evidence.filter_map(|evidence| evidence.problem.as_ref()) {
-        page.extend(problem_page(&from_wire(problem)));
+    for (host, problem) in evidence.filter_map(|evidence| Some((&evidence.host, evidence.problem.as_ref()?))) {
+        page.extend(problem_page(&from_host(host, problem)));
     }
     page
 }
@@ -76,8 +76,8 @@ fn answer(service: &ServiceView, ended: &Ended) -> Page {
         sentence(service, ended),
         millis(rollout.elapsed_ms)
     )));
-    if let Some(counted) = &ended.counted {
-        page.text(counted.sentence());
+    if let Some(counted) = ended.counted.and_then(|counted| counted.sentence()) {
+        page.text(counted);
     }
     page
 }
