@@ -7,6 +7,7 @@
 // Names in a scenario are constants: one that is not a name is a mistake in the test.
 #![allow(clippy::expect_used)]
 
+mod agenda;
 mod coordinator;
 mod host;
 mod random;
@@ -48,11 +49,11 @@ pub const SOMETIMES: [&str; 13] = [
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
-    world::World::new(seed).run(&mut |_| {})
+    world::World::new(seed, &mut |_| {}).run()
 }
 
 /// Runs one seed and hands every event to `tell`.
 #[must_use]
 pub fn replay(seed: u64, tell: &mut dyn FnMut(&str)) -> Outcome {
-    world::World::new(seed).run(tell)
+    world::World::new(seed, tell).run()
 }

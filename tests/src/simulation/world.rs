@@ -1,5 +1,6 @@
 //! The event loop: one queue, one virtual clock, every message an event.
 
+use super::agenda::{Agenda, Event};
 use super::coordinator::{Coordinator, Store};
 use super::host::{Effect, Host};
 use super::random::Random;
@@ -12,8 +13,7 @@ use baton_core::name::{HostName, RolloutId};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Command, Deploy};
 use baton_core::rollout::{RolloutState, Turned};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// An agent repeats its report at least this often, and looks this often while something moves.
@@ -22,87 +22,49 @@ const LOOK: u64 = 100;
 /// By then everything must have come to rest.
 const LAST: u64 = 600_000;
 
-enum Event {
-    Happens(Happening),
-    AgentLooks(HostName),
-    AgentReturns(HostName),
-    Heals(HostName),
-    CoordinatorReturns,
-    CoordinatorWakes,
-    ToHost(HostName, Box<HostSpec>),
-    ToCoordinator(HostName, Box<HostReport>),
-}
-
 pub(super) struct World<'a> {
     scenario: Scenario,
     random: Random,
     now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
-    sequence: u64,
+    agenda: Agenda,
     hosts: truth::Hosts,
     store: Store,
     coordinator: Option<Coordinator>,
     outcome: Outcome,
     rollouts: u32,
-    /// The next look of each agent and the coordinator's next wake-up: when, and which event.
-    looks: BTreeMap<HostName, (u64, u64)>,
-    wake: Option<(u64, u64)>,
-    tell: Option<&'a mut dyn FnMut(&str)>,
+    tell: &'a mut dyn FnMut(&str),
 }
 
-impl World<'static> {
-    pub(super) fn new(seed: u64) -> Self {
+impl<'a> World<'a> {
+    pub(super) fn new(seed: u64, tell: &'a mut dyn FnMut(&str)) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
         Self {
             scenario,
             random,
             now: 0,
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            sequence: 0,
+            agenda: Agenda::default(),
             hosts: BTreeMap::new(),
             store: Store::default(),
             coordinator: None,
             outcome: Outcome { log: 0xcbf2_9ce4_8422_2325, ..Outcome::default() },
             rollouts: 0,
-            looks: BTreeMap::new(),
-            wake: None,
-            tell: None,
+            tell,
         }
     }
 
-    pub(super) fn run(self, tell: &mut dyn FnMut(&str)) -> Outcome {
-        let World { scenario, random, store, outcome, hosts, queue, events, .. } = self;
-        let mut world = World {
-            scenario,
-            random,
-            now: 0,
-            queue,
-            events,
-            sequence: 0,
-            hosts,
-            store,
-            coordinator: None,
-            outcome,
-            rollouts: 0,
-            looks: BTreeMap::new(),
-            wake: None,
-            tell: Some(tell),
-        };
-        if let Err(violation) = world.live() {
-            world.outcome.violation = Some(format!("at {} ms: {violation}", world.now));
+    pub(super) fn run(mut self) -> Outcome {
+        if let Err(violation) = self.live() {
+            self.outcome.violation = Some(format!("at {} ms: {violation}", self.now));
         }
-        world.outcome
+        self.outcome
     }
 }
 
 impl World<'_> {
     fn live(&mut self) -> Result<(), String> {
         self.begin();
-        while let Some(Reverse((at, sequence))) = self.queue.pop() {
-            let Some(event) = self.events.remove(&sequence) else { continue };
+        while let Some((at, event)) = self.agenda.next() {
             self.now = at;
             self.outcome.events += 1;
             self.event(event)?;
@@ -123,13 +85,13 @@ impl World<'_> {
         for name in names {
             coordinator.join(&mut self.store, &name);
             self.hosts.insert(name.clone(), Host::new());
-            self.look_at(&name, 1);
+            self.agenda.look_at(&name, 1);
         }
         self.coordinator = Some(coordinator);
         let first = self.scenario.old.clone();
         self.deploy(first);
         for (at, happening) in self.scenario.script.clone() {
-            self.at(at, Event::Happens(happening));
+            self.agenda.at(at, Event::Happens(happening));
         }
         let side = self.scenario.service.ports.len() > 1;
         self.sometimes(if side { "side by side" } else { "in place" });
@@ -149,7 +111,7 @@ impl World<'_> {
                     host.powered = true;
                     host.last_report = None;
                 }
-                self.look_at(&name, self.now);
+                self.agenda.look_at(&name, self.now);
                 Ok(())
             }
             Event::Heals(name) => {
@@ -198,7 +160,7 @@ impl World<'_> {
                 }
                 if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
                     real.agent = false;
-                    self.at(self.now + lasts, Event::AgentReturns(host));
+                    self.agenda.at(self.now + lasts, Event::AgentReturns(host));
                 }
             }
             Happening::Reboot(host, lasts) => {
@@ -209,13 +171,13 @@ impl World<'_> {
                     real.reboot();
                     real.agent = false;
                     real.powered = false;
-                    self.at(self.now + lasts, Event::AgentReturns(host));
+                    self.agenda.at(self.now + lasts, Event::AgentReturns(host));
                 }
             }
             Happening::Cut(host, lasts) => {
                 if let Some(real) = self.hosts.get_mut(&host) {
                     real.cut = true;
-                    self.at(self.now + lasts, Event::Heals(host));
+                    self.agenda.at(self.now + lasts, Event::Heals(host));
                 }
             }
             Happening::InstanceCrash(host) => {
@@ -237,7 +199,7 @@ impl World<'_> {
                     self.sometimes("coordinator crashed in a rollout");
                 }
                 if self.coordinator.take().is_some() {
-                    self.at(self.now + lasts, Event::CoordinatorReturns);
+                    self.agenda.at(self.now + lasts, Event::CoordinatorReturns);
                 }
             }
         }
@@ -274,7 +236,7 @@ impl World<'_> {
             self.send_report(name, report);
         }
         let jitter = self.random.between(0, 20);
-        self.look_at(name, now + again + jitter);
+        self.agenda.look_at(name, now + again + jitter);
         Ok(())
     }
 
@@ -307,7 +269,7 @@ impl World<'_> {
         }
         if host.receive(spec) {
             host.last_report = None;
-            self.look_at(name, self.now);
+            self.agenda.look_at(name, self.now);
         } else {
             self.sometimes("a spec of the past was rejected");
         }
@@ -319,7 +281,7 @@ impl World<'_> {
         let before = self.store.fleet.rollouts.clone();
         let specs = coordinator.pass(&mut self.store, self.now, twice)?;
         if let Some(wake) = coordinator.wake_at {
-            self.wake_at(wake.max(self.now + 1));
+            self.agenda.wake_at(wake.max(self.now + 1));
         }
         self.one_active_rollout()?;
         self.note_ends(&before)?;
@@ -426,7 +388,7 @@ impl World<'_> {
         let word = format!("{command:?}");
         let accepted = coordinator.command(&mut self.store, command, self.now);
         self.log(|| format!("{} accepted={accepted}", word.chars().take(12).collect::<String>()));
-        self.wake_at(self.now);
+        self.agenda.wake_at(self.now);
     }
 
     fn next_id(&mut self) -> RolloutId {
@@ -436,13 +398,13 @@ impl World<'_> {
 
     fn send_spec(&mut self, name: &HostName, spec: HostSpec) {
         if let Some(at) = self.arrival(name) {
-            self.at(at, Event::ToHost(name.clone(), Box::new(spec)));
+            self.agenda.at(at, Event::ToHost(name.clone(), Box::new(spec)));
         }
     }
 
     fn send_report(&mut self, name: &HostName, report: HostReport) {
         if let Some(at) = self.arrival(name) {
-            self.at(at, Event::ToCoordinator(name.clone(), Box::new(report)));
+            self.agenda.at(at, Event::ToCoordinator(name.clone(), Box::new(report)));
         }
     }
 
@@ -459,36 +421,6 @@ impl World<'_> {
         Some(self.now + self.random.between(1, self.scenario.delay))
     }
 
-    fn at(&mut self, at: u64, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Reverse((at, self.sequence)));
-        self.events.insert(self.sequence, event);
-    }
-
-    /// An agent's next look: the earliest asked for, and only one.
-    fn look_at(&mut self, name: &HostName, at: u64) {
-        let due = self.looks.get(name).filter(|(_, sequence)| self.events.contains_key(sequence)).copied();
-        match due {
-            Some((due, _)) if due <= at => return,
-            Some((_, sequence)) => drop(self.events.remove(&sequence)),
-            None => {}
-        }
-        self.at(at, Event::AgentLooks(name.clone()));
-        self.looks.insert(name.clone(), (at, self.sequence));
-    }
-
-    /// The coordinator's next wake-up, likewise.
-    fn wake_at(&mut self, at: u64) {
-        let due = self.wake.filter(|(_, sequence)| self.events.contains_key(sequence));
-        match due {
-            Some((due, _)) if due <= at => return,
-            Some((_, sequence)) => drop(self.events.remove(&sequence)),
-            None => {}
-        }
-        self.at(at, Event::CoordinatorWakes);
-        self.wake = Some((at, self.sequence));
-    }
-
     fn sometimes(&mut self, what: &'static str) {
         *self.outcome.sometimes.entry(what).or_default() += 1;
     }
@@ -500,9 +432,7 @@ impl World<'_> {
         for byte in text.bytes() {
             self.outcome.log = (self.outcome.log ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if let Some(tell) = &mut self.tell {
-            tell(&text);
-        }
+        (self.tell)(&text);
     }
 }
 
