@@ -22,7 +22,7 @@ impl Forge {
 
     pub(super) fn link(self, kind: EntryType, name: &str, target: &str) -> Self {
         self.with(kind, name, 0o777, b"", |header| {
-            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes())
+            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
         })
     }
 
