@@ -138,6 +138,9 @@ fn when_drained(place: &Place<'_>, slot: Slot, way: Way, step: Step) -> Step {
     match place.routing(slot, way.drain_deadline) {
         Routing::Drained => step,
         Routing::NotAsked => Step::Drain(slot),
+        Routing::Waiting(Reason::Draining { balancer, .. }) if !place.issued().any(|(issued, _)| issued == slot) => {
+            Step::Wait(Reason::Shutting { balancer })
+        }
         Routing::Waiting(reason) | Routing::Unreachable(reason) => Step::Wait(reason),
     }
 }

@@ -42,6 +42,10 @@ pub enum Reason {
         #[serde(with = "millis")]
         deadline: Duration,
     },
+    /// A balancer has not yet read back that a free slot is out: nothing starts where it might be routed to at once.
+    Shutting {
+        balancer: HostName,
+    },
     /// The old instance has been asked to finish.
     Stopping {
         #[serde(with = "millis")]
@@ -106,6 +110,7 @@ impl Reason {
             Self::Echo => "agent",
             Self::Artifact { .. } => "artifact",
             Self::Draining { .. } => "draining",
+            Self::Shutting { .. } => "balancer",
             Self::Stopping { .. } => "stopping",
             Self::Probe { .. } => "probe",
             Self::Healthy { .. } => "healthy",
@@ -141,6 +146,7 @@ impl fmt::Display for Reason {
                 Seconds(*out_for),
                 Seconds(*deadline)
             ),
+            Self::Shutting { balancer } => write!(f, "{balancer} has not read back yet that the free slot is out"),
             Self::Stopping { since } => write!(f, "the old instance has been stopping for {}", Seconds(*since)),
             Self::Probe { since, deadline, last } => {
                 write!(f, "not ready after {} (limit {})", Seconds(*since), Seconds(*deadline))?;

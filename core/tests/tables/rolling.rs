@@ -109,6 +109,11 @@ fn side_by_side_the_free_slot_is_shut_before_the_new_starts_there() {
 }
 
 #[test]
+fn a_free_slot_is_not_started_in_before_the_balancer_said_that_it_is_out() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:none:out\n lb1 behind", "web1 waits: balancer");
+}
+
+#[test]
 fn side_by_side_the_new_comes_in_before_the_old_goes_out() {
     check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:out\n lb1", "lb1 takes web1/b ready");
     check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:in\n lb1", "lb1 takes web1/a out");

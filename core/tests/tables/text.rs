@@ -239,6 +239,9 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
         let release = release(parts[0]).id();
         let address = host.endpoint(8101 + u16::from(key.slot.0));
         let restart = if parts[0] == "v1" { Restart::Always } else { Restart::Never };
+        if parts[1] == "none" {
+            continue;
+        }
         if parts[1] != "leftover" {
             host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart });
         }
