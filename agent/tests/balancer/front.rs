@@ -10,9 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The variable the built-in proxy's arguments travel in, when this very test program plays its process.
-pub(crate) const PROXY_ARGUMENTS: &str = "BATON_TEST_PROXY";
-
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) folder: TempDir,
@@ -25,11 +22,7 @@ impl Front {
     pub(crate) fn builtin() -> Self {
         let folder = TempDir::new().expect("a folder");
         let listen = place();
-        let this = std::env::current_exe().expect("this program").to_string_lossy().into_owned();
-        // The driver appends its arguments, which the test harness would not understand.
-        let script =
-            format!("{PROXY_ARGUMENTS}=\"$*\" exec \"{this}\" --ignored --exact the_process_of_the_proxy --nocapture");
-        let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()];
+        let command = vec![env!("CARGO_BIN_EXE_baton-agent").to_owned(), "balancer".to_owned()];
         let config = BalancerConfig::Builtin(BuiltinConfig {
             listen: BTreeMap::from([("shop".parse().expect("a name"), listen)]),
             control: None,

@@ -8,7 +8,6 @@ mod front;
 mod haproxy;
 mod load;
 
-use clap::Parser;
 use front::Front;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -49,19 +48,4 @@ pub(crate) fn place() -> SocketAddr {
     let address = Ipv4Addr::new(127, 64 | process[0] >> 2, process[1], NEXT.fetch_add(1, Ordering::SeqCst));
     let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("its address")
-}
-
-#[derive(Debug, Parser)]
-struct Arguments {
-    #[command(flatten)]
-    proxy: baton_agent::balancer::builtin::Args,
-}
-
-/// Not a test: the built-in proxy's process, started by its driver through this program.
-#[tokio::test]
-#[ignore = "a process of other tests"]
-async fn the_process_of_the_proxy() {
-    let Ok(arguments) = std::env::var(front::PROXY_ARGUMENTS) else { return };
-    let arguments = std::iter::once("proxy").chain(arguments.split(' '));
-    baton_agent::balancer::builtin::serve(Arguments::parse_from(arguments).proxy).await.expect("the proxy serves");
 }

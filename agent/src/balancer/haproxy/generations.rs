@@ -6,7 +6,7 @@
 //! was in maintenance there too, an idle connection there is therefore a request that may still come.
 
 use super::socket;
-use super::text::{Info, Stat, Stream, Workers};
+use super::text::{Process, Stat, Stream, Workers};
 use crate::balancer::problem;
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
@@ -75,9 +75,9 @@ async fn look(master: &Path, pid: u32) -> Result<Option<Generation>, Problem> {
         Ok(blocks) => blocks,
         Err(problem) => return if is_gone(master, pid).await? { Ok(None) } else { Err(problem) },
     };
-    let info = blocks.iter().find_map(|block| Info::parse(block));
+    let process = blocks.iter().find_map(|block| Process::parse(block));
     let stats = blocks.iter().find_map(|block| Stat::parse_all(block));
-    let (Some(info), Some(stats)) = (info, stats) else {
+    let (Some(process), Some(stats)) = (process, stats) else {
         return if is_gone(master, pid).await? { Ok(None) } else { Err(problem::socket_garbage(master, &blocks.concat())) };
     };
     let streams: Vec<Stream> = blocks.iter().flat_map(|block| Stream::parse_all(block)).collect();
@@ -89,7 +89,7 @@ async fn look(master: &Path, pid: u32) -> Result<Option<Generation>, Problem> {
         held.routable |= !stat.text("status").starts_with("MAINT");
         held.names.push((stat.text("pxname").to_owned(), stat.text("svname").to_owned()));
     }
-    let idle = info.connections.saturating_sub(streams.len() as u64);
+    let idle = process.connections.saturating_sub(streams.len() as u64);
     Ok(Some(Generation { pid, idle, servers, streams, unknown: 0 }))
 }
 

@@ -2,8 +2,9 @@
 //! disk and older generations say.
 
 use super::generations::{self, Generation};
+use super::row::Row;
 use super::state_file::{self, StateFile};
-use super::text::{Info, Row, Stat};
+use super::text::{Process, Stat};
 use super::{Haproxy, Place, kin, socket};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
@@ -27,7 +28,7 @@ const START_MARGIN_S: u64 = 2;
 /// What one HAProxy process says of itself.
 #[derive(Debug)]
 pub(super) struct Look {
-    pub(super) info: Info,
+    pub(super) process: Process,
     /// `None`: there is no backend of that name.
     backends: BTreeMap<PoolName, Option<Backend>>,
     survey: Option<Servers>,
@@ -48,10 +49,10 @@ impl Look {
         }
         let mut blocks = socket::ask(path, &commands).await?.into_iter();
         let mut next = || blocks.next().unwrap_or_default();
-        let info = next();
-        let info = Info::parse(&info).ok_or_else(|| problem::socket_garbage(path, &info))?;
-        if info.stopping {
-            return Err(problem::changing_hands(format!("{} answers, and is stopping", info.pid)));
+        let process = next();
+        let process = Process::parse(&process).ok_or_else(|| problem::socket_garbage(path, &process))?;
+        if process.stopping {
+            return Err(problem::changing_hands(format!("{} answers, and is stopping", process.pid)));
         }
         let level = next();
         if level.trim() != "admin" {
@@ -71,7 +72,7 @@ impl Look {
             backends.insert(pool.clone(), backend);
         }
         let survey = survey.then(|| routed(&next()));
-        Ok(Self { info, backends, survey })
+        Ok(Self { process, backends, survey })
     }
 
     /// The backends' numbers, valid for this process.
@@ -111,19 +112,19 @@ impl Haproxy {
         });
         let generations = match (&self.config.master_socket, anybody_out) {
             (_, false) => Vec::new(),
-            (Some(master), true) => generations::old(master, look.info.pid).await?,
-            (None, true) => kin::old(look.info.pid).await?,
+            (Some(master), true) => generations::old(master, look.process.pid).await?,
+            (None, true) => kin::old(look.process.pid).await?,
         };
         let file = StateFile::read(&self.config.state_file)?;
-        let restarted = self.identity.as_ref().is_some_and(|identity| *identity != look.info.identity());
-        self.identity = Some(look.info.identity());
+        let restarted = self.identity.as_ref().is_some_and(|identity| *identity != look.process.identity());
+        self.identity = Some(look.process.identity());
         if restarted {
-            tracing::warn!(identity = %look.info.identity(), "HAProxy restarted or was reloaded");
+            tracing::warn!(identity = %look.process.identity(), "HAProxy restarted or was reloaded");
             self.complaints.clear();
             self.find_ignored(&ours, &look, &file);
         }
         self.ids = look.ids();
-        let mut seen = Seen { identity: look.info.identity(), pools: BTreeMap::new() };
+        let mut seen = Seen { identity: look.process.identity(), pools: BTreeMap::new() };
         for (name, backend) in &look.backends {
             let pool = match backend {
                 Some((rows, stats)) => {
@@ -237,7 +238,7 @@ impl Haproxy {
     fn find_ignored(&mut self, ours: &BTreeMap<&PoolName, BTreeSet<SocketAddr>>, look: &Look, file: &StateFile) {
         self.ignored.clear();
         let written = state_file::written_at(&self.config.state_file);
-        if written.is_none_or(|written| written + START_MARGIN_S > look.info.started) {
+        if written.is_none_or(|written| written + START_MARGIN_S > look.process.started) {
             return;
         }
         for (name, backend) in &look.backends {

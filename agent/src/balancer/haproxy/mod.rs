@@ -12,6 +12,7 @@ mod generations;
 mod journal;
 mod kin;
 mod look;
+mod row;
 mod socket;
 mod state_file;
 mod text;
@@ -24,12 +25,13 @@ use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use journal::Journal;
 use look::{Look, Servers};
+use row::Row;
 use state_file::StateFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use text::{Row, Stat};
+use text::Stat;
 
 /// A server of a pool.
 type Place = (PoolName, SocketAddr);
@@ -82,7 +84,7 @@ impl Driver for Haproxy {
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
         let look = match Look::take(&self.config.socket, pools.keys(), &self.ids, survey_due).await {
             // What another process listed is not what this one has, nor are its backends' numbers.
-            Ok(look) if self.identity.as_ref() != Some(&look.info.identity()) => {
+            Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 Look::take(&self.config.socket, pools.keys(), &BTreeMap::new(), true).await?
             }
             Ok(look) => look,

@@ -3,7 +3,7 @@
 //! HAProxy reads it at start and never writes it. Lines of servers that are not ours are kept as they are: an operator may
 //! write the same file before a reload.
 
-use super::text::Row;
+use super::row::Row;
 use crate::balancer::{durable, problem};
 use baton_core::fleet::spec::MemberState;
 use baton_core::problem::Problem;
