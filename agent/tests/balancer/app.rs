@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// What all lives of an application saw.
 #[derive(Debug, Default)]
@@ -132,17 +132,54 @@ async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response
     if path == "/slow" {
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    if path == "/endless" {
-        tokio::time::sleep(Duration::from_secs(600)).await;
-    }
     if path == "/broken" {
         let response = Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR);
         return Ok(response.body(Full::from("broken")).expect("a response"));
     }
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    if path == "/echo" {
+        return Ok(Response::new(Full::new(body)));
+    }
     if path == "/post" {
         let id = String::from_utf8_lossy(&body).into_owned();
         *log.posts.lock().expect("the log").entry(id).or_default() += 1;
     }
     Ok(Response::new(Full::from("ok")))
+}
+
+/// An application that answers, says nothing of closing, and closes the connection a moment later.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    closed: watch::Receiver<u32>,
+}
+
+impl Closing {
+    /// Waits until so many connections that were used are closed.
+    pub(crate) async fn connections_closed(&self, count: u32) -> u32 {
+        let mut closed = self.closed.clone();
+        let waited = tokio::time::timeout(Duration::from_secs(5), closed.wait_for(|closed| *closed >= count)).await;
+        waited.map_or(0, |closed| closed.map_or(0, |closed| *closed))
+    }
+}
+
+pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
+    let listener = TcpListener::bind(address).await.expect("the application's port");
+    let (count, closed) = watch::channel(0);
+    let count = Arc::new(count);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut seen = [0; 4096];
+                let length = stream.read(&mut seen).await.unwrap_or(0);
+                let is_probe = seen[..length].starts_with(b"GET /health");
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                stream.write_all(answer).await.ok();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                drop(stream);
+                count.send_modify(|closed| *closed += u32::from(!is_probe));
+            });
+        }
+    });
+    Closing { closed }
 }

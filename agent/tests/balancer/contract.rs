@@ -1,5 +1,6 @@
 //! What every driver promises, whichever balancer is behind it.
 
+use crate::app;
 use crate::bench::{Bench, codes, member, places};
 use crate::front::Front;
 use crate::load::{self, Load};
@@ -138,6 +139,54 @@ pub(crate) async fn a_member_that_vanished_from_the_spec_goes_out(make: Make) {
         load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
     }
     assert_eq!(bench.apps[0].served(), served);
+}
+
+/// A connection kept for later that the application closed meanwhile costs nobody a request, POSTs least of all.
+pub(crate) async fn a_connection_the_application_closed_while_idle_is_not_used(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.apps[0].kill();
+    let closing = app::closing_idle_connections(places[0]).await;
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    let mut connection = None;
+    for turn in 0..30u32 {
+        let post = (turn % 2 == 0).then(|| turn.to_string());
+        load::get(&mut connection, bench.front.listen, "/", post).await.expect("an answer");
+        let closed = closing.connections_closed(turn + 1).await;
+        assert!(closed > turn, "the application closes each connection once it is idle");
+    }
+    let report = bench.until("settled", |_| true).await;
+    assert_eq!(member(&report, 0).errors, 0);
+}
+
+/// A member that died is found out by a refused connection, with nothing sent: the request goes to another.
+pub(crate) async fn a_request_that_was_not_sent_goes_to_another_member(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let mut connection = None;
+    for turn in 0..40u32 {
+        if turn == 10 {
+            bench.apps[0].kill();
+        }
+        let post = (turn % 2 == 0).then(|| turn.to_string());
+        load::get(&mut connection, bench.front.listen, "/", post).await.expect("an answer");
+    }
+}
+
+/// A megabyte each way arrives as it was sent, with its length told before and without.
+pub(crate) async fn bodies_pass_whole(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    let body: Vec<u8> = (0..1_000_003u32).map(|index| (index % 251) as u8).collect();
+    let told = load::echo(bench.front.listen, body.clone(), load::Length::Told).await.expect("an answer");
+    let untold = load::echo(bench.front.listen, body.clone(), load::Length::Untold).await.expect("an answer");
+    assert!(told == body && untold == body, "{} and {} of {} bytes", told.len(), untold.len(), body.len());
 }
 
 /// What an application answers 5xx is an error of the member, and is passed on.

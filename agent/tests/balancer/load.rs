@@ -1,9 +1,9 @@
 //! Clients that forgive nothing: a refused connection, a reset, an end in the middle, another status than 200, five seconds of
 //! silence is a failed request. No automatic retry, ever.
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Frame};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -147,4 +147,28 @@ pub(crate) async fn open_tunnel(target: SocketAddr) -> Result<TcpStream, String>
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     if head.starts_with("HTTP/1.1 101") { Ok(stream) } else { Err(format!("tunnel: {head}")) }
+}
+
+/// Whether a body's length stands in its head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Length {
+    Told,
+    Untold,
+}
+
+/// What comes back of a body that `/echo` was sent.
+pub(crate) async fn echo(target: SocketAddr, body: Vec<u8>, length: Length) -> Result<Vec<u8>, String> {
+    let stream = TcpStream::connect(target).await.map_err(|error| error.to_string())?;
+    let (mut sender, io) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(io);
+    let body = match length {
+        Length::Told => Full::new(Bytes::from(body)).boxed(),
+        Length::Untold => {
+            let pieces: Vec<_> = body.chunks(7_001).map(|piece| Ok(Frame::data(Bytes::from(piece.to_vec())))).collect();
+            StreamBody::new(futures_util::stream::iter(pieces)).boxed()
+        }
+    };
+    let request = Request::post("/echo").header("host", "shop.example").body(body).expect("a request");
+    let response = sender.send_request(request).await.map_err(|error| format!("{error:?}"))?;
+    Ok(response.into_body().collect().await.map_err(|error| format!("{error:?}"))?.to_bytes().to_vec())
 }

@@ -3,6 +3,7 @@
 
 mod app;
 mod bench;
+mod builtin;
 mod contract;
 mod front;
 mod haproxy;
@@ -30,6 +31,9 @@ macro_rules! contract {
             a_member_that_does_not_answer_is_never_put_in,
             the_deadline_of_a_drain_cuts_and_counts,
             a_member_that_vanished_from_the_spec_goes_out,
+            a_connection_the_application_closed_while_idle_is_not_used,
+            a_request_that_was_not_sent_goes_to_another_member,
+            bodies_pass_whole,
             errors_are_counted_where_they_happen,
             weights_are_shares,
         ]);)*
