@@ -62,16 +62,15 @@ impl Enrollment for Api {
 fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
     let shown: String = name.chars().take(80).collect();
     let another = "make a new one on the coordinator: baton token create";
+    let token = |what: &str| Problem::new(code::TOKEN, what).saw("asked for", format!("to join as {shown}")).help(another);
     match redeemed {
-        Redeemed::Expired => Problem::new(code::TOKEN, "this join token has expired").help(another),
-        Redeemed::Spent => Problem::new(code::TOKEN, "this join token was used up or revoked").help(another),
+        Redeemed::Expired => token("this join token has expired"),
+        Redeemed::Spent => token("this join token was used up or revoked"),
         Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
             .help("join with --name and one of the names the token was made for"),
         Redeemed::NameTaken => Problem::new(code::NAME, format!("somebody has joined as {shown} already"))
             .help(format!("to take its place, make a token for that very name: baton token create --name {shown}")),
         Redeemed::NameInvalid(why) => Problem::new(code::NAME, why.clone()).help("join with --name and another name"),
-        Redeemed::Unknown | Redeemed::Granted { .. } => {
-            Problem::new(code::TOKEN, "this join token is not known here").help(another)
-        }
+        Redeemed::Unknown | Redeemed::Granted { .. } => token("this join token is not known here"),
     }
 }

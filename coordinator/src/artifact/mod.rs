@@ -176,7 +176,9 @@ impl Drop for Claim {
 /// The refusal for an artifact that nobody uploaded.
 #[must_use]
 pub fn missing(digest: Digest) -> Problem {
-    problem(601, digest, "is not here").help("upload it first: baton releases push does, and so does baton deploy")
+    problem(601, digest, "is not here")
+        .saw("asked for", digest.to_string())
+        .help("upload it first: baton releases push does, and so does baton deploy")
 }
 
 fn problem(code: u16, digest: Digest, what: &str) -> Problem {

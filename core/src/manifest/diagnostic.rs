@@ -80,7 +80,12 @@ impl From<&Diagnostic> for Problem {
     fn from(diagnostic: &Diagnostic) -> Problem {
         let place = format!("{}:{}:{}", diagnostic.path, diagnostic.line, diagnostic.column);
         let mut problem = Problem::new(diagnostic.code, &diagnostic.what).saw("place", place);
-        problem.help.clone_from(&diagnostic.help);
+        if !diagnostic.source_line.trim().is_empty() {
+            problem = problem.saw("line", diagnostic.source_line.trim());
+        }
+        // Where nothing else helps, what is said at the place does: "did you mean".
+        let label = Some(&diagnostic.label).filter(|label| !label.is_empty());
+        problem.help = diagnostic.help.as_ref().or(label).cloned();
         problem
     }
 }
