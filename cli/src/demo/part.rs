@@ -26,12 +26,33 @@ pub struct PartArgs {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// The coordinator, set up at its first start
+    Coordinator(ProgramArgs),
+    /// A host's agent, joined at its first start
+    Agent(AgentArgs),
+    /// The built-in balancer
+    Balancer(baton_agent::balancer::builtin::Args),
     /// An instance of the demo's service
     App(AppArgs),
     /// Traffic, until the time is over or a signal comes; the answer is what was counted
     Load(LoadArgs),
     /// Starts the others, and ends them all when whoever raised it is gone
     Warden(WardenArgs),
+}
+
+#[derive(Debug, Args)]
+struct ProgramArgs {
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct AgentArgs {
+    #[arg(long)]
+    config: PathBuf,
+    /// To join with, where it has not joined yet
+    #[arg(long)]
+    token_file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +81,9 @@ struct LoadArgs {
 
 pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
     let ended = match args.part {
+        Part::Coordinator(args) => coordinator(&args),
+        Part::Agent(args) => agent(&args),
+        Part::Balancer(args) => balancer(args),
         Part::App(args) => instance(args),
         Part::Load(args) => traffic(args, output),
         Part::Warden(args) => guard(&args),
@@ -69,6 +93,43 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
 
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
+}
+
+/// Everything a part says goes to its standard error, which is its log.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+}
+
+fn coordinator(args: &ProgramArgs) -> anyhow::Result<Exit> {
+    log();
+    let config = baton_coordinator::config::Config::load(Some(&args.config))?;
+    runtime()?.block_on(async {
+        baton_coordinator::init(&config).await?;
+        let stop = stop_signal()?;
+        baton_coordinator::run(config, stop).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
+    log();
+    let config = baton_agent::config::Config::load(Some(&args.config))?;
+    runtime()?.block_on(async {
+        if !config.state.join("identity/certificate.pem").exists() {
+            let token = std::fs::read_to_string(&args.token_file).context("no token to join with")?;
+            baton_agent::enroll::join(&config, &config.coordinator, &token.trim().parse()?).await?;
+        }
+        let stop = stop_signal()?;
+        baton_agent::run(config, stop).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn balancer(args: baton_agent::balancer::builtin::Args) -> anyhow::Result<Exit> {
+    runtime()?.block_on(baton_agent::balancer::builtin::serve(args))?;
+    Ok(Exit::Done)
 }
 
 fn instance(args: AppArgs) -> anyhow::Result<Exit> {

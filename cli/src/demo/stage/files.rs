@@ -35,7 +35,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     }
     let program = |name: &str, words: Vec<String>| Program {
         words,
-        env: BTreeMap::from([("RUST_LOG".to_owned(), "info".to_owned()), ("NO_COLOR".to_owned(), "1".to_owned())]),
+        env: BTreeMap::from([("NO_COLOR".to_owned(), "1".to_owned())]),
         folder: folder.to_owned(),
         log: folder.join("log").join(name),
     };
@@ -55,7 +55,10 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
         }
         let config = write_text(folder, &format!("{name}.toml"), &text)?;
         let token = token(folder, &name).display().to_string();
-        let words = part(&["agent".into(), "--config".into(), config, "--token-file".into(), token]);
+        let mut words = part(&["agent".into(), "--config".into(), config, "--token-file".into(), token]);
+        if let Some(kib) = setup.small_disk.filter(|_| name == "web1") {
+            words = on_small_disk(&folder.join(&name), kib, words)?;
+        }
         programs.insert(name.clone(), program(&name, words));
     }
     if setup.front == Front::Haproxy {
@@ -68,6 +71,19 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     }
     write_text(&workplace(folder), "baton.toml", &manifest(setup, places, folder))?;
     Ok(programs)
+}
+
+/// Runs what follows in a mount namespace of its own, as root of nothing else.
+pub(super) const UNSHARE: [&str; 4] = ["unshare", "--user", "--map-root-user", "--mount"];
+
+/// The same program, with its state folder on a disk of this size. The process is the same: everything here replaces itself.
+fn on_small_disk(state: &Path, kib: u32, words: Vec<String>) -> anyhow::Result<Vec<String>> {
+    std::fs::create_dir(state).with_context(|| format!("cannot make {}", state.display()))?;
+    let script = "mount -t tmpfs -o \"size=$1k,mode=700\" none \"$2\" && shift 2 && exec \"$@\"";
+    let mut all = UNSHARE.map(str::to_owned).to_vec();
+    all.extend(["sh", "-c", script, "sh", &kib.to_string(), &state.display().to_string()].map(str::to_owned));
+    all.extend(words);
+    Ok(all)
 }
 
 fn write_text(folder: &Path, name: &str, text: &str) -> anyhow::Result<String> {

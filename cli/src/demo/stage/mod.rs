@@ -60,6 +60,16 @@ pub struct Setup {
     pub healthy_for: Duration,
     pub start_timeout: Duration,
     pub drain: Duration,
+    /// The first host keeps its state on a disk of this size, in KiB. Needs user namespaces: see [`small_disks`].
+    pub small_disk: Option<u32>,
+}
+
+/// Whether this machine lets us mount a small disk for a host of a stage.
+#[must_use]
+pub fn small_disks() -> bool {
+    let mut tried = std::process::Command::new(files::UNSHARE[0]);
+    let tried = tried.args(&files::UNSHARE[1..]).args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+    tried.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 impl Setup {
@@ -75,6 +85,7 @@ impl Setup {
             healthy_for: Duration::from_millis(500),
             start_timeout: Duration::from_secs(4),
             drain: Duration::from_secs(10),
+            small_disk: None,
         }
     }
 }
@@ -97,11 +108,12 @@ impl Stage {
     /// When a program cannot be started or the fleet does not come together in time; the logs' last lines say why.
     pub async fn raise(setup: Setup) -> anyhow::Result<Self> {
         let mut stage = Self::prepare(setup)?;
-        match tokio::time::timeout(RAISE_TIMEOUT, stage.start_all()).await {
-            Ok(Ok(())) => Ok(stage),
-            Ok(Err(error)) => Err(error.context(stage.last_words())),
-            Err(_) => bail!("the fleet did not come together within {RAISE_TIMEOUT:?}\n{}", stage.last_words()),
-        }
+        let problem = match tokio::time::timeout(RAISE_TIMEOUT, stage.start_all()).await {
+            Ok(Ok(())) => return Ok(stage),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the fleet did not come together within {RAISE_TIMEOUT:?}"),
+        };
+        bail!("{problem}\n{}", stage.last_words())
     }
 
     fn prepare(setup: Setup) -> anyhow::Result<Self> {
@@ -130,7 +142,21 @@ impl Stage {
         for host in self.agents() {
             self.start(&host)?;
         }
-        control.wait_connected(&self.agents()).await
+        let agents = self.agents();
+        tokio::select! {
+            connected = control.wait_connected(&agents) => connected,
+            ended = self.first_end() => bail!("{ended} ended as soon as it was started"),
+        }
+    }
+
+    /// The first part that was started and ended by itself.
+    async fn first_end(&self) -> &str {
+        loop {
+            if let Some((part, _)) = self.running.iter().find(|(_, pid)| !is_alive(**pid)) {
+                return part;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Starts a part that is not running.
@@ -237,6 +263,9 @@ impl Stage {
             match control.epoch().await {
                 Ok(_) => return Ok(control),
                 Err(error) if Instant::now() > deadline => return Err(error.context("the coordinator does not answer")),
+                Err(_) if !self.running.get(COORDINATOR).is_some_and(|pid| is_alive(*pid)) => {
+                    bail!("the coordinator ended");
+                }
                 Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
