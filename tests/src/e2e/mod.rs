@@ -3,6 +3,7 @@
 use baton_cli::demo::load::{Config, Load, Report, executions};
 use baton_cli::demo::stage::{Front, Place, Setup, Stage};
 use std::future::Future;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ fn network() -> [u8; 3] {
     [127, 64 + (STAGES.fetch_add(1, Ordering::Relaxed) % 20) * 8 + spread, low]
 }
 
-/// Whether a program is there. Missing is a printed line, or a failure where `BATON_REQUIRE` names the program.
+/// Whether a program is there; see [`require`].
 ///
 /// # Panics
 /// When it is required and missing.
@@ -46,13 +47,23 @@ fn network() -> [u8; 3] {
 pub fn have(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    require(program, found, "it is not installed")
+}
+
+/// Whether something a test needs is there. Missing is a printed line, or a failure where `BATON_REQUIRE` names it: a test
+/// that did not run is never silently green.
+///
+/// # Panics
+/// When it is required and missing.
+#[must_use]
+pub fn require(name: &str, is_there: bool, why: &str) -> bool {
     let required = std::env::var("BATON_REQUIRE").unwrap_or_default();
-    assert!(found || !required.split(',').any(|name| name.trim() == program), "{program} is required and not installed");
-    if !found {
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), "skipped: {program} is not installed");
+    assert!(is_there || !required.split(',').any(|required| required.trim() == name), "{name} is required: {why}");
+    if !is_there {
+        // Nobody reads it: nothing to do about it.
+        let _ = writeln!(std::io::stderr().lock(), "skipped, {name}: {why}");
     }
-    found
+    is_there
 }
 
 /// Runs a test's own work with an end.
