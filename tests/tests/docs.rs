@@ -2,6 +2,8 @@
 //!
 //! `BATON_REGENERATE=1 cargo test -p baton-tests --test docs` writes the tables anew.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use baton_cli::args::Cli;
 use baton_cli::verbs::explain;
 use baton_core::manifest::keys::{Fallback, KEYS, Kind};
