@@ -34,6 +34,8 @@ debian_control() {
     depends=$(cd "$work/shlibs" && dpkg-shlibdeps -O "$tree/usr/bin/$package" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
     [ -n "$depends" ] || { echo "packaging/build: dpkg-shlibdeps says nothing about $package" >&2; return 1; }
     [ ! -e "$tree/DEBIAN/postinst" ] || depends="$depends, systemd | systemd-standalone-sysusers"
+    # The agent speaks with systemd over the system bus.
+    [ "$package" != baton-agent ] || depends="$depends, default-dbus-system-bus | dbus-system-bus"
     cat <<CONTROL
 Package: $package
 Version: $version

@@ -30,6 +30,7 @@ Summary: $(about "$package")
 License: Apache-2.0
 URL: https://example.invalid/baton
 $([ ! -d "$tree/usr/lib/systemd" ] || echo "Requires: systemd")
+$([ "$package" != baton-agent ] || echo "Requires: dbus")
 
 %description
 $(details "$package")

@@ -19,6 +19,6 @@ fn releases_on_real_hosts_fail_no_request_and_end_by_themselves_whatever_dies() 
     }
     let packages = env::var_os("BATON_PACKAGES").map_or_else(|| PathBuf::from("../dist"), PathBuf::from);
     let fleet = UpArgs { hosts: 4, balancers: 1, packages };
-    let summary = play(&TrialArgs { fleet, rate: 100, only: None, keep: false, json: false }).unwrap();
+    let summary = play(&TrialArgs { fleet, rate: 100, only: None, running: false, keep: false, json: false }).unwrap();
     assert!(summary.passed, "{summary:#?}");
 }

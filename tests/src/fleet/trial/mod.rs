@@ -17,6 +17,7 @@ pub use idle::Idle;
 pub use verdict::{Answer, Summary};
 
 use super::life::{self, UpArgs};
+use super::record::Fleet;
 use std::io::Write as _;
 use story::Story;
 
@@ -31,6 +32,9 @@ pub struct TrialArgs {
     /// Only acts whose name contains this
     #[arg(long)]
     pub only: Option<String>,
+    /// Play on the fleet that is up, and leave it up
+    #[arg(long, conflicts_with = "keep")]
+    pub running: bool,
     /// Leave the fleet up, to look around; the next `fleet test` needs a `fleet down` first
     #[arg(long)]
     pub keep: bool,
@@ -44,6 +48,9 @@ pub struct TrialArgs {
 /// # Errors
 /// When the fleet itself does not come up; what an act found is in the summary.
 pub fn play(args: &TrialArgs) -> anyhow::Result<Summary> {
+    if args.running {
+        return Story::new(&Fleet::load()?, args).play();
+    }
     let played = life::up(&args.fleet).and_then(|fleet| Story::new(&fleet, args).play());
     if args.keep {
         return played;
