@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::record::{COORDINATOR, Fleet, Part};
 use super::run::until;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,13 +78,10 @@ pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
     coordinator.run(&["systemctl", "enable", "--now", "baton-coordinator"])?;
     let agents = fleet.hosts.iter().filter(|host| host.part != Part::Coordinator).collect::<Vec<_>>();
     let token = token(coordinator, agents.len())?;
-    for host in &agents {
-        packages.install(host, &["baton-agent", "baton"])?;
-        if host.part == Part::Balancer {
-            balance(host, fleet)?;
-        }
-        join(host, &token)?;
-    }
+    std::thread::scope(|scope| {
+        let prepared = agents.iter().map(|host| scope.spawn(|| prepare(host, fleet, packages, &token))).collect::<Vec<_>>();
+        prepared.into_iter().try_for_each(|host| host.join().map_err(|_| anyhow!("a host's thread panicked"))?)
+    })?;
     until("every agent connected", Duration::from_secs(20), || {
         let status = coordinator.collect(&["baton", "hosts", "list", "--json"])?;
         let listed = serde_json::from_slice::<serde_json::Value>(&status.stdout).unwrap_or_default();
@@ -92,6 +89,14 @@ pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
         Ok((connected == agents.len()).then_some(()))
     })
     .with_context(|| journal(coordinator, "baton-coordinator"))
+}
+
+fn prepare(host: &Host, fleet: &Fleet, packages: &Packages, token: &str) -> anyhow::Result<()> {
+    packages.install(host, &["baton-agent", "baton"])?;
+    if host.part == Part::Balancer {
+        balance(host, fleet)?;
+    }
+    join(host, token)
 }
 
 /// The last lines a unit wrote on a host, for an error text.
