@@ -66,7 +66,12 @@ const SIGNALS: &[&str] = &["SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 /// Every key, in the order of the reference.
 pub const KEYS: &[Key] = &[
     key("service", Kind::Text, Required, "The name of the service."),
-    key("hosts", Kind::Hosts, Required, "The hosts it runs on, in the order they are replaced."),
+    key(
+        "hosts",
+        Kind::Hosts,
+        Required,
+        "The hosts it runs on, in the order they are replaced; those that are down come first.",
+    ),
     key("artifact.path", Kind::Text, Required, "Where the archive of a version is found; `{version}` stands for it."),
     key("run.command", Kind::Text, Required, "The program and its arguments, with placeholders; no shell."),
     key("run.ports", Kind::Ports, Required, "One slot a port. Two: the new version starts beside the old. One: in place."),
