@@ -149,8 +149,8 @@ fn a_release_and_its_archive_follow_from_a_version() {
     let version = Version::new("2.1.0").unwrap();
     assert_eq!(manifest.artifact_of(&version), "shop-2.1.0.tar.zst");
     let artifact = Artifact { digest: Digest::of(b"archive"), size: 7 };
-    let release = manifest.release(version.clone(), artifact.clone());
-    assert_eq!(release.id(), manifest.release(version.clone(), artifact.clone()).id());
+    let release = manifest.release(version.clone(), artifact);
+    assert_eq!(release.id(), manifest.release(version.clone(), artifact).id());
     assert_eq!((release.version, release.artifact, release.run), (version, artifact, manifest.run.clone()));
     let service = manifest.service();
     assert_eq!((service.hosts.len(), service.ports, service.committed), (3, vec![8101, 8102], None));
