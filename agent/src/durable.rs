@@ -1,7 +1,8 @@
-//! Files that are whole or absent, whatever happens while they are written.
+//! Files that are whole or absent, whatever happens while they are written. Only their owner may read them.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Replaces a file so that it survives a power cut: temporary file, fsync, rename, fsync of the folder.
@@ -48,7 +49,10 @@ enum Sync {
 
 fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     let temporary = beside(path);
-    let written = File::create(&temporary).and_then(|mut file| {
+    // A leftover of an earlier try could have any mode.
+    remove(&temporary)?;
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let written = opened.and_then(|mut file| {
         file.write_all(bytes)?;
         match sync {
             Sync::Yes => file.sync_all(),

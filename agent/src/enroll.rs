@@ -15,6 +15,11 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 /// # Errors
 /// The coordinator's refusal, what is wrong with the way to it, or with this disk.
 pub async fn join(config: &Config, endpoint: &str, token: &JoinToken) -> Result<String, Problem> {
+    let kept = |error: std::io::Error| {
+        Problem::new(Code(604), format!("the state folder cannot be used: {}", crate::text::io_error(&error)))
+            .saw("state", config.state.display().to_string())
+    };
+    crate::state_folder(&config.state).map_err(kept)?;
     let (key_pem, csr_pem) = key_and_request()?;
     let name = config.name.clone().map_or_else(host_name, Ok)?;
     let channel = channel(endpoint, hot(joining_config(token.pin)?))?;
@@ -22,8 +27,7 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken) -> Result<
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     credentials.save(&config.identity())?;
-    let kept = durable::replace(&config.endpoint_file(), format!("{endpoint}\n").as_bytes());
-    kept.map_err(|error| Problem::new(Code(604), format!("the coordinator's address could not be kept: {error}")))?;
+    durable::replace(&config.endpoint_file(), format!("{endpoint}\n").as_bytes()).map_err(kept)?;
     Ok(reply.identity)
 }
 

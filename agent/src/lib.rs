@@ -27,9 +27,9 @@ use reconciler::{Means, Notes, Reconciler, Wires};
 use runtime::Runtime;
 use rustix::fs::FlockOperation;
 use session::{Ends, Introduction};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::future::Future;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let credentials = tls::Credentials::load(&config.identity()).map_err(Problem::from)?;
     let channel = tls::channel(&endpoint, tls::hot(tls::client_config(&credentials).map_err(Problem::from)?))?;
     let _lock = lock(&config.state)?;
+    // Applications inherit it. What is the agent's alone has its mode said where it is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let means = Means {
         runtime: runtime::open(config.runtime, &config.state.join("run")).await?,
         placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default())?),
@@ -80,12 +82,19 @@ async fn tend(runtime: Arc<dyn Runtime>) {
     }
 }
 
+/// Makes the state folder one that applications can walk through, to their release, and nobody can look around in.
+pub(crate) fn state_folder(state: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(state.join("run"))?;
+    std::fs::set_permissions(state, Permissions::from_mode(0o711))?;
+    std::fs::set_permissions(state.join("run"), Permissions::from_mode(0o700))
+}
+
 /// Two agents with one state folder would undo each other's work.
 fn lock(state: &Path) -> Result<File, Problem> {
     let refuse = |error: &std::io::Error| {
         Problem::new(Code(604), format!("the state folder `{}` cannot be used: {}", state.display(), text::io_error(error)))
     };
-    DirBuilder::new().recursive(true).mode(0o755).create(state).map_err(|error| refuse(&error))?;
+    state_folder(state).map_err(|error| refuse(&error))?;
     let path = state.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(|error| refuse(&error))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {

@@ -8,8 +8,9 @@ use crate::runtime::Answer;
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A folder of artifacts.
@@ -28,7 +29,11 @@ impl Folder {
     /// # Errors
     /// B0601, B0604: the disk.
     pub fn open(root: &Path, bounds: Bounds) -> Result<Self, Problem> {
-        fs::create_dir_all(root.join(INCOMING)).map_err(|error| disk(root, "making the folder of releases", &error))?;
+        let made = fs::create_dir_all(root.join(INCOMING))
+            // Whoever runs a release walks through here; what is not verified yet is nobody's business.
+            .and_then(|()| fs::set_permissions(root, Permissions::from_mode(0o711)))
+            .and_then(|()| fs::set_permissions(root.join(INCOMING), Permissions::from_mode(0o700)));
+        made.map_err(|error| disk(root, "making the folder of releases", &error))?;
         Ok(Self { root: root.to_owned(), bounds })
     }
 

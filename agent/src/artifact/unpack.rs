@@ -44,7 +44,7 @@ fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refuse
     let mut files = Vec::new();
     walk(Watched { inner: decoder, clock: &clock }, bounds, |item, content| {
         match item {
-            Item::Folder { path } => folder(&into.join(path)).map_err(|error| local(&error))?,
+            Item::Folder { path } => fs::create_dir_all(into.join(path)).map_err(|error| local(&error))?,
             Item::File { path, mode, size } => {
                 let path = into.join(path);
                 write(&path, mode, size, content)?;
@@ -63,6 +63,7 @@ fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refuse
         let path = into.join(path);
         parent(&path).and_then(|()| symlink(target, path)).map_err(|error| local(&error))?;
     }
+    open_folders(into).map_err(|error| local(&error))?;
     make_durable(into, &files).map_err(|error| local(&error))
 }
 
@@ -70,9 +71,16 @@ fn allowed(compressed: u64, bounds: &Bounds) -> u64 {
     compressed.saturating_mul(bounds.ratio).max(bounds.ratio_from)
 }
 
-fn folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
+/// Lets whoever runs the release walk through it, whatever this process's umask is.
+fn open_folders(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn parent(path: &Path) -> io::Result<()> {

@@ -25,7 +25,7 @@ async fn a_good_archive_is_there_whole() {
         assert_eq!(fs::read_to_string(path.join(name)).unwrap(), "#!/bin/sh\n");
     }
     let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode("bin/shop"), mode("etc/gr\u{fc}n"), mode("bin")), (0o755, 0o644, 0o755));
+    assert_eq!((mode("bin/shop"), mode("etc/gr\u{fc}n"), mode("bin"), mode("")), (0o755, 0o644, 0o755, 0o755));
     assert_eq!(store.folder.held(), BTreeSet::from([Digest::of(&archive)]));
 }
 
@@ -103,4 +103,18 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
     let mut names = Vec::new();
     list(&disk.0.path().join("releases"), "", &mut names);
     assert_eq!(names, [".incoming"]);
+}
+
+/// The packaged unit has `UMask=0077`, and a release runs as another user.
+#[test]
+fn a_release_can_be_read_by_its_user_whatever_the_agents_umask_is() {
+    let test = "artifact::tests::placing::a_good_archive_is_there_whole";
+    let again = Command::new("/bin/sh")
+        .args(["-c", "umask 077; exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -152,7 +152,7 @@ async fn a_host_that_lost_its_ledger_keeps_what_runs_until_it_is_told_anew() {
     host.start_agent();
     let lost =
         host.until("adopted", |report| report.instances.values().any(|instance| instance.incarnation == running)).await;
-    assert_eq!(lost.problems.iter().map(|problem| problem.code.0).collect::<Vec<_>>(), [521]);
+    assert_eq!(lost.problems.iter().map(|problem| problem.code.0).collect::<Vec<_>>(), [535]);
     host.send(&spec);
     let after = host.until("ready", |report| ready(report) && report.problems.is_empty()).await;
     assert_eq!(host.instance(&after).incarnation, running);

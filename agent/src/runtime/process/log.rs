@@ -3,6 +3,7 @@
 use crate::text;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -20,7 +21,8 @@ const LINE_MAX: usize = 300;
 pub(super) fn create(path: &Path) -> (Stdio, Stdio) {
     let _ = fs::rename(path, before(path));
     // Appending makes cutting safe: every write goes to the end, wherever that is by then.
-    let opened = OpenOptions::new().create(true).append(true).open(path).and_then(|out| Ok((out.try_clone()?, out)));
+    let opened =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path).and_then(|out| Ok((out.try_clone()?, out)));
     opened.map_or_else(|_| (Stdio::null(), Stdio::null()), |(out, err)| (out.into(), err.into()))
 }
 

@@ -213,3 +213,6 @@ async fn log(unit: &str, invocation: &str) -> Vec<String> {
     let Ok(Ok(output)) = tokio::time::timeout(LOG_TIMEOUT, output).await else { return Vec::new() };
     String::from_utf8_lossy(&output.stdout).lines().map(|line| text::line(line, 300)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The contract with a real systemd: only where one runs this host and the tests are root.
+
+use super::*;
+use baton_core::name::{Digest, ReleaseId};
+use baton_core::release::Signal;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tempfile::TempDir;
+
+struct Host {
+    folder: TempDir,
+    runtime: SystemdRuntime,
+    key: InstanceKey,
+}
+
+/// A host, or none where there is no systemd; each test has a service of its own.
+async fn host(service: &str) -> Option<Host> {
+    if !runs_here() {
+        let required = std::env::var("BATON_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|name| name == "systemd"), "systemd is required, and does not run this host");
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("skipped: systemd does not run this host, or this is not root");
+        }
+        return None;
+    }
+    // Units have a /tmp of their own: what they share with the test lies elsewhere.
+    fs::create_dir_all("/var/lib/baton-test").unwrap();
+    let folder = tempfile::tempdir_in("/var/lib/baton-test").unwrap();
+    let runtime = SystemdRuntime::open(&folder.path().join("run")).await.unwrap();
+    Some(Host { folder, runtime, key: format!("{service}/0").parse().unwrap() })
+}
+
+fn polite(timeout: Duration) -> Stop {
+    Stop { signal: Signal::Term, timeout }
+}
+
+impl Host {
+    fn launch(&self, script: &str) -> Launch {
+        let release = ReleaseId(Digest::of(script.as_bytes()));
+        Launch {
+            key: self.key.clone(),
+            release,
+            folder: self.folder.path().to_owned(),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            user: None,
+            env: BTreeMap::from([
+                ("BATON_RELEASE".to_owned(), release.to_string()),
+                ("WORD".to_owned(), "100% $HOME".to_owned()),
+            ]),
+            stop: polite(Duration::from_secs(5)),
+        }
+    }
+
+    async fn start(&self, script: &str) -> Running {
+        self.runtime.start(self.launch(script)).await.unwrap()
+    }
+
+    async fn lines(&self, running: &Running) -> Vec<String> {
+        // The journal takes its time to have what was written.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let lines = self.runtime.log(running).await;
+            if !lines.is_empty() || Instant::now() > deadline {
+                return lines;
+            }
+        }
+    }
+
+    async fn successor(&self) -> SystemdRuntime {
+        SystemdRuntime::open(&self.folder.path().join("run")).await.unwrap()
+    }
+}
+
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn a_unit_runs_is_found_by_the_next_agent_and_stops() {
+    let Some(host) = host("t-adopt").await else { return };
+    let running = host.start("exec sleep 600").await;
+    assert!(exists(running.pid));
+    let successor = host.successor().await;
+    assert_eq!(successor.list().await.unwrap(), [Found { running: running.clone(), alive: true }]);
+    assert!(successor.processes(&running).contains(&running.pid));
+    successor.stop(&running, &running.stop).await;
+    assert!(!exists(running.pid));
+    assert_eq!(successor.list().await.unwrap(), [], "nothing of the unit is left");
+}
+
+#[tokio::test]
+async fn an_exit_is_told_with_its_status_and_last_lines() {
+    let Some(host) = host("t-exit").await else { return };
+    for (script, end) in [
+        ("echo bye; sleep 0.1; exit 3", End::Status(3)),
+        ("echo bye; exit 0", End::Status(0)),
+        ("echo bye; kill -SEGV $$", End::Signal(11)),
+    ] {
+        let running = host.start(script).await;
+        assert_eq!(host.runtime.ended(&running).await, Exit { end, left_behind: 0 }, "{script}");
+        assert_eq!(host.lines(&running).await, ["bye"], "{script}");
+        assert_eq!(host.runtime.list().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn an_exit_nobody_watched_is_found_and_forgotten() {
+    let Some(host) = host("t-unseen").await else { return };
+    for script in ["exit 0", "exit 4"] {
+        let running = host.start(script).await;
+        let name = unit::name(&host.key);
+        host.runtime.bus.until(&name, |state| !state.is_alive()).await;
+        let found = host.successor().await.list().await.unwrap();
+        assert_eq!(
+            found.iter().map(|found| (&found.running.incarnation, found.alive)).collect::<Vec<_>>(),
+            [(&running.incarnation, false)]
+        );
+        host.runtime.forget(&host.key).await;
+        assert_eq!(host.runtime.list().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_ignores_the_stop_is_killed_with_all_it_started() {
+    let Some(host) = host("t-stubborn").await else { return };
+    let mut launch = host.launch("trap '' TERM; setsid sleep 600 & echo $! > child; touch up; while :; do sleep 0.1; done");
+    launch.command[2] =
+        launch.command[2].replace("child", "$STATE_DIRECTORY/child").replace("touch up", "touch $STATE_DIRECTORY/up");
+    launch.stop = polite(Duration::from_millis(200));
+    let running = host.runtime.start(launch).await.unwrap();
+    let state = Path::new("/var/lib/baton/t-stubborn");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !state.join("up").exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let child: u32 = fs::read_to_string(state.join("child")).unwrap().trim().parse().unwrap();
+    let began = Instant::now();
+    host.runtime.stop(&running, &polite(Duration::from_millis(200))).await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(!exists(running.pid) && !exists(child));
+    fs::remove_dir_all(state).unwrap();
+}
+
+#[tokio::test]
+async fn values_stay_values_and_the_app_cannot_change_the_host() {
+    let Some(host) = host("t-values").await else { return };
+    let script =
+        "echo \"$0 $WORD\"; touch /etc/evil 2>/dev/null || echo closed; grep NoNewPrivs /proc/self/status; exec sleep 600";
+    let mut launch = host.launch(script);
+    launch.command.push("%n $HOME ${HOME}\\x41".to_owned());
+    let running = host.runtime.start(launch).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut lines = host.lines(&running).await;
+    while lines.len() < 3 && Instant::now() < deadline {
+        lines = host.lines(&running).await;
+    }
+    host.runtime.stop(&running, &running.stop).await;
+    assert_eq!(lines, ["%n $HOME ${HOME}\\x41 100% $HOME", "closed", "NoNewPrivs: 1"]);
+}
+
+#[tokio::test]
+async fn another_start_in_the_same_slot_is_not_stopped_for_the_one_before() {
+    let Some(host) = host("t-fence").await else { return };
+    let before = host.start("exec sleep 600").await;
+    host.runtime.stop(&before, &before.stop).await;
+    let after = host.start("exec sleep 600").await;
+    host.runtime.stop(&before, &before.stop).await;
+    assert!(exists(after.pid));
+    host.runtime.stop(&after, &after.stop).await;
+}
