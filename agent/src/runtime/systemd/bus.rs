@@ -9,6 +9,7 @@
 use super::super::End;
 use baton_core::problem::{Code, Problem};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use zbus_systemd::systemd1::ManagerProxy;
@@ -20,6 +21,8 @@ const SERVICE: &str = "org.freedesktop.systemd1";
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(50);
 const SIGKILL: i32 = 9;
+/// The exit statuses systemd keeps for itself (systemd.exec(5), "Process Exit Codes").
+const PREPARATION_FAILED: RangeInclusive<i32> = 200..=245;
 
 /// A connection that is made when it is needed, and again when it broke.
 #[derive(Debug, Default)]
@@ -33,9 +36,10 @@ pub(super) struct Properties(Vec<(String, OwnedVariant)>);
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     active: String,
-    pub(super) sub: String,
-    pub(super) result: String,
+    sub: String,
+    result: String,
     pub(super) invocation: String,
+    /// Its first process, also after that ended.
     pub(super) pid: u32,
     code: i32,
     status: i32,
@@ -59,6 +63,16 @@ impl State {
     /// Stopped, and nothing of it is left.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// Systemd prepared the process and then could not make it the program: no such user, no such folder, no such file.
+    pub(super) fn never_ran(&self) -> bool {
+        self.active == "failed" && (self.pid == 0 || self.code == 1 && PREPARATION_FAILED.contains(&self.status))
+    }
+
+    /// The reason of a failure, in systemd's own words.
+    pub(super) fn reason(&self) -> String {
+        format!("{} ({}, status {})", self.sub, self.result, self.status)
     }
 
     /// How its first process ended; the codes are those of `waitid`.
@@ -215,7 +229,7 @@ fn read(mut unit: HashMap<String, OwnedVariant>, mut service: HashMap<String, Ow
         sub,
         result,
         invocation: invocation.iter().map(|byte| format!("{byte:02x}")).collect(),
-        pid: service.remove("MainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or_default(),
+        pid: service.remove("ExecMainPID").and_then(|value| u32::try_from(value).ok()).unwrap_or_default(),
         code,
         status,
         environment: service.remove("Environment").and_then(|value| Vec::try_from(value).ok()).unwrap_or_default(),

@@ -89,7 +89,7 @@ impl SystemdRuntime {
         self.bus.reset(&name).await;
         self.bus.start(&name, unit::properties(&launch, &program, &self.mark(&launch.key))).await?;
         let state = self.bus.settled(&name).await?;
-        if !state.is_alive() && !state.has_exited() {
+        if state.never_ran() {
             let problem = not_started(&program.path, &state);
             let lines = log(&name, &state.invocation).await;
             self.bus.clear(&name).await;
@@ -115,10 +115,9 @@ impl SystemdRuntime {
         let gone = Exit { end: End::Unseen, left_behind: 0 };
         if let Some(handle) = Handle::of_stranger(running.pid).filter(|_| running.pid != 0) {
             // Still the unit's process, now that it is held: then its end is the unit's.
-            if self.same(running).await.is_none_or(|state| state.pid != running.pid) {
-                return self.status(running).await.unwrap_or(gone);
+            if self.same(running).await.is_some_and(|state| state.is_alive() && state.pid == running.pid) {
+                handle.exit().await;
             }
-            handle.exit().await;
         }
         self.status(running).await.unwrap_or(gone)
     }
@@ -201,7 +200,7 @@ impl Runtime for SystemdRuntime {
 
 fn not_started(program: &Path, state: &State) -> Problem {
     Problem::new(Code(204), format!("`{}` could not be started by systemd", program.display()))
-        .saw("unit", format!("{} ({})", state.sub, state.result))
+        .saw("unit", state.reason())
         .help("journalctl -u 'baton-*' on this host says more")
 }
 
