@@ -28,8 +28,8 @@ pub(crate) async fn serve(config: Option<BalancerConfig>, state: PathBuf, wanted
 async fn drive(mut balancer: Box<dyn Balancer>, mut wanted: Wanted, events: UnboundedSender<Event>) {
     loop {
         let pools = wanted.borrow_and_update().clone();
-        let reports = balancer.reconcile(&pools).await;
-        if events.send(Event::Pools(reports)).is_err() {
+        let seen = balancer.reconcile(&pools).await;
+        if events.send(Event::Pools { wanted: pools, seen }).is_err() {
             return;
         }
         tokio::select! {
@@ -46,7 +46,8 @@ async fn without(mut wanted: Wanted, events: UnboundedSender<Event>, problem: &P
     loop {
         let pools = wanted.borrow_and_update().clone();
         let report = |name| (name, PoolReport { problem: Some(problem.clone()), ..PoolReport::default() });
-        if events.send(Event::Pools(pools.into_keys().map(report).collect())).is_err() || wanted.changed().await.is_err() {
+        let seen = pools.keys().cloned().map(report).collect();
+        if events.send(Event::Pools { wanted: pools, seen }).is_err() || wanted.changed().await.is_err() {
             return std::future::pending().await;
         }
     }

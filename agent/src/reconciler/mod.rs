@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 use artifacts::Artifacts;
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::PoolReport;
-use baton_core::fleet::spec::{HostSpec, PoolSpec};
+use baton_core::fleet::spec::{HostSpec, PoolSpec, Stamp};
 use baton_core::host::plan::{Action, Observed, plan};
 use baton_core::name::{Digest, PoolName};
 use baton_core::problem::{Code, Problem};
@@ -42,8 +42,8 @@ pub enum Event {
     Fetched { digest: Digest, outcome: Result<(), Problem> },
     /// What is not wanted any more has been removed.
     Collected,
-    /// The balancer was asked.
-    Pools(BTreeMap<PoolName, PoolReport>),
+    /// The balancer was made to match `wanted`, and this is what it says.
+    Pools { wanted: BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport> },
     /// Something that keeps this host from its work came up or went away.
     Obstacle { what: Obstacle, problem: Option<Problem> },
 }
@@ -75,6 +75,9 @@ pub struct Reconciler {
     artifacts: Artifacts,
     instances: Instances,
     pools: BTreeMap<PoolName, PoolReport>,
+    /// What this host answers with: the newest stamp for which `pools` were read, and whether that is the ledger's.
+    echo: Stamp,
+    echo_is_current: bool,
     obstacles: BTreeMap<Obstacle, Problem>,
     boot: String,
     began: Instant,
@@ -110,6 +113,8 @@ impl Reconciler {
             artifacts,
             instances,
             pools: BTreeMap::new(),
+            echo: ledger.stamp(),
+            echo_is_current: true,
             obstacles: BTreeMap::new(),
             boot,
             began: Instant::now(),
@@ -179,7 +184,7 @@ impl Reconciler {
             Event::Progress { digest, done } => self.artifacts.progress(digest, done),
             Event::Fetched { digest, outcome } => self.artifacts.fetched(digest, outcome),
             Event::Collected => self.artifacts.collected(),
-            Event::Pools(pools) => self.pools = pools,
+            Event::Pools { wanted, seen } => self.read(&wanted, seen),
             Event::Obstacle { what, problem } => self.obstacle(what, problem),
         }
     }
@@ -239,18 +244,34 @@ impl Reconciler {
         }
     }
 
+    /// Hands the pools of the newest spec to the balancer. The spec is echoed at once only if they are what the balancer was
+    /// last asked for: an echo beside an older reading would call a member out that is on its way in.
     fn hand_pools_on(&mut self) {
         let pools = self.ledger.spec().map(|spec| spec.pools.clone()).unwrap_or_default();
-        self.wanted_pools.send_if_modified(|wanted| {
+        let was_current = self.echo_is_current;
+        let changed = self.wanted_pools.send_if_modified(|wanted| {
             let changed = *wanted != pools;
             *wanted = pools;
             changed
         });
+        self.echo_is_current = was_current && !changed;
+        if self.echo_is_current {
+            self.echo = self.ledger.stamp();
+        }
+    }
+
+    /// Takes a reading of the balancer, unless it answers a question that is not asked any more.
+    fn read(&mut self, wanted: &BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport>) {
+        if *wanted == *self.wanted_pools.borrow() {
+            self.pools = seen;
+            self.echo_is_current = true;
+            self.echo = self.ledger.stamp();
+        }
     }
 
     fn publish(&self) {
         let view = View {
-            observed: self.ledger.stamp(),
+            observed: self.echo,
             boot: self.boot.clone(),
             instances: self.instances.views(),
             pools: self.pools.clone(),

@@ -5,7 +5,7 @@ mod failures;
 mod host;
 
 use baton_core::fleet::report::{InstanceState, ReleaseState};
-use baton_core::fleet::spec::Restart;
+use baton_core::fleet::spec::{MemberState, Restart};
 use host::{Host, ready};
 use std::fs;
 use std::time::Duration;
@@ -22,6 +22,29 @@ async fn a_spec_becomes_a_running_instance_and_is_echoed() {
     assert_eq!(report.releases[&v1.id()], ReleaseState::Held);
     let proven = host.until("proven", |report| host::ready_for(report) >= Some(v1.health.healthy_for)).await;
     assert_eq!(host.instance(&proven).incarnation, host.instance(&report).incarnation);
+}
+
+#[tokio::test]
+async fn a_spec_with_new_pools_is_echoed_with_what_the_balancer_says_of_them_and_not_before() {
+    let mut host = Host::new();
+    let first = host.spec(1, &[]);
+    host.send(&first);
+    host.until("echoed", |report| report.observed == first.stamp()).await;
+    let out = host.with_pool(host.spec(2, &[]), MemberState::Out);
+    let ready = host.with_pool(host.spec(3, &[]), MemberState::Ready);
+    host.send(&out);
+    host.send(&ready);
+    // A reading under the spec before is late, and says nothing about this one.
+    host.reads(&out);
+    host.reads(&ready);
+    let report = host.until("read", |report| !report.pools.is_empty()).await;
+    assert_eq!(report.observed, ready.stamp());
+    assert!(report.pools.values().flat_map(|pool| pool.members.values()).all(|member| member.running == MemberState::Ready));
+    host.send(&host.with_pool(host.spec(4, &[]), MemberState::Out));
+    let v1 = host.release("v1", "");
+    host.send(&host.with_pool(host.spec(5, &[(&v1, Restart::Never)]), MemberState::Out));
+    let report = host.until("v1 ready", host::ready).await;
+    assert_eq!(report.observed, ready.stamp(), "the balancer has not been read since");
 }
 
 #[tokio::test]
