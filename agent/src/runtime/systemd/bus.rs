@@ -47,12 +47,15 @@ pub(super) struct State {
     pub(super) folder: String,
     pub(super) kill_signal: i32,
     pub(super) timeout_stop_usec: u64,
+    /// A start or stop of it is queued: what it is says nothing about what it is about to be.
+    queued: bool,
 }
 
 impl State {
     /// A process of it runs or is about to.
     pub(super) fn is_alive(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "activating" | "deactivating" | "reloading") && !self.has_exited()
+        let active = matches!(self.active.as_str(), "active" | "activating" | "deactivating" | "reloading");
+        (active || self.queued) && !self.has_exited()
     }
 
     /// Its first process ended well, and the unit waits to be read.
@@ -62,7 +65,7 @@ impl State {
 
     /// Stopped, and nothing of it is left.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.active.as_str(), "inactive" | "failed")
+        matches!(self.active.as_str(), "inactive" | "failed") && !self.queued
     }
 
     /// Systemd prepared the process and then could not make it the program: no such user, no such folder, no such file.
@@ -147,7 +150,7 @@ impl Bus {
 
     /// Waits until a start is over, one way or the other.
     pub(super) async fn settled(&self, name: &str) -> Result<State, Problem> {
-        let settled = self.until(name, |state| state.active != "activating").await;
+        let settled = self.until(name, |state| state.active != "activating" && !state.queued).await;
         settled.ok_or_else(|| Problem::new(Code(204), "the unit vanished while it was started").saw("unit", name))
     }
 
@@ -220,6 +223,7 @@ fn read(mut unit: HashMap<String, OwnedVariant>, mut service: HashMap<String, Ow
     let mut text = |name: &str| unit.remove(name).and_then(|value| String::try_from(value).ok()).unwrap_or_default();
     let (active, sub) = (text("ActiveState"), text("SubState"));
     let invocation = unit.remove("InvocationID").and_then(|value| Vec::<u8>::try_from(value).ok()).unwrap_or_default();
+    let job = unit.remove("Job").and_then(|value| <(u32, OwnedObjectPath)>::try_from(value).ok());
     let mut number = |name: &str| service.remove(name).and_then(|value| i32::try_from(value).ok()).unwrap_or_default();
     let (code, status, kill_signal) = (number("ExecMainCode"), number("ExecMainStatus"), number("KillSignal"));
     let mut text = |name: &str| service.remove(name).and_then(|value| String::try_from(value).ok()).unwrap_or_default();
@@ -235,6 +239,7 @@ fn read(mut unit: HashMap<String, OwnedVariant>, mut service: HashMap<String, Ow
         environment: service.remove("Environment").and_then(|value| Vec::try_from(value).ok()).unwrap_or_default(),
         folder,
         kill_signal,
+        queued: job.is_some_and(|(number, _)| number != 0),
         timeout_stop_usec: service.remove("TimeoutStopUSec").and_then(|value| u64::try_from(value).ok()).unwrap_or_default(),
     }
 }
