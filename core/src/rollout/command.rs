@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use super::{Direction, Rollout, RolloutState, Turned, progress};
-use crate::fleet::{Fleet, Service};
+use crate::fleet::{BalancerPool, Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::release::Release;
@@ -98,6 +98,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
         );
     }
     problems.extend(port_conflicts(fleet, deploy));
+    problems.extend(pool_conflicts(fleet, deploy));
     problems.extend(changed_shape(fleet, deploy));
     let active = fleet.active_rollout(&deploy.name);
     if let Some(active) = active.filter(|active| !goes_the_same_way(active, deploy.release.id())) {
@@ -146,6 +147,18 @@ fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
         }
     }
     None
+}
+
+/// One pool routes to one service: two would take each other's members out.
+fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let mine = deploy.service.balancer.as_ref()?;
+    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+    let shares = |theirs: &BalancerPool| theirs.pool == mine.pool && theirs.on.iter().any(|on| mine.on.contains(on));
+    let (name, _) = others.into_iter().find(|(_, other)| other.balancer.as_ref().is_some_and(shares))?;
+    Some(
+        Problem::new(Code(710), format!("the pool {} belongs to {name}", mine.pool))
+            .help(format!("give {} a pool of its own in [balancer] pool", deploy.name)),
+    )
 }
 
 /// Ports and balancer of a live service are where its members are: they do not change under it.

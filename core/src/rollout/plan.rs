@@ -2,7 +2,7 @@
 
 use super::converge::{Step, Way, converge};
 use super::draft::Draft;
-use super::interlock::Violation;
+use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
 use super::target::{target, wave_of};
@@ -13,7 +13,7 @@ use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, RolloutId, ServiceName, Slot};
 use crate::strategy::Strategy;
 use crate::time::{Moment, earlier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What should change, and why not more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,9 +52,14 @@ impl Plan {
 /// Plans the next safe steps: pure, and planning twice changes nothing.
 #[must_use]
 pub fn plan(fleet: &Fleet, now: Moment) -> Plan {
+    plan_without(fleet, &BTreeSet::new(), now)
+}
+
+/// The same, and nothing moves of the services in `held`.
+fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Plan {
     let mut plan = Plan::default();
     let mut draft = Draft::new(fleet);
-    for (name, service) in &fleet.services {
+    for (name, service) in fleet.services.iter().filter(|(name, _)| !held.contains(name)) {
         plan_service(fleet, name, service, now, &mut draft, &mut plan);
     }
     let services = fleet.services.iter().map(|(name, service)| (name.clone(), service.clone()));
@@ -66,10 +71,14 @@ pub fn plan(fleet: &Fleet, now: Moment) -> Plan {
     plan
 }
 
-/// The plan after the interlock refused one: every rollout concerned pauses and says so, and nothing else happens.
+/// The plan after the interlock refused one: every rollout concerned pauses and says so, nothing of its service moves, and
+/// the other services go on.
 #[must_use]
 pub fn refused(fleet: &Fleet, violations: &[Violation], now: Moment) -> Plan {
-    let mut plan = Plan::default();
+    let concerned = |name: &&ServiceName| violations.iter().any(|it| it.service.as_ref().is_none_or(|it| it == *name));
+    let held = fleet.services.keys().filter(concerned).collect();
+    let rest = plan_without(fleet, &held, now);
+    let mut plan = if interlock::check(fleet, &rest).is_ok() { rest } else { Plan::default() };
     for rollout in fleet.rollouts.values().filter(|rollout| rollout.state.is_active()) {
         let concerns = |violation: &&Violation| violation.service.as_ref().is_none_or(|name| *name == rollout.service);
         let Some(violation) = violations.iter().find(concerns) else { continue };

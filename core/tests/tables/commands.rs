@@ -62,6 +62,14 @@ fn a_deploy_is_refused_with_a_reason() {
     refused(REST, |deploy| deploy.service.hosts.clear(), 702);
     refused(REST, |deploy| deploy.service.hosts.push(host("web9")), 703);
     refused(REST, |deploy| deploy.service.ports = vec![9000], 705);
+    refused(
+        REST,
+        |deploy| {
+            deploy.name = baton_core::name::ServiceName::new("cart").expect("a name");
+            deploy.service.ports = vec![9000];
+        },
+        710,
+    );
     refused(REST, |deploy| deploy.name = baton_core::name::ServiceName::new("cart").expect("a name"), 704);
 }
 

@@ -3,7 +3,7 @@
 use super::text::{World, host, pool, release, shop};
 use baton_core::fleet::spec::{MemberState, Restart};
 use baton_core::fleet::{InstanceKey, MemberKey};
-use baton_core::name::{Epoch, RolloutId, Slot};
+use baton_core::name::{Epoch, RolloutId, ServiceName, Slot};
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::interlock::check;
 use baton_core::rollout::plan::{Plan, refused};
@@ -156,4 +156,21 @@ fn a_refusal_pauses_the_rollout_and_says_which_invariant() {
     assert_eq!(rollout.state, RolloutState::Paused);
     assert!(rollout.pause.as_ref().is_some_and(|pause| pause.why.starts_with("invariant 2: ")), "{rollout:?}");
     assert!(plan.specs.is_empty(), "nothing else happens");
+}
+
+#[test]
+fn a_refusal_holds_its_own_service_and_no_other() {
+    let mut proposal = Proposal::on(SERVING).run("web1", 0, "v2");
+    let violations = check(&proposal.world.fleet, &proposal.plan).expect_err("the interlock refuses");
+    let cart = ServiceName::new("cart").expect("a name");
+    let mut service = proposal.world.fleet.services[&shop()].clone();
+    service.hosts = vec![host("web2")];
+    service.ports = vec![9000];
+    service.balancer = None;
+    service.committed = Some(release("v2").id());
+    proposal.world.fleet.services.insert(cart.clone(), service);
+    let plan = refused(&proposal.world.fleet, &violations, super::NOW);
+    let key = InstanceKey { service: cart, slot: Slot(0) };
+    assert!(plan.specs[&host("web2")].instances.contains_key(&key), "cart goes on");
+    assert!(!plan.specs.contains_key(&host("lb1")), "shop does not");
 }
