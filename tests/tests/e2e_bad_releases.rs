@@ -51,15 +51,23 @@ impl Scene {
     }
 
     /// Deploys what cannot work and checks everything that must hold afterwards; gives the evidence.
+    ///
+    /// A release that fails when it is started is started on one host only. An archive is fetched by all hosts ahead of time, so
+    /// several may have something to say about it.
     async fn must_be_taken_back(self, version: &str, manifest: &str, archive: &[u8]) -> Problem {
         let rollout = self.control.deploy(manifest, version, archive).await.unwrap();
         let ended = in_time("the end of a bad release", self.control.wait_ended(&rollout)).await.unwrap();
         assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", self.stage().last_words());
         self.serves_as_before(version).await;
-        evidence(&ended)
+        let problem = evidence(&ended);
+        let was_started = !(600..700).contains(&problem.code);
+        assert!(!was_started || ended.evidence.len() == 1, "a second host started it: {:#?}", ended.evidence);
+        problem
     }
 
     async fn serves_as_before(self, version: &str) {
+        // Also where nothing was to be seen: a refusal takes no time.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let report = self.load.mark().await.unwrap();
         assert_nothing_was_lost(self.stage(), &report);
         assert_eq!(report.versions.keys().collect::<Vec<_>>(), ["good"]);
@@ -76,9 +84,9 @@ impl Scene {
     }
 }
 
-/// One problem on one host, with a place, what was seen, and what helps.
+/// The first problem, with its host, what was seen, and what helps.
 fn evidence(rollout: &RolloutView) -> Problem {
-    assert_eq!(rollout.evidence.len(), 1, "after the first evidence no other host starts it: {:#?}", rollout.evidence);
+    assert!(!rollout.evidence.is_empty(), "taken back for no reason: {rollout:#?}");
     let evidence = rollout.evidence[0].clone();
     assert!(!evidence.host.is_empty());
     let problem = evidence.problem.unwrap();
