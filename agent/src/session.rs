@@ -164,3 +164,6 @@ fn ended() -> Problem {
 fn not_understood(error: InvalidMessage) -> Problem {
     error.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use baton_core::name::{Digest, ReleaseId};
 use baton_core::problem::Problem;
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -41,6 +42,7 @@ struct Slot {
     /// Whether its life knows what a spec says of it.
     informed: Informed,
     artifact: Option<Digest>,
+    address: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +106,9 @@ impl Instances {
     pub(super) fn stop(&mut self, key: &InstanceKey, incarnation: &str) {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.view.incarnation == incarnation) else { return };
         let Some(stop) = slot.stop.take() else { return };
-        tracing::info!(instance = %key, incarnation, "stopping");
+        // The second witness of a drain: what the balancers say is open should be what the kernel says is open.
+        let open = slot.address.and_then(|address| crate::connections::established(address).ok());
+        tracing::info!(instance = %key, incarnation, open_connections = open, "stopping");
         slot.view.phase = Phase::Stopping { at: Instant::now() };
         // The life is over already when nobody listens; it has said so then.
         let _ = stop.send(());
@@ -223,10 +227,11 @@ impl Instances {
     ) {
         self.serial += 1;
         let (serial, (stop, asked)) = (self.serial, oneshot::channel());
+        let address = wanted.as_ref().map(|wanted| wanted.address);
         let informed = if wanted.is_some() { Informed::Yes } else { Informed::No };
         let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime: self.runtime.clone() };
         let view = InstanceView { release, incarnation: String::new(), phase, proven: false };
-        self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact });
+        self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact, address });
         let (tell, mut changes) = unbounded_channel();
         tokio::spawn(life.live(tell, asked));
         let (key, events) = (key.clone(), self.events.clone());
@@ -240,7 +245,15 @@ impl Instances {
     fn remember_failed(&mut self, key: &InstanceKey, release: ReleaseId, incarnation: String, problem: Problem) {
         self.serial += 1;
         let view = InstanceView { release, incarnation, phase: Phase::Failed { problem }, proven: false };
-        let slot = Slot { serial: self.serial, view, running: None, stop: None, informed: Informed::Yes, artifact: None };
+        let slot = Slot {
+            serial: self.serial,
+            view,
+            running: None,
+            stop: None,
+            informed: Informed::Yes,
+            artifact: None,
+            address: None,
+        };
         self.slots.insert(key.clone(), slot);
     }
 }
