@@ -35,8 +35,8 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Prop
     properties.text("Description", &format!("{service}, slot {}, run by Baton", launch.key.slot));
     // The start is over once the program itself runs, so that one that cannot is seen at once.
     properties.text("Type", "exec");
-    // A `$` in an argument stays a `$`.
-    properties.set("ExecStartEx", vec![(program_path, arguments, vec!["no-env-expand".to_owned()])]);
+    properties
+        .set("ExecStart", vec![(program_path, arguments.iter().map(|word| literally(word)).collect::<Vec<_>>(), false)]);
     properties.text("WorkingDirectory", &launch.folder.display().to_string());
     properties.set("Environment", environment);
     if let Some(user) = &launch.user {
@@ -57,6 +57,14 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Prop
     let fields = [("BATON_SERVICE", service), ("BATON_RELEASE", launch.release.to_string())];
     properties.set("LogExtraFields", fields.map(|(name, value)| format!("{name}={value}").into_bytes()).to_vec());
     properties
+}
+
+/// A word that systemd would fill variables into, so that it stays as it is.
+///
+/// `ExecStartEx` could say so for the whole line. But a systemd before 253 writes that name into the unit's file, does not know it
+/// when it reads the file again at the next `daemon-reload`, and keeps the instance as a unit with a bad setting.
+fn literally(word: &str) -> String {
+    word.replace('$', "$$")
 }
 
 const PROTECTIONS: [&str; 9] = [

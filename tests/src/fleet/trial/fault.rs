@@ -91,7 +91,7 @@ fn kill(host: &Host, unit: &str) -> anyhow::Result<()> {
     wait_active(host, unit)
 }
 
-fn wait_active(host: &Host, unit: &str) -> anyhow::Result<()> {
+pub(super) fn wait_active(host: &Host, unit: &str) -> anyhow::Result<()> {
     until(&format!("{unit} active on {}", host.name), RETURN_DEADLINE, || {
         Ok(host.collect(&["systemctl", "is-active", "--quiet", unit])?.status.success().then_some(()))
     })

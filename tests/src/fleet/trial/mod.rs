@@ -9,11 +9,13 @@ mod fault;
 mod idle;
 mod instances;
 mod operator;
+mod rest;
 mod service;
 mod story;
 mod verdict;
 
 pub use idle::Idle;
+pub use rest::Rest;
 pub use verdict::{Answer, Summary};
 
 use super::life::{self, UpArgs};

@@ -4,6 +4,7 @@ use super::act::{ACTS, Act};
 use super::client::Clients;
 use super::fault::{Fault, When};
 use super::operator::{Deploy, Watcher};
+use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
 use super::{TrialArgs, idle, instances, tell};
@@ -52,7 +53,7 @@ impl<'a> Story<'a> {
     /// # Errors
     /// When a placement cannot even be set up, or the machinery breaks: what Baton did wrong is in the summary.
     pub(super) fn play(&self) -> anyhow::Result<Summary> {
-        let mut acts = Vec::new();
+        let (mut acts, mut rests) = (Vec::new(), Vec::new());
         for pool in &POOLS {
             let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
             let wanted = |act: &&Act| self.args.only.as_ref().is_none_or(|only| act.name.contains(only.as_str()));
@@ -66,11 +67,13 @@ impl<'a> Story<'a> {
                 tell(&line(&answer));
                 acts.push(answer);
             }
+            let rest = stage.rest()?;
+            tell(&format!("{} {rest:?}", mark(&rest.wrong)));
+            rests.push(rest);
         }
         let idle = idle::measure(self.fleet)?;
         tell(&format!("{} idle: {idle:?}", mark(&idle.wrong)));
-        let passed = !acts.is_empty() && acts.iter().map(|act| &act.wrong).chain([&idle.wrong]).all(Vec::is_empty);
-        Ok(Summary { passed, acts, idle })
+        Ok(Summary::new(acts, rests, idle))
     }
 }
 
@@ -126,6 +129,11 @@ impl<'a> Stage<'a> {
             tell(&said);
         }
         Ok(answer)
+    }
+
+    fn rest(&self) -> anyhow::Result<Rest> {
+        let wrong = rest::disturb(self.fleet, self.pool)?;
+        Ok(rest::judge(placement(self.pool), wrong, &self.clients.mark()?))
     }
 
     /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.

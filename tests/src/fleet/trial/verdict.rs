@@ -2,6 +2,7 @@
 
 use super::act::Act;
 use super::idle::Idle;
+use super::rest::Rest;
 use baton_cli::demo::load::executions::Executions;
 use baton_cli::demo::load::{Failure, Report};
 use serde::Serialize;
@@ -15,7 +16,18 @@ pub(super) const BY_ITSELF_WITHIN_S: f64 = 60.0;
 pub struct Summary {
     pub passed: bool,
     pub acts: Vec<Answer>,
+    pub rests: Vec<Rest>,
     pub idle: Idle,
+}
+
+impl Summary {
+    /// Everything that was seen.
+    #[must_use]
+    pub fn new(acts: Vec<Answer>, rests: Vec<Rest>, idle: Idle) -> Self {
+        let wrong = acts.iter().map(|act| &act.wrong).chain(rests.iter().map(|rest| &rest.wrong)).chain([&idle.wrong]);
+        let passed = !acts.is_empty() && wrong.into_iter().all(Vec::is_empty);
+        Self { passed, acts, rests, idle }
+    }
 }
 
 /// One act's measurements.
