@@ -24,8 +24,8 @@ impl Summary {
     /// Everything that was seen.
     #[must_use]
     pub fn new(acts: Vec<Answer>, rests: Vec<Rest>, idle: Idle) -> Self {
-        let wrong = acts.iter().map(|act| &act.wrong).chain(rests.iter().map(|rest| &rest.wrong)).chain([&idle.wrong]);
-        let passed = !acts.is_empty() && wrong.into_iter().all(Vec::is_empty);
+        let good = acts.iter().all(|act| act.wrong.is_empty()) && rests.iter().all(|rest| rest.wrong.is_empty());
+        let passed = good && !acts.is_empty() && idle.wrong.is_empty();
         Self { passed, acts, rests, idle }
     }
 }
