@@ -49,7 +49,8 @@ impl Handle {
     fn open(pid: u32, parent: Parent) -> io::Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let fd = pidfd_open(number, PidfdFlags::NONBLOCK)?;
-        let started = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+        // A child that has ended already is still there to be asked how.
+        let (_, started) = stat(pid).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { pid: number, started, fd, parent })
     }
 
@@ -176,6 +177,10 @@ fn kill(pid: u32) {
 
 /// When a process started, in clock ticks since boot; none when it is gone or only its exit status is left.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
+    stat(pid).filter(|(state, _)| !matches!(state, 'Z' | 'X')).map(|(_, started)| started)
+}
+
+fn stat(pid: u32) -> Option<(char, u64)> {
     let stat = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
-    (stat.state != 'Z' && stat.state != 'X').then_some(stat.starttime)
+    Some((stat.state, stat.starttime))
 }

@@ -72,6 +72,17 @@ async fn an_exit_is_told_with_status_signal_and_last_lines() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_over_before_anybody_looked_did_run() {
+    let host = host();
+    for _ in 0..50 {
+        let mut launch = host.launch("");
+        launch.command = vec!["/bin/false".to_owned()];
+        let running = host.runtime.start(launch).await.unwrap();
+        assert_eq!(host.runtime.ended(&running).await.end, End::Status(1));
+    }
+}
+
+#[tokio::test]
 async fn a_polite_stop_lets_the_program_finish() {
     let host = host();
     let running = host.start("trap 'echo bye; exit 0' TERM; touch up; while :; do sleep 0.01; done").await;
