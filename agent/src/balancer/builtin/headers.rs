@@ -34,10 +34,14 @@ pub(super) fn prepare<B>(request: &mut Request<B>, client: SocketAddr, upgrade: 
     strip(headers);
     // The proxy itself says "100 Continue" when it begins to read the body.
     headers.remove(header::EXPECT);
-    headers.extend(named.map(|host| (header::HOST, host)));
+    if let Some(host) = named {
+        headers.insert(header::HOST, host);
+    }
     let before = headers.get(&FORWARDED_FOR).and_then(|value| value.to_str().ok()).map(|value| format!("{value}, "));
     let chain = HeaderValue::from_str(&format!("{}{}", before.unwrap_or_default(), client.ip()));
-    headers.extend(chain.ok().map(|chain| (FORWARDED_FOR, chain)));
+    if let Ok(chain) = chain {
+        headers.insert(FORWARDED_FOR, chain);
+    }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     if let Some(protocol) = upgrade {
         announce(headers, protocol);
@@ -85,8 +89,9 @@ mod tests {
                 .header("x-forwarded-for", "198.51.100.1"),
         );
         assert_eq!(request.uri(), "/cart?a=1");
-        assert_eq!(request.headers()["host"], "shop.example");
-        assert_eq!(request.headers()["x-forwarded-for"], "198.51.100.1, 192.0.2.7");
+        let all = |name: &str| request.headers().get_all(name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(all("host"), ["shop.example"]);
+        assert_eq!(all("x-forwarded-for"), ["198.51.100.1, 192.0.2.7"]);
         assert!(["connection", "x-private", "te"].iter().all(|name| !request.headers().contains_key(*name)));
     }
 
