@@ -22,6 +22,9 @@ const END_DEADLINE: Duration = Duration::from_secs(150);
 /// From the operator's command to the step a fault waits for.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How often an act is played for its step to be seen.
+const TRIES: u32 = 4;
+
 /// States in which a rollout stays until a person acts.
 const ENDS: [&str; 4] = ["succeeded", "reverted", "failed", "paused"];
 
@@ -58,12 +61,7 @@ impl<'a> Story<'a> {
             let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
             let wanted = |act: &&Act| self.args.only.as_ref().is_none_or(|only| act.name.contains(only.as_str()));
             for act in ACTS.iter().filter(wanted) {
-                let answer = stage.play(act).with_context(|| {
-                    let agents = self.fleet.every(Part::Balancer).map(|host| journal(host, "baton-agent"));
-                    let coordinator = self.fleet.coordinator().map(|host| journal(host, "baton-coordinator"));
-                    let all = agents.chain(coordinator).collect::<Vec<_>>().join("\n");
-                    format!("{} ({}) did not end\n{all}", act.name, placement(pool))
-                })?;
+                let answer = stage.play_until_struck(act).with_context(|| self.scene(act, pool))?;
                 tell(&line(&answer));
                 acts.push(answer);
             }
@@ -74,6 +72,15 @@ impl<'a> Story<'a> {
         let idle = idle::measure(self.fleet)?;
         tell(&format!("{} idle: {idle:?}", mark(&idle.wrong)));
         Ok(Summary::new(acts, rests, idle))
+    }
+}
+
+    /// What was going on when an act did not end.
+    fn scene(&self, act: &Act, pool: &Pool) -> String {
+        let agents = self.fleet.every(Part::Balancer).map(|host| journal(host, "baton-agent"));
+        let coordinator = self.fleet.coordinator().map(|host| journal(host, "baton-coordinator"));
+        let all = agents.chain(coordinator).collect::<Vec<_>>().join("\n");
+        format!("{} ({}) did not end\n{all}", act.name, placement(pool))
     }
 }
 
@@ -88,6 +95,18 @@ impl<'a> Stage<'a> {
         let clients = Clients::start(SocketAddr::from((balancer.address, pool.listen)), rate)?;
         let watcher = Watcher::start(coordinator.clone())?;
         Ok(Self { fleet, pool, clients, watcher, live: 1, newest: 1 })
+    }
+
+    /// Plays an act, and again with the next version when its step passed too quickly to be seen: a drain may take no time.
+    fn play_until_struck(&mut self, act: &Act) -> anyhow::Result<Answer> {
+        for _ in 1..TRIES {
+            let answer = self.play(act)?;
+            let missed = act.fault.is_some() && answer.after_return_s.is_none();
+            if !missed || answer.failed > 0 {
+                return Ok(answer);
+            }
+        }
+        self.play(act)
     }
 
     fn play(&mut self, act: &Act) -> anyhow::Result<Answer> {
