@@ -51,7 +51,7 @@ pub struct AppArgs {
     #[arg(long, value_parser = duration, default_value = "150ms")]
     pub slow: Duration,
     /// How long it must have been quiet after the stop signal before the process ends.
-    #[arg(long, value_parser = duration, default_value = "5ms")]
+    #[arg(long, value_parser = duration, default_value = "2ms")]
     pub linger: Duration,
 }
 
