@@ -73,7 +73,6 @@ impl<'a> Story<'a> {
         tell(&format!("{} idle: {idle:?}", mark(&idle.wrong)));
         Ok(Summary::new(acts, rests, idle))
     }
-}
 
     /// What was going on when an act did not end.
     fn scene(&self, act: &Act, pool: &Pool) -> String {
