@@ -2,13 +2,15 @@
 
 use super::sampler::Sampler;
 use super::timeline::{Life, Split, Witnesses, between, rounded};
-use super::{Measured, RolloutArgs, part};
+use super::{Measured, RolloutArgs, milliseconds, part};
 use anyhow::{Context as _, bail, ensure};
 use baton_cli::demo::load::{Config, Load, Report, executions};
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{Front, Place, SERVICE, Setup, Stage};
 use serde_json::json;
-use std::time::{Duration, SystemTime};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 /// What Baton promises to cost at most, for each host.
 const PROMISED_MS: f64 = 60.0;
@@ -37,6 +39,7 @@ pub(super) async fn run(args: RolloutArgs) -> anyhow::Result<Measured> {
 
     let load = Load::start(Config::new(stage.frontend(), args.rate))?;
     tokio::time::sleep(EDGE).await;
+    let sync_ms = median_sync(stage.folder())?;
     load.mark().await?;
     let sampler = Sampler::start(stage.folder().join("haproxy.sock"))?;
     let begun = SystemTime::now();
@@ -68,7 +71,22 @@ pub(super) async fn run(args: RolloutArgs) -> anyhow::Result<Measured> {
     }
     let tail = between(from, done);
     let orders = executions::join(&traffic.posts, &stage.logs())?;
-    Ok(measured(&args, &splits, between(begun, done), tail, &traffic, &json!(orders)))
+    Ok(measured(&args, &splits, between(begun, done), tail, sync_ms, &traffic, &json!(orders)))
+}
+
+/// What it takes this disk to keep a small file: every decision waits for that several times, one after the other.
+fn median_sync(folder: &Path) -> anyhow::Result<f64> {
+    let path = folder.join("sync");
+    let mut times = Vec::new();
+    for number in 0..21u8 {
+        let begun = Instant::now();
+        let mut file = std::fs::File::create(&path)?;
+        file.write_all(&[number; 512])?;
+        file.sync_all()?;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    times.get(times.len() / 2).map(|median| milliseconds(*median)).context("nothing was measured")
 }
 
 fn measured(
@@ -76,6 +94,7 @@ fn measured(
     splits: &[Split],
     wall: f64,
     tail: f64,
+    sync_ms: f64,
     traffic: &Report,
     orders: &serde_json::Value,
 ) -> Measured {
@@ -102,6 +121,7 @@ fn measured(
             "probe_and_enroll": mean(|split| split.probe_and_enroll),
         },
         "tail_ms": tail,
+        "disk_sync_ms": sync_ms,
         "per_host_ms": splits,
         "requests": traffic.requests,
         "failed": traffic.failed,
@@ -129,7 +149,8 @@ fn measured(
         ));
     }
     summary.push_str(&format!(
-        "\nwall {:.2} s, unavoidable {:.2} s, overhead {overhead:.1} ms a host (promised: at most {PROMISED_MS:.0})\n\
+        "\nwall {:.2} s, unavoidable {:.2} s, overhead {overhead:.1} ms a host (promised: at most {PROMISED_MS:.0}); \
+         the disk keeps a file in {sync_ms:.1} ms\n\
          {} failed of {} requests; longest gap {:.0} ms\n",
         wall / 1000.0,
         unavoidable / 1000.0,
