@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The first and the longest wait between two dials, before jitter, which at most doubles it.
 const WAIT_MIN: Duration = Duration::from_millis(50);
-pub const WAIT_MAX: Duration = Duration::from_millis(600);
+pub const WAIT_MAX: Duration = Duration::from_millis(2_500);
 /// The longest wait when the coordinator's machine itself says that nobody listens: it is about to be back.
 const WAIT_REFUSED_MAX: Duration = Duration::from_millis(700);
 /// A stream that takes nothing for so long is broken.
