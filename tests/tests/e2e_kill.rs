@@ -119,6 +119,12 @@ async fn a_killed_builtin_balancer_is_started_again_by_its_agent() {
 }
 
 async fn serves_without_failure(scene: &Scene) {
+    in_time("the balancer answers again", async {
+        while tokio::net::TcpStream::connect(scene.stage.frontend()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     // Requests that met the outage are over now.
     scene.load.mark().await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
