@@ -121,7 +121,7 @@ impl Drop for Front {
     fn drop(&mut self) {
         if let Some(mut master) = self.haproxy.take() {
             // A master that is asked to ends its workers with it.
-            let _ = rustix::process::kill_process(pid(master.id()), rustix::process::Signal::INT);
+            let _ = rustix::process::kill_process(pid(master.id()), rustix::process::Signal::TERM);
             let _ = master.wait();
         }
         // The built-in proxy is nobody's child by design.

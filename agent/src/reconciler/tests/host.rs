@@ -236,10 +236,11 @@ impl Host {
     /// Ends an instance as a crash would.
     pub(super) fn end(&self, incarnation: &str) {
         let pid = rustix::process::Pid::from_raw(pid(incarnation)).unwrap();
+        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        while self.is_alive(incarnation) {
-            std::thread::yield_now();
-        }
+        // Its first thread may be a zombie while others still end: only the descriptor says that all of it is over.
+        let mut waiting = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut waiting, None).unwrap();
     }
 }
 
