@@ -162,6 +162,17 @@ impl Closing {
     }
 }
 
+/// Whether a request is here with its body.
+fn is_whole(seen: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(seen).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    match length {
+        Some(length) => body.len() >= length,
+        None => !head.contains("transfer-encoding:") || body.ends_with("0\r\n\r\n"),
+    }
+}
+
 pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
     let listener = TcpListener::bind(address).await.expect("the application's port");
     let (count, closed) = watch::channel(0);
@@ -170,9 +181,10 @@ pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
         while let Ok((mut stream, _)) = listener.accept().await {
             let count = Arc::clone(&count);
             tokio::spawn(async move {
-                let mut seen = [0; 4096];
-                let length = stream.read(&mut seen).await.unwrap_or(0);
-                let is_probe = seen[..length].starts_with(b"GET /health");
+                // To the end: a socket closed with bytes unread resets, and the answer is lost with it.
+                let mut seen = Vec::new();
+                while !is_whole(&seen) && stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {}
+                let is_probe = seen.starts_with(b"GET /health");
                 let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
                 stream.write_all(answer).await.ok();
                 tokio::time::sleep(Duration::from_millis(10)).await;
