@@ -19,6 +19,10 @@ use std::time::Duration;
 /// millisecond waited is a millisecond a host does not serve.
 const MOVING: Duration = Duration::from_millis(10);
 
+/// After so many passes in a row a drain is a long one: nobody waits for its last millisecond, and it may last for hours.
+const MOVING_PASSES: u32 = 500;
+const LINGERING: Duration = Duration::from_millis(200);
+
 /// While something has to be cured elsewhere: a member that does not answer, a socket that is gone.
 const AILING: Duration = Duration::from_millis(50);
 
@@ -35,11 +39,13 @@ pub(crate) struct Conductor<D> {
     pace: Duration,
     /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
     ailing: u32,
+    /// Passes in a row with a drain under way.
+    draining: u32,
 }
 
 impl<D: Driver> Conductor<D> {
     pub(crate) const fn new(driver: D) -> Self {
-        Self { driver, pace: MOVING, ailing: 0 }
+        Self { driver, pace: MOVING, ailing: 0, draining: 0 }
     }
 
     async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
@@ -115,8 +121,9 @@ impl<D: Driver> Conductor<D> {
             self.ailing = 0;
             self.pace = REST;
         }
+        self.draining = if draining { self.draining.saturating_add(1) } else { 0 };
         if draining {
-            self.pace = MOVING;
+            self.pace = if self.draining <= MOVING_PASSES { MOVING } else { LINGERING };
         }
     }
 

@@ -37,17 +37,26 @@ pub struct CreateArgs {
     #[arg(long, value_enum, default_value_t = TokenRole::Host)]
     pub role: TokenRole,
     /// How many hosts may join with it
-    #[arg(long, value_name = "N", conflicts_with_all = ["uses", "role"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["uses", "role"], value_parser = clap::value_parser!(u32).range(1..))]
     pub hosts: Option<u32>,
     /// How often it may be redeemed, each time for another name; else once for each name given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: Option<u32>,
     /// How long it may be redeemed
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = lifetime)]
     pub ttl: Duration,
     /// A name it may be redeemed for; any free one where none is given
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// A token that is over before it is copied is a mistake.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("a token that lives for no time cannot be redeemed".to_owned()),
+        Ok(ttl) => Ok(ttl),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What a token makes of whoever redeems it.

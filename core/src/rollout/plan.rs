@@ -137,7 +137,8 @@ fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&R
     let stand = |host: &HostName| {
         let place = Place { fleet, name, service, host_name: host, now };
         let goal = target(fleet, name, service, rollout, host);
-        Standing { host: host.clone(), goal, step: converge(&place, goal, way), begun: place.is_begun() }
+        let has_new = rollout.is_some_and(|rollout| place.issued().any(|(_, told)| told.release == rollout.to));
+        Standing { host: host.clone(), goal, step: converge(&place, goal, way), begun: place.is_begun(), has_new }
     };
     hosts.into_iter().map(stand).collect()
 }
@@ -156,6 +157,8 @@ struct Turn<'a> {
     /// Hosts that do not serve, for whatever reason, and how many may be.
     unavailable: usize,
     unavailable_limit: usize,
+    /// A host earlier in the order is about to begin: nobody overtakes it.
+    order_holds: bool,
     waiting: Vec<Waiting>,
 }
 
@@ -173,7 +176,20 @@ impl<'a> Turn<'a> {
         let unavailable = service.hosts.iter().filter(|host| !serves(host)).count();
         let begun_limit = unavailable_limit.max(1);
         let waiting = Vec::new();
-        Self { fleet, name, service, strategy, rollout, now, begun: 0, begun_limit, unavailable, unavailable_limit, waiting }
+        Self {
+            fleet,
+            name,
+            service,
+            strategy,
+            rollout,
+            now,
+            begun: 0,
+            begun_limit,
+            unavailable,
+            unavailable_limit,
+            order_holds: false,
+            waiting,
+        }
     }
 
     /// Takes every step that may be taken now. Hosts where something was begun come first. Returns whether any was taken.
@@ -185,6 +201,7 @@ impl<'a> Turn<'a> {
         let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
         let mut acted = false;
         for standing in begun.into_iter().chain(rest) {
+            self.order_holds |= !standing.begun && will_begin(standing);
             match self.step(standing, draft) {
                 Ok(did) => acted |= did,
                 Err(reason) => self.waiting.push(Waiting { host: Some(standing.host.clone()), reason }),
@@ -229,7 +246,7 @@ impl<'a> Turn<'a> {
     fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
         if !standing.begun {
             let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
-            if held || self.begun >= self.begun_limit {
+            if held || self.order_holds || self.begun >= self.begun_limit {
                 return Err(Reason::Turn { wave: self.wave(standing) });
             }
         }
@@ -268,6 +285,11 @@ impl<'a> Turn<'a> {
             self.waiting.push(Waiting { host: None, reason: Reason::Bake { left } });
         }
     }
+}
+
+/// On its way to begin, and only waits for its release or for an answer.
+fn will_begin(standing: &Standing) -> bool {
+    matches!(standing.step, Step::Wait(Reason::Artifact { .. } | Reason::Shutting { .. }))
 }
 
 /// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.

@@ -18,6 +18,8 @@ pub struct Standing {
     pub step: Step,
     /// Something was begun here and is not finished.
     pub begun: bool,
+    /// The host was told to run the rollout's new release.
+    pub has_new: bool,
 }
 
 /// Moves the rollout as far as what was seen allows. Returns whether it changed: then every host is looked at again.
@@ -129,8 +131,14 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
     service.committed = Some(rollout.to);
 }
 
+/// A silent host that the rollout never touched has nothing to take back: it is not waited for.
 fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
-    if standings.iter().all(|standing| standing.step == Step::Done) {
+    let is_back = |standing: &Standing| match standing.step {
+        Step::Done => true,
+        Step::Wait(Reason::AgentSilent { .. } | Reason::NeverJoined) => !standing.begun && !standing.has_new,
+        _ => false,
+    };
+    if standings.iter().all(is_back) {
         rollout.state = RolloutState::Reverted;
         rollout.ended = Some(now);
     }

@@ -137,6 +137,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverJoined => f.write_str("this host never joined"),
+            Self::AgentSilent { silent_for } if silent_for.is_zero() => {
+                f.write_str("its agent was not heard since the coordinator started")
+            }
             Self::AgentSilent { silent_for } => write!(f, "its agent has been silent for {}", Seconds(*silent_for)),
             Self::Echo => f.write_str("its agent has not answered its newest spec yet"),
             Self::Artifact { done, total } => write!(f, "fetching the release, {done} of {total} bytes"),

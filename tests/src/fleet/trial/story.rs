@@ -70,7 +70,7 @@ impl<'a> Story<'a> {
             rests.push(rest);
         }
         let idle = idle::measure(self.fleet)?;
-        tell(&format!("{} idle: {idle:?}", mark(&idle.wrong)));
+        tell(&format!("{} idle: {idle:?}", if idle.wrong.is_empty() { "ok " } else { "over its goal," }));
         Ok(Summary::new(acts, rests, idle))
     }
 

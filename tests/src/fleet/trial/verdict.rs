@@ -25,7 +25,8 @@ impl Summary {
     #[must_use]
     pub fn new(acts: Vec<Answer>, rests: Vec<Rest>, idle: Idle) -> Self {
         let good = acts.iter().all(|act| act.wrong.is_empty()) && rests.iter().all(|rest| rest.wrong.is_empty());
-        let passed = good && !acts.is_empty() && idle.wrong.is_empty();
+        // What an idle host pays is shown beside its goal; goals of that kind are judged where nothing else runs: `bench idle`.
+        let passed = good && !acts.is_empty();
         Self { passed, acts, rests, idle }
     }
 }
