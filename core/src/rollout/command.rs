@@ -2,7 +2,6 @@
 
 use super::place::Place;
 use super::{Direction, Rollout, RolloutState, Turned, progress};
-use crate::fleet::spec::HostSpec;
 use crate::fleet::{BalancerPool, Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
@@ -98,7 +97,6 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
                 .help("on each of them: baton-agent join HOST:PORT --token-file FILE"),
         );
     }
-    problems.extend(never_heard(fleet, deploy));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
     problems.extend(changed_shape(fleet, deploy));
@@ -133,20 +131,6 @@ fn apply_deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accept
         return Ok(Accepted::AlreadyLive);
     }
     Ok(start(fleet, deploy.id, &deploy.name, release, deploy.by, now))
-}
-
-/// A host whose agent was never heard and was never told anything joined, and nothing more.
-fn never_heard(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
-    let balancers = deploy.service.balancer.iter().flat_map(|balancer| &balancer.on);
-    let mut hosts = deploy.service.hosts.iter().chain(balancers);
-    let silent = |name: &&HostName| {
-        fleet.hosts.get(*name).is_some_and(|host| host.heard.is_none() && host.issued.same_content(&HostSpec::default()))
-    };
-    let host = hosts.find(silent)?;
-    Some(
-        Problem::new(Code(711), format!("{host} joined, but its agent was never heard"))
-            .help(format!("on {host}: systemctl enable --now baton-agent, then baton hosts show {host}")),
-    )
 }
 
 /// Two services cannot listen on one port of a host.

@@ -74,16 +74,6 @@ fn a_deploy_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_host_that_joined_and_was_never_heard_is_not_deployed_to() {
-    let mut world = World::parse(REST);
-    let deploy = deploy(&world, "v3");
-    let web2 = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
-    *web2 = baton_core::fleet::Host::new(web2.address);
-    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("it is refused");
-    assert_eq!(problem.code.0, 711, "{problem}");
-}
-
-#[test]
 fn rollback_of_a_running_rollout_turns_the_arrow_round() {
     let mut world = World::parse(ROLLING);
     let accepted = apply(&mut world.fleet, Command::Rollback { id: id(), service: shop(), by: "ana".into() }, NOW);
