@@ -110,12 +110,9 @@ impl<D: Driver> Conductor<D> {
     }
 
     fn set_pace(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, reports: &BTreeMap<PoolName, PoolReport>) {
-        let members = || reports.values().flat_map(|report| report.members.iter());
-        let wanted = |key: &MemberKey| pools.values().find_map(|pool| pool.members.get(key)).map(|member| member.state);
-        let draining = members().any(|(key, member)| {
-            wanted(key) != Some(MemberState::Ready) && member.problem.is_none() && !member.is_drained(Duration::MAX)
-        });
-        if reports.values().any(|report| report.problem.is_some()) || members().any(|(_, member)| member.problem.is_some()) {
+        let mut members = reports.values().flat_map(|report| report.members.values());
+        let draining = is_draining(pools, reports);
+        if reports.values().any(|report| report.problem.is_some()) || members.any(|member| member.problem.is_some()) {
             self.ail();
         } else {
             self.ailing = 0;
@@ -141,6 +138,16 @@ impl<D: Driver> Balancer for Conductor<D> {
     fn poll_after(&self) -> Duration {
         self.pace
     }
+}
+
+/// Whether a member that is to go has not gone yet. Asked pool by pool: the same member of another pool may be there to stay.
+fn is_draining(pools: &BTreeMap<PoolName, PoolSpec>, reports: &BTreeMap<PoolName, PoolReport>) -> bool {
+    reports.iter().any(|(pool, report)| {
+        let wanted = |key: &MemberKey| Some(pools.get(pool)?.members.get(key)?.state);
+        report.members.iter().any(|(key, member)| {
+            wanted(key) != Some(MemberState::Ready) && member.problem.is_none() && !member.is_drained(Duration::MAX)
+        })
+    })
 }
 
 /// The pools of the spec that were seen.
@@ -254,5 +261,43 @@ fn no_server(problem: Option<Problem>) -> MemberReport {
         requests: 0,
         errors: 0,
         problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(state: MemberState) -> PoolSpec {
+        let address = "127.0.0.1:8101".parse().unwrap();
+        let member = MemberSpec { address, state, weight: 1, probe: Probe::Tcp };
+        let members = BTreeMap::from([("web1/0".parse().unwrap(), member)]);
+        PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline: Duration::from_secs(30) }
+    }
+
+    fn report(state: MemberState, in_flight: u64) -> PoolReport {
+        let member = MemberReport {
+            running: state,
+            on_disk: state,
+            in_flight,
+            out_for: Duration::ZERO,
+            cut: 0,
+            requests: 0,
+            errors: 0,
+            problem: None,
+        };
+        let members = BTreeMap::from([("web1/0".parse().unwrap(), member)]);
+        PoolReport { balancer: "1@1".to_owned(), members, problem: None }
+    }
+
+    fn both<T>(shop: T, till: T) -> BTreeMap<PoolName, T> {
+        BTreeMap::from([("shop".parse().unwrap(), shop), ("till".parse().unwrap(), till)])
+    }
+
+    #[test]
+    fn a_member_that_is_out_of_one_pool_and_in_another_is_at_rest_in_both() {
+        let pools = both(pool(MemberState::Out), pool(MemberState::Ready));
+        assert!(!is_draining(&pools, &both(report(MemberState::Out, 0), report(MemberState::Ready, 3))));
+        assert!(is_draining(&pools, &both(report(MemberState::Out, 1), report(MemberState::Ready, 3))));
     }
 }

@@ -1,4 +1,5 @@
-//! What Baton costs a host on which nothing happens.
+//! What Baton costs a host on which nothing happens: before anything is deployed, and again when services run that nobody asks
+//! anything, so that probes and balancers are looked at every second.
 
 use super::verdict::tenths;
 use crate::fleet::host::Host;
@@ -24,8 +25,6 @@ pub struct Idle {
     pub agent_cpu_percent: f64,
     /// The same where the agent also watches a balancer.
     pub balancers_agent_cpu_percent: f64,
-    /// Empty: as it should be.
-    pub wrong: Vec<String>,
 }
 
 /// Measures a fleet that is left alone; takes twenty seconds.
@@ -45,24 +44,30 @@ pub(super) fn measure(fleet: &Fleet) -> anyhow::Result<Idle> {
         agent_mib = agent_mib.max(resident_mib(host, "baton-agent")?);
     }
     let coordinator_mib = resident_mib(fleet.coordinator()?, "baton-coordinator")?;
-    let mut idle = Idle {
+    Ok(Idle {
         agent_mib: tenths(agent_mib),
         coordinator_mib: tenths(coordinator_mib),
-        agent_cpu_percent: (agent_cpu_percent * 1000.0).round() / 1000.0,
-        balancers_agent_cpu_percent: (balancers_agent_cpu_percent * 1000.0).round() / 1000.0,
-        wrong: Vec::new(),
-    };
-    let bounds = [
-        ("an agent's memory in MiB", agent_mib, AGENT_MIB),
-        ("the coordinator's memory in MiB", coordinator_mib, COORDINATOR_MIB),
-        ("an agent's share of a core in percent", agent_cpu_percent, AGENT_CPU_PERCENT),
-    ];
-    for (what, found, most) in bounds {
-        if found > most {
-            idle.wrong.push(format!("{what}: {found:.2}, {most} at most"));
-        }
+        agent_cpu_percent: thousandths(agent_cpu_percent),
+        balancers_agent_cpu_percent: thousandths(balancers_agent_cpu_percent),
+    })
+}
+
+impl Idle {
+    /// What is more than promised; nothing where all is well.
+    #[must_use]
+    pub fn wrong(&self) -> Vec<String> {
+        let bounds = [
+            ("an idle agent's memory in MiB", self.agent_mib, AGENT_MIB),
+            ("the coordinator's memory in MiB", self.coordinator_mib, COORDINATOR_MIB),
+            ("an idle agent's share of a core in percent", self.agent_cpu_percent, AGENT_CPU_PERCENT),
+        ];
+        let more = bounds.into_iter().filter(|(_, found, most)| found > most);
+        more.map(|(what, found, most)| format!("{what}: {found:.2}, {most} at most")).collect()
     }
-    Ok(idle)
+}
+
+fn thousandths(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 /// Processor time of an agent since it started, over all its threads.

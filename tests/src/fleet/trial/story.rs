@@ -56,6 +56,8 @@ impl<'a> Story<'a> {
     /// # Errors
     /// When a placement cannot even be set up, or the machinery breaks: what Baton did wrong is in the summary.
     pub(super) fn play(&self) -> anyhow::Result<Summary> {
+        let idle = idle::measure(self.fleet)?;
+        tell(&format!("{} {idle:?}, before anything was deployed", goal(&idle)));
         let (mut acts, mut rests) = (Vec::new(), Vec::new());
         for pool in &POOLS {
             let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
@@ -69,9 +71,9 @@ impl<'a> Story<'a> {
             tell(&format!("{} {rest:?}", mark(&rest.wrong)));
             rests.push(rest);
         }
-        let idle = idle::measure(self.fleet)?;
-        tell(&format!("{} idle: {idle:?}", if idle.wrong.is_empty() { "ok " } else { "over its goal," }));
-        Ok(Summary::new(acts, rests, idle))
+        let at_rest = idle::measure(self.fleet)?;
+        tell(&format!("--  at rest with services: {at_rest:?}"));
+        Ok(Summary::new(acts, rests, idle, at_rest))
     }
 
     /// What was going on when an act did not end.
@@ -181,6 +183,10 @@ fn version(number: u32) -> String {
 
 fn placement(pool: &Pool) -> &'static str {
     if pool.ports.len() > 1 { "side by side" } else { "in place" }
+}
+
+fn goal(idle: &idle::Idle) -> &'static str {
+    if idle.wrong().is_empty() { "ok " } else { "over its goal," }
 }
 
 fn mark(wrong: &[String]) -> &'static str {

@@ -17,17 +17,20 @@ pub struct Summary {
     pub passed: bool,
     pub acts: Vec<Answer>,
     pub rests: Vec<Rest>,
+    /// Before anything was deployed.
     pub idle: Idle,
+    /// With services that nobody asks anything.
+    pub at_rest: Idle,
 }
 
 impl Summary {
     /// Everything that was seen.
     #[must_use]
-    pub fn new(acts: Vec<Answer>, rests: Vec<Rest>, idle: Idle) -> Self {
+    pub fn new(acts: Vec<Answer>, rests: Vec<Rest>, idle: Idle, at_rest: Idle) -> Self {
         let good = acts.iter().all(|act| act.wrong.is_empty()) && rests.iter().all(|rest| rest.wrong.is_empty());
         // What an idle host pays is shown beside its goal; goals of that kind are judged where nothing else runs: `bench idle`.
         let passed = good && !acts.is_empty();
-        Self { passed, acts, rests, idle }
+        Self { passed, acts, rests, idle, at_rest }
     }
 }
 
