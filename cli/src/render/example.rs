@@ -31,6 +31,7 @@ fn on_host(host: &str, versions: &[&str], step: &str, detail: &str, step_ms: u64
         detail: detail.into(),
         step_ms,
         requests: 1_000,
+        serves: step != "draining",
         ..ServiceHostView::default()
     }
 }

@@ -37,7 +37,7 @@ fn services(services: &[ServiceView]) -> Page {
 }
 
 fn serving(service: &ServiceView) -> String {
-    let serving = service.hosts.iter().filter(|host| host.step == "serving").count();
+    let serving = service.hosts.iter().filter(|host| host.serves).count();
     format!("{serving} of {} serve", service.hosts.len())
 }
 
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(
             fleet(&view).to_text(Look::default()),
             "SERVICE   LIVE    SERVICE IS   HOSTS          ROLLOUT
-shop      2.0.4   healthy      1 of 3 serve   r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s
+shop      2.0.4   healthy      2 of 3 serve   r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s
 web2  [B0210] shop 2.1.0 did not become ready on web2 within 60 s
 web4  its agent has been silent for 2 min 10 s
 "

@@ -74,6 +74,7 @@ pub(crate) fn at_rest(requests: u64) -> FleetView {
         versions: vec!["2.0.4".into()],
         step: "serving".into(),
         done: true,
+        serves: true,
         requests,
         ..ServiceHostView::default()
     };

@@ -1639,6 +1639,9 @@ pub struct ServiceHostView {
     pub errors: u64,
     #[prost(uint64, tag = "10")]
     pub cut: u64,
+    /// Requests to this host are answered, whatever else it waits for.
+    #[prost(bool, tag = "11")]
+    pub serves: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -96,6 +96,7 @@ impl Place<'_> {
             requests: members.iter().map(|member| member.requests).sum(),
             errors: members.iter().map(|member| member.errors).sum(),
             cut: members.iter().map(|member| member.cut).sum(),
+            serves: serving.is_some(),
         }
     }
 

@@ -131,6 +131,8 @@ fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
     assert_eq!(view.health, "healthy");
     // In the rollout's order.
     assert_eq!(steps(&view), ["web2 2.0 serving true", "web1 1.0 draining false", "web3 1.0 waiting false"]);
+    // web3 waits for its turn, and serves.
+    assert_eq!(view.hosts.iter().map(|host| host.serves).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(view.hosts[1].detail, "draining on lb1: 7 open after 4.0 s (limit 30.0 s)");
     assert_eq!((view.hosts[1].step_ms, view.hosts[2].detail.as_str()), (4_000, ""));
     let rollout = view.rollout.unwrap();
