@@ -65,7 +65,10 @@ impl Config {
         match fs::read_to_string(shown) {
             Ok(text) => toml::from_str(&text).map_err(|error| refuse(error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
-            Err(error) => Err(refuse(crate::text::io_error(&error))),
+            Err(error) => {
+                Err(refuse(crate::text::io_error(&error))
+                    .help("--config names the file; without it every key has its default"))
+            }
         }
     }
 

@@ -21,6 +21,8 @@ pub mod code {
     pub const FILE_EXISTS: Code = Code(132);
     /// A name that nothing here has.
     pub const UNKNOWN_NAME: Code = Code(133);
+    /// Only the service was named where its version belongs.
+    pub const NO_VERSION: Code = Code(139);
     /// Neither a socket nor a login.
     pub const NOT_CONNECTED: Code = Code(520);
     /// The files of a login, or its token, cannot be used.

@@ -29,7 +29,8 @@ pub struct Loaded {
 /// When the file cannot be read, or anything in it is wrong.
 pub fn load(args: &FileArgs, output: &Output) -> Result<Loaded, Failure> {
     let path = &args.file;
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    let text = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let text = String::from_utf8(text).map_err(|error| no_text(path, &error))?;
     let manifest = parse(&path.display().to_string(), &text).map_err(Failure::manifest)?;
     if !manifest.warnings.is_empty() {
         output.note(&diagnostics_page(&manifest.warnings));
@@ -38,13 +39,20 @@ pub fn load(args: &FileArgs, output: &Output) -> Result<Loaded, Failure> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
-    let problem = Problem::new(code::MANIFEST_FILE, format!("there is no manifest to read at {}", path.display()))
-        .saw("read", error.to_string());
+    let problem = |what: String| Problem::new(code::MANIFEST_FILE, what).saw("read", error.to_string());
     match error.kind() {
-        std::io::ErrorKind::NotFound => problem.help("baton init writes one; -f FILE names another"),
-        std::io::ErrorKind::InvalidData => problem.help("a manifest is UTF-8 text"),
-        _ => problem,
+        std::io::ErrorKind::NotFound => problem(format!("there is no manifest at {}", path.display()))
+            .help("baton init writes one; -f FILE names another"),
+        _ => problem(format!("the manifest {} cannot be read", path.display())).help("-f FILE names another"),
     }
+}
+
+fn no_text(path: &Path, error: &std::string::FromUtf8Error) -> Problem {
+    let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    Problem::new(code::MANIFEST_FILE, format!("the manifest {} is no UTF-8 text", path.display()))
+        .saw("place", format!("line {line}, byte {} of the file", before.len() + 1))
+        .help("save it as UTF-8, without which nobody can say what it means")
 }
 
 impl Loaded {
@@ -97,6 +105,16 @@ mod tests {
         assert!(wrong.diagnostics.len() > 1, "everything wrong is said at once");
         let missing = load(&FileArgs { file: folder.path().join("none.toml") }, &output).unwrap_err();
         assert_eq!((missing.problem.code, missing.exit), (code::MANIFEST_FILE, Exit::Error));
+        assert!(missing.problem.what.starts_with("there is no manifest at"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_manifest_that_is_no_text_is_there_all_the_same() {
+        let (_folder, args) = written("");
+        std::fs::write(&args.file, b"service = \"shop\"\nhosts = [\"\xff\"]\n").unwrap();
+        let wrong = load(&args, &Output::new(&FormatArgs::default())).unwrap_err().problem;
+        assert!(wrong.what.ends_with("is no UTF-8 text"), "{wrong:?}");
+        assert_eq!(wrong.seen, [("place".to_owned(), "line 2, byte 28 of the file".to_owned())]);
     }
 
     #[test]

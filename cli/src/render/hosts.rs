@@ -18,7 +18,7 @@ pub fn list(hosts: &[HostView]) -> Page {
     for host in hosts {
         table.row(vec![
             Line::of(&host.name),
-            Line::of(&host.address),
+            Line::of(address(host)),
             agent(host),
             Line::of(&host.agent_version),
             Line::of(runs(host)),
@@ -26,6 +26,10 @@ pub fn list(hosts: &[HostView]) -> Page {
         ]);
     }
     table.page()
+}
+
+fn address(host: &HostView) -> &str {
+    if host.address.is_empty() { "–" } else { &host.address }
 }
 
 fn agent(host: &HostView) -> Line {
@@ -46,7 +50,7 @@ fn runs(host: &HostView) -> String {
 #[must_use]
 pub fn show(host: &HostView) -> Page {
     let mut page = Page::new();
-    page.line(Line::default().span(Tone::Strong, host.name.clone()).plain("  ").plain(format!("{}  ", host.address)));
+    page.line(Line::default().span(Tone::Strong, host.name.clone()).plain("  ").plain(format!("{}  ", address(host))));
     if let Some(first) = page.0.first_mut() {
         first.0.extend(agent(host).0);
     }

@@ -45,7 +45,7 @@ pub struct DeployArgs {
 /// When nothing was changed, or nothing more is heard.
 pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let loaded = load(&args.file, context.output)?.of(args.target.service())?;
-    let version = args.target.checked_version()?;
+    let version = args.target.version_of(&loaded.manifest.service)?;
     let mut connection = Connection::open(context.connect)?;
     let prepared = tokio::select! {
         prepared = prepare(&mut connection, &loaded, &version, context) => prepared?,

@@ -34,7 +34,7 @@ pub struct PlanArgs {
 /// When the coordinator cannot be asked, or the manifest or artifact cannot be read.
 pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let loaded = load(&args.file, context.output)?.of(args.target.service())?;
-    let version = args.target.checked_version()?;
+    let version = args.target.version_of(&loaded.manifest.service)?;
     let mut connection = Connection::open(context.connect)?;
     let path = loaded.artifact(&version);
     let known = if path.exists() { None } else { released(&mut connection, &loaded, &version).await? };

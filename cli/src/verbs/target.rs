@@ -2,7 +2,9 @@
 
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
-use baton_core::name::{ServiceName, Version};
+use crate::exit::Exit;
+use baton_core::manifest::codes::BAD_NAME;
+use baton_core::name::{InvalidName, ServiceName, Version};
 use baton_core::problem::Problem;
 use baton_proto::v1::{FleetView, ServiceView};
 use clap::Args;
@@ -23,7 +25,7 @@ pub struct WaitArgs {
     #[arg(long, conflicts_with = "timeout")]
     pub no_wait: bool,
     /// Stop waiting after this long and end with 8; the rollout goes on
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
 }
 
@@ -38,15 +40,32 @@ impl TargetArgs {
         self.words.last().map_or("", String::as_str)
     }
 
-    /// The version, checked.
+    /// The version of that service, checked.
     ///
     /// # Errors
-    /// When no release can be called that.
-    pub fn checked_version(&self) -> Result<Version, Problem> {
-        self.version()
-            .parse()
-            .map_err(|error: baton_core::name::InvalidName| Problem::new(code::UNKNOWN_NAME, error.to_string()))
+    /// When no release can be called that, or only the service was named.
+    pub fn version_of(&self, service: &ServiceName) -> Result<Version, Failure> {
+        let version = self.version();
+        if self.service().is_none() && version == service.as_str() {
+            let problem = Problem::new(code::NO_VERSION, format!("the version is missing: {version} is the service"))
+                .help(format!("the service and then the version: {version} VERSION"));
+            return Err(Failure::new(problem, Exit::Usage));
+        }
+        Ok(version.parse().map_err(|error| bad_name(&error))?)
     }
+}
+
+/// Text that cannot be the name of anything.
+fn bad_name(error: &InvalidName) -> Problem {
+    Problem::new(BAD_NAME, error.to_string()).help("baton explain B0105 says what a name is made of")
+}
+
+/// A length of time on the command line.
+///
+/// # Errors
+/// What is wrong with it, and what a right one looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; it is a number and a unit, such as 30s, 5m or 1h"))
 }
 
 /// The one service that is meant: the one named, or the only one there is.
@@ -56,7 +75,7 @@ impl TargetArgs {
 pub async fn one_service(connection: &mut Connection, named: Option<&str>) -> Result<(ServiceView, FleetView), Failure> {
     if let Some(name) = named {
         // Checked here too: a coordinator should not have to say what a name is.
-        name.parse::<ServiceName>().map_err(|error| Problem::new(code::UNKNOWN_NAME, error.to_string()))?;
+        name.parse::<ServiceName>().map_err(|error| bad_name(&error))?;
     }
     let view = connection.view("").await?;
     let service = choose(&view, named)?.clone();
@@ -80,9 +99,30 @@ fn choose<'a>(view: &'a FleetView, named: Option<&str>) -> Result<&'a ServiceVie
 
 #[cfg(test)]
 mod tests {
-    use super::choose;
+    use super::{TargetArgs, choose, duration};
+    use crate::exit::Exit;
     use crate::render::example;
+    use baton_core::manifest::codes::BAD_NAME;
     use baton_proto::v1::{FleetView, ServiceView};
+
+    #[test]
+    fn a_version_that_is_missing_or_cannot_be_one_is_said() {
+        let shop = "shop".parse().unwrap();
+        let version =
+            |words: &[&str]| TargetArgs { words: words.iter().map(|&word| word.to_owned()).collect() }.version_of(&shop);
+        assert_eq!(version(&["2.1.0"]).unwrap().as_str(), "2.1.0");
+        assert_eq!(version(&["shop", "shop"]).unwrap().as_str(), "shop", "nobody forgot anything here");
+        let forgotten = version(&["shop"]).unwrap_err();
+        assert_eq!(forgotten.exit, Exit::Usage);
+        assert!(forgotten.problem.what.contains("the version is missing"), "{forgotten:?}");
+        let impossible = version(&["1 0"]).unwrap_err();
+        assert_eq!((impossible.problem.code, impossible.exit), (BAD_NAME, Exit::Error));
+    }
+
+    #[test]
+    fn a_duration_that_is_none_shows_what_one_looks_like() {
+        assert!(duration("abc").unwrap_err().contains("such as 30s"));
+    }
 
     #[test]
     fn without_a_name_the_only_service_is_meant_and_nothing_is_guessed() {

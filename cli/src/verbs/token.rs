@@ -52,10 +52,9 @@ pub struct CreateArgs {
 
 /// A token that is over before it is copied is a mistake.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("a token that lives for no time cannot be redeemed".to_owned()),
-        Ok(ttl) => Ok(ttl),
-        Err(error) => Err(error.to_string()),
+    match super::target::duration(text)? {
+        Duration::ZERO => Err("a token that lives for no time cannot be redeemed".to_owned()),
+        ttl => Ok(ttl),
     }
 }
 

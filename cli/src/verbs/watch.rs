@@ -22,7 +22,7 @@ pub struct WatchArgs {
     /// The service; where none is named, the one with a rollout under way
     pub service: Option<String>,
     /// Stop watching after this long and end with 8; the rollout goes on
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::target::duration)]
     pub timeout: Option<Duration>,
 }
 
@@ -82,8 +82,10 @@ fn at_rest(service: &ServiceView, context: Context<'_>) -> Exit {
     page.text(format!("no rollout of {} is under way · {}", service.name, outcome::health(service)));
     context.output.answer(&page);
     context.output.json(service);
-    context.output.next(&format!("baton status {}", service.name));
-    Exit::Done
+    // Whoever comes late hears the same as whoever watched: a script must not take a release that was taken back for live.
+    let exit = outcome::outcome(service, Wish::Forward).unwrap_or(Exit::Done);
+    context.output.next(&outcome::next(service, exit));
+    exit
 }
 
 #[cfg(test)]

@@ -53,6 +53,25 @@ fn every_end_has_its_exit_code_and_its_two_words() {
 }
 
 #[test]
+fn watching_a_rollout_that_has_ended_ends_as_it_did() {
+    for (fleet, code) in [(reverted("evidence"), 4), (reverted("ben"), 6), (succeeded(1_000), 0), (at_rest(1_000), 0)] {
+        let world = World::new(fleet, Script::default());
+        let ran = world.run("watch shop");
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_forgotten_version_is_a_wrong_command_line() {
+    let world = World::new(at_rest(1_000), Script::default());
+    for verb in ["deploy", "plan"] {
+        let ran = world.run(&format!("{verb} shop"));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.starts_with("error[B0139]: the version is missing: shop is the service"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn evidence_is_shown_on_stderr_with_its_control_characters_escaped() {
     let world = World::new(at_rest(1_000), script(reverted("evidence")));
     let ran = world.run("deploy 2.1.0");

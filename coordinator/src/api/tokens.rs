@@ -5,7 +5,8 @@ use crate::identity::{random, wall_time};
 use crate::store::WallTime;
 use crate::store::token::{Admits, Token, TokenId};
 use baton_core::name::{HostName, OperatorName};
-use baton_proto::problem::to_status;
+use baton_core::problem::Problem;
+use baton_proto::problem::{code, to_status};
 use baton_proto::token::JoinToken;
 use baton_proto::v1::{CreateTokenRequest, CreatedToken, TokenList, TokenView};
 use tonic::Status;
@@ -74,10 +75,9 @@ impl Api {
     pub(super) async fn revoke_token(&self, id: String) -> Result<TokenList, Status> {
         let found = self.store.revoke_token(&TokenId(id.clone())).await;
         if !found.map_err(|error| to_status(error.problem()))? {
-            return Err(invalid(
-                "id",
-                format!("no token {} that could still be used", id.chars().take(40).collect::<String>()),
-            ));
+            let id: String = id.chars().take(40).collect();
+            let problem = Problem::new(code::TOKEN, format!("there is no token {id} that could still be used"));
+            return Err(to_status(problem.help("baton token list shows those there are")));
         }
         tracing::info!(%id, "revoked a join token");
         self.list_tokens().await

@@ -102,10 +102,15 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
     problems.extend(changed_shape(fleet, deploy));
     let active = fleet.active_rollout(&deploy.name);
     if let Some(active) = active.filter(|active| !goes_the_same_way(active, deploy.release.id())) {
+        let help = match active.from == Some(deploy.release.id()) {
+            // Not "already live": some hosts may have the other one.
+            true => format!("baton rollback {} goes back to it", deploy.name),
+            false => format!("baton watch {0}, or baton rollback {0}", deploy.name),
+        };
         problems.push(
             Problem::new(Code(701), format!("rollout {} of {} is under way", active.id, deploy.name))
                 .saw("started by", active.by.clone())
-                .help(format!("baton watch {0}, or baton rollback {0}", deploy.name)),
+                .help(help),
         );
     }
     problems
@@ -164,17 +169,24 @@ fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
 /// Ports and balancer of a live service are where its members are: they do not change under it.
 fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
     let before = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some())?;
-    let changed = match (before.ports != deploy.service.ports, before.balancer != deploy.service.balancer) {
-        (true, _) => "ports",
-        (_, true) => "balancer",
+    let (what, live, manifest) = match (before.ports != deploy.service.ports, before.balancer != deploy.service.balancer) {
+        (true, _) => ("ports", format!("{:?}", before.ports), format!("{:?}", deploy.service.ports)),
+        (_, true) => ("the balancer", routed(before), routed(&deploy.service)),
         _ => return None,
     };
     Some(
-        Problem::new(Code(705), format!("{} of a live service cannot change in a rollout", changed))
-            .saw("live", format!("{:?}", before.ports))
-            .saw("manifest", format!("{:?}", deploy.service.ports))
+        Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"))
+            .saw("live", live)
+            .saw("manifest", manifest)
             .help("deploy it as a service of another name, move the traffic, and remove this one"),
     )
+}
+
+/// `pool shop on lb1, lb2`.
+fn routed(service: &Service) -> String {
+    let Some(balancer) = &service.balancer else { return "no balancer".to_owned() };
+    let on: Vec<&str> = balancer.on.iter().map(HostName::as_str).collect();
+    format!("pool {} on {}", balancer.pool, on.join(", "))
 }
 
 fn goes_the_same_way(active: &Rollout, release: ReleaseId) -> bool {

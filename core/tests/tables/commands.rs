@@ -74,6 +74,24 @@ fn a_deploy_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_live_services_balancer_that_changed_is_shown_as_it_was_and_as_it_would_be() {
+    let mut world = World::parse(REST);
+    let mut deploy = deploy(&world, "v3");
+    deploy.service.balancer = None;
+    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("it is refused");
+    let seen = |label: &str, text: &str| (label.to_owned(), text.to_owned());
+    assert_eq!(problem.seen, [seen("live", "pool shop on lb1"), seen("manifest", "no balancer")]);
+}
+
+#[test]
+fn during_a_rollout_the_release_before_is_not_already_live() {
+    let mut world = World::parse(ROLLING);
+    let deploy = deploy(&world, "v1");
+    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("web1 may have v2");
+    assert_eq!((problem.code.0, problem.help.as_deref()), (701, Some("baton rollback shop goes back to it")));
+}
+
+#[test]
 fn rollback_of_a_running_rollout_turns_the_arrow_round() {
     let mut world = World::parse(ROLLING);
     let accepted = apply(&mut world.fleet, Command::Rollback { id: id(), service: shop(), by: "ana".into() }, NOW);

@@ -9,6 +9,7 @@ use baton_core::name::{HostName, PoolName};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
 use baton_proto::v1::{HostView, InstanceView, MemberView, PoolView};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&Hello>, now: Moment) -> HostView {
@@ -18,7 +19,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
     let fenced = hello.filter(|hello| hello.ledger > host.issued.stamp()).map(|hello| fenced(name, host, hello));
     HostView {
         name: name.to_string(),
-        address: host.address.to_string(),
+        address: address(host, hello).map(|address| address.to_string()).unwrap_or_default(),
         connected: host.connected,
         silent_ms: millis(silent),
         agent_version: hello.map(|hello| hello.agent_version.clone()).unwrap_or_default(),
@@ -29,6 +30,12 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
     }
+}
+
+/// Where the host is; None while that is not known: one that joined through the loopback has not said where others find it.
+fn address(host: &Host, hello: Option<&Hello>) -> Option<IpAddr> {
+    let was_met = host.heard.is_some() || hello.is_some();
+    Some(host.address).filter(|address| was_met || !address.is_loopback())
 }
 
 /// A host that obeyed a newer coordinator than this one obeys this one no more, and should say why nothing happens.
