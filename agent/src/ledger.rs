@@ -210,6 +210,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members: Default::default(),
             drain_deadline: std::time::Duration::from_secs(1),
+            split: None,
         };
         spec.pools.insert("shop".parse().unwrap(), pool);
         spec

@@ -7,6 +7,7 @@ use crate::probe::Question;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use baton_core::release::Probe;
@@ -202,7 +203,7 @@ fn overdue(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> Vec<(PoolName, 
 }
 
 fn unknown(problem: Problem) -> PoolReport {
-    PoolReport { balancer: String::new(), members: BTreeMap::new(), problem: Some(problem) }
+    PoolReport { problem: Some(problem), ..PoolReport::default() }
 }
 
 fn pool_report(identity: &str, spec: &PoolSpec, pool: &PoolSeen, decision: Option<&Decision>) -> PoolReport {
@@ -214,7 +215,7 @@ fn pool_report(identity: &str, spec: &PoolSpec, pool: &PoolSeen, decision: Optio
         };
         (key.clone(), report)
     });
-    PoolReport { balancer: identity.to_owned(), members: members.collect(), problem: None }
+    PoolReport { balancer: identity.to_owned(), members: members.collect(), ..PoolReport::default() }
 }
 
 fn member_report(key: &MemberKey, member: &MemberSpec, there: &MemberSeen, decided: Option<Problem>) -> MemberReport {
@@ -226,6 +227,8 @@ fn member_report(key: &MemberKey, member: &MemberSpec, there: &MemberSeen, decid
         cut: there.cut,
         requests: there.requests,
         errors: there.errors,
+        side: Side::Stable,
+        latency: None,
         problem: decided.or_else(|| discrepancy(key, member, there)),
     }
 }
@@ -252,16 +255,7 @@ fn describe((running, disk, weight, weight_on_disk): (MemberState, MemberState, 
 
 /// The balancer has no such server, so nothing of it routes there, now or after a restart.
 fn no_server(problem: Option<Problem>) -> MemberReport {
-    MemberReport {
-        running: MemberState::Out,
-        on_disk: MemberState::Out,
-        in_flight: 0,
-        out_for: Duration::ZERO,
-        cut: 0,
-        requests: 0,
-        errors: 0,
-        problem,
-    }
+    MemberReport { problem, ..MemberReport::quiet(MemberState::Out) }
 }
 
 #[cfg(test)]
@@ -270,24 +264,15 @@ mod tests {
 
     fn pool(state: MemberState) -> PoolSpec {
         let address = "127.0.0.1:8101".parse().unwrap();
-        let member = MemberSpec { address, state, weight: 1, probe: Probe::Tcp };
+        let member = MemberSpec { address, state, weight: 1, side: Side::Stable, probe: Probe::Tcp };
         let members = BTreeMap::from([("web1/0".parse().unwrap(), member)]);
-        PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline: Duration::from_secs(30) }
+        PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline: Duration::from_secs(30), split: None }
     }
 
     fn report(state: MemberState, in_flight: u64) -> PoolReport {
-        let member = MemberReport {
-            running: state,
-            on_disk: state,
-            in_flight,
-            out_for: Duration::ZERO,
-            cut: 0,
-            requests: 0,
-            errors: 0,
-            problem: None,
-        };
+        let member = MemberReport { in_flight, ..MemberReport::quiet(state) };
         let members = BTreeMap::from([("web1/0".parse().unwrap(), member)]);
-        PoolReport { balancer: "1@1".to_owned(), members, problem: None }
+        PoolReport { balancer: "1@1".to_owned(), members, ..PoolReport::default() }
     }
 
     fn both<T>(shop: T, till: T) -> BTreeMap<PoolName, T> {

@@ -155,6 +155,7 @@ const fn rank(state: MemberState) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::fleet::split::Side;
     use baton_core::release::Probe;
     use std::time::Duration;
 
@@ -178,13 +179,20 @@ mod tests {
     fn check(wanted: &str, seen: &str, answering: &[u8], expect: &[&str]) {
         let pool: PoolName = "shop".parse().unwrap();
         let members = (1u8..).zip(wanted.chars()).filter(|(_, letter)| *letter != '-').map(|(slot, letter)| {
-            let member = MemberSpec { address: address(slot), state: state(letter), weight: 1, probe: Probe::Tcp };
+            let member = MemberSpec {
+                address: address(slot),
+                state: state(letter),
+                weight: 1,
+                side: Side::Stable,
+                probe: Probe::Tcp,
+            };
             (key(slot), member)
         });
         let spec = PoolSpec {
             service: "shop".parse().unwrap(),
             members: members.collect(),
             drain_deadline: Duration::from_secs(1),
+            split: None,
         };
         let seen: PoolSeen = (1u8..).zip(seen.chars()).filter(|(_, letter)| *letter != '-').map(there).collect();
         let answers = to_ask(&spec, &seen)

@@ -49,6 +49,7 @@ impl View {
             pools: self.pools.clone(),
             releases: self.releases.clone(),
             problems: self.problems.clone(),
+            balancer: None,
         }
     }
 
@@ -74,11 +75,16 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
             let drained = member.is_drained(deadline);
             // What serves has requests in flight all the time; their number matters only once nothing new comes.
             let in_flight = if member.is_out() { member.in_flight } else { 0 };
-            (MemberReport { requests: 0, errors: 0, out_for: Duration::ZERO, in_flight, ..member.clone() }, drained)
+            let counted = MemberReport { requests: 0, errors: 0, latency: None, ..member.clone() };
+            (MemberReport { out_for: Duration::ZERO, in_flight, ..counted }, drained)
         };
         members.iter().map(|(key, member)| (key.clone(), plain(member))).collect::<Vec<_>>()
     };
-    pool.balancer != other.balancer || pool.problem != other.problem || plain(&pool.members) != plain(&other.members)
+    let split = |pool: &PoolReport| pool.split.as_ref().map(|seen| (seen.split.clone(), seen.on_disk));
+    pool.balancer != other.balancer
+        || pool.problem != other.problem
+        || split(pool) != split(other)
+        || plain(&pool.members) != plain(&other.members)
 }
 
 impl InstanceView {

@@ -6,6 +6,7 @@ use crate::place;
 use baton_agent::balancer::{self, Balancer};
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::release::Probe;
 use std::collections::BTreeMap;
@@ -39,13 +40,14 @@ impl Bench {
         apps.iter_mut().for_each(App::start);
         let members = (0..).zip(places).map(|(index, address): (usize, _)| {
             let probe = Probe::Http { path: "/health".to_owned() };
-            let member = MemberSpec { address: *address, state: MemberState::Out, weight: 1, probe };
+            let member = MemberSpec { address: *address, state: MemberState::Out, weight: 1, side: Side::Stable, probe };
             (format!("web{index}/0").parse().expect("a key"), member)
         });
         let pool = PoolSpec {
             service: "shop".parse().expect("a name"),
             members: members.collect(),
             drain_deadline: Duration::from_secs(30),
+            split: None,
         };
         let driver = open(&front);
         Self { front, driver, apps, pools: BTreeMap::from([(shop(), pool)]) }

@@ -73,20 +73,11 @@ pub(crate) fn obeyed(spec: &HostSpec) -> HostReport {
         incarnation: format!("boot.{release}"),
         state: InstanceState::Ready { since: Duration::from_secs(60) },
     };
-    let member = |state| MemberReport {
-        running: state,
-        on_disk: state,
-        in_flight: 0,
-        out_for: Duration::ZERO,
-        cut: 0,
-        requests: 7,
-        errors: 0,
-        problem: None,
-    };
+    let member = |state| MemberReport { requests: 7, ..MemberReport::quiet(state) };
     let pool = |pool: &baton_core::fleet::spec::PoolSpec| PoolReport {
         balancer: "77".into(),
         members: pool.members.iter().map(|(key, it)| (key.clone(), member(it.state))).collect(),
-        problem: None,
+        ..PoolReport::default()
     };
     HostReport {
         observed: spec.stamp(),
@@ -94,7 +85,7 @@ pub(crate) fn obeyed(spec: &HostSpec) -> HostReport {
         instances: spec.instances.iter().map(|(key, it)| (key.clone(), instance(it.release))).collect(),
         pools: spec.pools.iter().map(|(name, it)| (name.clone(), pool(it))).collect(),
         releases: spec.releases.keys().map(|id| (*id, ReleaseState::Held)).collect(),
-        problems: Vec::new(),
+        ..HostReport::default()
     }
 }
 

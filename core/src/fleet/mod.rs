@@ -1,7 +1,10 @@
 //! The fleet: what should be on each host ([`spec`]), what each host says there is ([`report`]), and the two together.
 
+pub mod ability;
+pub mod latency;
 pub mod report;
 pub mod spec;
+pub mod split;
 
 use crate::name::{Epoch, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot};
 use crate::release::Release;

@@ -1,6 +1,9 @@
 //! What a host says there is. Durations, never points in time: clocks need not agree.
 
+use super::ability::BalancerAbility;
+use super::latency::Latency;
 use super::spec::{HostSpec, MemberState, Stamp};
+use super::split::{PLACES, Side, TrafficSplit};
 use super::{InstanceKey, MemberKey};
 use crate::name::{PoolName, ReleaseId};
 use crate::problem::Problem;
@@ -22,6 +25,9 @@ pub struct HostReport {
     pub releases: BTreeMap<ReleaseId, ReleaseState>,
     /// What keeps this host from doing what it should, beyond a single instance or pool.
     pub problems: Vec<Problem>,
+    /// What this agent's balancer can do. None: an agent that does not say yet.
+    #[serde(default)]
+    pub balancer: Option<BalancerAbility>,
 }
 
 /// One instance as it is.
@@ -73,6 +79,22 @@ pub struct PoolReport {
     pub members: BTreeMap<MemberKey, MemberReport>,
     /// Why nothing here can be believed or changed: socket gone, pool unknown, foreign owner.
     pub problem: Option<Problem>,
+    /// How its requests are divided, now and after a restart, and what came of it.
+    #[serde(default)]
+    pub split: Option<SplitReport>,
+}
+
+/// A split as the balancer says it is in effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitReport {
+    pub split: TrafficSplit,
+    /// Whether it would be the same after a restart.
+    pub on_disk: bool,
+    /// Requests since this very split came into effect, by the side they were sent to.
+    pub stable: u64,
+    pub trial: u64,
+    /// Of those to the trial side, sent there by a rule, where the balancer can tell.
+    pub ruled: u64,
 }
 
 /// One member as the balancer says it is.
@@ -93,6 +115,12 @@ pub struct MemberReport {
     pub requests: u64,
     /// Of these, answered 5xx, unreachable, or broken off.
     pub errors: u64,
+    /// The side of a split it serves.
+    #[serde(default)]
+    pub side: Side,
+    /// How long its answers took, where the balancer counts that.
+    #[serde(default)]
+    pub latency: Option<Latency>,
     /// Why the member is not in the state that was asked for.
     pub problem: Option<Problem>,
 }
@@ -134,7 +162,33 @@ impl InstanceState {
     }
 }
 
+impl SplitReport {
+    /// The share achieved, in hundredths of a percent of the requests no rule decided; None before the first one.
+    #[must_use]
+    pub fn achieved(&self) -> Option<u64> {
+        let drawn = self.trial.saturating_sub(self.ruled);
+        drawn.saturating_mul(u64::from(PLACES)).checked_div(self.stable.saturating_add(drawn))
+    }
+}
+
 impl MemberReport {
+    /// A member in a state, with nothing in flight and nothing counted.
+    #[must_use]
+    pub const fn quiet(state: MemberState) -> Self {
+        Self {
+            running: state,
+            on_disk: state,
+            in_flight: 0,
+            out_for: Duration::ZERO,
+            cut: 0,
+            requests: 0,
+            errors: 0,
+            side: Side::Stable,
+            latency: None,
+            problem: None,
+        }
+    }
+
     /// Whether nothing can reach the member through this balancer any more, now or after a restart, and nothing is under way:
     /// or what was under way had its time.
     #[must_use]

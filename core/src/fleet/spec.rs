@@ -1,5 +1,6 @@
 //! What should be on a host: one document, the only thing an agent is ever told.
 
+use super::split::{Side, TrafficSplit};
 use super::{InstanceKey, MemberKey};
 use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
 use crate::release::{Probe, Release};
@@ -50,6 +51,9 @@ pub struct PoolSpec {
     /// How long requests may go on at a member that is out; then they are cut and counted.
     #[serde(with = "millis")]
     pub drain_deadline: Duration,
+    /// How requests are divided between the sides of the members. None: all members are one side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<TrafficSplit>,
 }
 
 /// One member of a pool.
@@ -59,6 +63,8 @@ pub struct MemberSpec {
     pub state: MemberState,
     /// Relative share of traffic, 1 to 256.
     pub weight: u16,
+    #[serde(default)]
+    pub side: Side,
     /// What the balancer's host asks the member before it puts it in.
     pub probe: Probe,
 }

@@ -3,6 +3,7 @@
 use super::Rollout;
 use super::place::Place;
 use crate::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use crate::fleet::split::Side;
 use crate::fleet::{Fleet, MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName, Slot};
 use crate::release::Probe;
@@ -37,9 +38,13 @@ impl<'a> Draft<'a> {
                 service: place.name.clone(),
                 members: BTreeMap::new(),
                 drain_deadline,
+                split: None,
             });
             pool.drain_deadline = drain_deadline;
-            pool.members.insert(place.member(slot), MemberSpec { address, state, weight: WEIGHT, probe: probe.clone() });
+            pool.members.insert(
+                place.member(slot),
+                MemberSpec { address, state, weight: WEIGHT, side: Side::Stable, probe: probe.clone() },
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use baton_core::fleet::split::Side;
 use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, MemberKey, Service};
 use baton_core::name::{Digest, Epoch, Generation, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot, Version};
 use baton_core::problem::{Code, Problem};
@@ -282,24 +283,17 @@ fn enroll(fleet: &mut Fleet, balancer: &HostName, words: &[&str]) {
             busy => (MemberState::Out, busy.strip_prefix("busy").and_then(|it| it.parse().ok()).expect("busyN")),
         };
         let port = 8101 + u16::from(member.slot.0);
-        let spec = MemberSpec { address: (address, port).into(), state: told, weight: 100, probe: Probe::Tcp };
+        let side = Side::Stable;
+        let spec = MemberSpec { address: (address, port).into(), state: told, weight: 100, side, probe: Probe::Tcp };
         let host = fleet.hosts.get_mut(balancer).expect("a balancer");
         let pool_spec = host.issued.pools.entry(pool()).or_insert_with(|| PoolSpec {
             service: shop(),
             members: BTreeMap::new(),
             drain_deadline: Duration::from_secs(30),
+            split: None,
         });
         pool_spec.members.insert(member.clone(), spec);
-        let report = MemberReport {
-            running: told,
-            on_disk: told,
-            in_flight,
-            out_for: Duration::from_secs(1),
-            cut: 0,
-            requests: 0,
-            errors: 0,
-            problem: None,
-        };
+        let report = MemberReport { in_flight, out_for: Duration::from_secs(1), ..MemberReport::quiet(told) };
         let heard = host.heard.as_mut().expect("a report");
         let pool: &mut PoolReport = heard.report.pools.entry(pool()).or_default();
         pool.members.insert(member, report);

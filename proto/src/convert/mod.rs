@@ -7,6 +7,7 @@ mod problem;
 mod release;
 mod report;
 mod spec;
+mod split;
 #[cfg(test)]
 mod tests;
 

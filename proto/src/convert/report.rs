@@ -1,9 +1,11 @@
 //! Host reports.
 
 use super::spec::member_state;
+use super::split::{latency, side};
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, present, release_id, required};
 use crate::v1;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::Problem;
@@ -17,6 +19,7 @@ impl From<&HostReport> for v1::HostReport {
             pools: report.pools.iter().map(write_pool).collect(),
             releases: report.releases.iter().map(write_release).collect(),
             problems: report.problems.iter().map(Into::into).collect(),
+            balancer: report.balancer.as_ref().map(Into::into),
         }
     }
 }
@@ -34,6 +37,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             pools: keyed("pools", message.pools, read_pool)?,
             releases: keyed("releases", message.releases, read_release)?,
             problems: message.problems.into_iter().enumerate().map(problem).collect::<Result<_, _>>()?,
+            balancer: optional("balancer", message.balancer)?,
         })
     }
 }
@@ -85,6 +89,7 @@ fn write_pool((pool, report): (&PoolName, &PoolReport)) -> v1::PoolReport {
         balancer: report.balancer.clone(),
         members: report.members.iter().map(write_member).collect(),
         problem: report.problem.as_ref().map(Into::into),
+        split: report.split.as_ref().map(Into::into),
     }
 }
 
@@ -93,6 +98,7 @@ fn read_pool(message: v1::PoolReport) -> Result<(PoolName, PoolReport), InvalidM
         balancer: message.balancer,
         members: keyed("members", message.members, read_member)?,
         problem: optional("problem", message.problem)?,
+        split: optional("split", message.split)?,
     };
     Ok((parse("pool", &message.pool)?, report))
 }
@@ -108,6 +114,8 @@ fn write_member((key, report): (&MemberKey, &MemberReport)) -> v1::MemberReport 
         requests: report.requests,
         errors: report.errors,
         problem: report.problem.as_ref().map(Into::into),
+        trial: report.side == Side::Trial,
+        latency: report.latency.clone().map(Into::into).unwrap_or_default(),
     }
 }
 
@@ -120,6 +128,8 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         cut: message.cut,
         requests: message.requests,
         errors: message.errors,
+        side: side(message.trial),
+        latency: latency(message.latency)?,
         problem: optional("problem", message.problem)?,
     };
     Ok((parse("key", &message.key)?, report))

@@ -1,8 +1,10 @@
 //! Host specs.
 
-use super::{InvalidMessage, bytes, duration, keyed, millis, parse, release_id, required};
+use super::split::side;
+use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, release_id, required};
 use crate::v1;
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
+use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::PoolName;
 use baton_core::release::Release;
@@ -68,6 +70,7 @@ fn write_pool((pool, spec): (&PoolName, &PoolSpec)) -> v1::PoolSpec {
         service: spec.service.to_string(),
         members: spec.members.iter().map(write_member).collect(),
         drain_deadline_ms: millis(spec.drain_deadline),
+        split: spec.split.as_ref().map(Into::into),
     }
 }
 
@@ -76,6 +79,7 @@ fn read_pool(message: v1::PoolSpec) -> Result<(PoolName, PoolSpec), InvalidMessa
         service: parse("service", &message.service)?,
         members: keyed("members", message.members, read_member)?,
         drain_deadline: duration("drain_deadline_ms", message.drain_deadline_ms)?,
+        split: optional("split", message.split)?,
     };
     Ok((parse("pool", &message.pool)?, spec))
 }
@@ -87,6 +91,7 @@ fn write_member((key, member): (&MemberKey, &MemberSpec)) -> v1::MemberSpec {
         state: v1::MemberState::from(member.state).into(),
         weight: u32::from(member.weight),
         probe: Some((&member.probe).into()),
+        trial: member.side == Side::Trial,
     }
 }
 
@@ -98,6 +103,7 @@ fn read_member(message: v1::MemberSpec) -> Result<(MemberKey, MemberSpec), Inval
         state: member_state("state", message.state)?,
         weight: weight
             .ok_or_else(|| InvalidMessage::new("weight", format!("{} is not between 1 and 256", message.weight)))?,
+        side: side(message.trial),
         probe: required("probe", message.probe)?,
     };
     Ok((parse("key", &message.key)?, member))

@@ -2,8 +2,13 @@
 
 use super::InvalidMessage;
 use crate::v1;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::latency::{BUCKETS, Latency};
+use baton_core::fleet::report::{
+    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+};
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
+use baton_core::fleet::split::{Share, Side, TrafficSplit};
 use baton_core::name::{Digest, Epoch, Generation, ReleaseId};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
@@ -54,7 +59,13 @@ fn spec() -> HostSpec {
         address: "[fd00::7]:8101".parse().unwrap(),
         restart,
     };
-    let member = |state, weight, probe| MemberSpec { address: "10.0.0.7:8101".parse().unwrap(), state, weight, probe };
+    let member = |state, weight, probe| MemberSpec {
+        address: "10.0.0.7:8101".parse().unwrap(),
+        state,
+        weight,
+        side: if weight == 100 { Side::Trial } else { Side::Stable },
+        probe,
+    };
     let [http, tcp, exec] = probes();
     HostSpec {
         epoch: Epoch(3),
@@ -76,11 +87,17 @@ fn spec() -> HostSpec {
                     ]
                     .into(),
                     drain_deadline: ms(30_000),
+                    split: Some(split()),
                 },
             ),
             (
                 "empty".parse().unwrap(),
-                PoolSpec { service: "mail".parse().unwrap(), members: [].into(), drain_deadline: Duration::ZERO },
+                PoolSpec {
+                    service: "mail".parse().unwrap(),
+                    members: [].into(),
+                    drain_deadline: Duration::ZERO,
+                    split: None,
+                },
             ),
         ]
         .into(),
@@ -88,10 +105,18 @@ fn spec() -> HostSpec {
     }
 }
 
+fn split() -> TrafficSplit {
+    TrafficSplit {
+        share: Share::of_places(501),
+        sticky: Some("cookie uid".parse().unwrap()),
+        rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
+    }
+}
+
 fn report() -> HostReport {
     let instance =
         |state| InstanceReport { release: ReleaseId(Digest::of(b"v1")), incarnation: "boot:41:7".to_owned(), state };
-    let member = |running, on_disk, problem| MemberReport {
+    let member = |running, on_disk, problem: Option<Problem>| MemberReport {
         running,
         on_disk,
         in_flight: 7,
@@ -99,6 +124,8 @@ fn report() -> HostReport {
         cut: 2,
         requests: 41_208,
         errors: 1,
+        side: if problem.is_some() { Side::Trial } else { Side::Stable },
+        latency: problem.is_some().then(|| Latency::new([3; BUCKETS])),
         problem,
     };
     HostReport {
@@ -124,6 +151,7 @@ fn report() -> HostReport {
                     ]
                     .into(),
                     problem: None,
+                    split: Some(SplitReport { split: split(), on_disk: true, stable: 9_500, trial: 501, ruled: 1 }),
                 },
             ),
             ("mail".parse().unwrap(), PoolReport { problem: Some(problem()), ..PoolReport::default() }),
@@ -136,6 +164,10 @@ fn report() -> HostReport {
         ]
         .into(),
         problems: vec![problem(), Problem::new(Code(0), "")],
+        balancer: Some(BalancerAbility {
+            driver: "haproxy".to_owned(),
+            split: SplitAbility::Prepared([("shop".parse().unwrap(), split().needs())].into()),
+        }),
     }
 }
 
@@ -159,6 +191,10 @@ fn every_message_comes_back_as_it_went() {
     comes_back::<_, v1::Problem>(&problem());
     releases().for_each(|release| comes_back::<_, v1::Release>(&release));
     probes().iter().for_each(comes_back::<_, v1::Probe>);
+    comes_back::<_, v1::TrafficSplit>(&TrafficSplit::default());
+    for split in [SplitAbility::None, SplitAbility::Everything] {
+        comes_back::<_, v1::BalancerAbility>(&BalancerAbility { driver: "builtin".to_owned(), split });
+    }
 }
 
 #[test]

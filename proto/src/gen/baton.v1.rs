@@ -131,6 +131,22 @@ pub struct PoolSpec {
     pub members: ::prost::alloc::vec::Vec<MemberSpec>,
     #[prost(uint64, tag = "4")]
     pub drain_deadline_ms: u64,
+    /// Absent: all members are one side.
+    #[prost(message, optional, tag = "5")]
+    pub split: ::core::option::Option<TrafficSplit>,
+}
+/// Who is sent to the trial side; keys and rules as a manifest has them: `cookie uid`, `header X-Beta = 1`.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrafficSplit {
+    /// In hundredths of a percent.
+    #[prost(uint32, tag = "1")]
+    pub share: u32,
+    /// Empty: every request for itself.
+    #[prost(string, tag = "2")]
+    pub sticky: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -145,6 +161,9 @@ pub struct MemberSpec {
     pub weight: u32,
     #[prost(message, optional, tag = "5")]
     pub probe: ::core::option::Option<Probe>,
+    /// Of a split's two sides the one on trial.
+    #[prost(bool, tag = "6")]
+    pub trial: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -161,6 +180,30 @@ pub struct HostReport {
     pub releases: ::prost::alloc::vec::Vec<ReleaseReport>,
     #[prost(message, repeated, tag = "6")]
     pub problems: ::prost::alloc::vec::Vec<Problem>,
+    /// Absent: an agent that does not say yet.
+    #[prost(message, optional, tag = "7")]
+    pub balancer: ::core::option::Option<BalancerAbility>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BalancerAbility {
+    /// Empty: this agent drives no balancer.
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    /// Every split, in every pool.
+    #[prost(bool, tag = "2")]
+    pub splits_everything: bool,
+    /// Else what each pool has been prepared for.
+    #[prost(message, repeated, tag = "3")]
+    pub pools: ::prost::alloc::vec::Vec<PoolAbility>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolAbility {
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -236,6 +279,22 @@ pub struct PoolReport {
     pub members: ::prost::alloc::vec::Vec<MemberReport>,
     #[prost(message, optional, tag = "4")]
     pub problem: ::core::option::Option<Problem>,
+    #[prost(message, optional, tag = "5")]
+    pub split: ::core::option::Option<SplitReport>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitReport {
+    #[prost(message, optional, tag = "1")]
+    pub split: ::core::option::Option<TrafficSplit>,
+    #[prost(bool, tag = "2")]
+    pub on_disk: bool,
+    #[prost(uint64, tag = "3")]
+    pub stable: u64,
+    #[prost(uint64, tag = "4")]
+    pub trial: u64,
+    #[prost(uint64, tag = "5")]
+    pub ruled: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -258,6 +317,11 @@ pub struct MemberReport {
     pub errors: u64,
     #[prost(message, optional, tag = "9")]
     pub problem: ::core::option::Option<Problem>,
+    #[prost(bool, tag = "10")]
+    pub trial: bool,
+    /// One count for each bucket of core's `fleet::latency`; empty: not counted.
+    #[prost(uint64, repeated, tag = "11")]
+    pub latency: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

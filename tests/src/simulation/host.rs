@@ -227,7 +227,7 @@ impl Host {
         let pools = self.ledger.pools.iter().filter_map(|(name, spec)| {
             let pool = self.pools.get(name)?;
             let members = spec.members.keys().map(|member| (member.clone(), pool.report(member, now))).collect();
-            Some((name.clone(), PoolReport { balancer: pool.identity.to_string(), members, problem: None }))
+            Some((name.clone(), PoolReport { balancer: pool.identity.to_string(), members, ..PoolReport::default() }))
         });
         HostReport {
             observed: self.ledger.stamp(),
@@ -235,7 +235,7 @@ impl Host {
             instances: self.observe(now).instances,
             pools: pools.collect(),
             releases: self.releases(now, rejected),
-            problems: Vec::new(),
+            ..HostReport::default()
         }
     }
 
@@ -350,14 +350,10 @@ impl Pool {
     fn report(&self, member: &MemberKey, now: u64) -> MemberReport {
         let state = |states: &BTreeMap<MemberKey, MemberState>| states.get(member).copied();
         MemberReport {
-            running: state(&self.running).unwrap_or(MemberState::Ready),
             on_disk: state(&self.disk).unwrap_or(MemberState::Ready),
             in_flight: self.in_flight(member, now),
             out_for: self.out_for(member, now),
-            cut: 0,
-            requests: 0,
-            errors: 0,
-            problem: None,
+            ..MemberReport::quiet(state(&self.running).unwrap_or(MemberState::Ready))
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::runtime::{Answer, Runtime};
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use baton_core::fleet::split::Side;
 use baton_core::name::{Digest, Epoch, Generation};
 use baton_core::problem::Problem;
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
@@ -164,28 +165,20 @@ impl Host {
 
     /// The same spec with a pool of one member.
     pub(super) fn with_pool(&self, mut spec: HostSpec, state: MemberState) -> HostSpec {
-        let member = MemberSpec { address: self.address, state, weight: 100, probe: Probe::Tcp };
+        let member = MemberSpec { address: self.address, state, weight: 100, side: Side::Stable, probe: Probe::Tcp };
         let members = [("web1/0".parse().unwrap(), member)].into();
-        let pool = PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline: Duration::from_secs(1) };
+        let drain_deadline = Duration::from_secs(1);
+        let pool = PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline, split: None };
         spec.pools.insert("shop".parse().unwrap(), pool);
         spec
     }
 
     /// The balancer was made to match the spec, and says so.
     pub(super) fn reads(&self, spec: &HostSpec) {
-        let report = |member: &MemberSpec| MemberReport {
-            running: member.state,
-            on_disk: member.state,
-            in_flight: 0,
-            out_for: Duration::ZERO,
-            cut: 0,
-            requests: 0,
-            errors: 0,
-            problem: None,
-        };
+        let report = |member: &MemberSpec| MemberReport::quiet(member.state);
         let pools = spec.pools.iter().map(|(name, pool)| {
             let members = pool.members.iter().map(|(key, member)| (key.clone(), report(member))).collect();
-            (name.clone(), PoolReport { balancer: "1".to_owned(), members, problem: None })
+            (name.clone(), PoolReport { balancer: "1".to_owned(), members, ..PoolReport::default() })
         });
         let event = Event::Pools { wanted: spec.pools.clone(), seen: pools.collect() };
         self.agent.as_ref().unwrap().events.send(event).unwrap();

@@ -39,7 +39,7 @@ fn picture(hosts: &str) -> Picture {
         }
         add(&mut picture, name, report);
     }
-    let pool = PoolReport { balancer: "77".into(), members, problem: None };
+    let pool = PoolReport { balancer: "77".into(), members, ..PoolReport::default() };
     add(&mut picture, "lb1", HostReport { pools: [("shop".parse().unwrap(), pool)].into(), ..HostReport::default() });
     let mut service = samples::behind(samples::service(&names), &["lb1"], "shop");
     service.committed = Some(samples::release("shop", "1.0").id());
@@ -55,16 +55,7 @@ fn add(picture: &mut Picture, name: &str, report: HostReport) {
 }
 
 fn member(state: MemberState) -> MemberReport {
-    MemberReport {
-        running: state,
-        on_disk: state,
-        in_flight: 2,
-        out_for: Duration::ZERO,
-        cut: 1,
-        requests: 10,
-        errors: 3,
-        problem: None,
-    }
+    MemberReport { in_flight: 2, cut: 1, requests: 10, errors: 3, ..MemberReport::quiet(state) }
 }
 
 fn shop(picture: &Picture) -> ServiceView {
