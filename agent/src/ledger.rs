@@ -211,6 +211,7 @@ mod tests {
             members: Default::default(),
             drain_deadline: std::time::Duration::from_secs(1),
             split: None,
+            exchange: Default::default(),
         };
         spec.pools.insert("shop".parse().unwrap(), pool);
         spec

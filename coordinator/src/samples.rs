@@ -5,7 +5,7 @@ use baton_core::fleet::{BalancerPool, InstanceKey, Service};
 use baton_core::name::{Digest, HostName, Slot};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::{Direction, Rollout, RolloutState};
-use baton_core::strategy::{Amount, OnFailure, Placement, Strategy};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +17,12 @@ pub(crate) fn host(name: &str) -> HostName {
 pub(crate) fn strategy() -> Strategy {
     Strategy {
         placement: Placement::InPlace,
-        waves: vec![Amount::Percent(100)],
+        waves: vec![Wave::of(Amount::Percent(100))],
         max_unavailable: Amount::Hosts(1),
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
         bake: Duration::ZERO,
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
@@ -34,6 +38,7 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
         strategy: strategy(),
         committed: None,
         previous: None,
+        warm: None,
     }
 }
 
@@ -87,6 +92,7 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         turned: None,
         pause: None,
         wave: 0,
+        promoted: 0,
         wave_done: None,
         started: Moment(0),
         progressed: Moment(0),

@@ -1,5 +1,6 @@
-//! Strategies as values: what people call "rolling" is a few numbers, and nothing else in Baton asks for its name.
+//! Strategies as values: what people call "rolling" or "blue-green" is a few numbers, and nothing in Baton asks for the name.
 
+use crate::fleet::split::{PLACES, Share};
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -9,11 +10,23 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strategy {
     pub placement: Placement,
-    /// Cumulative sizes: a wave begins when every host of the one before is done and has baked.
-    pub waves: Vec<Amount>,
+    /// Cumulative: a wave begins when every host of the one before is done and has baked.
+    pub waves: Vec<Wave>,
     /// How many hosts may be without a serving instance because of the rollout.
     pub max_unavailable: Amount,
-    /// How long a wave is watched before the next begins.
+    /// How many hosts may be under way at once, those that still serve among them; None: as many as may be unavailable.
+    #[serde(default)]
+    pub parallel: Option<Amount>,
+    /// The hosts of a wave enter together, and what they had leaves with that: one switch.
+    #[serde(default)]
+    pub lockstep: bool,
+    /// How long the old instances stay, running and out, after the new ones serve: a way back without a start.
+    #[serde(default, with = "millis")]
+    pub keep_old: Duration,
+    /// The two releases cannot coexist: nobody starts the one while anybody runs the other.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// How long a wave is watched before the next begins, unless it says otherwise.
     #[serde(with = "millis")]
     pub bake: Duration,
     /// How long requests may take to finish on a member that is out; then they are cut, counted and reported.
@@ -23,6 +36,23 @@ pub struct Strategy {
     #[serde(with = "millis")]
     pub progress_deadline: Duration,
     pub on_failure: OnFailure,
+}
+
+/// One step of a rollout: how far it reaches, and what has to happen before the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wave {
+    /// How many hosts have the new release once it is done, those of the waves before among them.
+    #[serde(flatten)]
+    pub hosts: Amount,
+    /// How much of the traffic the new release gets, while the old one keeps the rest; None: what its hosts get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+    /// How long it is watched; None: as long as the strategy says.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "millis::maybe")]
+    pub bake: Option<Duration>,
+    /// A person says when its hosts get traffic: at the switch where they enter together, else before the wave begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approve: bool,
 }
 
 /// Where the new instance starts.
@@ -49,6 +79,60 @@ pub enum Amount {
 pub enum OnFailure {
     Revert,
     Pause,
+}
+
+impl Strategy {
+    /// How long a wave, counted from 0, is watched.
+    #[must_use]
+    pub fn bake_of(&self, wave: usize) -> Duration {
+        self.waves.get(wave).and_then(|wave| wave.bake).unwrap_or(self.bake)
+    }
+
+    /// How many hosts of `total` may be under way at once; one always may, or nothing would ever move.
+    #[must_use]
+    pub fn at_once(&self, total: usize) -> usize {
+        self.parallel.unwrap_or(self.max_unavailable).at_most(total).max(1)
+    }
+
+    /// Whether the old instances outlive the moment in which the new ones serve.
+    #[must_use]
+    pub const fn keeps_old(&self) -> bool {
+        self.lockstep || !self.keep_old.is_zero()
+    }
+
+    /// The word people know for a strategy like this. For eyes only: nothing is decided by it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let stepwise = self.waves.iter().any(|wave| wave.share.is_some() || wave.bake.is_some());
+        match (self.exclusive, self.lockstep, stepwise) {
+            (true, ..) => "recreate",
+            (_, true, _) => "blue-green",
+            (.., true) => "canary",
+            _ => "rolling",
+        }
+    }
+}
+
+impl Wave {
+    /// A wave of so many hosts, with what the strategy says for everything else.
+    #[must_use]
+    pub const fn of(hosts: Amount) -> Self {
+        Self { hosts, share: None, bake: None, approve: false }
+    }
+}
+
+impl From<Amount> for Wave {
+    fn from(hosts: Amount) -> Self {
+        Self::of(hosts)
+    }
+}
+
+impl Share {
+    /// The number of hosts of `total` that this share of the traffic needs at least.
+    #[must_use]
+    pub fn hosts(self, total: usize) -> usize {
+        (total * usize::from(u16::from(self))).div_ceil(usize::from(PLACES)).min(total)
+    }
 }
 
 impl Amount {

@@ -261,12 +261,19 @@ fn no_server(problem: Option<Problem>) -> MemberReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::fleet::spec::Exchange;
 
     fn pool(state: MemberState) -> PoolSpec {
         let address = "127.0.0.1:8101".parse().unwrap();
         let member = MemberSpec { address, state, weight: 1, side: Side::Stable, probe: Probe::Tcp };
         let members = BTreeMap::from([("web1/0".parse().unwrap(), member)]);
-        PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline: Duration::from_secs(30), split: None }
+        PoolSpec {
+            service: "shop".parse().unwrap(),
+            members,
+            drain_deadline: Duration::from_secs(30),
+            exchange: Exchange::Each,
+            split: None,
+        }
     }
 
     fn report(state: MemberState, in_flight: u64) -> PoolReport {

@@ -155,6 +155,7 @@ const fn rank(state: MemberState) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::fleet::spec::Exchange;
     use baton_core::fleet::split::Side;
     use baton_core::release::Probe;
     use std::time::Duration;
@@ -193,6 +194,7 @@ mod tests {
             members: members.collect(),
             drain_deadline: Duration::from_secs(1),
             split: None,
+            exchange: Exchange::Each,
         };
         let seen: PoolSeen = (1u8..).zip(seen.chars()).filter(|(_, letter)| *letter != '-').map(there).collect();
         let answers = to_ask(&spec, &seen)

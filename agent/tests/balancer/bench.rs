@@ -5,7 +5,7 @@ use crate::front::Front;
 use crate::place;
 use baton_agent::balancer::{self, Balancer};
 use baton_core::fleet::report::{MemberReport, PoolReport};
-use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::spec::{Exchange, MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::release::Probe;
@@ -48,6 +48,7 @@ impl Bench {
             members: members.collect(),
             drain_deadline: Duration::from_secs(30),
             split: None,
+            exchange: Exchange::Each,
         };
         let driver = open(&front);
         Self { front, driver, apps, pools: BTreeMap::from([(shop(), pool)]) }

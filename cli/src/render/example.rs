@@ -38,6 +38,8 @@ fn on_host(host: &str, versions: &[&str], step: &str, detail: &str, step_ms: u64
 
 pub(crate) fn service() -> ServiceView {
     ServiceView {
+        warm_version: String::new(),
+        warm_left_ms: 0,
         name: "shop".into(),
         health: "healthy".into(),
         committed_version: "2.0.4".into(),

@@ -92,8 +92,8 @@ mod tests {
             placement: "in-place".into(),
             max_unavailable: 1,
             waves: vec![
-                PlannedWave { hosts: vec!["web2".into()] },
-                PlannedWave { hosts: vec!["web1".into(), "web3".into()] },
+                PlannedWave { hosts: vec!["web2".into()], ..PlannedWave::default() },
+                PlannedWave { hosts: vec!["web1".into(), "web3".into()], ..PlannedWave::default() },
             ],
             changes: vec![
                 change("artifact", "1c9e…", "77ab…"),

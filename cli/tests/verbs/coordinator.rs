@@ -136,7 +136,7 @@ impl Control for Double {
             to_version: request.version,
             placement: "in-place".into(),
             max_unavailable: 1,
-            waves: vec![PlannedWave { hosts: vec!["web2".into(), "web3".into()] }],
+            waves: vec![PlannedWave { hosts: vec!["web2".into(), "web3".into()], ..PlannedWave::default() }],
             at_least_serving: 1,
             problems: self.script().refusal.iter().map(Into::into).collect(),
             ..PlanView::default()

@@ -28,7 +28,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
     let (run, health, strategy) = (&release.run, &release.health, &service.strategy);
     let hosts: Vec<_> = service.hosts.iter().map(|host| host.as_str()).collect();
     let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
-    let waves: Vec<_> = strategy.waves.iter().map(ToString::to_string).collect();
+    let waves: Vec<_> = strategy.waves.iter().map(|wave| wave.hosts.to_string()).collect();
     let mut keys = vec![
         ("artifact", release.artifact.digest.short()),
         ("artifact.size", release.artifact.size.to_string()),

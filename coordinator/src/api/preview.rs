@@ -2,6 +2,7 @@
 
 use super::control::Wish;
 use super::diff;
+use super::view::millis;
 use crate::driver::Picture;
 use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId};
@@ -29,6 +30,8 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         placement: placement(strategy.placement).to_owned(),
         max_unavailable: count(strategy.max_unavailable.at_most(total)),
         changes: diff::diff(live.zip(before), (&release, &shape)),
+        strategy: strategy.word().to_owned(),
+        keep_old_ms: millis(strategy.keep_old),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         ..PlanView::default()
     };
@@ -53,11 +56,16 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
 fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
     let mut waves = Vec::new();
     let mut begun = 0;
-    for amount in &strategy.waves {
-        let until = amount.of(order.len()).max(begun);
+    for wave in &strategy.waves {
+        let until = wave.hosts.of(order.len()).max(begun);
         if until > begun {
             let hosts = order.iter().take(until).skip(begun).map(ToString::to_string).collect();
-            waves.push(PlannedWave { hosts });
+            waves.push(PlannedWave {
+                hosts,
+                share: wave.share.map_or(0, |share| u16::from(share).into()),
+                bake_ms: millis(wave.bake.unwrap_or(strategy.bake)),
+                approve: wave.approve,
+            });
         }
         begun = until;
     }
@@ -81,7 +89,7 @@ mod tests {
     use crate::artifact::missing;
     use crate::samples;
     use baton_core::fleet::Host;
-    use baton_core::strategy::Amount;
+    use baton_core::strategy::{Amount, Wave};
 
     fn wish(hosts: &[&str]) -> Wish {
         let release = samples::release("shop", "2.1.0");
@@ -99,7 +107,7 @@ mod tests {
     #[test]
     fn a_plan_names_the_waves_and_changes_nothing() {
         let mut wish = wish(&["web1", "web2", "web3"]);
-        wish.shape.strategy.waves = vec![Amount::Hosts(1), Amount::Percent(100)];
+        wish.shape.strategy.waves = [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec();
         let plan = preview(&picture(&["web1", "web2", "web3"]), wish, Moment(0));
         let waves: Vec<_> = plan.waves.iter().map(|wave| wave.hosts.join(" ")).collect();
         assert_eq!(waves, ["web1", "web2 web3"]);

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod contract;
 pub mod memory;
+#[cfg(test)]
+mod older;
 mod schema;
 pub mod sqlite;
 pub mod token;

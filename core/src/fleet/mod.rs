@@ -66,6 +66,16 @@ pub struct Service {
     pub committed: Option<ReleaseId>,
     /// The one before: where `rollback` goes.
     pub previous: Option<ReleaseId>,
+    /// What still runs of it, out of every balancer, so that going back is a switch and no start.
+    #[serde(default)]
+    pub warm: Option<Warm>,
+}
+
+/// A release that stays running beside the committed one for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    pub release: ReleaseId,
+    pub until: Moment,
 }
 
 /// The pool a service has, in each balancer that serves it.

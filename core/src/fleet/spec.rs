@@ -54,6 +54,22 @@ pub struct PoolSpec {
     /// How requests are divided between the sides of the members. None: all members are one side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<TrafficSplit>,
+    /// What a member that goes out waits for.
+    #[serde(default)]
+    pub exchange: Exchange,
+}
+
+/// How the members of a pool change places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exchange {
+    /// Each for itself: a member that goes out waits for nobody, as long as somebody is in.
+    #[default]
+    Each,
+    /// Host by host: a member goes out once the one of its host that is to be in answered.
+    Host,
+    /// All together: nobody goes out before every member that is to be in answered, and then all change in one operation.
+    All,
 }
 
 /// One member of a pool.

@@ -187,6 +187,7 @@ impl Manifest {
             strategy: self.strategy.clone(),
             committed: None,
             previous: None,
+            warm: None,
         }
     }
 

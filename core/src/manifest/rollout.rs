@@ -8,7 +8,7 @@ use super::unknown;
 use super::values::shown;
 use crate::fleet::BalancerPool;
 use crate::name::{PoolName, ServiceName};
-use crate::strategy::{Amount, OnFailure, Placement, Strategy};
+use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -47,8 +47,12 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, hosts: Option<usize>, ports:
     }
     Some(Strategy {
         placement: placement?,
-        waves: waves?,
+        waves: waves?.into_iter().map(Wave::of).collect(),
         max_unavailable: max_unavailable?,
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
         bake: bake?,
         drain_deadline: drain_deadline?,
         progress_deadline: progress_deadline?,

@@ -226,6 +226,7 @@ fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by
         turned: None,
         pause: None,
         wave: 0,
+        promoted: 0,
         wave_done: None,
         started: now,
         progressed: now,

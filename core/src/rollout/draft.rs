@@ -2,7 +2,7 @@
 
 use super::Rollout;
 use super::place::Place;
-use crate::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use crate::fleet::split::Side;
 use crate::fleet::{Fleet, MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName, Slot};
@@ -39,6 +39,7 @@ impl<'a> Draft<'a> {
                 members: BTreeMap::new(),
                 drain_deadline,
                 split: None,
+                exchange: Exchange::Each,
             });
             pool.drain_deadline = drain_deadline;
             pool.members.insert(

@@ -38,6 +38,9 @@ pub struct Rollout {
     pub pause: Option<Pause>,
     /// The wave under way, from 0.
     pub wave: usize,
+    /// How many waves a person let through: they need no approval any more, and the bakes between them are over.
+    #[serde(default)]
+    pub promoted: usize,
     /// When the wave's last host was done: the bake began.
     pub wave_done: Option<Moment>,
     pub started: Moment,

@@ -281,7 +281,7 @@ impl<'a> Turn<'a> {
             self.waiting.push(Waiting { host: None, reason });
         }
         if let Some(since) = rollout.wave_done {
-            let left = rollout.strategy.bake.saturating_sub(self.now.since(since));
+            let left = rollout.strategy.bake_of(rollout.wave).saturating_sub(self.now.since(since));
             self.waiting.push(Waiting { host: None, reason: Reason::Bake { left } });
         }
     }

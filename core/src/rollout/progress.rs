@@ -46,7 +46,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
 /// When the rollout may move although nothing is heard.
 #[must_use]
 pub fn wake_at(fleet: &Fleet, rollout: &Rollout, standings: &[Standing]) -> Option<Moment> {
-    let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake);
+    let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake_of(rollout.wave));
     let moves = matches!(rollout.state, RolloutState::Running | RolloutState::Reverting);
     let deadline = moves.then(|| rollout.progressed + progress_deadline(fleet, rollout));
     let refused = standings.iter().any(|standing| refusal(standing).is_some());
@@ -115,7 +115,7 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
         return;
     }
     let since = *rollout.wave_done.get_or_insert(now);
-    if now.since(since) < rollout.strategy.bake {
+    if now.since(since) < rollout.strategy.bake_of(rollout.wave) {
         return;
     }
     rollout.wave_done = None;

@@ -35,7 +35,7 @@ pub fn wave_of(rollout: &Rollout, host: &HostName) -> usize {
     let hosts = rollout.hosts.len();
     let position = rollout.hosts.iter().position(|name| name == host).unwrap_or(hosts.saturating_sub(1));
     let waves = &rollout.strategy.waves;
-    waves.iter().position(|wave| position < wave.of(hosts)).unwrap_or(waves.len().saturating_sub(1))
+    waves.iter().position(|wave| position < wave.hosts.of(hosts)).unwrap_or(waves.len().saturating_sub(1))
 }
 
 fn was_told(fleet: &Fleet, name: &ServiceName, host: &HostName, release: ReleaseId) -> bool {

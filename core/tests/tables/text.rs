@@ -1,7 +1,7 @@
 //! Fleets from text, plans to text.
 
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
-use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, MemberKey, Service};
 use baton_core::name::{Digest, Epoch, Generation, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot, Version};
@@ -9,7 +9,7 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::plan::Plan;
 use baton_core::rollout::{Direction, Evidence, Rollout, RolloutState};
-use baton_core::strategy::{Amount, OnFailure, Placement, Strategy};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -159,8 +159,8 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
     let number = |key: &str| options.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u32>().ok());
     let percent = options.split_whitespace().find_map(|word| word.strip_prefix("max=")?.strip_suffix('%'));
     let waves = match number("first=") {
-        Some(first) => vec![Amount::Hosts(first), Amount::Percent(100)],
-        None => vec![Amount::Percent(100)],
+        Some(first) => vec![Wave::of(Amount::Hosts(first)), Wave::of(Amount::Percent(100))],
+        None => vec![Wave::of(Amount::Percent(100))],
     };
     let strategy = Strategy {
         placement: if side_by_side { Placement::SideBySide } else { Placement::InPlace },
@@ -169,6 +169,10 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
             Some(percent) => Amount::Percent(percent.parse().expect("a number")),
             None => Amount::Hosts(number("max=").unwrap_or(1)),
         },
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
         bake: Duration::from_secs(number("bake=").unwrap_or(0).into()),
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
@@ -182,6 +186,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         strategy,
         committed: (!first).then(|| release("v1").id()),
         previous: None,
+        warm: None,
     }
 }
 
@@ -211,6 +216,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         turned: None,
         pause: None,
         wave: 0,
+        promoted: 0,
         wave_done: None,
         started: NOW,
         progressed: NOW,
@@ -291,6 +297,7 @@ fn enroll(fleet: &mut Fleet, balancer: &HostName, words: &[&str]) {
             members: BTreeMap::new(),
             drain_deadline: Duration::from_secs(30),
             split: None,
+            exchange: Exchange::Each,
         });
         pool_spec.members.insert(member.clone(), spec);
         let report = MemberReport { in_flight, out_for: Duration::from_secs(1), ..MemberReport::quiet(told) };

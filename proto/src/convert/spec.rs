@@ -3,7 +3,7 @@
 use super::split::side;
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, release_id, required};
 use crate::v1;
-use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
+use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::PoolName;
@@ -71,6 +71,7 @@ fn write_pool((pool, spec): (&PoolName, &PoolSpec)) -> v1::PoolSpec {
         members: spec.members.iter().map(write_member).collect(),
         drain_deadline_ms: millis(spec.drain_deadline),
         split: spec.split.as_ref().map(Into::into),
+        exchange: v1::Exchange::from(spec.exchange).into(),
     }
 }
 
@@ -80,6 +81,7 @@ fn read_pool(message: v1::PoolSpec) -> Result<(PoolName, PoolSpec), InvalidMessa
         members: keyed("members", message.members, read_member)?,
         drain_deadline: duration("drain_deadline_ms", message.drain_deadline_ms)?,
         split: optional("split", message.split)?,
+        exchange: exchange(message.exchange)?,
     };
     Ok((parse("pool", &message.pool)?, spec))
 }
@@ -107,6 +109,25 @@ fn read_member(message: v1::MemberSpec) -> Result<(MemberKey, MemberSpec), Inval
         probe: required("probe", message.probe)?,
     };
     Ok((parse("key", &message.key)?, member))
+}
+
+impl From<Exchange> for v1::Exchange {
+    fn from(exchange: Exchange) -> Self {
+        match exchange {
+            Exchange::Each => Self::Each,
+            Exchange::Host => Self::Host,
+            Exchange::All => Self::All,
+        }
+    }
+}
+
+fn exchange(number: i32) -> Result<Exchange, InvalidMessage> {
+    match v1::Exchange::try_from(number) {
+        Ok(v1::Exchange::Each) => Ok(Exchange::Each),
+        Ok(v1::Exchange::Host) => Ok(Exchange::Host),
+        Ok(v1::Exchange::All) => Ok(Exchange::All),
+        Err(_) => Err(InvalidMessage::new("exchange", format!("{number} is no way to change places"))),
+    }
 }
 
 impl From<MemberState> for v1::MemberState {

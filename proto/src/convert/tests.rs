@@ -7,7 +7,7 @@ use baton_core::fleet::latency::{BUCKETS, Latency};
 use baton_core::fleet::report::{
     HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
 };
-use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
+use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::{Share, Side, TrafficSplit};
 use baton_core::name::{Digest, Epoch, Generation, ReleaseId};
 use baton_core::problem::{Code, Problem};
@@ -88,6 +88,7 @@ fn spec() -> HostSpec {
                     .into(),
                     drain_deadline: ms(30_000),
                     split: Some(split()),
+                    exchange: Exchange::All,
                 },
             ),
             (
@@ -97,6 +98,7 @@ fn spec() -> HostSpec {
                     members: [].into(),
                     drain_deadline: Duration::ZERO,
                     split: None,
+                    exchange: Exchange::Each,
                 },
             ),
         ]

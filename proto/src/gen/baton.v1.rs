@@ -134,6 +134,9 @@ pub struct PoolSpec {
     /// Absent: all members are one side.
     #[prost(message, optional, tag = "5")]
     pub split: ::core::option::Option<TrafficSplit>,
+    /// What a member that goes out waits for.
+    #[prost(enumeration = "Exchange", tag = "6")]
+    pub exchange: i32,
 }
 /// Who is sent to the trial side; keys and rules as a manifest has them: `cookie uid`, `header X-Beta = 1`.
 #[derive(serde::Serialize)]
@@ -360,6 +363,39 @@ pub struct Held {}
 pub struct Rejected {
     #[prost(message, optional, tag = "1")]
     pub problem: ::core::option::Option<Problem>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Exchange {
+    /// Nobody. What an older coordinator means.
+    Each = 0,
+    /// The member of its host that is to be in.
+    Host = 1,
+    /// Every member that is to be in; then all change in one operation.
+    All = 2,
+}
+impl Exchange {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Each => "EXCHANGE_EACH",
+            Self::Host => "EXCHANGE_HOST",
+            Self::All => "EXCHANGE_ALL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EXCHANGE_EACH" => Some(Self::Each),
+            "EXCHANGE_HOST" => Some(Self::Host),
+            "EXCHANGE_ALL" => Some(Self::All),
+            _ => None,
+        }
+    }
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1624,12 +1660,29 @@ pub struct PlanView {
     /// What would refuse or hold the rollout.
     #[prost(message, repeated, tag = "10")]
     pub problems: ::prost::alloc::vec::Vec<Problem>,
+    /// The word people know for such a strategy: `rolling`, `blue-green`, `canary`, `recreate`.
+    #[prost(string, tag = "11")]
+    pub strategy: ::prost::alloc::string::String,
+    /// Nobody serves for a while: the releases cannot coexist. At most so long, if everything goes well.
+    #[prost(bool, tag = "12")]
+    pub interrupts: bool,
+    #[prost(uint64, tag = "13")]
+    pub interrupted_ms: u64,
+    #[prost(uint64, tag = "14")]
+    pub keep_old_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlannedWave {
     #[prost(string, repeated, tag = "1")]
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The share of traffic the new release gets, in hundredths of a percent; 0: what its hosts get.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    #[prost(uint64, tag = "3")]
+    pub bake_ms: u64,
+    #[prost(bool, tag = "4")]
+    pub approve: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1676,6 +1729,11 @@ pub struct ServiceView {
     /// What its pool is called in every balancer that serves it; empty: none does.
     #[prost(string, tag = "8")]
     pub pool: ::prost::alloc::string::String,
+    /// Still running, out of every balancer: going back to it is a switch. Empty: none.
+    #[prost(string, tag = "9")]
+    pub warm_version: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "10")]
+    pub warm_left_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1743,6 +1801,11 @@ pub struct RolloutView {
     pub paused_why: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "16")]
     pub evidence: ::prost::alloc::vec::Vec<EvidenceView>,
+    #[prost(string, tag = "17")]
+    pub strategy: ::prost::alloc::string::String,
+    /// The share of traffic asked for the new release, in hundredths of a percent; 0: what its hosts get.
+    #[prost(uint32, tag = "18")]
+    pub share: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

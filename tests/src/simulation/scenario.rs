@@ -4,7 +4,7 @@ use super::random::Random;
 use baton_core::fleet::{BalancerPool, Service};
 use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
-use baton_core::strategy::{Amount, OnFailure, Placement, Strategy};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -73,6 +73,7 @@ impl Scenario {
             strategy,
             committed: None,
             previous: None,
+            warm: None,
         };
         let quality = match random.between(0, 9) {
             0..=4 => Quality::Good,
@@ -99,14 +100,18 @@ impl Scenario {
 
 fn strategy(random: &mut Random, side_by_side: bool) -> Strategy {
     let waves = match random.between(0, 2) {
-        0 => vec![Amount::Hosts(1), Amount::Percent(100)],
-        1 => vec![Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)],
-        _ => vec![Amount::Percent(100)],
+        0 => [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec(),
+        1 => [Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)].map(Wave::of).to_vec(),
+        _ => vec![Wave::of(Amount::Percent(100))],
     };
     Strategy {
         placement: if side_by_side { Placement::SideBySide } else { Placement::InPlace },
         waves,
         max_unavailable: if side_by_side && random.chance(50) { Amount::Hosts(0) } else { Amount::Hosts(1) },
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
         bake: Duration::from_millis(random.between(0, 2) * 1_000),
         drain_deadline: Duration::from_millis(random.between(500, 5_000)),
         progress_deadline: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Answer, Runtime};
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
-use baton_core::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
+use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
 use baton_core::name::{Digest, Epoch, Generation};
 use baton_core::problem::Problem;
@@ -167,8 +167,13 @@ impl Host {
     pub(super) fn with_pool(&self, mut spec: HostSpec, state: MemberState) -> HostSpec {
         let member = MemberSpec { address: self.address, state, weight: 100, side: Side::Stable, probe: Probe::Tcp };
         let members = [("web1/0".parse().unwrap(), member)].into();
-        let drain_deadline = Duration::from_secs(1);
-        let pool = PoolSpec { service: "shop".parse().unwrap(), members, drain_deadline, split: None };
+        let pool = PoolSpec {
+            service: "shop".parse().unwrap(),
+            members,
+            drain_deadline: Duration::from_secs(1),
+            exchange: Exchange::Each,
+            split: None,
+        };
         spec.pools.insert("shop".parse().unwrap(), pool);
         spec
     }

@@ -68,6 +68,6 @@ fn version(fleet: &Fleet, id: Option<ReleaseId>) -> String {
     fleet.releases.get(&id).map_or_else(|| id.0.short(), |release| release.version.to_string())
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -40,6 +40,8 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         pool: service.balancer.as_ref().map(|balancer| balancer.pool.to_string()).unwrap_or_default(),
         rollout: rollout.map(|rollout| rollout_view(fleet, rollout, done, now)),
         waiting: waiting.iter().map(waiting_view).collect(),
+        warm_version: version(fleet, service.warm.map(|warm| warm.release)),
+        warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
         hosts,
     }
 }
@@ -221,6 +223,8 @@ fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> R
         waves: count(rollout.strategy.waves.len()),
         elapsed_ms: millis(rollout.ended.unwrap_or(now).since(rollout.started)),
         placement: placement(rollout.strategy.placement).to_owned(),
+        strategy: rollout.strategy.word().to_owned(),
+        share: share(rollout),
         turned_by: match &rollout.turned {
             None => String::new(),
             Some(Turned::Evidence) => "evidence".to_owned(),
@@ -234,6 +238,14 @@ fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> R
             .map(|it| EvidenceView { host: it.host.to_string(), problem: Some((&it.problem).into()) })
             .collect(),
     }
+}
+
+/// The share of traffic asked for in the wave under way.
+fn share(rollout: &Rollout) -> u32 {
+    let wave = rollout.strategy.waves.get(rollout.wave);
+    wave.and_then(|wave| wave.share)
+        .filter(|_| rollout.direction == Direction::Forward)
+        .map_or(0, |share| u16::from(share).into())
 }
 
 const fn state(state: RolloutState) -> &'static str {

@@ -4,7 +4,7 @@ use super::{SAMPLE, edited, sound};
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
 use crate::release::{Artifact, Probe, Signal};
-use crate::strategy::{Amount, OnFailure, Placement, Strategy};
+use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
 
 #[test]
@@ -23,8 +23,12 @@ fn the_smallest_manifest_gets_every_default() {
         manifest.strategy,
         Strategy {
             placement: Placement::SideBySide,
-            waves: vec![Amount::Percent(100)],
+            waves: vec![Wave::of(Amount::Percent(100))],
             max_unavailable: Amount::Hosts(1),
+            parallel: None,
+            lockstep: false,
+            keep_old: Duration::ZERO,
+            exclusive: false,
             bake: Duration::ZERO,
             drain_deadline: Duration::from_secs(30),
             progress_deadline: Duration::from_secs(600),
@@ -109,8 +113,12 @@ on_failure = "pause"
         manifest.strategy,
         Strategy {
             placement: Placement::InPlace,
-            waves: vec![Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)],
+            waves: [Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)].map(Wave::of).to_vec(),
             max_unavailable: Amount::Percent(34),
+            parallel: None,
+            lockstep: false,
+            keep_old: Duration::ZERO,
+            exclusive: false,
             bake: Duration::from_secs(600),
             drain_deadline: Duration::from_secs(120),
             progress_deadline: Duration::from_secs(1800),
@@ -136,7 +144,10 @@ fn a_service_needs_no_balancer_and_its_pool_has_its_name() {
 
 #[test]
 fn waves_end_with_every_host() {
-    let waves = |written: &str| sound(&format!("{SAMPLE}\n[rollout]\nwaves = {written}\n")).strategy.waves;
+    let waves = |written: &str| {
+        let waves = sound(&format!("{SAMPLE}\n[rollout]\nwaves = {written}\n")).strategy.waves;
+        waves.into_iter().map(|wave| wave.hosts).collect::<Vec<_>>()
+    };
     assert_eq!(waves("[]"), [Amount::Percent(100)]);
     assert_eq!(waves("[1]"), [Amount::Hosts(1), Amount::Percent(100)]);
     assert_eq!(waves("[1, 3]"), [Amount::Hosts(1), Amount::Hosts(3)]);
