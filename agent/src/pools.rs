@@ -2,6 +2,7 @@
 
 use crate::balancer::{self, Balancer, BalancerConfig};
 use crate::reconciler::{Event, Obstacle};
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::name::PoolName;
@@ -29,7 +30,8 @@ async fn drive(mut balancer: Box<dyn Balancer>, mut wanted: Wanted, events: Unbo
     loop {
         let pools = wanted.borrow_and_update().clone();
         let seen = balancer.reconcile(&pools).await;
-        if events.send(Event::Pools { wanted: pools, seen }).is_err() {
+        let ability = balancer.ability();
+        if events.send(Event::Pools { wanted: pools, seen, ability }).is_err() {
             return;
         }
         tokio::select! {
@@ -47,7 +49,8 @@ async fn without(mut wanted: Wanted, events: UnboundedSender<Event>, problem: &P
         let pools = wanted.borrow_and_update().clone();
         let report = |name| (name, PoolReport { problem: Some(problem.clone()), ..PoolReport::default() });
         let seen = pools.keys().cloned().map(report).collect();
-        if events.send(Event::Pools { wanted: pools, seen }).is_err() || wanted.changed().await.is_err() {
+        let ability = BalancerAbility::default();
+        if events.send(Event::Pools { wanted: pools, seen, ability }).is_err() || wanted.changed().await.is_err() {
             return std::future::pending().await;
         }
     }

@@ -2,9 +2,10 @@
 
 use super::decide::{self, Answers, Decision};
 use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
-use super::{Balancer, Reconciled, problem};
+use super::{Balancer, Reconciled, divide, problem};
 use crate::probe::Question;
 use baton_core::fleet::MemberKey;
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
@@ -51,6 +52,8 @@ impl<D: Driver> Conductor<D> {
 
     async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
         if pools.is_empty() {
+            // What it can do is asked for before anything is asked of it.
+            self.driver.survey().await;
             self.pace = REST;
             return BTreeMap::new();
         }
@@ -69,14 +72,24 @@ impl<D: Driver> Conductor<D> {
         pools: &BTreeMap<PoolName, PoolSpec>,
     ) -> Result<(Seen, BTreeMap<PoolName, Decision>), Problem> {
         let mut seen = self.driver.observe(pools).await?;
+        let (divided, undivided) = divide::before(&mut self.driver, pools, &seen).await?;
         let answers = ask(pools, &seen).await;
         let none = Answers::new();
         let decisions: BTreeMap<PoolName, Decision> = each(pools, &seen)
-            .map(|(name, spec, pool)| (name.clone(), decide::decide(name, spec, pool, answers.get(name).unwrap_or(&none))))
+            .map(|(name, spec, pool)| {
+                let mut answers = answers.get(name).unwrap_or(&none).clone();
+                if let Some(problem) = undivided.get(name) {
+                    decide::hold_trial(spec, &mut answers, problem);
+                }
+                (name.clone(), decide::decide(name, spec, pool, &answers))
+            })
             .collect();
         let changes: Vec<_> = decisions.values().flat_map(|decision| decision.changes.iter().cloned()).collect();
         if !changes.is_empty() {
             self.driver.apply(&changes).await?;
+        }
+        let united = divide::after(&mut self.driver, pools, &seen).await?;
+        if divided || united || !changes.is_empty() {
             seen = self.driver.observe(pools).await?;
         }
         let overdue = overdue(pools, &seen);
@@ -99,7 +112,11 @@ impl<D: Driver> Conductor<D> {
             .iter()
             .map(|(name, spec)| {
                 let report = match seen.pools.remove(name) {
-                    Some(Ok(pool)) => pool_report(&seen.identity, spec, &pool, decisions.get(name)),
+                    Some(Ok(pool)) => {
+                        let report = pool_report(&seen.identity, spec, &pool, decisions.get(name));
+                        let (split, problem) = divide::report(name, spec, seen.splits.get(name));
+                        blame_split(spec, PoolReport { split, ..report }, problem)
+                    }
                     Some(Err(problem)) => PoolReport { balancer: seen.identity.clone(), ..unknown(problem) },
                     None => unknown(problem::changing_hands("the pool was not seen")),
                 };
@@ -138,6 +155,10 @@ impl<D: Driver> Balancer for Conductor<D> {
 
     fn poll_after(&self) -> Duration {
         self.pace
+    }
+
+    fn ability(&self) -> BalancerAbility {
+        self.driver.ability()
     }
 }
 
@@ -210,7 +231,7 @@ fn pool_report(identity: &str, spec: &PoolSpec, pool: &PoolSeen, decision: Optio
     let members = spec.members.iter().map(|(key, member)| {
         let decided = decision.and_then(|decision| decision.problems.get(key)).cloned();
         let report = match pool.get(&member.address) {
-            Some(there) => member_report(key, member, there, decided),
+            Some(there) => member_report(spec, key, member, there, decided),
             None => no_server(decided),
         };
         (key.clone(), report)
@@ -218,7 +239,13 @@ fn pool_report(identity: &str, spec: &PoolSpec, pool: &PoolSeen, decision: Optio
     PoolReport { balancer: identity.to_owned(), members: members.collect(), ..PoolReport::default() }
 }
 
-fn member_report(key: &MemberKey, member: &MemberSpec, there: &MemberSeen, decided: Option<Problem>) -> MemberReport {
+fn member_report(
+    spec: &PoolSpec,
+    key: &MemberKey,
+    member: &MemberSpec,
+    there: &MemberSeen,
+    decided: Option<Problem>,
+) -> MemberReport {
     MemberReport {
         running: there.running,
         on_disk: there.on_disk,
@@ -227,14 +254,14 @@ fn member_report(key: &MemberKey, member: &MemberSpec, there: &MemberSeen, decid
         cut: there.cut,
         requests: there.requests,
         errors: there.errors,
-        side: Side::Stable,
-        latency: None,
-        problem: decided.or_else(|| discrepancy(key, member, there)),
+        side: there.side.0,
+        latency: there.latency.clone(),
+        problem: decided.or_else(|| discrepancy(key, decide::side(spec, member), member, there)),
     }
 }
 
 /// Why a server is not as it was asked for, when nothing kept us from asking.
-fn discrepancy(key: &MemberKey, member: &MemberSpec, there: &MemberSeen) -> Option<Problem> {
+fn discrepancy(key: &MemberKey, side: Side, member: &MemberSpec, there: &MemberSeen) -> Option<Problem> {
     let complaint = match &there.remark {
         Remark::Refused(problem) | Remark::Note(problem) => return Some(problem.clone()),
         Remark::Down(check) if member.state != MemberState::Out => return Some(problem::down(key, check)),
@@ -246,7 +273,20 @@ fn discrepancy(key: &MemberKey, member: &MemberSpec, there: &MemberSeen) -> Opti
     };
     let asked = (member.state, member.state, member.weight, member.weight);
     let seen = (there.told, there.on_disk, there.weight.0, there.weight.1);
-    (asked != seen).then(|| problem::not_taken(key, describe(asked), describe(seen), complaint))
+    (asked != seen || (side, side) != there.side)
+        .then(|| problem::not_taken(key, describe(asked), describe(seen), complaint))
+}
+
+/// A split that is not as it should be is said of the members on trial: it keeps them from their turn and nobody else.
+fn blame_split(spec: &PoolSpec, mut report: PoolReport, problem: Option<Problem>) -> PoolReport {
+    let Some(problem) = problem else { return report };
+    for (key, member) in &mut report.members {
+        let on_trial = spec.members.get(key).is_some_and(|member| member.side == Side::Trial);
+        if on_trial && member.problem.is_none() {
+            member.problem = Some(problem.clone());
+        }
+    }
+    report
 }
 
 fn describe((running, disk, weight, weight_on_disk): (MemberState, MemberState, u16, u16)) -> String {

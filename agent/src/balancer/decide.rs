@@ -4,6 +4,7 @@ use super::driver::{Change, MemberSeen, PoolSeen, Remark};
 use super::problem;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
@@ -28,6 +29,13 @@ pub(crate) fn to_ask<'a>(
     spec.members.iter().filter(|(_, member)| {
         clear(spec, seen, member).is_some_and(|there| rank(member.state) > rank(there.told) && refusal(there).is_none())
     })
+}
+
+/// Keeps members on trial out as long as the pool cannot be divided: there, they would get the share of any other.
+pub(crate) fn hold_trial(spec: &PoolSpec, answers: &mut Answers, problem: &Problem) {
+    for (key, _) in spec.members.iter().filter(|(_, member)| member.side == Side::Trial) {
+        answers.insert(key.clone(), Err(problem.clone()));
+    }
 }
 
 /// Decides one pool.
@@ -79,7 +87,9 @@ fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, memb
     if let Some(problem) = refusal(there) {
         return Next::Problem(problem.clone());
     }
-    if there.told == member.state && there.on_disk == member.state && there.weight == (member.weight, member.weight) {
+    let side = side(spec, member);
+    let (weights, sides) = ((member.weight, member.weight), (side, side));
+    if (there.told, there.on_disk) == (member.state, member.state) && (there.weight, there.side) == (weights, sides) {
         return Next::Keep;
     }
     if rank(member.state) > rank(there.told) {
@@ -94,6 +104,7 @@ fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, memb
         address: member.address,
         state: member.state,
         weight: member.weight,
+        side,
         wanted: true,
     })
 }
@@ -108,8 +119,14 @@ fn vanished<'a>(name: &'a PoolName, spec: &'a PoolSpec, seen: &'a PoolSeen) -> i
             address: *address,
             state: MemberState::Out,
             weight: there.weight.0,
+            side: there.side.0,
             wanted: false,
         })
+}
+
+/// The side a member is to serve: without a split there is one only.
+pub(crate) fn side(spec: &PoolSpec, member: &MemberSpec) -> Side {
+    if spec.split.is_some() { member.side } else { Side::Stable }
 }
 
 fn wants_somebody(spec: &PoolSpec) -> bool {
@@ -156,7 +173,6 @@ const fn rank(state: MemberState) -> u8 {
 mod tests {
     use super::*;
     use baton_core::fleet::spec::Exchange;
-    use baton_core::fleet::split::Side;
     use baton_core::release::Probe;
     use std::time::Duration;
 
@@ -222,11 +238,13 @@ mod tests {
             running,
             on_disk: told,
             weight: (1, 1),
+            side: (Side::Stable, Side::Stable),
             in_flight: 0,
             out_for: Duration::ZERO,
             cut: 0,
             requests: 0,
             errors: 0,
+            latency: None,
             remark: Remark::None,
         };
         (address(slot), member)

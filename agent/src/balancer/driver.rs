@@ -1,7 +1,10 @@
 //! What a balancer must be able to do, and what is seen of it: plain values, one procedure above them
 //! ([`conduct`](super::conduct)), one protocol below each.
 
+use baton_core::fleet::ability::BalancerAbility;
+use baton_core::fleet::latency::Latency;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
@@ -10,7 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The three verbs of a balancer.
+/// The verbs of a balancer.
 pub(crate) trait Driver: Send + fmt::Debug {
     /// Reads everything the spec's pools need to know. Changes nothing. `Err`: nothing can be believed just now.
     fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> impl Future<Output = Result<Seen, Problem>> + Send;
@@ -18,16 +21,41 @@ pub(crate) trait Driver: Send + fmt::Debug {
     /// Makes the changes survive a restart, then makes them, in their order. What came of it is for the next look.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), Problem>> + Send;
 
+    /// Divides a pool's requests between its sides, now and after a restart; None: all its members are one side. Asked only
+    /// for what [`ability`](Self::ability) says it can.
+    fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// What it is, and what it can do as far as was seen.
+    fn ability(&self) -> BalancerAbility;
+
+    /// Looks at what it can do, while there is no pool to look at.
+    fn survey(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Ends whatever is in flight at a member that is out, and counts it into [`MemberSeen::cut`].
     fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
 /// One look at a balancer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Its process: pid and start time.
     pub(crate) identity: String,
     pub(crate) pools: BTreeMap<PoolName, Result<PoolSeen, Problem>>,
+    /// Of the pools that divide their requests.
+    pub(crate) splits: BTreeMap<PoolName, SplitSeen>,
+}
+
+/// How a pool divides its requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SplitSeen {
+    pub(crate) running: Option<TrafficSplit>,
+    pub(crate) on_disk: Option<TrafficSplit>,
+    /// Requests since the running split came into effect, by side, and those to the trial side that a rule sent there.
+    pub(crate) stable: u64,
+    pub(crate) trial: u64,
+    pub(crate) ruled: u64,
 }
 
 /// The servers of one pool, by address: the spec's, and those this agent managed before.
@@ -43,11 +71,14 @@ pub(crate) struct MemberSeen {
     pub(crate) on_disk: MemberState,
     /// In effect now, and after a restart.
     pub(crate) weight: (u16, u16),
+    /// In effect now, and after a restart.
+    pub(crate) side: (Side, Side),
     pub(crate) in_flight: u64,
     pub(crate) out_for: Duration,
     pub(crate) cut: u64,
     pub(crate) requests: u64,
     pub(crate) errors: u64,
+    pub(crate) latency: Option<Latency>,
     pub(crate) remark: Remark,
 }
 
@@ -74,6 +105,7 @@ pub(crate) struct Change {
     pub(crate) address: SocketAddr,
     pub(crate) state: MemberState,
     pub(crate) weight: u16,
+    pub(crate) side: Side,
     /// False: it vanished from the spec.
     pub(crate) wanted: bool,
 }

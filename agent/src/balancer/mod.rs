@@ -7,11 +7,13 @@
 pub mod builtin;
 mod conduct;
 mod decide;
+mod divide;
 mod driver;
 mod durable;
 mod haproxy;
 mod problem;
 
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::name::PoolName;
@@ -38,6 +40,9 @@ pub trait Balancer: Send + fmt::Debug {
 
     /// When to look again although nothing new was asked for: soon while something moves or drains, about a second at rest.
     fn poll_after(&self) -> Duration;
+
+    /// What it is, and what it can do as far as was seen.
+    fn ability(&self) -> BalancerAbility;
 }
 
 /// Which balancer serves here, and how it is reached: the `[balancer]` table of the agent's configuration.

@@ -1,8 +1,10 @@
 //! What can be wrong with a balancer: one constructor a code, so that a code means one thing.
 
 use baton_core::fleet::MemberKey;
+use baton_core::fleet::ability::Feature;
 use baton_core::name::PoolName;
 use baton_core::problem::{Code, Problem};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -138,6 +140,21 @@ pub(crate) fn file_ignored(path: &Path, server: &str) -> Problem {
 pub(crate) fn would_be_empty(pool: &PoolName, key: &MemberKey) -> Problem {
     Problem::new(Code(418), format!("{key} stays in: without it `{pool}` would be empty"))
         .help("another member has to be in first: see its own problem")
+}
+
+/// The pool's requests cannot be divided as they should be: nobody is put on the trial side.
+pub(crate) fn cannot_split(pool: &PoolName, lacks: &BTreeSet<Feature>) -> Problem {
+    let lacks: Vec<&str> = lacks.iter().map(|feature| feature.0.as_str()).collect();
+    Problem::new(Code(440), format!("this balancer cannot divide the requests of `{pool}` as asked"))
+        .saw("lacks", lacks.join(", "))
+}
+
+/// The split was asked for, and what is read back is another.
+pub(crate) fn split_not_taken(pool: &PoolName, asked: &str, running: &str, on_disk: &str) -> Problem {
+    Problem::new(Code(441), format!("the balancer does not divide the requests of `{pool}` as it was told"))
+        .saw("asked", asked)
+        .saw("read back", running)
+        .saw("after a restart", on_disk)
 }
 
 /// Something unreadable in one line: no control characters, and not too much of it.

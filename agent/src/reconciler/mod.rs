@@ -17,6 +17,7 @@ use crate::ledger::{Ledger, Refused};
 use crate::runtime::Runtime;
 use artifacts::Artifacts;
 use baton_core::fleet::InstanceKey;
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::{HostSpec, PoolSpec, Stamp};
 use baton_core::host::plan::{Action, Observed, plan};
@@ -43,7 +44,7 @@ pub enum Event {
     /// What is not wanted any more has been removed.
     Collected,
     /// The balancer was made to match `wanted`, and this is what it says.
-    Pools { wanted: BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport> },
+    Pools { wanted: BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport>, ability: BalancerAbility },
     /// Something that keeps this host from its work came up or went away.
     Obstacle { what: Obstacle, problem: Option<Problem> },
 }
@@ -75,6 +76,7 @@ pub struct Reconciler {
     artifacts: Artifacts,
     instances: Instances,
     pools: BTreeMap<PoolName, PoolReport>,
+    ability: Option<BalancerAbility>,
     /// What this host answers with: the newest stamp for which `pools` were read, and whether that is the ledger's.
     echo: Stamp,
     echo_is_current: bool,
@@ -113,6 +115,7 @@ impl Reconciler {
             artifacts,
             instances,
             pools: BTreeMap::new(),
+            ability: None,
             echo: ledger.stamp(),
             echo_is_current: true,
             obstacles: BTreeMap::new(),
@@ -184,7 +187,10 @@ impl Reconciler {
             Event::Progress { digest, done } => self.artifacts.progress(digest, done),
             Event::Fetched { digest, outcome } => self.artifacts.fetched(digest, outcome),
             Event::Collected => self.artifacts.collected(),
-            Event::Pools { wanted, seen } => self.read(&wanted, seen),
+            Event::Pools { wanted, seen, ability } => {
+                self.ability = Some(ability);
+                self.read(&wanted, seen);
+            }
             Event::Obstacle { what, problem } => self.obstacle(what, problem),
         }
     }
@@ -277,6 +283,7 @@ impl Reconciler {
             pools: self.pools.clone(),
             releases: self.artifacts.releases(),
             problems: self.obstacles.values().cloned().collect(),
+            balancer: self.ability.clone(),
         };
         let drain_deadlines =
             self.wanted_pools.borrow().iter().map(|(name, pool)| (name.clone(), pool.drain_deadline)).collect();

@@ -1,5 +1,6 @@
 //! What this host says of itself: observations with the instant they began, so that durations are right when they are sent.
 
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::Stamp;
 use baton_core::fleet::{InstanceKey, MemberKey};
@@ -17,6 +18,8 @@ pub struct View {
     pub pools: BTreeMap<PoolName, PoolReport>,
     pub releases: BTreeMap<ReleaseId, ReleaseState>,
     pub problems: Vec<Problem>,
+    /// None until the balancer, or that there is none, was looked at once.
+    pub balancer: Option<BalancerAbility>,
 }
 
 /// One instance as it is.
@@ -49,7 +52,7 @@ impl View {
             pools: self.pools.clone(),
             releases: self.releases.clone(),
             problems: self.problems.clone(),
-            balancer: None,
+            balancer: self.balancer.clone(),
         }
     }
 
@@ -61,6 +64,7 @@ impl View {
             || self.instances != other.instances
             || self.releases != other.releases
             || self.problems != other.problems
+            || self.balancer != other.balancer
             || self.pools.len() != other.pools.len()
             || self.pools.iter().any(|(name, pool)| {
                 let deadline = drain_deadlines.get(name).copied().unwrap_or(Duration::MAX);

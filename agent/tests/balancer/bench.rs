@@ -72,6 +72,11 @@ impl Bench {
         self.pool().members.get_mut(&key).expect("a member").state = state;
     }
 
+    pub(crate) fn side(&mut self, index: usize, side: Side) {
+        let key = format!("web{index}/0").parse().expect("a key");
+        self.pool().members.get_mut(&key).expect("a member").side = side;
+    }
+
     /// An agent that was killed and came back: it knows what is on disk.
     pub(crate) fn restart_agent(&mut self) {
         self.driver = open(&self.front);

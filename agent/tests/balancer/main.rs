@@ -8,6 +8,7 @@ mod contract;
 mod front;
 mod haproxy;
 mod load;
+mod split;
 
 use front::Front;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

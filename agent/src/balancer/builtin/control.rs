@@ -1,6 +1,8 @@
 //! What the driver and the proxy say to each other: one JSON document a line, over a unix socket only its owner may open.
 
+use baton_core::fleet::latency::Latency;
 use baton_core::fleet::spec::MemberState;
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,7 +23,12 @@ pub(super) type Wishes = BTreeMap<PoolName, BTreeMap<SocketAddr, Wish>>;
 pub(super) struct Wish {
     pub(super) state: MemberState,
     pub(super) weight: u16,
+    #[serde(default)]
+    pub(super) side: Side,
 }
+
+/// How each pool that divides its requests does so.
+pub(super) type Splits = BTreeMap<PoolName, TrafficSplit>;
 
 /// A question to the proxy. Each is answered with a whole [`Answer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,11 @@ pub(super) enum Ask {
     /// Replaces the members of the pools it names.
     Set {
         pools: Wishes,
+    },
+    /// Replaces how a pool divides its requests.
+    Divide {
+        pool: PoolName,
+        split: Option<TrafficSplit>,
     },
     /// Ends what is in flight at a member.
     Cut {
@@ -47,12 +59,27 @@ pub(super) struct Answer {
     pub(super) pools: BTreeMap<PoolName, BTreeMap<SocketAddr, Told>>,
     /// Read back from the state file.
     pub(super) on_disk: Wishes,
+    /// Of the pools that divide their requests. `None`: a process of a version that could not.
+    #[serde(default)]
+    pub(super) splits: Option<BTreeMap<PoolName, Divided>>,
+    #[serde(default)]
+    pub(super) splits_on_disk: Splits,
     /// Why the question was not followed.
     pub(super) error: Option<String>,
 }
 
+/// A split, and what came of it since it is in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Divided {
+    pub(super) split: TrafficSplit,
+    pub(super) stable: u64,
+    pub(super) trial: u64,
+    /// Of those to the trial side, sent there by a rule.
+    pub(super) ruled: u64,
+}
+
 /// One member as the proxy serves it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Told {
     #[serde(flatten)]
     pub(super) wish: Wish,
@@ -61,6 +88,8 @@ pub(super) struct Told {
     pub(super) cut: u64,
     pub(super) requests: u64,
     pub(super) errors: u64,
+    #[serde(default)]
+    pub(super) latency: Option<Latency>,
 }
 
 /// Asks one question in a connection of its own.

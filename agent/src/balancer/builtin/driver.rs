@@ -1,10 +1,13 @@
 //! The agent's side of the built-in proxy: starts its process when it is not there, and tells it what to serve.
 
-use super::control::{self, Answer, Ask, Told, Wish, Wishes};
+use super::control::{self, Answer, Ask, Divided, Told, Wish, Wishes};
 use crate::balancer::conduct::Conductor;
-use crate::balancer::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen};
+use crate::balancer::decide;
+use crate::balancer::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
 use crate::balancer::{Balancer, BuiltinConfig, problem};
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +43,8 @@ struct Builtin {
     child: Option<Child>,
     started: Option<Instant>,
     identity: Option<String>,
+    /// The process that answers was started by an agent from before splits, and goes on until it is restarted.
+    is_old: bool,
     /// What was last seen of the pools, without the members the spec no longer names.
     wishes: Wishes,
 }
@@ -69,6 +74,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         child: None,
         started: None,
         identity: None,
+        is_old: false,
         wishes: Wishes::new(),
     };
     Ok(Box::new(Conductor::new(builtin)))
@@ -84,8 +90,10 @@ impl Driver for Builtin {
             tracing::warn!(identity = %answer.identity, "the built-in balancer restarted");
         }
         self.identity = Some(answer.identity.clone());
+        self.is_old = answer.splits.is_none();
+        let splits = pools.keys().filter_map(|name| Some((name.clone(), split_seen(name, &answer)?))).collect();
         let pools = pools.iter().map(|(name, spec)| (name.clone(), self.pool(name, spec, &answer)));
-        Ok(Seen { identity: answer.identity.clone(), pools: pools.collect() })
+        Ok(Seen { identity: answer.identity.clone(), pools: pools.collect(), splits })
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
@@ -94,11 +102,21 @@ impl Driver for Builtin {
             let seen = self.wishes.get(&change.pool).cloned().unwrap_or_default();
             let pool = wishes.entry(change.pool.clone()).or_insert(seen);
             if change.wanted {
-                pool.insert(change.address, Wish { state: change.state, weight: change.weight });
+                pool.insert(change.address, Wish { state: change.state, weight: change.weight, side: change.side });
             }
             tracing::info!(pool = %change.pool, address = %change.address, state = ?change.state, "built-in balancer");
         }
         self.tell(&Ask::Set { pools: wishes }).await
+    }
+
+    async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
+        tracing::info!(%pool, split = %split.map(ToString::to_string).unwrap_or_default(), "built-in balancer");
+        self.tell(&Ask::Divide { pool: pool.clone(), split: split.cloned() }).await
+    }
+
+    fn ability(&self) -> BalancerAbility {
+        let split = if self.is_old { SplitAbility::None } else { SplitAbility::Everything };
+        BalancerAbility { driver: "builtin".to_owned(), split }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
@@ -118,7 +136,7 @@ impl Builtin {
         let mut pool: PoolSeen = told.iter().map(|(address, told)| (*address, seen(told, on_disk.get(address)))).collect();
         for member in spec.members.values() {
             // A member the proxy never heard of is out, and needs nothing to stay out.
-            pool.entry(member.address).or_insert_with(|| absent(member.weight));
+            pool.entry(member.address).or_insert_with(|| absent(member.weight, decide::side(spec, member)));
         }
         let wishes = told.iter().filter(|(address, _)| named.contains(address));
         self.wishes.insert(name.clone(), wishes.map(|(address, told)| (*address, told.wish)).collect());
@@ -214,16 +232,35 @@ fn seen(told: &Told, on_disk: Option<&Wish>) -> MemberSeen {
         running: told.wish.state,
         on_disk: on_disk.map_or(MemberState::Out, |wish| wish.state),
         weight: (told.wish.weight, on_disk.map_or(told.wish.weight, |wish| wish.weight)),
+        side: (told.wish.side, on_disk.map_or(told.wish.side, |wish| wish.side)),
         in_flight: told.in_flight,
         out_for: Duration::from_millis(told.out_for_ms),
         cut: told.cut,
         requests: told.requests,
         errors: told.errors,
+        latency: told.latency.clone(),
         remark: Remark::None,
     }
 }
 
-fn absent(weight: u16) -> MemberSeen {
-    let wish = Wish { state: MemberState::Out, weight };
-    seen(&Told { wish, in_flight: 0, out_for_ms: 0, cut: 0, requests: 0, errors: 0 }, Some(&wish))
+fn split_seen(pool: &PoolName, answer: &Answer) -> Option<SplitSeen> {
+    let running = answer.splits.as_ref().and_then(|splits| splits.get(pool));
+    let on_disk = answer.splits_on_disk.get(pool).cloned();
+    if running.is_none() && on_disk.is_none() {
+        return None;
+    }
+    let count = |count: fn(&Divided) -> u64| running.map_or(0, count);
+    Some(SplitSeen {
+        running: running.map(|divided| divided.split.clone()),
+        on_disk,
+        stable: count(|divided| divided.stable),
+        trial: count(|divided| divided.trial),
+        ruled: count(|divided| divided.ruled),
+    })
+}
+
+fn absent(weight: u16, side: Side) -> MemberSeen {
+    let wish = Wish { state: MemberState::Out, weight, side };
+    let told = Told { wish, in_flight: 0, out_for_ms: 0, cut: 0, requests: 0, errors: 0, latency: None };
+    seen(&told, Some(&wish))
 }

@@ -1,20 +1,30 @@
 //! The members of a pool, who is next, and what each has in flight.
 
-use super::control::{Told, Wish};
+use super::control::{Divided, Told, Wish};
+use super::division::{Division, Sending};
 use super::upstream::Idle;
+use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use baton_core::fleet::spec::MemberState;
+use baton_core::fleet::split::{Asking, Side, TrafficSplit};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// One pool. Everything that decides where a request goes is behind one lock, so that once a member was set out, no request
 /// can be on its way to it that its gauge does not count.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    members: Mutex<BTreeMap<SocketAddr, Slot>>,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    members: BTreeMap<SocketAddr, Slot>,
+    /// None: all members are one side.
+    division: Option<Division>,
 }
 
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub(super) struct Member {
     requests: AtomicU64,
     errors: AtomicU64,
     cut: AtomicU64,
+    /// By bucket of how long the answer's head took.
+    latency: [AtomicU64; BUCKETS],
     /// Counts cuts: whoever has a request here watches it.
     cuts: watch::Sender<u64>,
     pub(super) idle: Mutex<Vec<Idle>>,
@@ -47,13 +59,22 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    /// The next member that is in and was not tried, with the request already counted there.
-    pub(super) fn lease(&self, tried: &[SocketAddr]) -> Option<Lease> {
-        let mut members = lock(&self.members);
+    /// Says where a request belongs; nowhere in particular as long as all members are one side.
+    pub(super) fn send(&self, request: &impl Asking) -> Option<Sending> {
+        lock(&self.inside).division.as_mut().map(|division| division.send(request))
+    }
+
+    /// The next member that is in and was not tried, with the request already counted there. Of the other side only when
+    /// its own has none: a request is worth more than its share.
+    pub(super) fn lease(&self, tried: &[SocketAddr], sending: Option<Sending>) -> Option<Lease> {
+        let Inside { members, division } = &mut *lock(&self.inside);
+        let may = |slot: &Slot| slot.wish.state == MemberState::Ready && !tried.contains(&slot.member.address);
+        let side = sending.map(|sending| sending.side);
+        let side = side.filter(|side| members.values().any(|slot| may(slot) && slot.wish.side == *side));
         let mut candidates = 0;
         let mut best: Option<&mut Slot> = None;
         for slot in members.values_mut() {
-            if slot.wish.state != MemberState::Ready || tried.contains(&slot.member.address) {
+            if !may(slot) || side.is_some_and(|side| side != slot.wish.side) {
                 continue;
             }
             candidates += i64::from(slot.wish.weight);
@@ -64,18 +85,21 @@ impl Pool {
         }
         let best = best?;
         best.credit -= candidates;
+        if let (Some(division), Some(sending), true) = (division, sending, tried.is_empty()) {
+            division.count(sending, best.wish.side);
+        }
         best.member.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Lease { member: Arc::clone(&best.member), cuts: best.member.cuts.subscribe() })
     }
 
     /// Whether the member is in: its connections are worth keeping.
     pub(super) fn is_in(&self, address: SocketAddr) -> bool {
-        lock(&self.members).get(&address).is_some_and(|slot| slot.wish.state == MemberState::Ready)
+        lock(&self.inside).members.get(&address).is_some_and(|slot| slot.wish.state == MemberState::Ready)
     }
 
     /// Replaces the members. Those that stay keep their gauges; who goes out loses its idle connections.
     pub(super) fn set(&self, wishes: &BTreeMap<SocketAddr, Wish>) {
-        let mut members = lock(&self.members);
+        let members = &mut lock(&self.inside).members;
         members.retain(|address, _| wishes.contains_key(address));
         for (address, wish) in wishes {
             let slot = members.entry(*address).or_insert_with(|| Slot::new(*address));
@@ -97,14 +121,26 @@ impl Pool {
 
     /// Ends everything in flight at a member, and counts it.
     pub(super) fn cut(&self, address: SocketAddr) {
-        if let Some(slot) = lock(&self.members).get(&address) {
+        if let Some(slot) = lock(&self.inside).members.get(&address) {
             slot.member.cut.fetch_add(slot.member.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
             slot.member.cuts.send_modify(|cuts| *cuts += 1);
         }
     }
 
     pub(super) fn look(&self) -> BTreeMap<SocketAddr, Told> {
-        lock(&self.members).iter().map(|(address, slot)| (*address, slot.look())).collect()
+        lock(&self.inside).members.iter().map(|(address, slot)| (*address, slot.look())).collect()
+    }
+
+    /// Replaces how requests are divided. What is so already goes on counting.
+    pub(super) fn divide(&self, split: Option<&TrafficSplit>) {
+        let division = &mut lock(&self.inside).division;
+        if division.as_ref().map(Division::split) != split {
+            *division = split.cloned().map(Division::new);
+        }
+    }
+
+    pub(super) fn divided(&self) -> Option<Divided> {
+        lock(&self.inside).division.as_ref().map(Division::look)
     }
 }
 
@@ -116,10 +152,11 @@ impl Slot {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            latency: std::array::from_fn(|_| AtomicU64::new(0)),
             cuts: watch::Sender::new(0),
             idle: Mutex::new(Vec::new()),
         };
-        let wish = Wish { state: MemberState::Out, weight: 1 };
+        let wish = Wish { state: MemberState::Out, weight: 1, side: Side::Stable };
         Self { member: Arc::new(member), wish, out_since: Some(Instant::now()), credit: 0 }
     }
 
@@ -132,11 +169,25 @@ impl Slot {
             cut: self.member.cut.load(Ordering::Relaxed),
             requests: self.member.requests.load(Ordering::Relaxed),
             errors: self.member.errors.load(Ordering::Relaxed),
+            latency: Some(Latency::new(std::array::from_fn(|index| self.member.latency(index)))),
         }
     }
 }
 
+impl Member {
+    fn latency(&self, bucket: usize) -> u64 {
+        self.latency.get(bucket).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
 impl Lease {
+    /// Counts how long the member took to begin its answer.
+    pub(super) fn count_latency(&self, took: Duration) {
+        if let Some(count) = self.member.latency.get(bucket(took)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn count_request(&self) {
         self.member.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -170,12 +221,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::division::Head;
     use super::*;
+    use baton_core::fleet::split::Share;
 
     fn pool(weights: &[u16]) -> Pool {
         let pool = Pool::default();
         let wishes = (1u8..).zip(weights).map(|(slot, weight)| {
-            (SocketAddr::from(([127, 0, 0, slot], 80)), Wish { state: MemberState::Ready, weight: *weight })
+            (
+                SocketAddr::from(([127, 0, 0, slot], 80)),
+                Wish { state: MemberState::Ready, weight: *weight, side: Side::Stable },
+            )
         });
         pool.set(&wishes.collect());
         pool
@@ -186,7 +242,7 @@ mod tests {
         let pool = pool(&[1, 4, 15]);
         let mut shares: BTreeMap<SocketAddr, u32> = BTreeMap::new();
         for _ in 0..200 {
-            *shares.entry(pool.lease(&[]).unwrap().member.address).or_default() += 1;
+            *shares.entry(pool.lease(&[], None).unwrap().member.address).or_default() += 1;
         }
         assert_eq!(shares.into_values().collect::<Vec<_>>(), [10, 40, 150]);
     }
@@ -195,21 +251,44 @@ mod tests {
     fn a_member_that_is_out_gets_nothing_and_keeps_what_it_has() {
         let pool = pool(&[1, 1]);
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let held = pool.lease(&[SocketAddr::from(([127, 0, 0, 2], 80))]).unwrap();
+        let held = pool.lease(&[SocketAddr::from(([127, 0, 0, 2], 80))], None).unwrap();
         let mut wishes: BTreeMap<SocketAddr, Wish> =
             pool.look().into_iter().map(|(address, told)| (address, told.wish)).collect();
         wishes.get_mut(&address).unwrap().state = MemberState::Out;
         pool.set(&wishes);
-        assert!((0..10).all(|_| pool.lease(&[]).unwrap().member.address != address));
+        assert!((0..10).all(|_| pool.lease(&[], None).unwrap().member.address != address));
         assert_eq!(pool.look()[&address].in_flight, 1);
         drop(held);
         assert_eq!(pool.look()[&address].in_flight, 0);
     }
 
+    #[test]
+    fn a_request_goes_to_its_side_and_to_the_other_when_nobody_is_in() {
+        let pool = pool(&[1, 1, 1]);
+        let mut wishes: BTreeMap<SocketAddr, Wish> =
+            pool.look().into_iter().map(|(address, told)| (address, told.wish)).collect();
+        let trial = SocketAddr::from(([127, 0, 0, 3], 80));
+        wishes.get_mut(&trial).unwrap().side = Side::Trial;
+        pool.set(&wishes);
+        pool.divide(Some(&TrafficSplit { share: Share::of_places(2_500), ..TrafficSplit::default() }));
+        let headers = http::HeaderMap::new();
+        let went = |pool: &Pool| {
+            let head = Head { headers: &headers, client: trial };
+            let sending = pool.send(&head);
+            pool.lease(&[], sending).unwrap().member.address
+        };
+        assert_eq!((0..400).filter(|_| went(&pool) == trial).count(), 100);
+        wishes.get_mut(&trial).unwrap().state = MemberState::Out;
+        pool.set(&wishes);
+        assert!((0..400).all(|_| went(&pool) != trial));
+        let divided = pool.divided().unwrap();
+        assert_eq!((divided.stable, divided.trial), (700, 100));
+    }
+
     #[tokio::test]
     async fn a_cut_ends_and_counts_what_is_in_flight() {
         let pool = pool(&[1]);
-        let (first, second) = (pool.lease(&[]).unwrap(), pool.lease(&[]).unwrap());
+        let (first, second) = (pool.lease(&[], None).unwrap(), pool.lease(&[], None).unwrap());
         pool.cut(first.member.address);
         first.cut().await;
         second.cut().await;

@@ -5,11 +5,13 @@
 //! serves the same members as before.
 
 mod control;
+mod division;
 mod driver;
 mod headers;
 mod members;
 mod proxy;
 mod serve;
+mod state;
 mod tunnel;
 mod upstream;
 

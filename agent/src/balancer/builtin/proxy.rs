@@ -1,5 +1,6 @@
 //! One request's way through the proxy.
 
+use super::division::Head;
 use super::members::{Lease, Pool};
 use super::upstream::{self, Sent};
 use super::{headers, tunnel};
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// An answer's body: the member's, counted, or a short one of our own.
 pub(super) type AnswerBody = Either<Counted, Full<Bytes>>;
@@ -28,12 +30,14 @@ pub(super) async fn forward(pool: Arc<Pool>, client: SocketAddr, mut request: Re
     }
     let upgrade = headers::upgrade(request.headers());
     let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let sending = pool.send(&Head { headers: request.headers(), client });
     headers::prepare(&mut request, client, upgrade.as_ref());
 
     let mut tried = Vec::new();
     let mut seen = String::new();
-    while let Some(lease) = pool.lease(&tried) {
+    while let Some(lease) = pool.lease(&tried, sending) {
         lease.count_request();
+        let sent_at = Instant::now();
         if !request.headers().contains_key(header::HOST) {
             let host = HeaderValue::from_str(&lease.member.address.to_string());
             request.headers_mut().extend(host.ok().map(|host| (header::HOST, host)));
@@ -43,7 +47,10 @@ pub(super) async fn forward(pool: Arc<Pool>, client: SocketAddr, mut request: Re
             () = lease.cut() => return short(StatusCode::SERVICE_UNAVAILABLE, "cut at the drain's deadline"),
         };
         match sent {
-            Sent::Answered(response) => return answer(lease, response, upgrade.as_ref(), client_side),
+            Sent::Answered(response) => {
+                lease.count_latency(sent_at.elapsed());
+                return answer(lease, response, upgrade.as_ref(), client_side);
+            }
             Sent::Broken(error) => {
                 lease.count_error();
                 return short(StatusCode::BAD_GATEWAY, &format!("the member broke off: {error}"));

@@ -1,9 +1,10 @@
 //! The proxy's process: its listeners, its control socket, its state file.
 
 use super::Args;
-use super::control::{self, Answer, Ask, Wish, Wishes};
+use super::control::{self, Answer, Ask};
 use super::members::Pool;
 use super::proxy;
+use super::state::State;
 use crate::balancer::durable;
 use anyhow::Context;
 use baton_core::name::PoolName;
@@ -41,12 +42,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A port or the control socket that cannot be had, or a state file that cannot be read.
 pub async fn serve(args: Args) -> anyhow::Result<()> {
     let mut proxy = Proxy { identity: identity(), state: args.state, pools: BTreeMap::new(), turn: Mutex::new(()) };
-    let wishes = read(&proxy.state).with_context(|| format!("cannot read {}", proxy.state.display()))?;
+    let state = State::read(&proxy.state).with_context(|| format!("cannot read {}", proxy.state.display()))?;
     let mut listeners = Vec::new();
     for (name, address) in args.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
         let pool = Arc::new(Pool::default());
-        pool.set(wishes.get(&name).unwrap_or(&BTreeMap::new()));
+        pool.set(state.pools.get(&name).unwrap_or(&BTreeMap::new()));
+        pool.divide(state.splits.get(&name));
         listeners.push((listener, Arc::clone(&pool)));
         proxy.pools.insert(name, pool);
     }
@@ -128,7 +130,14 @@ impl Proxy {
         let _turn = self.turn.lock().await;
         let done = match ask {
             Ask::Look {} => Ok(()),
-            Ask::Set { pools } => self.set(pools).await,
+            Ask::Set { pools } => self.alter(|state| state.pools.extend(pools)).await,
+            Ask::Divide { pool, split } => {
+                self.alter(|state| match split {
+                    Some(split) => drop(state.splits.insert(pool, split)),
+                    None => drop(state.splits.remove(&pool)),
+                })
+                .await
+            }
             Ask::Cut { pool, address } => {
                 self.pools.get(&pool).into_iter().for_each(|pool| pool.cut(address));
                 Ok(())
@@ -138,34 +147,34 @@ impl Proxy {
     }
 
     /// On disk first: killed between the two, it comes back as it was told.
-    async fn set(&self, pools: Wishes) -> io::Result<()> {
-        let before = read(&self.state)?;
-        let mut wishes = before.clone();
-        wishes.extend(pools);
-        if wishes != before {
-            durable::replace(&self.state, serde_json::to_string_pretty(&wishes)?).await?;
+    async fn alter(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let before = State::read(&self.state)?;
+        let mut state = before.clone();
+        change(&mut state);
+        if state != before {
+            durable::replace(&self.state, serde_json::to_string_pretty(&state)?).await?;
         }
         for (name, pool) in &self.pools {
-            pool.set(wishes.get(name).unwrap_or(&BTreeMap::new()));
+            pool.set(state.pools.get(name).unwrap_or(&BTreeMap::new()));
+            pool.divide(state.splits.get(name));
         }
         Ok(())
     }
 
     fn look(&self) -> Answer {
-        let (on_disk, error) = match read(&self.state) {
-            Ok(wishes) => (wishes, None),
-            Err(error) => (Wishes::new(), Some(error.to_string())),
+        let (on_disk, error) = match State::read(&self.state) {
+            Ok(state) => (state, None),
+            Err(error) => (State::default(), Some(error.to_string())),
         };
-        let pools = self.pools.iter().map(|(name, pool)| (name.clone(), pool.look())).collect();
-        Answer { identity: self.identity.clone(), pools, on_disk, error }
-    }
-}
-
-fn read(path: &Path) -> io::Result<Wishes> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(serde_json::from_slice::<BTreeMap<PoolName, BTreeMap<SocketAddr, Wish>>>(&bytes)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Wishes::new()),
-        Err(error) => Err(error),
+        let splits = self.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.divided()?)));
+        Answer {
+            identity: self.identity.clone(),
+            pools: self.pools.iter().map(|(name, pool)| (name.clone(), pool.look())).collect(),
+            on_disk: on_disk.pools,
+            splits: Some(splits.collect()),
+            splits_on_disk: on_disk.splits,
+            error,
+        }
     }
 }
 

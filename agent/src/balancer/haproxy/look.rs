@@ -9,6 +9,7 @@ use super::{Haproxy, Place, kin, socket};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +125,7 @@ impl Haproxy {
             self.find_ignored(&ours, &look, &file);
         }
         self.ids = look.ids();
-        let mut seen = Seen { identity: look.process.identity(), pools: BTreeMap::new() };
+        let mut seen = Seen { identity: look.process.identity(), ..Seen::default() };
         for (name, backend) in &look.backends {
             let pool = match backend {
                 Some((rows, stats)) => {
@@ -203,11 +204,13 @@ impl Haproxy {
             running,
             on_disk,
             weight: (row.weight(), weight_on_disk),
+            side: (Side::Stable, Side::Stable),
             in_flight: old + stat.in_flight(),
             out_for: self.out_for(place, row, stat),
             cut: self.journal.entry(&place.0, address).map_or(0, |entry| entry.cut),
             requests: stat.requests(),
             errors: stat.errors(),
+            latency: None,
             remark,
         }
     }

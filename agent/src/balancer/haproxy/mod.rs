@@ -20,7 +20,9 @@ mod text;
 use super::conduct::Conductor;
 use super::driver::{Change, Driver, Seen};
 use super::{Balancer, HaproxyConfig, problem};
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::TrafficSplit;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use journal::Journal;
@@ -126,6 +128,17 @@ impl Driver for Haproxy {
             })
             .collect();
         self.tell(&commands).await
+    }
+
+    async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
+        match split {
+            Some(split) => Err(problem::cannot_split(pool, &split.needs())),
+            None => Ok(()),
+        }
+    }
+
+    fn ability(&self) -> BalancerAbility {
+        BalancerAbility { driver: "haproxy".to_owned(), split: SplitAbility::None }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {

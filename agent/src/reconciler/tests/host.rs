@@ -7,6 +7,7 @@ use crate::reconciler::{Event, Means, Notes, Reconciler, View, Wires};
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Answer, Runtime};
 use baton_core::fleet::InstanceKey;
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
@@ -185,7 +186,8 @@ impl Host {
             let members = pool.members.iter().map(|(key, member)| (key.clone(), report(member))).collect();
             (name.clone(), PoolReport { balancer: "1".to_owned(), members, ..PoolReport::default() })
         });
-        let event = Event::Pools { wanted: spec.pools.clone(), seen: pools.collect() };
+        let ability = BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything };
+        let event = Event::Pools { wanted: spec.pools.clone(), seen: pools.collect(), ability };
         self.agent.as_ref().unwrap().events.send(event).unwrap();
     }
 

@@ -1,6 +1,6 @@
 //! Shares, user keys and rules as people write them, and as they travel and are stored.
 
-use super::{InvalidSplit, Rule, RuleAt, Share, UserKey};
+use super::{InvalidSplit, Rule, RuleAt, Share, TrafficSplit, UserKey};
 use std::fmt;
 use std::str::FromStr;
 
@@ -32,6 +32,14 @@ impl FromStr for Share {
         let rest: u16 = format!("{rest:0<2}").parse().map_err(|_| invalid())?;
         let places = whole.checked_mul(100).and_then(|whole| whole.checked_add(rest));
         places.and_then(|places| Self::try_from(places).ok()).ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for TrafficSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.share.fmt(f)?;
+        self.sticky.iter().try_for_each(|key| write!(f, " of users by {key}"))?;
+        self.rules.iter().try_for_each(|rule| write!(f, ", {rule}"))
     }
 }
 

@@ -1,0 +1,173 @@
+//! Requests divided between two sides: shares, users and rules, for every driver that can.
+
+use crate::bench::{Bench, codes, member, places};
+use crate::front::Front;
+use baton_core::fleet::report::PoolReport;
+use baton_core::fleet::spec::MemberState::{Out, Ready};
+use baton_core::fleet::split::{Share, Side, TrafficSplit, place_of};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A balancer under test, of a kind that can divide.
+type Make = fn(&[SocketAddr]) -> Option<Front>;
+
+/// `web0` stable and in; `web1` on trial and in as soon as the split is there.
+async fn divided(make: Make, split: &TrafficSplit) -> Option<Bench> {
+    let places = places();
+    let mut bench = Bench::new(make(&places)?, &places);
+    bench.want(0, Ready);
+    bench.until("web0 is in", |pool| member(pool, 0).is_in()).await;
+    bench.side(1, Side::Trial);
+    bench.want(1, Ready);
+    bench.pool().split = Some(split.clone());
+    bench.until("divided", |pool| member(pool, 1).is_in() && is_so(pool, split)).await;
+    Some(bench)
+}
+
+fn is_so(pool: &PoolReport, split: &TrafficSplit) -> bool {
+    pool.split.as_ref().is_some_and(|seen| seen.split == *split && seen.on_disk) && codes(pool).is_empty()
+}
+
+fn split(share: &str, sticky: Option<&str>, rules: &[&str]) -> TrafficSplit {
+    TrafficSplit {
+        share: share.parse().expect("a share"),
+        sticky: sticky.map(|key| key.parse().expect("a key")),
+        rules: rules.iter().map(|rule| rule.parse().expect("a rule")).collect(),
+    }
+}
+
+/// One request; says which application answered.
+async fn ask(bench: &Bench, header: &str) -> usize {
+    let before: Vec<u64> = bench.apps.iter().map(|app| app.log.served.load(Ordering::SeqCst)).collect();
+    let mut stream = TcpStream::connect(bench.front.listen).await.expect("a connection");
+    let request = format!("GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{header}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let served = |(app, before): (&crate::app::App, &u64)| app.log.served.load(Ordering::SeqCst) > *before;
+    bench.apps.iter().zip(&before).position(served).expect("somebody answered")
+}
+
+/// Each share as it was asked for, within what lots allow where lots are drawn; and seen so by the balancer itself.
+pub(crate) async fn a_share_is_what_was_asked_for(make: Make, exact: bool) {
+    let quarter = split("25%", None, &[]);
+    let Some(mut bench) = divided(make, &quarter).await else { return };
+    let mut trial = 0;
+    for _ in 0..400 {
+        trial += ask(&bench, "").await;
+    }
+    // Six deviations of 400 lots.
+    assert!(if exact { trial == 100 } else { (48..=152).contains(&trial) }, "{trial} of 400");
+    let seen = bench.until("counted", |_| true).await.split.expect("a split");
+    assert_eq!((seen.stable, seen.trial), (400 - trial as u64, trial as u64));
+    for (share, expected) in [(Share::NONE, 0), (Share::ALL, 1)] {
+        let split = TrafficSplit { share, ..quarter.clone() };
+        bench.pool().split = Some(split.clone());
+        bench.until("divided anew", |pool| is_so(pool, &split)).await;
+        for _ in 0..40 {
+            assert_eq!(ask(&bench, "").await, expected, "{share}");
+        }
+    }
+}
+
+/// A user has one side, the one that core says, and does not come back while the share grows.
+pub(crate) async fn a_user_stays_on_one_side(make: Make) {
+    let few = split("10%", Some("cookie uid"), &[]);
+    let Some(mut bench) = divided(make, &few).await else { return };
+    for share in ["10%", "30%", "100%"] {
+        let split = TrafficSplit { share: share.parse().expect("a share"), ..few.clone() };
+        bench.pool().split = Some(split.clone());
+        bench.until("divided", |pool| is_so(pool, &split)).await;
+        for user in 0..60 {
+            let user = format!("user-{user}");
+            let expected = usize::from(place_of(user.as_bytes()) < split.share.places());
+            for _ in 0..2 {
+                assert_eq!(ask(&bench, &format!("Cookie: a=b; uid={user}; c=d\r\n")).await, expected, "{user} at {share}");
+            }
+        }
+        assert_eq!(ask(&bench, "").await, usize::from(share == "100%"), "nobody at {share}");
+    }
+}
+
+/// A rule leads to the trial side with no share at all, and after a restart.
+pub(crate) async fn a_rule_leads_to_the_trial_side(make: Make) {
+    let rules = split("0%", None, &["header X-Beta = 1", "cookie cohort = staff"]);
+    let Some(mut bench) = divided(make, &rules).await else { return };
+    for killed in [false, true] {
+        if killed {
+            let identity = bench.until("seen", |_| true).await.balancer;
+            bench.front.kill(&identity);
+            bench.front.start();
+            bench.until("back, and so at once", |pool| pool.balancer != identity && is_so(pool, &rules)).await;
+        }
+        assert_eq!(ask(&bench, "X-Beta: 1\r\n").await, 1);
+        assert_eq!(ask(&bench, "Cookie: uid=1; cohort=staff\r\n").await, 1);
+        for header in ["", "X-Beta: 2\r\n", "X-Beta: 11\r\n", "Cookie: cohort=staffer\r\n", "cohort: staff\r\n"] {
+            assert_eq!(ask(&bench, header).await, 0, "{header}");
+        }
+    }
+}
+
+/// Nobody on its side: the other serves. And without a split, all are one side again.
+pub(crate) async fn a_side_without_members_is_served_by_the_other(make: Make) {
+    let all = split("100%", None, &[]);
+    let Some(mut bench) = divided(make, &all).await else { return };
+    assert_eq!(ask(&bench, "").await, 1);
+    bench.want(1, Out);
+    bench.until("web1 is out", |pool| member(pool, 1).is_drained(std::time::Duration::MAX)).await;
+    bench.apps[1].kill();
+    assert_eq!(ask(&bench, "").await, 0);
+    bench.apps[1].start();
+    bench.want(1, Ready);
+    bench.until("web1 is in", |pool| member(pool, 1).is_in()).await;
+    bench.side(1, Side::Stable);
+    bench.pool().split = None;
+    bench.until("one side", |pool| pool.split.is_none() && codes(pool).is_empty()).await;
+    let mut both = [0, 0];
+    for _ in 0..40 {
+        both[ask(&bench, "").await] += 1;
+    }
+    assert!(both.iter().all(|served| *served >= 15), "{both:?}");
+}
+
+mod builtin {
+    use super::*;
+
+    const MAKE: Make = |_| Some(Front::builtin());
+
+    #[tokio::test]
+    async fn a_share_is_what_was_asked_for() {
+        super::a_share_is_what_was_asked_for(MAKE, true).await;
+    }
+
+    #[tokio::test]
+    async fn a_user_stays_on_one_side() {
+        super::a_user_stays_on_one_side(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_rule_leads_to_the_trial_side() {
+        super::a_rule_leads_to_the_trial_side(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_side_without_members_is_served_by_the_other() {
+        super::a_side_without_members_is_served_by_the_other(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn latency_is_counted_for_each_member() {
+        let split = split("0%", None, &[]);
+        let mut bench = divided(MAKE, &split).await.expect("a bench");
+        for _ in 0..10 {
+            ask(&bench, "").await;
+        }
+        let pool = bench.until("counted", |pool| member(pool, 0).requests >= 10).await;
+        let latency = |index| member(&pool, index).latency.clone().expect("a latency");
+        assert_eq!((latency(0).total(), latency(1).total()), (10, 0));
+        assert!(latency(0).quantile(1000).is_some());
+    }
+}
