@@ -10,11 +10,20 @@ use baton_proto::v1::JoinRequest;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
+/// What becomes of a host that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Then this machine does not join.
+    New,
+    /// This machine takes its place, where the token allows it.
+    Replace,
+}
+
 /// Joins the coordinator at `endpoint` and keeps what it gives. Returns the identity, such as `host/web1`.
 ///
 /// # Errors
 /// The coordinator's refusal, what is wrong with the way to it, or with this disk.
-pub async fn join(config: &Config, endpoint: &str, token: &JoinToken) -> Result<String, Problem> {
+pub async fn join(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Result<String, Problem> {
     let kept = |error: std::io::Error| {
         Problem::new(Code(604), format!("the state folder cannot be used: {}", crate::text::io_error(&error)))
             .saw("state", config.state.display().to_string())
@@ -23,7 +32,7 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken) -> Result<
     let (key_pem, csr_pem) = key_and_request()?;
     let name = config.name.clone().map_or_else(host_name, Ok)?;
     let channel = channel(endpoint, hot(joining_config(token.pin)?))?;
-    let request = JoinRequest { secret: token.secret.to_vec(), csr_pem, name };
+    let request = JoinRequest { secret: token.secret.to_vec(), csr_pem, name, replace: claim == Claim::Replace };
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     credentials.save(&config.identity())?;
@@ -31,7 +40,7 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken) -> Result<
     Ok(reply.identity)
 }
 
-fn key_and_request() -> Result<(String, String), Problem> {
+pub(crate) fn key_and_request() -> Result<(String, String), Problem> {
     let failed = |error: rcgen::Error| Problem::new(Code(532), format!("no key could be made: {error}"));
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = CertificateParams::default();

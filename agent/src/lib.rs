@@ -14,6 +14,7 @@ pub mod local;
 mod pools;
 pub mod probe;
 pub mod reconciler;
+pub mod renewal;
 pub mod runtime;
 pub mod session;
 pub mod text;
@@ -45,7 +46,8 @@ const TEND_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let endpoint = config.endpoint()?;
     let credentials = tls::Credentials::load(&config.identity()).map_err(Problem::from)?;
-    let channel = tls::channel(&endpoint, tls::hot(tls::client_config(&credentials).map_err(Problem::from)?))?;
+    let certificate = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
+    let channel = tls::channel(&endpoint, certificate.clone())?;
     let _lock = lock(&config.state)?;
     // Applications inherit it. What is the agent's alone has its mode said where it is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -63,8 +65,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let reconciler = Reconciler::open(ledger, Notes::open(&config.state), means, boot::id()?, wires).await?;
     let introduction = Introduction { address: config.address, facts: facts::facts() };
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
+    let renewal = renewal::run(endpoint, config.identity(), certificate);
     tokio::select! {
         () = reconciler.run() => {}
+        () = renewal => {}
         () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone() }) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender) => {}
         () = local::serve(config.state, viewed) => {}

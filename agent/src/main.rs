@@ -3,6 +3,7 @@
 use anyhow::Context;
 use baton_agent::balancer::builtin;
 use baton_agent::config::Config;
+use baton_agent::enroll::Claim;
 use baton_agent::{enroll, ledger::Ledger, local};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::problem::Problem;
@@ -34,6 +35,10 @@ enum Verb {
         /// The name to ask for; this machine's own otherwise
         #[arg(long)]
         name: Option<String>,
+        /// Take the place of the host that has this name: new hardware, or a certificate that ended. Needs a token made for
+        /// the name; what the other one has is revoked
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -80,8 +85,9 @@ fn start(verb: Verb) -> anyhow::Result<()> {
     // One thread: an agent at rest must not be noticed.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
-        Verb::Join { coordinator, token_file, name, config } => {
-            runtime.block_on(join(&config, coordinator, token_file, name))
+        Verb::Join { coordinator, token_file, name, replace, config } => {
+            let claim = if replace { Claim::Replace } else { Claim::New };
+            runtime.block_on(join(&config, coordinator, token_file, name, claim))
         }
         Verb::Run(config) => {
             give_memory_back();
@@ -96,12 +102,18 @@ fn start(verb: Verb) -> anyhow::Result<()> {
     }
 }
 
-async fn join(config: &ConfigFile, coordinator: String, token_file: PathBuf, name: Option<String>) -> anyhow::Result<()> {
+async fn join(
+    config: &ConfigFile,
+    coordinator: String,
+    token_file: PathBuf,
+    name: Option<String>,
+    claim: Claim,
+) -> anyhow::Result<()> {
     let mut config = config.load()?;
     config.name = name.or(config.name);
     let text = fs::read_to_string(&token_file).with_context(|| format!("cannot read {}", token_file.display()))?;
     let token = text.trim().parse().with_context(|| format!("{} holds no join token", token_file.display()))?;
-    let identity = enroll::join(&config, &coordinator, &token).await?;
+    let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "joined {coordinator} as {identity}")?;
     writeln!(out, "next: systemctl enable --now baton-agent")?;

@@ -3,7 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer, token, watch, why,
+    certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer, token,
+    watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -74,6 +75,8 @@ pub enum Verb {
     Releases(releases::ReleasesArgs),
     /// Tokens that let hosts join and operators log in
     Token(token::TokenArgs),
+    /// Certificates of hosts and operators: who has one, until when; take one away
+    Certificates(certificates::CertificatesArgs),
     /// Keep credentials for a coordinator on this machine
     Login(login::LoginArgs),
     /// Write a commented baton.toml to start from; never overwrites
@@ -127,6 +130,8 @@ mod tests {
             "token create",
             "token list",
             "token revoke t-1",
+            "certificates list",
+            "certificates revoke host/web1",
             "login c:7443 --token-file t",
             "init",
             "config check",

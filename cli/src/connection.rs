@@ -84,6 +84,16 @@ fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
     }
 }
 
+/// The login that is used where the socket is not, and its folder.
+#[must_use]
+pub fn login(args: &ConnectArgs) -> Option<(PathBuf, Login)> {
+    let folder = config_folder().ok().filter(|_| args.socket.is_none())?;
+    match way(default_socket(), folder.join(COORDINATOR).exists()) {
+        Way::Socket => None,
+        Way::Login => Login::load(&folder).ok().map(|login| (folder, login)),
+    }
+}
+
 /// How the coordinator's own socket looks from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {

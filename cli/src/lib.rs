@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod outcome;
 pub mod output;
 pub mod render;
+pub mod renewal;
 pub mod screen;
 pub mod traffic;
 pub mod upload;
@@ -66,6 +67,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
 
 /// The verbs that talk to the coordinator.
 async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
+    renewal::when_due(context.connect, context.output).await;
     match verb {
         Verb::Deploy(args) => verbs::deploy::run(args, context).await,
         Verb::Plan(args) => verbs::plan::run(args, context).await,
@@ -78,6 +80,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Resume(args) => verbs::steer::resume(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,
+        Verb::Certificates(args) => verbs::certificates::run(args, context).await,
         Verb::Token(args) => verbs::token::run(args, context).await,
         Verb::Login(args) => verbs::login::run(args, context).await,
         Verb::Init(_)

@@ -2,7 +2,7 @@
 
 use crate::artifact::Folder;
 use crate::config::Config;
-use crate::identity::authority::Authority;
+use crate::identity::authority::{Authority, Validity};
 use crate::identity::{server, wall_time};
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
@@ -40,7 +40,7 @@ pub async fn init(config: &Config) -> Result<Initialised, Problem> {
         Err(problem) if problem.code == Code(1002) => (Authority::create(&folder, wall_time())?, true),
         Err(problem) => return Err(problem),
     };
-    server::credentials(&authority, &folder, wall_time())?;
+    server::credentials(&authority, &folder, Validity { now: wall_time(), life: config.life() })?;
     Ok(Initialised { fresh, pin: authority.pin() })
 }
 

@@ -1,11 +1,11 @@
 //! A coordinator from start to stop.
 
 use crate::api::Api;
-use crate::api::gate::Revoked;
+use crate::api::revoked::Revoked;
 use crate::artifact::Folder;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::identity::authority::Authority;
+use crate::identity::authority::{Authority, Validity};
 use crate::identity::{server, wall_time};
 use crate::local;
 use crate::state::StateFolder;
@@ -66,7 +66,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 pub async fn start(config: &Config) -> Result<Running, Problem> {
     let state = StateFolder::open(&config.state)?;
     let authority = Arc::new(Authority::load(&state.identity())?);
-    let credentials = server::credentials(&authority, &state.identity(), wall_time())?;
+    let during = Validity { now: wall_time(), life: config.life() };
+    let credentials = server::credentials(&authority, &state.identity(), during)?;
     let tls = hot(server::configuration(&credentials)?);
     let artifacts = Arc::new(Folder::open(&state.artifacts())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
@@ -89,7 +90,14 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         }
     };
     let driver = tokio::spawn(driver.run(stopped()));
-    let api = Api { access, store: shared, authority: Arc::clone(&authority), artifacts, revoked: Revoked::new(revoked) };
+    let api = Api {
+        access,
+        store: shared,
+        authority: Arc::clone(&authority),
+        artifacts,
+        revoked: Revoked::new(revoked),
+        life: config.life(),
+    };
     let mut servers = JoinSet::new();
     for served in [
         listening(api.clone(), incoming(listener, Arc::clone(&tls)), stopped()),
@@ -97,7 +105,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     ] {
         servers.spawn(served);
     }
-    let renewal = server::renew(authority, state.identity(), tls);
+    let renewal = server::renew(authority, state.identity(), tls, config.life());
     let until = stopped();
     servers.spawn(async move {
         tokio::select! {

@@ -12,7 +12,9 @@ use baton_proto::tls::Credentials;
 use baton_proto::v1;
 use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
-use site::{Line, admin, config, deploy, dial, fetch, join, obey, obeyed, rollout_state, token, until, upload, wish};
+use site::{
+    Line, admin, config, deploy, dial, fetch, join, join_as, obey, obeyed, rollout_state, token, until, upload, wish,
+};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
@@ -189,7 +191,9 @@ async fn joining_again_ends_the_old_certificate_and_its_stream() {
     let line = obey(old.clone());
     until(&site.admin, |view| view.hosts.iter().any(|host| host.connected)).await;
     let secret = token(&site.admin, "host", 1, &["web1"]).await;
-    let new = join(site.running.listen, &secret, "web1").await.unwrap();
+    let by_mistake = join(site.running.listen, &secret, "web1").await.unwrap_err();
+    assert!(by_mistake.code == code::NAME && by_mistake.help.unwrap().contains("--replace"));
+    let new = join_as(site.running.listen, &secret, "web1", true).await.unwrap();
     assert_eq!(line.await.unwrap().code, code::REFUSED);
     assert_eq!(obey(old).await.unwrap().code, code::REFUSED, "the old certificate must not come back");
     let mut line = Line::open(&site.dial(&new)).await.unwrap();

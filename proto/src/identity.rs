@@ -45,6 +45,16 @@ pub struct Subject {
     pub not_after: i64,
 }
 
+impl Subject {
+    /// When the certificate should be renewed, in seconds since 1970: after two thirds of its life, so that a coordinator may
+    /// be away for the last third without anybody losing a certificate.
+    #[must_use]
+    pub const fn renew_at(&self) -> i64 {
+        let life = self.not_after.saturating_sub(self.not_before);
+        self.not_before.saturating_add(life - life / 3)
+    }
+}
+
 /// An identity or certificate that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentity {
@@ -215,6 +225,13 @@ mod tests {
     #[test]
     fn an_anonymous_peer_has_no_uri_that_could_stand_in_a_certificate() {
         assert!(Identity::from_uri(&Identity::Anonymous.to_uri()).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
+        let identity = "host/web1".parse().unwrap();
+        let subject = Subject { identity, serial: String::new(), not_before: 1_000, not_after: 1_090 };
+        assert_eq!(subject.renew_at(), 1_060);
     }
 
     #[test]

@@ -4,11 +4,15 @@
 pub mod convert;
 pub mod identity;
 pub mod problem;
+pub mod renewal;
 pub mod tls;
 pub mod token;
 
 /// The version of the conversation itself. An agent says it in its hello; it grows when an old peer could not follow.
 pub const PROTOCOL: u32 = 1;
+
+/// The oldest conversation this version can still hold.
+pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// The generated messages, clients and servers.
 #[allow(clippy::all, clippy::needless_pass_by_value, missing_debug_implementations, unreachable_pub, rustdoc::all)]

@@ -41,6 +41,8 @@ pub mod code {
     pub const TOKEN: Code = Code(514);
     /// A name that cannot be had: taken, not the token's, or no name at all.
     pub const NAME: Code = Code(515);
+    /// No certificate of that name or number that could be revoked.
+    pub const NO_CERTIFICATE: Code = Code(516);
     /// Something else a call ended with.
     pub const CALL_FAILED: Code = Code(519);
 }
@@ -115,6 +117,7 @@ fn status_code(code: ProblemCode) -> Code {
     match code {
         code::WHO_ARE_YOU => Code::Unauthenticated,
         code::NOT_ALLOWED | code::TOKEN | code::NAME | code::REFUSED => Code::PermissionDenied,
+        code::NO_CERTIFICATE => Code::NotFound,
         code::NOT_UNDERSTOOD => Code::InvalidArgument,
         ProblemCode(500..600) => Code::Unavailable,
         ProblemCode(100..200) => Code::InvalidArgument,

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use baton_agent::config::Config;
-use baton_agent::enroll::join;
+use baton_agent::enroll::{Claim, join};
 use baton_cli::demo::stage::{Setup, Stage};
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, from_status};
@@ -21,7 +21,7 @@ async fn stage() -> Stage {
 async fn joins(stage: &Stage, token: &JoinToken) -> Result<String, Problem> {
     let state = tempfile::tempdir().unwrap();
     let config = Config { name: Some("web7".to_owned()), state: state.path().to_owned(), ..Config::default() };
-    let joined = join(&config, &stage.places.coordinator.to_string(), token).await;
+    let joined = join(&config, &stage.places.coordinator.to_string(), token, Claim::New).await;
     if joined.is_err() {
         assert!(Credentials::load(&config.identity()).is_err(), "a refused host has no identity");
     }

@@ -8,6 +8,7 @@ use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::output::Output;
 use anyhow::Context as _;
+use baton_agent::enroll::Claim;
 use baton_core::problem::{Code, Problem};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -119,7 +120,8 @@ fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
     runtime()?.block_on(async {
         if !config.state.join("identity/certificate.pem").exists() {
             let token = std::fs::read_to_string(&args.token_file).context("no token to join with")?;
-            baton_agent::enroll::join(&config, &config.coordinator, &token.trim().parse()?).await?;
+            let token = token.trim().parse()?;
+            baton_agent::enroll::join(&config, &config.coordinator, &token, Claim::New).await?;
         }
         let stop = stop_signal()?;
         baton_agent::run(config, stop).await?;

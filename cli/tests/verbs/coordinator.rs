@@ -195,6 +195,14 @@ impl Control for Double {
     async fn revoke_token(&self, _: Request<RevokeTokenRequest>) -> Answer<TokenList> {
         Ok(Response::new(TokenList::default()))
     }
+
+    async fn list_certificates(&self, _: Request<ListCertificatesRequest>) -> Answer<CertificateList> {
+        Ok(Response::new(CertificateList::default()))
+    }
+
+    async fn revoke_certificates(&self, _: Request<RevokeCertificatesRequest>) -> Answer<CertificateList> {
+        Ok(Response::new(CertificateList::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -122,6 +122,20 @@ impl Control for Api {
     async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::TokenList>, Status> {
         Ok(Response::new(Api::revoke_token(self, request.into_inner().id).await?))
     }
+
+    async fn list_certificates(
+        &self,
+        _: Request<v1::ListCertificatesRequest>,
+    ) -> Result<Response<v1::CertificateList>, Status> {
+        Ok(Response::new(Api::list_certificates(self).await?))
+    }
+
+    async fn revoke_certificates(
+        &self,
+        request: Request<v1::RevokeCertificatesRequest>,
+    ) -> Result<Response<v1::CertificateList>, Status> {
+        Ok(Response::new(Api::revoke_certificates(self, request.into_inner()).await?))
+    }
 }
 
 impl Api {

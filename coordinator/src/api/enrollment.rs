@@ -1,9 +1,9 @@
 //! Joining: a token and a public key in, a certificate out.
 
 use super::{Api, invalid};
-use crate::identity::authority::{LEAF_LIFE, Request as CertificateRequest, Serial};
+use crate::identity::authority::{Request as CertificateRequest, Serial, Validity};
 use crate::identity::wall_time;
-use crate::store::WallTime;
+use crate::store::certificate::{Certificate, Renewal};
 use crate::store::token::{Redeemed, Redemption};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
@@ -11,27 +11,63 @@ use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::enrollment_server::Enrollment;
-use baton_proto::v1::{JoinReply, JoinRequest};
+use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
+use baton_proto::{OLDEST_PROTOCOL, PROTOCOL};
 use std::net::{IpAddr, Ipv4Addr};
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
 impl Enrollment for Api {
+    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<Greeting>, Status> {
+        Ok(Response::new(Greeting {
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            oldest_protocol: OLDEST_PROTOCOL,
+            protocol: PROTOCOL,
+            clock_seconds: wall_time().0,
+            identity: peer(&request).identity.to_string(),
+        }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<JoinReply>, Status> {
+        let peer = peer(&request);
+        let Some(shown) = peer.serial else {
+            let problem = Problem::new(code::WHO_ARE_YOU, "only a certificate can be renewed, and this caller shows none");
+            return Err(to_status(problem.help("on the coordinator's machine `baton` needs no certificate")));
+        };
+        let certificate = CertificateRequest::read(&request.get_ref().csr_pem).map_err(to_status)?;
+        let (serial, during) = (Serial::random().map_err(to_status)?, self.during());
+        let next = Certificate {
+            serial: serial.text().to_owned(),
+            identity: peer.identity.to_string(),
+            issued: during.now,
+            expires: during.bounds().1,
+            revoked: false,
+        };
+        let renewal = Renewal { shown, next };
+        if !self.store.renew(&renewal).await.map_err(|error| to_status(error.problem()))? {
+            return Err(to_status(super::revoked::refusal(&peer.identity)));
+        }
+        let certificate_pem = self.authority.sign(&certificate, &peer.identity, &serial, during).map_err(to_status)?;
+        tracing::info!(identity = %peer.identity, remote = ?peer.remote, serial = serial.text(), "renewed a certificate");
+        Ok(Response::new(self.answer(certificate_pem, &peer.identity)))
+    }
+
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let remote = peer(&request).remote;
-        let JoinRequest { secret, csr_pem, name } = request.into_inner();
+        let JoinRequest { secret, csr_pem, name, replace } = request.into_inner();
         if secret.len() != 32 {
             return Err(invalid("secret", format!("{} bytes instead of 32", secret.len())));
         }
         // Whatever can be wrong is looked at before the token is touched: a typo must not cost a use.
         let certificate = CertificateRequest::read(&csr_pem).map_err(to_status)?;
-        let (serial, now) = (Serial::random().map_err(to_status)?, wall_time());
+        let (serial, during) = (Serial::random().map_err(to_status)?, self.during());
         let redemption = Redemption {
             secret_hash: Digest::of(&secret),
             name,
             serial: serial.text().to_owned(),
-            now,
-            certificate_expires: WallTime(now.0.saturating_add(LEAF_LIFE)),
+            now: during.now,
+            certificate_expires: during.bounds().1,
+            replace,
         };
         let (identity, revoked) = match self.store.redeem(&redemption).await {
             Ok(Redeemed::Granted { identity, revoked }) => (identity, revoked),
@@ -49,13 +85,20 @@ impl Enrollment for Api {
             let address = remote.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |remote| remote.ip().to_canonical());
             self.access.admit(host.clone(), address).await.map_err(to_status)?;
         }
-        let certificate_pem = self.authority.sign(&certificate, &identity, &serial, now).map_err(to_status)?;
+        let certificate_pem = self.authority.sign(&certificate, &identity, &serial, during).map_err(to_status)?;
         tracing::info!(%identity, ?remote, serial = serial.text(), "joined");
-        Ok(Response::new(JoinReply {
-            certificate_pem,
-            authority_pem: self.authority.certificate_pem().to_owned(),
-            identity: identity.to_string(),
-        }))
+        Ok(Response::new(self.answer(certificate_pem, &identity)))
+    }
+}
+
+impl Api {
+    fn during(&self) -> Validity {
+        Validity { now: wall_time(), life: self.life }
+    }
+
+    fn answer(&self, certificate_pem: String, identity: &Identity) -> JoinReply {
+        let authority_pem = self.authority.certificate_pem().to_owned();
+        JoinReply { certificate_pem, authority_pem, identity: identity.to_string() }
     }
 }
 
@@ -68,6 +111,9 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
         Redeemed::Spent => token("this join token was used up or revoked"),
         Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
             .help("join with --name and one of the names the token was made for"),
+        Redeemed::NameInUse => Problem::new(code::NAME, format!("a host has joined as {shown} already"))
+            .saw("its certificates", "would be revoked, and its stream cut")
+            .help(format!("if this machine takes its place: baton-agent join --replace --name {shown} …")),
         Redeemed::NameTaken => Problem::new(code::NAME, format!("somebody has joined as {shown} already"))
             .help(format!("to take its place, make a token for that very name: baton token create --name {shown}")),
         Redeemed::NameInvalid(why) => Problem::new(code::NAME, why.clone()).help("join with --name and another name"),

@@ -1,21 +1,16 @@
 //! The one gate in front of every method: who are you, may you, and a panic behind it stays one request's.
 
+use super::revoked::{Revoked, refusal};
 use super::roles::authorise;
 use baton_core::problem::{Code, Problem};
-use baton_proto::problem::{code, to_status};
+use baton_proto::problem::to_status;
 use baton_proto::tls::{Peer, peer_in};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tower::{Layer, Service};
-
-/// Serial numbers of certificates that are not accepted any more.
-#[derive(Debug, Clone, Default)]
-pub struct Revoked(Arc<RwLock<BTreeSet<String>>>);
 
 /// Puts the gate in front of a service.
 #[derive(Debug, Clone)]
@@ -28,21 +23,6 @@ pub struct GateLayer {
 pub struct Gate<S> {
     inner: S,
     revoked: Revoked,
-}
-
-impl Revoked {
-    #[must_use]
-    pub fn new(serials: BTreeSet<String>) -> Self {
-        Self(Arc::new(RwLock::new(serials)))
-    }
-
-    pub fn extend(&self, serials: impl IntoIterator<Item = String>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(serials);
-    }
-
-    fn contains(&self, serial: &str) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(serial)
-    }
 }
 
 impl GateLayer {
@@ -62,10 +42,8 @@ impl<S> Layer<S> for GateLayer {
 
 impl<S> Gate<S> {
     fn admit(&self, peer: &Peer, path: &str) -> Result<(), Problem> {
-        if peer.serial.as_ref().is_some_and(|serial| self.revoked.contains(serial)) {
-            let what = format!("this certificate of {} is not accepted any more", peer.identity);
-            return Err(Problem::new(code::REFUSED, what)
-                .help("somebody joined under this name with a newer token; join again if it was not you"));
+        if self.revoked.has(peer) {
+            return Err(refusal(&peer.identity));
         }
         authorise(&peer.identity, path)
     }
@@ -75,7 +53,7 @@ impl<S> Service<http::Request<Body>> for Gate<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
-    S::Error: 'static,
+    S::Error: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -93,11 +71,20 @@ where
             return Box::pin(async move { Ok(to_status(problem).into_http()) });
         }
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let revoked = self.revoked.clone();
         Box::pin(async move {
-            answer.await.unwrap_or_else(|_| {
-                tracing::error!(call = %path, "a call panicked: this is a bug in Baton");
-                Ok(to_status(Problem::new(Code(1006), "the coordinator made a mistake in this call")).into_http())
-            })
+            let answer = tokio::select! {
+                answer = answer => answer,
+                () = revoked.strikes(&peer) => return Ok(to_status(refusal(&peer.identity)).into_http()),
+            };
+            match answer {
+                Ok(answer) if peer.serial.is_none() => answer,
+                Ok(answer) => Ok(answer?.map(|body| revoked.cut(body, peer))),
+                Err(_) => {
+                    tracing::error!(call = %path, "a call panicked: this is a bug in Baton");
+                    Ok(to_status(Problem::new(Code(1006), "the coordinator made a mistake in this call")).into_http())
+                }
+            }
         })
     }
 }
@@ -106,7 +93,7 @@ where
 mod tests {
     use super::*;
     use baton_proto::identity::Identity;
-    use baton_proto::problem::from_status;
+    use baton_proto::problem::{code, from_status};
     use tower::ServiceExt;
 
     async fn call(revoked: &[&str], inner: fn() -> http::Response<Body>) -> Problem {

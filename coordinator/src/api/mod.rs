@@ -2,11 +2,13 @@
 
 mod agent_link;
 mod artifacts;
+mod certificates;
 mod control;
 mod diff;
 mod enrollment;
 pub mod gate;
 mod preview;
+pub mod revoked;
 pub mod roles;
 mod tokens;
 pub mod view;
@@ -23,7 +25,8 @@ use baton_proto::v1::artifacts_server::ArtifactsServer;
 use baton_proto::v1::control_server::ControlServer;
 use baton_proto::v1::enrollment_server::EnrollmentServer;
 use futures_util::Stream;
-use gate::{GateLayer, Revoked};
+use gate::GateLayer;
+use revoked::Revoked;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -61,6 +64,8 @@ pub struct Api {
     pub authority: Arc<Authority>,
     pub artifacts: Arc<Folder>,
     pub revoked: Revoked,
+    /// Of certificates, in seconds.
+    pub life: i64,
 }
 
 impl Api {

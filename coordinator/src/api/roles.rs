@@ -17,15 +17,20 @@ pub enum Caller {
 
 use Caller::{Admin, Anonymous, Ci, Deployer, Host, Viewer};
 
+const EVERYBODY: &[Caller] = &[Anonymous, Host, Viewer, Ci, Deployer, Admin];
 const OPERATORS: &[Caller] = &[Viewer, Ci, Deployer, Admin];
 const DEPLOYERS: &[Caller] = &[Ci, Deployer, Admin];
 const DRIVERS: &[Caller] = &[Deployer, Admin];
 const ADMINS: &[Caller] = &[Admin];
 
 /// Every method, by its path on the wire. A test compares this with the `.proto` files.
-pub const METHODS: [(&str, &[Caller]); 18] = [
+pub const METHODS: &[(&str, &[Caller])] = &[
     // The token decides who the caller becomes. Whoever has a certificate may join again with another token.
-    ("/baton.v1.Enrollment/Join", &[Anonymous, Host, Viewer, Ci, Deployer, Admin]),
+    ("/baton.v1.Enrollment/Join", EVERYBODY),
+    // Versions and the clock, before a token is spent.
+    ("/baton.v1.Enrollment/Greet", EVERYBODY),
+    // Whoever has a certificate gets the next one for the same identity.
+    ("/baton.v1.Enrollment/Renew", &[Host, Viewer, Ci, Deployer, Admin]),
     ("/baton.v1.AgentLink/Connect", &[Host]),
     // A host may fetch what its own spec names, and nothing else: see `api::artifacts`.
     ("/baton.v1.Artifacts/Fetch", &[Host]),
@@ -44,6 +49,8 @@ pub const METHODS: [(&str, &[Caller]); 18] = [
     ("/baton.v1.Control/CreateToken", ADMINS),
     ("/baton.v1.Control/ListTokens", ADMINS),
     ("/baton.v1.Control/RevokeToken", ADMINS),
+    ("/baton.v1.Control/ListCertificates", ADMINS),
+    ("/baton.v1.Control/RevokeCertificates", ADMINS),
 ];
 
 /// Whether a caller may call the method at a path. Only a path that is exactly in the table is a method.
@@ -115,7 +122,7 @@ mod tests {
     fn nobody_without_a_certificate_may_do_anything_but_join() {
         for (path, _) in METHODS {
             let allowed = authorise(&Identity::Anonymous, path).is_ok();
-            assert_eq!(allowed, path == "/baton.v1.Enrollment/Join", "{path}");
+            assert_eq!(allowed, matches!(*path, "/baton.v1.Enrollment/Join" | "/baton.v1.Enrollment/Greet"), "{path}");
         }
     }
 
@@ -123,7 +130,16 @@ mod tests {
     fn a_hosts_certificate_is_neither_operator_nor_server() {
         let may = |path: &str| authorise(&identity("host/web1"), path).is_ok();
         let may: Vec<_> = METHODS.iter().map(|(path, _)| *path).filter(|path| may(path)).collect();
-        assert_eq!(may, ["/baton.v1.Enrollment/Join", "/baton.v1.AgentLink/Connect", "/baton.v1.Artifacts/Fetch"]);
+        assert_eq!(
+            may,
+            [
+                "/baton.v1.Enrollment/Join",
+                "/baton.v1.Enrollment/Greet",
+                "/baton.v1.Enrollment/Renew",
+                "/baton.v1.AgentLink/Connect",
+                "/baton.v1.Artifacts/Fetch"
+            ]
+        );
         assert!(METHODS.iter().all(|(path, _)| authorise(&Identity::Coordinator, path).is_err()));
     }
 

@@ -19,11 +19,10 @@ const DAY: i64 = 24 * 3600;
 /// As long as a fleet may live without anybody thinking of its authority.
 pub const AUTHORITY_LIFE: i64 = 3650 * DAY;
 
-/// Of the certificates of hosts, operators and the coordinator itself.
-pub const LEAF_LIFE: i64 = 90 * DAY;
-
-/// Certificates begin a little in the past: the clocks of two machines need not agree to the second.
+/// Certificates begin a little in the past: the clocks of two machines need not agree to the second. Those that live for
+/// minutes only begin less early, so that most of their life is ahead of them.
 const BACKDATED: i64 = 5 * 60;
+const BACKDATED_SHARE: i64 = 10;
 
 /// A certificate authority with its key.
 pub struct Authority {
@@ -35,6 +34,13 @@ pub struct Authority {
 /// A request somebody made for a certificate. All that is kept of it is its public key.
 #[derive(Debug)]
 pub struct Request(rcgen::PublicKey);
+
+/// From about now, for so many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub now: WallTime,
+    pub life: i64,
+}
 
 /// The number of a certificate, and the text it has in the store and in logs.
 #[derive(Debug, Clone)]
@@ -57,7 +63,7 @@ impl Authority {
         }
         private_folder(folder)?;
         let key_pair = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
-        let mut params = params("Baton authority", now, AUTHORITY_LIFE);
+        let mut params = params("Baton authority", Validity { now, life: AUTHORITY_LIFE });
         params.serial_number = Some(Serial::random()?.number);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -111,8 +117,14 @@ impl Authority {
     ///
     /// # Errors
     /// B1006 when signing fails.
-    pub fn sign(&self, request: &Request, identity: &Identity, serial: &Serial, now: WallTime) -> Result<String, Problem> {
-        self.leaf(&request.0, &identity.to_uri(), serial, now, ExtendedKeyUsagePurpose::ClientAuth)
+    pub fn sign(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        serial: &Serial,
+        during: Validity,
+    ) -> Result<String, Problem> {
+        self.leaf(&request.0, &identity.to_uri(), serial, during, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// Issues the coordinator's own certificate, with a new key; the authority stands in the chain, so that a peer with
@@ -120,10 +132,10 @@ impl Authority {
     ///
     /// # Errors
     /// B1006 when signing fails.
-    pub fn issue_server(&self, name: &str, now: WallTime) -> Result<Credentials, Problem> {
+    pub fn issue_server(&self, name: &str, during: Validity) -> Result<Credentials, Problem> {
         let key = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
         let uri = format!("baton://coordinator/{name}");
-        let leaf = self.leaf(&key, &uri, &Serial::random()?, now, ExtendedKeyUsagePurpose::ServerAuth)?;
+        let leaf = self.leaf(&key, &uri, &Serial::random()?, during, ExtendedKeyUsagePurpose::ServerAuth)?;
         Ok(Credentials {
             certificate_pem: format!("{leaf}{}", self.certificate_pem),
             key_pem: key.serialize_pem(),
@@ -136,11 +148,11 @@ impl Authority {
         key: &impl PublicKeyData,
         uri: &str,
         serial: &Serial,
-        now: WallTime,
+        during: Validity,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<String, Problem> {
         let refused = |error: rcgen::Error| failed("sign a certificate", &error);
-        let mut params = params(uri.trim_start_matches("baton://"), now, LEAF_LIFE);
+        let mut params = params(uri.trim_start_matches("baton://"), during);
         params.serial_number = Some(serial.number.clone());
         params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(refused)?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -195,11 +207,21 @@ pub(super) fn der(pem: &str) -> Option<Vec<u8>> {
     (block.label == "CERTIFICATE").then_some(block.contents)
 }
 
-fn params(name: &str, now: WallTime, life: i64) -> CertificateParams {
+impl Validity {
+    /// When it begins and ends, in seconds since 1970.
+    #[must_use]
+    pub fn bounds(self) -> (WallTime, WallTime) {
+        let early = BACKDATED.min(self.life / BACKDATED_SHARE);
+        (WallTime(self.now.0.saturating_sub(early)), WallTime(self.now.0.saturating_add(self.life)))
+    }
+}
+
+fn params(name: &str, during: Validity) -> CertificateParams {
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let mut params = CertificateParams::default();
-    params.not_before = at(now.0.saturating_sub(BACKDATED));
-    params.not_after = at(now.0.saturating_add(life));
+    let (not_before, not_after) = during.bounds();
+    params.not_before = at(not_before.0);
+    params.not_after = at(not_after.0);
     params.distinguished_name = DistinguishedName::new();
     // For people who look at a certificate; nothing reads it. X.520 allows 64 characters.
     params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
@@ -216,6 +238,7 @@ mod tests {
     use baton_proto::identity::subject;
 
     const NOW: WallTime = WallTime(1_800_000_000);
+    const DURING: Validity = Validity { now: NOW, life: 90 * DAY };
 
     fn request(params: &CertificateParams) -> String {
         params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
@@ -263,16 +286,22 @@ mod tests {
         let request = Request::read(&request(&wish)).unwrap();
         let identity: Identity = "host/web1".parse().unwrap();
         let serial = Serial::random().unwrap();
-        let signed = der(&authority.sign(&request, &identity, &serial, NOW).unwrap()).unwrap();
+        let signed = der(&authority.sign(&request, &identity, &serial, DURING).unwrap()).unwrap();
 
         let subject = subject(&signed).unwrap();
         assert_eq!((&subject.identity, subject.serial.as_str()), (&identity, serial.text()));
-        assert_eq!((subject.not_before, subject.not_after), (NOW.0 - BACKDATED, NOW.0 + LEAF_LIFE));
+        assert_eq!((subject.not_before, subject.not_after), (NOW.0 - BACKDATED, NOW.0 + 90 * DAY));
         let (_, parsed) = x509_parser::parse_x509_certificate(&signed).unwrap();
         assert!(!parsed.is_ca());
         let usage = parsed.extended_key_usage().unwrap().unwrap().value.clone();
         assert!(usage.client_auth && !usage.server_auth);
         assert_eq!(parsed.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_for_seconds_has_most_of_its_life_ahead() {
+        assert_eq!(Validity { now: NOW, life: 20 }.bounds(), (WallTime(NOW.0 - 2), WallTime(NOW.0 + 20)));
+        assert_eq!(DURING.bounds().0, WallTime(NOW.0 - BACKDATED));
     }
 
     #[test]
@@ -292,7 +321,7 @@ mod tests {
     fn the_servers_chain_ends_in_the_authority_that_tokens_pin() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create(folder.path(), NOW).unwrap();
-        let server = authority.issue_server("main", NOW).unwrap();
+        let server = authority.issue_server("main", DURING).unwrap();
         let chain: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(server.certificate_pem.as_bytes())
             .map(|block| block.unwrap().contents)
             .collect();

@@ -148,6 +148,7 @@ fn redemption(token: &str, name: &str) -> Redemption {
         serial: format!("{token}-{name}"),
         now: NOW,
         certificate_expires: WallTime(NOW.0 + 600),
+        replace: false,
     }
 }
 
@@ -213,7 +214,9 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     store.keep_token(&token("first", Admits::Host, 1, &[])).await.unwrap();
     store.keep_token(&token("again", Admits::Host, 1, &["web1"])).await.unwrap();
     assert!(granted(&store.redeem(&redemption("first", "web1")).await.unwrap()));
-    let again = store.redeem(&redemption("again", "web1")).await.unwrap();
+    assert_eq!(store.redeem(&redemption("again", "web1")).await.unwrap(), Redeemed::NameInUse, "two machines of one name");
+    let meant = Redemption { replace: true, ..redemption("again", "web1") };
+    let again = store.redeem(&meant).await.unwrap();
     let identity = "host/web1".parse().unwrap();
     assert_eq!(again, Redeemed::Granted { identity, revoked: vec!["first-web1".into()] });
     let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();

@@ -1,5 +1,6 @@
 //! The store's twin in memory: for tests and simulations. Nothing of it survives.
 
+use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
 use super::{Changes, Snapshot, Store, StoreError, WallTime};
 use baton_core::name::RolloutId;
@@ -20,13 +21,6 @@ struct State {
     certificates: Vec<Certificate>,
     /// Set by tests: every write fails with this.
     broken: Option<StoreError>,
-}
-
-#[derive(Debug)]
-struct Certificate {
-    serial: String,
-    identity: String,
-    revoked: bool,
 }
 
 impl MemoryStore {
@@ -111,13 +105,19 @@ impl Store for MemoryStore {
         };
         let text = identity.to_string();
         let mut before: Vec<_> = state.certificates.iter_mut().filter(|one| one.identity == text && !one.revoked).collect();
-        if !before.is_empty() && !token.takes_over() {
-            return Ok(Redeemed::NameTaken);
+        if let Some(refused) = token.keeps_out(redemption.replace).filter(|_| !before.is_empty()) {
+            return Ok(refused);
         }
         let revoked = before.iter().map(|certificate| certificate.serial.clone()).collect();
         before.iter_mut().for_each(|certificate| certificate.revoked = true);
         token.uses_left -= 1;
-        state.certificates.push(Certificate { serial: redemption.serial.clone(), identity: text, revoked: false });
+        state.certificates.push(Certificate {
+            serial: redemption.serial.clone(),
+            identity: text,
+            issued: redemption.now,
+            expires: redemption.certificate_expires,
+            revoked: false,
+        });
         Ok(Redeemed::Granted { identity, revoked })
     }
 
@@ -125,6 +125,34 @@ impl Store for MemoryStore {
         let mut state = self.writable()?;
         let found = state.tokens.iter_mut().find(|token| token.id == *id && token.uses_left > 0);
         Ok(found.map(|token| token.uses_left = 0).is_some())
+    }
+
+    async fn renew(&self, renewal: &Renewal) -> Result<bool, StoreError> {
+        let mut state = self.writable()?;
+        if state.certificates.iter().any(|one| one.serial == renewal.shown && one.revoked) {
+            return Ok(false);
+        }
+        state.certificates.push(renewal.next.clone());
+        Ok(true)
+    }
+
+    async fn certificates(&self, now: WallTime) -> Result<Vec<Certificate>, StoreError> {
+        let mut certificates = self.state().certificates.clone();
+        certificates.retain(|one| one.expires > now);
+        certificates.sort_by(|a, b| (&a.identity, a.issued, &a.serial).cmp(&(&b.identity, b.issued, &b.serial)));
+        Ok(certificates)
+    }
+
+    async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError> {
+        let mut state = self.writable()?;
+        let good =
+            state.certificates.iter_mut().filter(|one| !one.revoked && (one.identity == whose || one.serial == whose));
+        Ok(good
+            .map(|one| {
+                one.revoked = true;
+                one.serial.clone()
+            })
+            .collect())
     }
 }
 

@@ -3,6 +3,7 @@
 //! One trait of a few methods, two implementations: SQLite ([`sqlite`]) and its twin in memory ([`memory`]), held together by
 //! one suite of tests (`contract`).
 
+pub mod certificate;
 #[cfg(test)]
 mod contract;
 pub mod memory;
@@ -19,6 +20,7 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
+use certificate::{Certificate, Renewal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use token::{Redeemed, Redemption, Token, TokenId};
@@ -56,6 +58,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a token worthless; false when no such token could be redeemed any more.
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError>;
+
+    /// Records the certificate about to be issued to whoever shows one; false when what is shown was revoked.
+    ///
+    /// A certificate the store does not know is none of its business: after a restore from a backup, those that were issued
+    /// since are genuine, and nobody revoked them.
+    async fn renew(&self, renewal: &Renewal) -> Result<bool, StoreError>;
+
+    /// Lists certificates that have not expired at `now`, by identity, oldest first.
+    async fn certificates(&self, now: WallTime) -> Result<Vec<Certificate>, StoreError>;
+
+    /// Revokes a certificate by its serial number, or all of an identity. Returns those that were good until now.
+    async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError>;
 }
 
 /// Seconds since 1970. Only for what leaves the coordinator with a date on it: tokens and certificates (invariant 17).

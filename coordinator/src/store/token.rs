@@ -40,6 +40,8 @@ pub struct Redemption {
     pub serial: String,
     pub now: WallTime,
     pub certificate_expires: WallTime,
+    /// Whoever asks knows that it takes somebody's place.
+    pub replace: bool,
 }
 
 /// What became of it.
@@ -57,6 +59,8 @@ pub enum Redeemed {
     Expired,
     /// The token is for other names.
     NameNotAllowed,
+    /// A host has this name and the token allows to take its place, but whoever asks did not say so.
+    NameInUse,
     /// Somebody has this name, and the token does not say that it may be taken over.
     NameTaken,
     /// The text cannot be a name.
@@ -84,9 +88,14 @@ impl Token {
         (self.uses_left == 0).then_some(Redeemed::Spent)
     }
 
-    /// Whether a name that somebody has may be taken over: only where the token was made for that very name.
-    pub(super) fn takes_over(&self) -> bool {
-        !self.names.is_empty()
+    /// Why a name that somebody has cannot be had: only a token made for that very name may take it over, and a host only
+    /// where its machine says that this is meant. Two machines may have one name by mistake.
+    pub(super) fn keeps_out(&self, replace: bool) -> Option<Redeemed> {
+        match (self.names.is_empty(), self.admits, replace) {
+            (true, ..) => Some(Redeemed::NameTaken),
+            (false, Admits::Host, false) => Some(Redeemed::NameInUse),
+            (false, ..) => None,
+        }
     }
 }
 

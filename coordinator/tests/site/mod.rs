@@ -30,7 +30,12 @@ use tonic::transport::Channel;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn config(folder: &Path) -> Config {
-    Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), socket: folder.join("c.sock"), state: folder.join("state") }
+    Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        socket: folder.join("c.sock"),
+        state: folder.join("state"),
+        ..Config::default()
+    }
 }
 
 pub(crate) fn admin(config: &Config) -> Channel {
@@ -50,10 +55,20 @@ pub(crate) async fn token(admin: &Channel, role: &str, uses: u32, names: &[&str]
 
 /// Joins as a machine does that has nothing but a token.
 pub(crate) async fn join(listen: SocketAddr, token: &JoinToken, name: &str) -> Result<Credentials, Problem> {
+    join_as(listen, token, name, false).await
+}
+
+/// The same, in somebody's place where `replace` says so.
+pub(crate) async fn join_as(
+    listen: SocketAddr,
+    token: &JoinToken,
+    name: &str,
+    replace: bool,
+) -> Result<Credentials, Problem> {
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     let channel = channel(&listen.to_string(), hot(joining_config(token.pin).unwrap()))?;
-    let request = v1::JoinRequest { secret: token.secret.to_vec(), csr_pem: csr, name: name.into() };
+    let request = v1::JoinRequest { secret: token.secret.to_vec(), csr_pem: csr, name: name.into(), replace };
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     Ok(Credentials {
         certificate_pem: reply.certificate_pem,

@@ -787,6 +787,26 @@ pub mod agent_link_server {
     }
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GreetRequest {}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Greeting {
+    #[prost(string, tag = "1")]
+    pub coordinator_version: ::prost::alloc::string::String,
+    /// The protocols the coordinator speaks, from the oldest to its own.
+    #[prost(uint32, tag = "2")]
+    pub oldest_protocol: u32,
+    #[prost(uint32, tag = "3")]
+    pub protocol: u32,
+    /// Its wall clock, in seconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub clock_seconds: i64,
+    /// Whom it takes the caller for, such as `host/web1` or `anonymous`.
+    #[prost(string, tag = "5")]
+    pub identity: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinRequest {
     /// The token's secret part.
@@ -798,6 +818,16 @@ pub struct JoinRequest {
     /// The host's or operator's name; the server decides.
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
+    /// Takes the place of a host that joined under this name, where the token allows it; its certificates are revoked.
+    #[prost(bool, tag = "4")]
+    pub replace: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// Only its public key is believed.
+    #[prost(string, tag = "1")]
+    pub csr_pem: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -821,7 +851,8 @@ pub mod enrollment_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The only methods a peer without a certificate may call. The token pins the authority; the key never leaves its owner.
+    /// The only methods a peer without a certificate may call are Greet and Join. The token pins the authority; the key never leaves
+    /// its owner.
     #[derive(Debug, Clone)]
     pub struct EnrollmentClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -891,6 +922,27 @@ pub mod enrollment_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Who is there, for whoever wants to know before a token is spent: versions, the clock, and who the caller is.
+        pub async fn greet(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GreetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Greeting>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Enrollment/Greet",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Enrollment", "Greet"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn join(
             &mut self,
             request: impl tonic::IntoRequest<super::JoinRequest>,
@@ -909,6 +961,27 @@ pub mod enrollment_client {
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Enrollment", "Join"));
             self.inner.unary(req, path, codec).await
         }
+        /// Another certificate for whoever shows one: the same identity, a new key.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Enrollment/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Enrollment", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -924,12 +997,23 @@ pub mod enrollment_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EnrollmentServer.
     #[async_trait]
     pub trait Enrollment: std::marker::Send + std::marker::Sync + 'static {
+        /// Who is there, for whoever wants to know before a token is spent: versions, the clock, and who the caller is.
+        async fn greet(
+            &self,
+            request: tonic::Request<super::GreetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Greeting>, tonic::Status>;
         async fn join(
             &self,
             request: tonic::Request<super::JoinRequest>,
         ) -> std::result::Result<tonic::Response<super::JoinReply>, tonic::Status>;
+        /// Another certificate for whoever shows one: the same identity, a new key.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinReply>, tonic::Status>;
     }
-    /// The only methods a peer without a certificate may call. The token pins the authority; the key never leaves its owner.
+    /// The only methods a peer without a certificate may call are Greet and Join. The token pins the authority; the key never leaves
+    /// its owner.
     #[derive(Debug)]
     pub struct EnrollmentServer<T> {
         inner: Arc<T>,
@@ -1006,6 +1090,49 @@ pub mod enrollment_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/baton.v1.Enrollment/Greet" => {
+                    #[allow(non_camel_case_types)]
+                    struct GreetSvc<T: Enrollment>(pub Arc<T>);
+                    impl<T: Enrollment> tonic::server::UnaryService<super::GreetRequest>
+                    for GreetSvc<T> {
+                        type Response = super::Greeting;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GreetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enrollment>::greet(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GreetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/baton.v1.Enrollment/Join" => {
                     #[allow(non_camel_case_types)]
                     struct JoinSvc<T: Enrollment>(pub Arc<T>);
@@ -1034,6 +1161,49 @@ pub mod enrollment_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = JoinSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Enrollment/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: Enrollment>(pub Arc<T>);
+                    impl<T: Enrollment> tonic::server::UnaryService<super::RenewRequest>
+                    for RenewSvc<T> {
+                        type Response = super::JoinReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enrollment>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1987,6 +2157,39 @@ pub struct RevokeTokenRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
 }
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCertificatesRequest {}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeCertificatesRequest {
+    /// An identity such as `host/web1` or `deployer/ana`, or a serial number.
+    #[prost(string, tag = "1")]
+    pub whose: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+/// Certificates that have not expired, by identity.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CertificateList {
+    #[prost(message, repeated, tag = "1")]
+    pub certificates: ::prost::alloc::vec::Vec<CertificateView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateView {
+    #[prost(string, tag = "1")]
+    pub serial: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(int64, tag = "3")]
+    pub issued_seconds: i64,
+    #[prost(int64, tag = "4")]
+    pub expires_seconds: i64,
+    #[prost(bool, tag = "5")]
+    pub revoked: bool,
+}
 /// Generated client implementations.
 pub mod control_client {
     #![allow(
@@ -2321,6 +2524,55 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "RevokeToken"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn list_certificates(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCertificatesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CertificateList>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/ListCertificates",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "ListCertificates"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Of an identity all, or one by its serial number; what is open with them ends at once.
+        pub async fn revoke_certificates(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeCertificatesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CertificateList>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RevokeCertificates",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RevokeCertificates"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2396,6 +2648,15 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::RevokeTokenRequest>,
         ) -> std::result::Result<tonic::Response<super::TokenList>, tonic::Status>;
+        async fn list_certificates(
+            &self,
+            request: tonic::Request<super::ListCertificatesRequest>,
+        ) -> std::result::Result<tonic::Response<super::CertificateList>, tonic::Status>;
+        /// Of an identity all, or one by its serial number; what is open with them ends at once.
+        async fn revoke_certificates(
+            &self,
+            request: tonic::Request<super::RevokeCertificatesRequest>,
+        ) -> std::result::Result<tonic::Response<super::CertificateList>, tonic::Status>;
     }
     /// What operators and CI ask. Refusals carry a Problem in the status details.
     #[derive(Debug)]
@@ -3027,6 +3288,96 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/ListCertificates" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCertificatesSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::ListCertificatesRequest>
+                    for ListCertificatesSvc<T> {
+                        type Response = super::CertificateList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCertificatesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::list_certificates(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCertificatesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RevokeCertificates" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeCertificatesSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RevokeCertificatesRequest>
+                    for RevokeCertificatesSvc<T> {
+                        type Response = super::CertificateList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeCertificatesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::revoke_certificates(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeCertificatesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -6,8 +6,8 @@ use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::upload_message::Kind;
 use baton_proto::v1::{
-    ArtifactStatRequest, Chunk, CreateTokenRequest, DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView,
-    StatusRequest, UploadMessage, UploadOpen,
+    ArtifactStatRequest, CertificateView, Chunk, CreateTokenRequest, DeployRequest, FleetView, ListCertificatesRequest,
+    RevokeCertificatesRequest, RolloutView, ServiceRequest, ServiceView, StatusRequest, UploadMessage, UploadOpen,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -54,6 +54,23 @@ impl Control {
     pub async fn service(&self, name: &str) -> anyhow::Result<ServiceView> {
         let fleet = self.fleet().await?;
         fleet.services.into_iter().find(|service| service.name == name).with_context(|| format!("no service {name}"))
+    }
+
+    /// Every certificate that has not ended.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer.
+    pub async fn certificates(&self) -> anyhow::Result<Vec<CertificateView>> {
+        Ok(self.client().list_certificates(ListCertificatesRequest {}).await?.into_inner().certificates)
+    }
+
+    /// Accepts the certificates of an identity no more.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn revoke(&self, whose: &str) -> Result<(), Problem> {
+        let request = RevokeCertificatesRequest { whose: whose.to_owned(), why: "test".to_owned() };
+        self.client().revoke_certificates(request).await.map(drop).map_err(|status| problem(&status))
     }
 
     /// A token one host joins with, once.

@@ -42,7 +42,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     let part = |words: &[String]| setup.part.iter().chain(words).cloned().collect::<Vec<_>>();
     let mut programs = BTreeMap::new();
 
-    let config = write_text(folder, "coordinator.toml", &coordinator(places, folder))?;
+    let config = write_text(folder, "coordinator.toml", &coordinator(setup, places, folder))?;
     let words = part(&["coordinator".into(), "--config".into(), config]);
     programs.insert(COORDINATOR.to_owned(), program(COORDINATOR, words));
 
@@ -99,10 +99,14 @@ pub(super) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn coordinator(places: &Places, folder: &Path) -> String {
+fn coordinator(setup: &Setup, places: &Places, folder: &Path) -> String {
     let listen = places.coordinator;
     let (socket, state) = (quoted(&socket(folder)), quoted(&folder.join("coordinator")));
-    format!("listen = \"{listen}\"\nsocket = {socket}\nstate = {state}\n")
+    let mut text = format!("listen = \"{listen}\"\nsocket = {socket}\nstate = {state}\n");
+    if let Some(life) = setup.certificate_life {
+        text.push_str(&format!("certificate_life = \"{}s\"\n", life.as_secs()));
+    }
+    text
 }
 
 fn agent(places: &Places, folder: &Path, name: &str, address: &str) -> String {

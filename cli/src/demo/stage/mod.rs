@@ -62,6 +62,8 @@ pub struct Setup {
     pub drain: Duration,
     /// The first host keeps its state on a disk of this size, in KiB. Needs user namespaces: see [`small_disks`].
     pub small_disk: Option<u32>,
+    /// How long certificates last; the coordinator's default where nothing is said.
+    pub certificate_life: Option<Duration>,
 }
 
 /// Whether this machine lets us mount a small disk for a host of a stage.
@@ -86,6 +88,7 @@ impl Setup {
             start_timeout: Duration::from_secs(4),
             drain: Duration::from_secs(10),
             small_disk: None,
+            certificate_life: None,
         }
     }
 }
@@ -227,6 +230,13 @@ impl Stage {
     #[must_use]
     pub fn workplace(&self) -> PathBuf {
         files::workplace(&self.folder)
+    }
+
+    /// What a part has said so far.
+    #[must_use]
+    pub fn log(&self, part: &str) -> String {
+        let log = self.programs.get(part).and_then(|program| std::fs::read(&program.log).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// The coordinator's socket.

@@ -4,7 +4,7 @@ use crate::problem::{from_status, to_status};
 use crate::tls::{Connection, Credentials, Hot, channel, client_config, hot, incoming, joining_config, peer, server_config};
 use crate::v1::enrollment_client::EnrollmentClient;
 use crate::v1::enrollment_server::{Enrollment, EnrollmentServer};
-use crate::v1::{JoinReply, JoinRequest};
+use crate::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
 use baton_core::problem::{Code, Problem};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -72,6 +72,14 @@ struct Mirror;
 
 #[tonic::async_trait]
 impl Enrollment for Mirror {
+    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<Greeting>, Status> {
+        Ok(Response::new(Greeting { identity: peer(&request).identity.to_string(), ..Greeting::default() }))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(Status::unimplemented("a mirror renews nothing"))
+    }
+
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let peer = peer(&request);
         if let Ok(evidence) = request.get_ref().name.parse() {

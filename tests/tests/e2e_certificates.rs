@@ -1,0 +1,77 @@
+//! Certificates that live for seconds, in real processes: they renew themselves, and no stream notices.
+
+#![allow(clippy::unwrap_used)]
+
+use baton_cli::demo::stage::{COORDINATOR, Setup, Stage};
+use baton_proto::tls::Credentials;
+use baton_tests::e2e::{in_time, setup};
+use std::time::{Duration, Instant};
+
+const LIFE: Duration = Duration::from_secs(6);
+
+async fn stage() -> Stage {
+    Stage::raise(Setup { hosts: 1, certificate_life: Some(LIFE), ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap()
+}
+
+fn kept(stage: &Stage, part: &str) -> Credentials {
+    Credentials::load(&stage.folder().join(part).join("identity")).unwrap()
+}
+
+#[tokio::test]
+async fn certificates_of_seconds_renew_themselves_and_the_stream_stays() {
+    let stage = stage().await;
+    let control = stage.control().await.unwrap();
+    let first = kept(&stage, "web1").subject().unwrap();
+    let server = || std::fs::read_to_string(stage.folder().join("coordinator/identity/certificate.pem")).unwrap();
+    let servers_first = server();
+    let ends = Instant::now() + LIFE;
+    in_time("the third certificate", async {
+        let mut serials = std::collections::BTreeSet::from([first.serial.clone()]);
+        while serials.len() < 3 || Instant::now() < ends + Duration::from_secs(2) {
+            control.wait_for(|fleet| fleet.hosts.iter().all(|host| host.connected)).await.unwrap();
+            serials.insert(kept(&stage, "web1").subject().unwrap().serial);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_ne!(server(), servers_first, "the coordinator renewed its own");
+    // One stream, from before the first certificate ended until after: the one it was made with.
+    let log = stage.log("web1");
+    assert_eq!(log.matches("connected to the coordinator").count(), 1, "{log}");
+    let log = stage.log(COORDINATOR);
+    assert!(!log.contains("disconnected"), "{log}");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_away_comes_back_with_its_newest_certificate() {
+    let mut stage = stage().await;
+    let first = kept(&stage, "web1").subject().unwrap();
+    in_time("a renewal", async {
+        while kept(&stage, "web1").subject().unwrap().serial == first.serial {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    stage.kill("web1").await.unwrap();
+    stage.start("web1").unwrap();
+    let control = stage.control().await.unwrap();
+    in_time("web1", control.wait_connected(&["web1".to_owned()])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_agent_is_cut_within_five_seconds_and_its_app_is_left_alone() {
+    let stage = Stage::raise(Setup { hosts: 1, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
+    let control = stage.control().await.unwrap();
+    let began = Instant::now();
+    control.revoke("host/web1").await.unwrap();
+    let gone = control.wait_for(|fleet| fleet.hosts.iter().any(|host| host.name == "web1" && !host.connected));
+    in_time("the cut", gone).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    in_time("the agent says why", async {
+        while !stage.log("web1").contains("is not accepted any more") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(stage.pid("web1").is_some());
+}
