@@ -27,6 +27,8 @@ pub(crate) fn strategy() -> Strategy {
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
         on_failure: OnFailure::Revert,
+        guard: Default::default(),
+        gate: None,
     }
 }
 
@@ -99,5 +101,6 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         ended: (!state.is_active()).then_some(Moment(1)),
         by: "ana".into(),
         evidence: Vec::new(),
+        judgement: Default::default(),
     }
 }

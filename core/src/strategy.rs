@@ -1,6 +1,7 @@
 //! Strategies as values: what people call "rolling" or "blue-green" is a few numbers, and nothing in Baton asks for the name.
 
 use crate::fleet::split::{PLACES, Share};
+use crate::analysis::settings::{GateSettings, GuardSettings};
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -36,6 +37,12 @@ pub struct Strategy {
     #[serde(with = "millis")]
     pub progress_deadline: Duration,
     pub on_failure: OnFailure,
+    /// When the traffic of a release speaks against it.
+    #[serde(default)]
+    pub guard: GuardSettings,
+    /// What must be ruled out before a wave counts as good; None: nothing is waited for.
+    #[serde(default)]
+    pub gate: Option<GateSettings>,
 }
 
 /// One step of a rollout: how far it reaches, and what has to happen before the next.

@@ -6,6 +6,7 @@ use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::unknown;
 use super::values::shown;
+use crate::analysis::settings::GuardSettings;
 use crate::fleet::BalancerPool;
 use crate::name::{PoolName, ServiceName};
 use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
@@ -57,6 +58,8 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, hosts: Option<usize>, ports:
         drain_deadline: drain_deadline?,
         progress_deadline: progress_deadline?,
         on_failure: on_failure?,
+        guard: GuardSettings::default(),
+        gate: None,
     })
 }
 

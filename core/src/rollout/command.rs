@@ -2,6 +2,7 @@
 
 use super::place::Place;
 use super::{Direction, Rollout, RolloutState, Turned, progress};
+use crate::analysis::judgement::Judgement;
 use crate::fleet::{BalancerPool, Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
@@ -233,6 +234,7 @@ fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by
         ended: None,
         by,
         evidence: Vec::new(),
+        judgement: Judgement::default(),
     };
     fleet.rollouts.retain(|_, old| old.service != *name || old.state.is_active());
     fleet.rollouts.insert(id.clone(), rollout);

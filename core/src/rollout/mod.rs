@@ -13,6 +13,7 @@ pub mod progress;
 pub mod target;
 pub mod waiting;
 
+use crate::analysis::judgement::Judgement;
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::Problem;
 use crate::strategy::Strategy;
@@ -51,6 +52,9 @@ pub struct Rollout {
     pub by: String,
     /// What speaks against the new release. Once there is any, no further host starts it.
     pub evidence: Vec<Evidence>,
+    /// What its traffic showed so far.
+    #[serde(default)]
+    pub judgement: Judgement,
 }
 
 /// Where a rollout stands.

@@ -177,6 +177,8 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
         on_failure: if options.contains("on-failure-pause") { OnFailure::Pause } else { OnFailure::Revert },
+        guard: Default::default(),
+        gate: None,
     };
     let first = options.contains("none->");
     Service {
@@ -223,6 +225,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         ended: None,
         by: "ana".into(),
         evidence: evidence.into_iter().collect(),
+        judgement: Default::default(),
     })
 }
 

@@ -33,6 +33,8 @@ fn the_smallest_manifest_gets_every_default() {
             drain_deadline: Duration::from_secs(30),
             progress_deadline: Duration::from_secs(600),
             on_failure: OnFailure::Revert,
+            guard: Default::default(),
+            gate: None,
         }
     );
     assert!(manifest.warnings.is_empty());
@@ -123,6 +125,8 @@ on_failure = "pause"
             drain_deadline: Duration::from_secs(120),
             progress_deadline: Duration::from_secs(1800),
             on_failure: OnFailure::Pause,
+            guard: Default::default(),
+            gate: None,
         }
     );
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();

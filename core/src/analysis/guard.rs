@@ -1,0 +1,91 @@
+//! The guard: evidence that the new release is worse.
+//!
+//! A block e-process for 2×2 tables (Turner, Ly, Grünwald: Generic E-variables for exact sequential k-sample tests,
+//! arXiv 2106.02693) with a mixture of alternatives. Null hypothesis: in every poll the new release fails at most as often
+//! as the tolerance allows, whatever the old one does. So an incident that hits both proves nothing.
+
+use super::bet::{Border, Rates, guess, logarithm, with_odds};
+use super::counts::{Counts, Poll};
+use super::real::Real;
+use super::settings::GuardSettings;
+use serde::{Deserialize, Serialize};
+
+/// The alternatives, by how much worse the odds of a failure are, and how much is bet on each.
+pub const ALTERNATIVES: [(f64, f64); 5] = [(2.0, 0.2), (4.0, 0.3), (10.0, 0.3), (30.0, 0.1), (1000.0, 0.1)];
+
+/// Half is bet at the start, half is spread over this many polls: an hour of them. A fault that starts late is caught, too.
+pub const SPREAD: u32 = 1800;
+
+/// What a single poll may multiply a bet by at most: however bad it is, one poll never decides alone.
+const MOST: f64 = 30.0;
+
+/// Beyond this evidence is overwhelming, and a double keeps its precision.
+const ENOUGH: f64 = 1e12;
+
+/// What the bettor owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// By alternative.
+    wealth: [Real; 5],
+    /// Polls in which both releases had traffic.
+    polls: u32,
+    /// The most it was ever worth.
+    highest: Real,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { wealth: ALTERNATIVES.map(|(_, weight)| Real::new(weight / 2.0)), polls: 0, highest: Real::new(1.0) }
+    }
+}
+
+impl Guard {
+    /// Takes one poll. `past` is what the old release counted before it; `phi` is how much its failures come in bursts
+    /// (1: they do not). Both are known before the poll.
+    pub fn look(&mut self, settings: &GuardSettings, past: Counts, poll: Poll, phi: f64) {
+        if poll.new.requests == 0 || poll.old.requests == 0 {
+            return;
+        }
+        let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+        let old = guess(past);
+        let fresh = if self.polls < SPREAD { 0.5 / f64::from(SPREAD) } else { 0.0 };
+        let temper = if phi.is_finite() && phi > 1.0 { 1.0 / phi } else { 1.0 };
+        for (wealth, (odds, weight)) in self.wealth.iter_mut().zip(ALTERNATIVES) {
+            let rates = Rates { old, new: with_odds(old, odds) };
+            let bet = wealth.get() + weight * fresh;
+            let factor = if rates.new <= border.at(old) {
+                1.0
+            } else {
+                (logarithm(rates, border.nearest(rates, poll), poll) * temper).exp().min(MOST)
+            };
+            *wealth = Real::new((bet * if factor.is_finite() { factor } else { 1.0 }).min(ENOUGH));
+        }
+        self.polls = self.polls.saturating_add(1);
+        self.highest = Real::new(self.highest.get().max(self.worth()));
+    }
+
+    /// `M`: what all bets and what is not bet yet are worth now.
+    #[must_use]
+    pub fn worth(&self) -> f64 {
+        let unbet = 0.5 * (1.0 - f64::from(self.polls.min(SPREAD)) / f64::from(SPREAD));
+        self.wealth.iter().map(|wealth| wealth.get()).sum::<f64>() + unbet
+    }
+
+    /// Whether it ever was worth what releases that are no worse reach in at most `alpha` of all rollouts.
+    #[must_use]
+    pub fn speaks_against(&self, settings: &GuardSettings) -> bool {
+        self.highest.get() >= 1.0 / settings.alpha()
+    }
+
+    /// In which share of rollouts a gap like this would appear if both releases were equally good; at most 1.
+    #[must_use]
+    pub fn chance(&self) -> f64 {
+        (1.0 / self.highest.get().max(1.0)).min(1.0)
+    }
+
+    /// Polls in which both releases had traffic.
+    #[must_use]
+    pub const fn polls(&self) -> u32 {
+        self.polls
+    }
+}

@@ -1,0 +1,157 @@
+//! Everything a rollout remembers of its judging: a few numbers and the last readings, stored with it.
+
+use super::bet::{Border, Rates, expected, guess};
+use super::counts::{Counts, Poll, Unit};
+use super::gate::Gate;
+use super::guard::{ALTERNATIVES, Guard};
+use super::history::Summary;
+use super::meters::{Meters, Side, Traffic};
+use super::proof::Proof;
+use super::real::Real;
+use super::settings::{GateSettings, GuardSettings, Share};
+use crate::name::HostName;
+use crate::problem::{Code, Problem};
+use crate::time::Moment;
+use serde::{Deserialize, Serialize};
+
+/// What is persisted. A coordinator that restarts goes on exactly where it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Judgement {
+    pub guard: Guard,
+    pub gate: Gate,
+    pub proof: Proof,
+    pub meters: Meters,
+    /// What is counted; None until both releases had traffic.
+    pub unit: Option<Unit>,
+    /// How burst-like the old release's failures were before.
+    phi: Option<Real>,
+    /// What the old release counted before the rollout and in it, in the guard's unit.
+    past: Counts,
+    /// The same, every request.
+    past_requests: Counts,
+    /// Members with traffic and requests of the old release before the rollout.
+    before: (u64, u64),
+    /// Where most failures of the new release were.
+    worst: Option<(HostName, u64)>,
+    /// The last look.
+    pub looked: Option<Moment>,
+}
+
+/// What one look needs besides the counters.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    pub guard: &'a GuardSettings,
+    pub gate: Option<&'a GateSettings>,
+    /// Whether the new release is on trial: going forward, against an old one.
+    pub on_trial: bool,
+}
+
+impl Judgement {
+    /// Begins with what is known of the old release.
+    #[must_use]
+    pub fn begin(history: &Summary, meters: Meters) -> Self {
+        Self {
+            phi: Some(Real::new(history.phi)),
+            past: history.counts,
+            past_requests: history.counts,
+            before: (history.counts.requests, history.slots),
+            meters,
+            ..Self::default()
+        }
+    }
+
+    /// Takes what was counted since the last look.
+    pub fn look(&mut self, settings: Settings<'_>, traffic: &Traffic, now: Moment) {
+        self.proof.take(traffic, self.looked, now);
+        self.looked = Some(now);
+        if !settings.on_trial {
+            return;
+        }
+        let (new, old) = (traffic.of(Side::New), traffic.of(Side::Old));
+        let raw = Unit::Requests.poll(&new, &old);
+        if self.unit.is_none() && raw.new.requests > 0 && raw.old.requests > 0 {
+            let slots = old.len() as u64 + self.before.1;
+            self.unit = Some(Unit::for_traffic(raw.old.requests.saturating_add(self.before.0), slots));
+        }
+        let poll = self.unit.unwrap_or(Unit::Requests).poll(&new, &old);
+        let phi = self.phi.map_or(1.0, Real::get);
+        self.guard.look(settings.guard, self.past, poll, if self.unit == Some(Unit::Slots) { 1.0 } else { phi });
+        if let Some(gate) = settings.gate {
+            self.gate.look(gate, self.past_requests, raw, phi);
+        }
+        self.past += poll.old;
+        self.past_requests += raw.old;
+        self.note_worst(traffic);
+    }
+
+    fn note_worst(&mut self, traffic: &Traffic) {
+        for ((side, member), counts) in &traffic.slots {
+            let most = self.worst.as_ref().map_or(0, |(_, errors)| *errors);
+            if *side == Side::New && counts.errors > most {
+                self.worst = Some((member.host.clone(), counts.errors));
+            }
+        }
+    }
+
+    /// What speaks against the new release, and on which host most of it was seen.
+    #[must_use]
+    pub fn verdict(&self, settings: &GuardSettings, new: &str, old: &str) -> Option<(HostName, Problem)> {
+        let (host, _) = self.worst.as_ref().filter(|_| self.guard.speaks_against(settings))?;
+        let failed = |counts: Counts| format!("{} of {} requests failed", counts.errors, counts.requests);
+        let problem = Problem::new(Code(901), format!("{new} fails more often than {old}"))
+            .saw(new, failed(self.proof.new))
+            .saw(format!("{old}, meanwhile"), failed(self.proof.old))
+            .saw("chance", self.chance())
+            .saw("counted", format!("{}, by the load balancer", self.unit.unwrap_or(Unit::Requests).words()))
+            .help("look at the new release's own log for what it answered");
+        Some((host.clone(), problem))
+    }
+
+    /// How surprising it would be.
+    #[must_use]
+    pub fn chance(&self) -> String {
+        let share = Share(self.guard.chance());
+        format!("if both were equally good, a gap like this would appear in at most {share} of rollouts")
+    }
+
+    /// How many requests the gate has and needs, while it is not passed.
+    #[must_use]
+    pub fn missing(&self, settings: &GateSettings) -> Option<(u64, u64)> {
+        let has = self.proof.new.requests;
+        let to_go = self.gate.requests_to_go(settings, self.past_requests);
+        (!self.gate.passed()).then_some((has, has.saturating_add(to_go)))
+    }
+
+    /// The smallest share of failures that would have been noticed with the traffic so far.
+    #[must_use]
+    pub fn would_have_caught(&self, settings: &GuardSettings) -> Option<f64> {
+        let requests = |counts: Counts| Counts::new(counts.requests, 0);
+        catches(settings, guess(self.past_requests), Poll { new: requests(self.proof.new), old: requests(self.proof.old) })
+    }
+}
+
+/// The smallest share of failures of the new release that this much traffic would show, where the old one fails at `old`.
+#[must_use]
+pub fn catches(settings: &GuardSettings, old: f64, traffic: Poll) -> Option<f64> {
+    let notices = |new: f64| {
+        let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+        let rates = Rates { old, new };
+        if traffic.new.requests == 0 || traffic.old.requests == 0 || new <= border.at(old) {
+            return false;
+        }
+        let growth = expected(rates, border.nearest(rates, traffic), traffic);
+        // What is bet on the alternatives nearby, and the price of not knowing which.
+        let least = ALTERNATIVES.iter().map(|(_, weight)| weight / 2.0).fold(1.0, f64::min);
+        growth >= (1.0 / settings.alpha() / (2.0 * least)).ln()
+    };
+    if !notices(1.0 - 1e-9) {
+        return None;
+    }
+    let (mut low, mut high) = (old, 1.0);
+    for _ in 0..40 {
+        let middle = f64::midpoint(low, high);
+        if notices(middle) { high = middle } else { low = middle }
+    }
+    Some(high)
+}

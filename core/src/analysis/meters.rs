@@ -1,0 +1,134 @@
+//! From a balancer's counters to what happened since the last look, by release.
+//!
+//! Counters only ever grow while a balancer's process lives. One that restarted, went back, or forgot a member begins anew:
+//! what it counted in between is nobody's, and that is said.
+
+use super::counts::Counts;
+use crate::fleet::MemberKey;
+use crate::fleet::report::{MemberReport, PoolReport};
+use crate::fleet::spec::MemberState;
+use crate::name::HostName;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which release of a rollout answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Old,
+    New,
+    /// Neither: left over from an earlier rollout.
+    Other,
+}
+
+/// The last reading of every counter, and what was counted since the last [`Meters::take`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meters {
+    balancers: BTreeMap<HostName, Panel>,
+    #[serde(skip)]
+    pending: Traffic,
+}
+
+/// One balancer's counters of one pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Panel {
+    process: String,
+    members: BTreeMap<MemberKey, Reading>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Reading {
+    requests: u64,
+    errors: u64,
+    cut: u64,
+    side: Side,
+}
+
+/// What was counted between two looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// A slot each: a member and a look.
+    pub slots: BTreeMap<(Side, MemberKey), Counts>,
+    /// Requests cut at a drain's deadline.
+    pub cut: u64,
+    /// How often a balancer's counters began anew.
+    pub restarts: u32,
+}
+
+impl Traffic {
+    #[must_use]
+    pub fn of(&self, side: Side) -> Vec<Counts> {
+        self.slots.iter().filter(|((of, _), _)| *of == side).map(|(_, counts)| *counts).collect()
+    }
+
+    #[must_use]
+    pub fn sum(&self, side: Side) -> Counts {
+        let mut sum = Counts::default();
+        self.slots.iter().filter(|((of, _), _)| *of == side).for_each(|(_, counts)| sum += *counts);
+        sum
+    }
+}
+
+impl Meters {
+    /// Reads one pool of one balancer. `side` says whose release a member is now, where that is known.
+    ///
+    /// What a member answered while it was out was on its way before: it belongs to whoever was there then.
+    pub fn read(&mut self, balancer: &HostName, report: &PoolReport, side: impl Fn(&MemberKey) -> Option<Side>) {
+        if report.problem.is_some() {
+            return;
+        }
+        let known = self.balancers.contains_key(balancer);
+        let panel = self.balancers.entry(balancer.clone()).or_default();
+        let anew = panel.process != report.balancer;
+        if anew {
+            panel.members.clear();
+            panel.process.clone_from(&report.balancer);
+            self.pending.restarts = self.pending.restarts.saturating_add(u32::from(known));
+        }
+        panel.members.retain(|member, _| report.members.contains_key(member));
+        for (key, member) in &report.members {
+            let last = panel.members.get(key).copied();
+            let side = match (last, member.running) {
+                (Some(last), MemberState::Out) => last.side,
+                (last, _) => side(key).or(last.map(|last| last.side)).unwrap_or(Side::Other),
+            };
+            let now = Reading { requests: member.requests, errors: member.errors, cut: member.cut, side };
+            if let Some(last) = last {
+                self.pending.add(key, last, now, member);
+            }
+            panel.members.insert(key.clone(), now);
+        }
+    }
+
+    /// What was counted since the last time, and begins to count anew.
+    pub fn take(&mut self) -> Traffic {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Whether anything was ever read of every one of these balancers.
+    #[must_use]
+    pub fn knows<'a>(&self, mut balancers: impl Iterator<Item = &'a HostName>) -> bool {
+        balancers.all(|balancer| self.balancers.contains_key(balancer))
+    }
+
+    /// From now on what is there is the old release: a rollout begins, or ended.
+    pub fn relabel(&mut self) {
+        for reading in self.balancers.values_mut().flat_map(|panel| panel.members.values_mut()) {
+            reading.side = Side::Old;
+        }
+    }
+}
+
+impl Traffic {
+    fn add(&mut self, key: &MemberKey, last: Reading, now: Reading, member: &MemberReport) {
+        self.cut = self.cut.saturating_add(now.cut.checked_sub(last.cut).unwrap_or(member.cut));
+        let counted = now.requests.checked_sub(last.requests).zip(now.errors.checked_sub(last.errors));
+        let Some((requests, errors)) = counted else {
+            self.restarts = self.restarts.saturating_add(1);
+            return;
+        };
+        if requests > 0 || errors > 0 {
+            *self.slots.entry((now.side, key.clone())).or_default() += Counts::new(requests, errors);
+        }
+    }
+}

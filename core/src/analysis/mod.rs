@@ -1,0 +1,27 @@
+//! Judging a release by its traffic: the guard, the gate, and what they count.
+//!
+//! The [`guard`] runs in every rollout, delays nothing, and speaks once there is evidence that the new release is worse than
+//! the old one. The [`gate`] is asked for: it holds a rollout until a regression of a stated size is ruled out. Both are
+//! tests by betting: a bettor who starts with 1 and bets against the hypothesis at fair odds owns `M` after every poll, and
+//! if the hypothesis is true, the chance that `M` ever reaches `1/alpha` is at most `alpha`. So they may be looked at after
+//! every poll, and whenever the traffic allows.
+//!
+//! [`meters`] turn the counters of balancers into differences; [`judgement`] is everything a rollout remembers of all this.
+
+pub mod bet;
+pub mod counts;
+pub mod gate;
+pub mod guard;
+pub mod history;
+pub mod judgement;
+pub mod meters;
+pub mod proof;
+pub mod real;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+/// How often the counters are looked at: once a heartbeat of the agents.
+pub const POLL: Duration = Duration::from_secs(2);
