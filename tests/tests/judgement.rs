@@ -3,7 +3,7 @@
 use baton_core::analysis::counts::Counts;
 use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
-use baton_core::analysis::meters::{Meters, Side, Traffic};
+use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::{MemberReport, PoolReport};
@@ -18,11 +18,11 @@ const GATE: GateSettings =
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
 
 fn seen(look: u64) -> Traffic {
-    let slot = |side, host: &str, counts| ((side, format!("{host}/0").parse::<MemberKey>().unwrap()), counts);
+    let slot = |whose, host: &str, counts| ((whose, format!("{host}/0").parse::<MemberKey>().unwrap()), counts);
     let slots = [
-        slot(Side::New, "web1", Counts::new(30, u64::from(look % 3 == 0))),
-        slot(Side::Old, "web2", Counts::new(33, u64::from(look % 7 == 0))),
-        slot(Side::Old, "web3", Counts::new(31, 0)),
+        slot(Whose::New, "web1", Counts::new(30, u64::from(look % 3 == 0))),
+        slot(Whose::Old, "web2", Counts::new(33, u64::from(look % 7 == 0))),
+        slot(Whose::Old, "web3", Counts::new(31, 0)),
     ];
     Traffic { slots: slots.into(), ..Traffic::default() }
 }
@@ -30,19 +30,10 @@ fn seen(look: u64) -> Traffic {
 fn pool(requests: u64, members: usize) -> PoolReport {
     let member = |number: usize| {
         let state = MemberState::Ready;
-        let report = MemberReport {
-            running: state,
-            on_disk: state,
-            in_flight: 0,
-            out_for: Duration::ZERO,
-            cut: 0,
-            requests,
-            errors: requests / 100,
-            problem: None,
-        };
+        let report = MemberReport { requests, errors: requests / 100, ..MemberReport::quiet(state) };
         (format!("web{number}/0").parse().unwrap(), report)
     };
-    PoolReport { balancer: "4242-1718000000".into(), members: (0..members).map(member).collect(), problem: None }
+    PoolReport { balancer: "4242-1718000000".into(), members: (0..members).map(member).collect(), ..PoolReport::default() }
 }
 
 fn stored<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
@@ -65,10 +56,10 @@ fn the_same_looks_give_the_same_verdict_though_the_state_was_stored_in_between()
 fn readings_survive_a_restart_of_the_coordinator() {
     let lb: HostName = "lb1".parse().unwrap();
     let mut meters = Meters::default();
-    meters.read(&lb, &pool(100, 1), |_| Some(Side::New));
+    meters.read(&lb, &pool(100, 1), |_| Some(Whose::New));
     let mut again = stored(&meters);
     again.read(&lb, &pool(200, 1), |_| None);
-    assert_eq!(again.take().sum(Side::New), Counts::new(100, 1));
+    assert_eq!(again.take().sum(Whose::New), Counts::new(100, 1));
 }
 
 #[test]
@@ -76,7 +67,7 @@ fn ten_thousand_services_fit_into_sixteen_mebibytes() {
     let mut history = History::default();
     (0..600).for_each(|n| history.take(Moment(n * 2000), &[Counts::new(1 << 20, 1 << 10); 4]));
     let mut meters = Meters::default();
-    meters.read(&"lb1".parse().unwrap(), &pool(1 << 40, 4), |_| Some(Side::Old));
+    meters.read(&"lb1".parse().unwrap(), &pool(1 << 40, 4), |_| Some(Whose::Old));
     let mut judgement = Judgement::begin(&history.summary(Moment(1_200_000)), meters);
     (0..50).for_each(|look| judgement.look(ON_TRIAL, &seen(look), Moment(look * 2000)));
     let size = serde_json::to_string(&judgement).unwrap().len();
@@ -92,13 +83,13 @@ fn a_rollout_of_before_there_was_any_judging_can_be_read() {
 #[test]
 fn a_thousand_members_are_judged_in_a_millisecond() {
     let lb: HostName = "lb1".parse().unwrap();
-    let side = |key: &MemberKey| Some(if key.host.as_str() < "web5" { Side::New } else { Side::Old });
+    let whose = |key: &MemberKey| Some(if key.host.as_str() < "web5" { Whose::New } else { Whose::Old });
     let (mut meters, mut judgement) = (Meters::default(), Judgement::default());
     let mut best = Duration::MAX;
     for look in 0..20 {
         let seen = pool(look * 1000, 1000);
         let began = Instant::now();
-        meters.read(&lb, &seen, side);
+        meters.read(&lb, &seen, whose);
         judgement.look(ON_TRIAL, &meters.take(), Moment(look * 2000));
         best = best.min(began.elapsed());
     }

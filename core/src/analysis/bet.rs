@@ -18,8 +18,10 @@ pub struct Border {
 
 /// Rates this close to 0 and 1 are not told apart from them.
 const EDGE: f64 = 1e-12;
-/// Each halves the interval: more than a double can tell apart.
+/// Each halves the interval.
 const HALVINGS: usize = 60;
+/// Relatively: the bet is fair to many more digits than anybody counts.
+const CLOSE: f64 = 1e-11;
 
 /// A guess of an error rate from what was counted before: 0.5 % where nothing was.
 #[must_use]
@@ -58,6 +60,9 @@ impl Border {
             let slope = n_old * (old - rates.old) / (old * (1.0 - old))
                 + n_new * self.ratio * (new - rates.new) / (new * (1.0 - new));
             if slope < 0.0 { low = old } else { high = old }
+            if high - low <= CLOSE * high {
+                break;
+            }
         }
         let old = f64::midpoint(low, high);
         Rates { old, new: self.at(old).clamp(EDGE, 1.0 - EDGE) }

@@ -5,7 +5,7 @@ use super::counts::{Counts, Poll, Unit};
 use super::gate::Gate;
 use super::guard::{ALTERNATIVES, Guard};
 use super::history::Summary;
-use super::meters::{Meters, Side, Traffic};
+use super::meters::{Meters, Traffic, Whose};
 use super::proof::Proof;
 use super::real::Real;
 use super::settings::{GateSettings, GuardSettings, Share};
@@ -68,7 +68,7 @@ impl Judgement {
         if !settings.on_trial {
             return;
         }
-        let (new, old) = (traffic.of(Side::New), traffic.of(Side::Old));
+        let (new, old) = (traffic.of(Whose::New), traffic.of(Whose::Old));
         let raw = Unit::Requests.poll(&new, &old);
         if self.unit.is_none() && raw.new.requests > 0 && raw.old.requests > 0 {
             let slots = old.len() as u64 + self.before.1;
@@ -86,9 +86,9 @@ impl Judgement {
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {
-        for ((side, member), counts) in &traffic.slots {
+        for ((whose, member), counts) in &traffic.slots {
             let most = self.worst.as_ref().map_or(0, |(_, errors)| *errors);
-            if *side == Side::New && counts.errors > most {
+            if *whose == Whose::New && counts.errors > most {
                 self.worst = Some((member.host.clone(), counts.errors));
             }
         }

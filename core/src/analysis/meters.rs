@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Which release of a rollout answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub enum Whose {
     Old,
     New,
     /// Neither: left over from an earlier rollout.
@@ -41,14 +41,14 @@ struct Reading {
     requests: u64,
     errors: u64,
     cut: u64,
-    side: Side,
+    whose: Whose,
 }
 
 /// What was counted between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// A slot each: a member and a look.
-    pub slots: BTreeMap<(Side, MemberKey), Counts>,
+    pub slots: BTreeMap<(Whose, MemberKey), Counts>,
     /// Requests cut at a drain's deadline.
     pub cut: u64,
     /// How often a balancer's counters began anew.
@@ -57,23 +57,23 @@ pub struct Traffic {
 
 impl Traffic {
     #[must_use]
-    pub fn of(&self, side: Side) -> Vec<Counts> {
-        self.slots.iter().filter(|((of, _), _)| *of == side).map(|(_, counts)| *counts).collect()
+    pub fn of(&self, whose: Whose) -> Vec<Counts> {
+        self.slots.iter().filter(|((of, _), _)| *of == whose).map(|(_, counts)| *counts).collect()
     }
 
     #[must_use]
-    pub fn sum(&self, side: Side) -> Counts {
+    pub fn sum(&self, whose: Whose) -> Counts {
         let mut sum = Counts::default();
-        self.slots.iter().filter(|((of, _), _)| *of == side).for_each(|(_, counts)| sum += *counts);
+        self.slots.iter().filter(|((of, _), _)| *of == whose).for_each(|(_, counts)| sum += *counts);
         sum
     }
 }
 
 impl Meters {
-    /// Reads one pool of one balancer. `side` says whose release a member is now, where that is known.
+    /// Reads one pool of one balancer. `whose` says whose release a member is now, where that is known.
     ///
     /// What a member answered while it was out was on its way before: it belongs to whoever was there then.
-    pub fn read(&mut self, balancer: &HostName, report: &PoolReport, side: impl Fn(&MemberKey) -> Option<Side>) {
+    pub fn read(&mut self, balancer: &HostName, report: &PoolReport, whose: impl Fn(&MemberKey) -> Option<Whose>) {
         if report.problem.is_some() {
             return;
         }
@@ -88,11 +88,11 @@ impl Meters {
         panel.members.retain(|member, _| report.members.contains_key(member));
         for (key, member) in &report.members {
             let last = panel.members.get(key).copied();
-            let side = match (last, member.running) {
-                (Some(last), MemberState::Out) => last.side,
-                (last, _) => side(key).or(last.map(|last| last.side)).unwrap_or(Side::Other),
+            let whose = match (last, member.running) {
+                (Some(last), MemberState::Out) => last.whose,
+                (last, _) => whose(key).or(last.map(|last| last.whose)).unwrap_or(Whose::Other),
             };
-            let now = Reading { requests: member.requests, errors: member.errors, cut: member.cut, side };
+            let now = Reading { requests: member.requests, errors: member.errors, cut: member.cut, whose };
             if let Some(last) = last {
                 self.pending.add(key, last, now, member);
             }
@@ -114,7 +114,7 @@ impl Meters {
     /// From now on what is there is the old release: a rollout begins, or ended.
     pub fn relabel(&mut self) {
         for reading in self.balancers.values_mut().flat_map(|panel| panel.members.values_mut()) {
-            reading.side = Side::Old;
+            reading.whose = Whose::Old;
         }
     }
 }
@@ -128,7 +128,7 @@ impl Traffic {
             return;
         };
         if requests > 0 || errors > 0 {
-            *self.slots.entry((now.side, key.clone())).or_default() += Counts::new(requests, errors);
+            *self.slots.entry((now.whose, key.clone())).or_default() += Counts::new(requests, errors);
         }
     }
 }

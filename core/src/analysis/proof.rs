@@ -1,7 +1,7 @@
 //! What the balancers counted while a rollout went on: the only thing "0 failed" may ever be said of.
 
 use super::counts::Counts;
-use super::meters::{Side, Traffic};
+use super::meters::{Traffic, Whose};
 use crate::time::{Moment, millis};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Proof {
 
 impl Proof {
     pub fn take(&mut self, traffic: &Traffic, last: Option<Moment>, now: Moment) {
-        let (old, new, other) = (traffic.sum(Side::Old), traffic.sum(Side::New), traffic.sum(Side::Other));
+        let (old, new, other) = (traffic.sum(Whose::Old), traffic.sum(Whose::New), traffic.sum(Whose::Other));
         self.old += old;
         self.new += new;
         self.other += other;

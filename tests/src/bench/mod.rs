@@ -1,6 +1,8 @@
-//! What Baton itself costs: the time of a rollout that is nobody else's, and the memory of a fleet at rest.
+//! What Baton itself costs: the time of a rollout that is nobody else's, and the memory of a fleet at rest. And how well it
+//! judges.
 
 mod idle;
+mod judge;
 mod rollout;
 mod sampler;
 mod timeline;
@@ -11,7 +13,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Measures what Baton costs
+/// Measures what Baton costs, and how well it judges
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Line {
@@ -28,6 +30,8 @@ enum Bench {
     Rollout(RolloutArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
+    /// The guard on simulated traffic, beside what others do
+    Judge(JudgeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,6 +63,13 @@ struct IdleArgs {
     rest: u64,
 }
 
+#[derive(Debug, clap::Args)]
+struct JudgeArgs {
+    /// Simulated rollouts of each truth
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    runs: u64,
+}
+
 /// Runs the bench that the command line names.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -69,6 +80,7 @@ pub fn main() -> ExitCode {
             match line.bench {
                 Bench::Rollout(args) => rollout::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
+                Bench::Judge(args) => Ok(judge::run(&args)),
             }
         })
     });

@@ -1,11 +1,10 @@
 use super::super::counts::Counts;
-use super::super::meters::{Meters, Side};
+use super::super::meters::{Meters, Whose};
 use crate::fleet::MemberKey;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
 use crate::problem::{Code, Problem};
-use std::time::Duration;
 
 fn lb() -> HostName {
     "lb1".parse().unwrap()
@@ -13,38 +12,29 @@ fn lb() -> HostName {
 
 fn report(process: &str, members: &[(&str, u64, u64, MemberState)]) -> PoolReport {
     let member = |(key, requests, errors, running): &(&str, u64, u64, MemberState)| {
-        let report = MemberReport {
-            running: *running,
-            on_disk: *running,
-            in_flight: 0,
-            out_for: Duration::ZERO,
-            cut: 0,
-            requests: *requests,
-            errors: *errors,
-            problem: None,
-        };
+        let report = MemberReport { requests: *requests, errors: *errors, ..MemberReport::quiet(*running) };
         (key.parse().unwrap(), report)
     };
-    PoolReport { balancer: process.into(), members: members.iter().map(member).collect(), problem: None }
+    PoolReport { balancer: process.into(), members: members.iter().map(member).collect(), ..PoolReport::default() }
 }
 
-fn new(_: &MemberKey) -> Option<Side> {
-    Some(Side::New)
+fn new(_: &MemberKey) -> Option<Whose> {
+    Some(Whose::New)
 }
 
-fn old(_: &MemberKey) -> Option<Side> {
-    Some(Side::Old)
+fn old(_: &MemberKey) -> Option<Whose> {
+    Some(Whose::Old)
 }
 
 #[test]
 fn only_what_came_since_the_last_look_counts() {
     let mut meters = Meters::default();
     meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), old);
-    assert_eq!(meters.take().sum(Side::Old), Counts::default(), "what was before belongs to nobody");
+    assert_eq!(meters.take().sum(Whose::Old), Counts::default(), "what was before belongs to nobody");
     meters.read(&lb(), &report("p1", &[("web1/0", 130, 6, MemberState::Ready)]), old);
     meters.read(&lb(), &report("p1", &[("web1/0", 140, 6, MemberState::Ready)]), old);
-    assert_eq!(meters.take().sum(Side::Old), Counts::new(40, 1));
-    assert_eq!(meters.take().sum(Side::Old), Counts::default());
+    assert_eq!(meters.take().sum(Whose::Old), Counts::new(40, 1));
+    assert_eq!(meters.take().sum(Whose::Old), Counts::default());
 }
 
 #[test]
@@ -52,10 +42,10 @@ fn what_a_member_answers_on_its_way_out_belongs_to_whoever_was_there() {
     let mut meters = Meters::default();
     meters.read(&lb(), &report("p1", &[("web1/0", 100, 0, MemberState::Ready)]), old);
     meters.read(&lb(), &report("p1", &[("web1/0", 110, 2, MemberState::Out)]), new);
-    assert_eq!(meters.take().sum(Side::Old), Counts::new(10, 2));
+    assert_eq!(meters.take().sum(Whose::Old), Counts::new(10, 2));
     meters.read(&lb(), &report("p1", &[("web1/0", 115, 3, MemberState::Ready)]), new);
     let traffic = meters.take();
-    assert_eq!((traffic.sum(Side::New), traffic.sum(Side::Old)), (Counts::new(5, 1), Counts::default()));
+    assert_eq!((traffic.sum(Whose::New), traffic.sum(Whose::Old)), (Counts::new(5, 1), Counts::default()));
 }
 
 #[test]
@@ -64,12 +54,16 @@ fn counters_that_begin_anew_are_never_counted_twice_or_backwards() {
     meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), old);
     meters.read(&lb(), &report("p2", &[("web1/0", 7, 7, MemberState::Ready)]), old);
     let traffic = meters.take();
-    assert_eq!((traffic.sum(Side::Old), traffic.restarts), (Counts::default(), 1));
+    assert_eq!((traffic.sum(Whose::Old), traffic.restarts), (Counts::default(), 1));
     meters.read(&lb(), &report("p2", &[("web1/0", 3, 7, MemberState::Ready)]), old);
     let traffic = meters.take();
-    assert_eq!((traffic.sum(Side::Old), traffic.restarts), (Counts::default(), 1), "back without a restart");
+    assert_eq!((traffic.sum(Whose::Old), traffic.restarts), (Counts::default(), 1), "back without a restart");
     meters.read(&lb(), &report("p2", &[("web1/0", 4, 9, MemberState::Ready)]), old);
-    assert_eq!(meters.take().sum(Side::Old), Counts::new(2, 2), "more failures than requests are at least as many requests");
+    assert_eq!(
+        meters.take().sum(Whose::Old),
+        Counts::new(2, 2),
+        "more failures than requests are at least as many requests"
+    );
 }
 
 #[test]
@@ -82,7 +76,7 @@ fn a_member_that_vanished_begins_anew_and_a_broken_reading_changes_nothing() {
     meters.read(&lb(), &broken, old);
     meters.read(&lb(), &both, old);
     assert_eq!(
-        meters.take().sum(Side::Old),
+        meters.take().sum(Whose::Old),
         Counts::new(10, 0),
         "110 and back to 100 is no traffic; 50 is where web2 begins"
     );

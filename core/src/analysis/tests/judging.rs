@@ -1,6 +1,6 @@
 use super::super::counts::{Counts, Unit};
 use super::super::judgement::{Judgement, Settings};
-use super::super::meters::{Side, Traffic};
+use super::super::meters::{Traffic, Whose};
 use super::super::settings::{GateSettings, GuardSettings, NotEnough};
 use super::Chance;
 use crate::fleet::MemberKey;
@@ -13,11 +13,11 @@ const GATE: GateSettings =
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
 
 fn traffic(chance: &mut Chance, new: (u64, f64), old: (u64, f64)) -> Traffic {
-    let slot = |side: Side, host: &str| (side, MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) });
+    let slot = |whose: Whose, host: &str| (whose, MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) });
     let slots = [
-        (slot(Side::New, "web1"), chance.counts(new.0, new.1)),
-        (slot(Side::Old, "web2"), chance.counts(old.0, old.1)),
-        (slot(Side::Old, "web3"), chance.counts(old.0, old.1)),
+        (slot(Whose::New, "web1"), chance.counts(new.0, new.1)),
+        (slot(Whose::Old, "web2"), chance.counts(old.0, old.1)),
+        (slot(Whose::Old, "web3"), chance.counts(old.0, old.1)),
     ];
     Traffic { slots: slots.into(), ..Traffic::default() }
 }
