@@ -1,7 +1,7 @@
 //! Strategies as values: what people call "rolling" or "blue-green" is a few numbers, and nothing in Baton asks for the name.
 
-use crate::fleet::split::{PLACES, Share};
 use crate::analysis::settings::{GateSettings, GuardSettings};
+use crate::fleet::split::{PLACES, Share};
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;

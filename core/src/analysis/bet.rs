@@ -59,7 +59,7 @@ impl Border {
             let new = self.at(old).clamp(EDGE, 1.0 - EDGE);
             let slope = n_old * (old - rates.old) / (old * (1.0 - old))
                 + n_new * self.ratio * (new - rates.new) / (new * (1.0 - new));
-            if slope < 0.0 { low = old } else { high = old }
+            *(if slope < 0.0 { &mut low } else { &mut high }) = old;
             if high - low <= CLOSE * high {
                 break;
             }

@@ -151,7 +151,7 @@ pub fn catches(settings: &GuardSettings, old: f64, traffic: Poll) -> Option<f64>
     let (mut low, mut high) = (old, 1.0);
     for _ in 0..40 {
         let middle = f64::midpoint(low, high);
-        if notices(middle) { high = middle } else { low = middle }
+        *(if notices(middle) { &mut high } else { &mut low }) = middle;
     }
     Some(high)
 }

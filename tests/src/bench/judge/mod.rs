@@ -70,7 +70,9 @@ pub(super) fn run(args: &JudgeArgs) -> Measured {
         }
         summary.push('\n');
     }
-    summary.push_str("\nworse releases: median requests until taken back (share noticed); others: share taken back in an hour\n");
+    summary.push_str(
+        "\nworse releases: median requests until taken back (share noticed); others: share taken back in an hour\n",
+    );
     violations.iter().for_each(|violation| summary.push_str(&format!("✗ {violation}\n")));
     Measured { document, summary, good: violations.is_empty() }
 }

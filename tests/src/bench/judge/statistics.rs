@@ -10,7 +10,11 @@ pub(super) fn fisher(new: Counts, old: Counts) -> f64 {
     let most = failed.min(new.requests);
     let each = |errors: u64| {
         let rest = failed - errors;
-        if rest > old.requests { 0.0 } else { (ln_choose(new.requests, errors) + ln_choose(old.requests, rest) - whole).exp() }
+        if rest > old.requests {
+            0.0
+        } else {
+            (ln_choose(new.requests, errors) + ln_choose(old.requests, rest) - whole).exp()
+        }
     };
     (new.errors..=most).map(each).sum::<f64>().min(1.0)
 }
