@@ -82,7 +82,7 @@ fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, memb
         return Next::Problem(problem::ambiguous(name, member.address, &claims));
     }
     let Some(there) = seen.get(&member.address) else {
-        return Next::Problem(problem::server_missing(name, key, member.address));
+        return Next::Problem(problem::server_missing(name.as_str(), key, member.address));
     };
     if let Some(problem) = refusal(there) {
         return Next::Problem(problem.clone());

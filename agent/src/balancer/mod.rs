@@ -64,6 +64,9 @@ pub struct HaproxyConfig {
     pub master_socket: Option<PathBuf>,
     /// The file of `server-state-file`, loaded by `load-server-state-from-file global`.
     pub state_file: PathBuf,
+    /// The folder of the maps that divide requests, as haproxy.cfg names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<PathBuf>,
 }
 
 /// The small reverse proxy that comes with Baton, in a process of its own.

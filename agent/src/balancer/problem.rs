@@ -63,7 +63,7 @@ pub(crate) fn pool_unknown(pool: &PoolName, help: String) -> Problem {
 }
 
 /// The pool has no server at the member's address.
-pub(crate) fn server_missing(pool: &PoolName, key: &MemberKey, address: SocketAddr) -> Problem {
+pub(crate) fn server_missing(pool: &str, key: &MemberKey, address: SocketAddr) -> Problem {
     let name = key.to_string().replace('/', "-");
     Problem::new(Code(407), format!("the backend `{pool}` has no server at {address}, the address of {key}"))
         .help(format!("add to `backend {pool}`:  server {name} {address} disabled"))

@@ -37,6 +37,17 @@ impl Front {
         Self::haproxy_with(&lines.collect::<String>(), |config| config)
     }
 
+    /// The same, prepared for dividing requests.
+    pub(crate) fn haproxy_split(servers: &[SocketAddr]) -> Option<Self> {
+        let lines = servers.iter().enumerate().map(|(index, address)| format!("    server s{index} {address} disabled\n"));
+        let lines = lines.collect::<String>();
+        let sample = include_str!("../../examples/haproxy-split.cfg");
+        let (frontend, backend) = sample.split_once("# beside").expect("two parts");
+        let plain = |part: &str| part.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let backend = backend.split_once('\n').expect("a comment line").1.replace("@SERVERS@", &lines);
+        Self::haproxy_with(&lines, |config| config.replace("@DIVIDE@", &plain(frontend)).replace("@TRIAL@", &backend))
+    }
+
     pub(crate) fn haproxy_with(servers: &str, edit: impl Fn(String) -> String) -> Option<Self> {
         if !is_there() {
             return None;
@@ -49,11 +60,18 @@ impl Front {
             .replace("@STATE@", &path("servers.state").to_string_lossy())
             .replace("@LISTEN@", &listen.to_string())
             .replace("@SERVERS@", servers);
-        fs::write(path("haproxy.cfg"), edit(config)).expect("the configuration");
+        fs::create_dir(path("maps")).expect("a folder");
+        for map in ["share", "sticky-cookie:uid", "header:x-beta", "cookie:cohort"] {
+            fs::write(path(&format!("maps/shop:{map}.map")), "").expect("a map");
+        }
+        let maps = path("maps").to_string_lossy().into_owned();
+        let config = edit(config).replace("@MAPS@", &maps).replace("@DIVIDE@", "").replace("@TRIAL@", "");
+        fs::write(path("haproxy.cfg"), config).expect("the configuration");
         let config = BalancerConfig::Haproxy(HaproxyConfig {
             socket: path("stats.sock"),
             master_socket: Some(path("master.sock")),
             state_file: path("servers.state"),
+            maps: Some(path("maps")),
         });
         let mut front = Self { folder, listen, config, haproxy: None };
         front.start();

@@ -171,3 +171,51 @@ mod builtin {
         assert!(latency(0).quantile(1000).is_some());
     }
 }
+
+mod haproxy {
+    use super::*;
+
+    const MAKE: Make = Front::haproxy_split;
+
+    #[tokio::test]
+    async fn a_share_is_what_was_asked_for() {
+        super::a_share_is_what_was_asked_for(MAKE, false).await;
+    }
+
+    #[tokio::test]
+    async fn a_user_stays_on_one_side() {
+        super::a_user_stays_on_one_side(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_rule_leads_to_the_trial_side() {
+        super::a_rule_leads_to_the_trial_side(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_side_without_members_is_served_by_the_other() {
+        super::a_side_without_members_is_served_by_the_other(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn what_it_was_not_prepared_for_is_known_before_and_nobody_is_put_on_trial() {
+        let places = places();
+        let Some(front) = Front::haproxy_split(&places) else { return };
+        let mut bench = Bench::new(front, &places);
+        let pools = std::mem::take(&mut bench.pools);
+        bench.driver.reconcile(&bench.pools).await;
+        let ability = bench.driver.ability().split;
+        let lacks = |split: &TrafficSplit| ability.lacks(&crate::bench::shop(), &split.needs());
+        assert!(lacks(&split("5%", Some("cookie uid"), &["header X-Beta = 2", "cookie cohort = a"])).is_empty());
+        let tenant = split("5%", None, &["header X-Tenant = acme"]);
+        assert_eq!(lacks(&tenant).into_iter().map(|feature| feature.0).collect::<Vec<_>>(), ["header x-tenant"]);
+        bench.pools = pools;
+        bench.want(0, Ready);
+        bench.until("web0 is in", |pool| member(pool, 0).is_in()).await;
+        bench.side(1, Side::Trial);
+        bench.want(1, Ready);
+        bench.pool().split = Some(tenant);
+        let report = bench.until_problem(440).await;
+        assert_eq!((member(&report, 1).running, ask(&bench, "X-Tenant: acme\r\n").await), (Out, 0));
+    }
+}

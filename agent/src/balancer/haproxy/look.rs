@@ -1,11 +1,11 @@
 //! One look at HAProxy: asked in one connection, so that one process answers all of it, and put together with what the
 //! disk and older generations say.
 
-use super::generations::{self, Generation};
+use super::generations;
 use super::row::Row;
 use super::state_file::{self, StateFile};
 use super::text::{Process, Stat};
-use super::{Haproxy, Place, kin, socket};
+use super::{Haproxy, Place, kin, merge, socket};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// Backend and server of everything that routes to an address.
 pub(super) type Servers = BTreeMap<SocketAddr, Vec<(String, String)>>;
 
+/// The addresses that are ours, by backend.
+type Ours = BTreeMap<String, BTreeSet<SocketAddr>>;
+
 /// The rows and the statistics of a backend's servers.
 type Backend = (Vec<Row>, Vec<Stat>);
 
@@ -31,20 +34,19 @@ const START_MARGIN_S: u64 = 2;
 pub(super) struct Look {
     pub(super) process: Process,
     /// `None`: there is no backend of that name.
-    backends: BTreeMap<PoolName, Option<Backend>>,
+    backends: BTreeMap<String, Option<Backend>>,
     survey: Option<Servers>,
 }
 
 impl Look {
     pub(super) async fn take(
         path: &Path,
-        pools: impl Iterator<Item = &PoolName>,
-        ids: &BTreeMap<PoolName, String>,
+        pools: Vec<String>,
+        ids: &BTreeMap<String, String>,
         survey: bool,
     ) -> Result<Self, Problem> {
-        let pools: Vec<&PoolName> = pools.collect();
         let mut commands = vec!["show info".to_owned(), "show cli level".to_owned()];
-        commands.extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), statistics(ids.get(*pool))]));
+        commands.extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), statistics(ids.get(pool))]));
         if survey {
             commands.push("show servers state".to_owned());
         }
@@ -64,20 +66,26 @@ impl Look {
             let (rows, stats) = (next(), next());
             let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
                 (true, Some(mut stats)) => {
-                    stats.retain(|stat| stat.text("pxname") == pool.as_str());
+                    stats.retain(|stat| stat.text("pxname") == pool);
                     Some((Row::parse_all(&rows).collect(), stats))
                 }
                 _ if rows.starts_with("Can't find backend") => None,
                 _ => return Err(problem::socket_garbage(path, &rows)),
             };
-            backends.insert(pool.clone(), backend);
+            backends.insert(pool, backend);
         }
         let survey = survey.then(|| routed(&next()));
         Ok(Self { process, backends, survey })
     }
 
+    /// What all servers of a backend were sent.
+    pub(super) fn requests(&self, backend: &str) -> u64 {
+        let backend = self.backends.get(backend).and_then(Option::as_ref);
+        backend.into_iter().flat_map(|(_, stats)| stats).map(Stat::requests).sum()
+    }
+
     /// The backends' numbers, valid for this process.
-    fn ids(&self) -> BTreeMap<PoolName, String> {
+    fn ids(&self) -> BTreeMap<String, String> {
         let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.0.first()?.backend_id().to_owned()));
         self.backends.iter().filter_map(|(name, backend)| rows(name.clone(), backend)).collect()
     }
@@ -105,8 +113,9 @@ impl Haproxy {
         if let Some(survey) = look.survey.take() {
             self.survey = Some((Instant::now(), survey));
         }
-        let ours: BTreeMap<&PoolName, BTreeSet<SocketAddr>> =
-            pools.iter().map(|(name, spec)| (name, self.ours(name, spec))).collect();
+        let sides = |name: &PoolName| [name.to_string(), super::trial(name)];
+        let ours: Ours =
+            pools.iter().flat_map(|(name, spec)| sides(name).map(|backend| (backend, self.ours(name, spec)))).collect();
         let anybody_out = look.backends.iter().any(|(name, backend)| {
             let rows = backend.iter().flat_map(|(rows, _)| rows);
             rows.filter(|row| row.told() != MemberState::Ready).any(|row| is_ours(&ours, name, row))
@@ -126,15 +135,34 @@ impl Haproxy {
         }
         self.ids = look.ids();
         let mut seen = Seen { identity: look.process.identity(), ..Seen::default() };
-        for (name, backend) in &look.backends {
-            let pool = match backend {
-                Some((rows, stats)) => {
-                    let ours = ours.get(name).cloned().unwrap_or_default();
-                    Ok(self.pool(name, &ours, rows, stats, &file, &generations)?)
-                }
-                None => Err(problem::pool_unknown(name, format!("name a backend of haproxy.cfg `{name}`, and reload"))),
+        for (name, spec) in pools {
+            let mut backends = Vec::new();
+            for backend in sides(name) {
+                let there = match look.backends.get(&backend) {
+                    Some(Some((rows, stats))) => {
+                        let ours = ours.get(&backend).cloned().unwrap_or_default();
+                        Some(self.pool(name, &backend, &ours, rows, stats, &file)?)
+                    }
+                    _ => None,
+                };
+                backends.push(there);
+            }
+            let mut backends = backends.into_iter();
+            let pool = match (backends.next().flatten(), backends.next().flatten()) {
+                (Some(stable), Some(trial)) => Ok(merge::both(name, spec, stable, trial)),
+                (Some(stable), None) => Ok(stable),
+                (None, _) => Err(problem::pool_unknown(name, format!("name a backend of haproxy.cfg `{name}`, and reload"))),
             };
+            let old = |address| generations.iter().map(|generation| generation.at(address)).sum::<u64>();
+            let pool = pool.map(|mut pool: PoolSeen| {
+                pool.iter_mut().for_each(|(address, member)| member.in_flight += old(*address));
+                pool
+            });
             seen.pools.insert(name.clone(), pool);
+            self.count(name, &look);
+            if let Some(split) = self.maps.look(&self.config.socket, name, spec.split.as_ref()).await? {
+                seen.splits.insert(name.clone(), self.since.fill(name, split));
+            }
         }
         self.remember(pools, &seen).await?;
         Ok(seen)
@@ -148,16 +176,16 @@ impl Haproxy {
     fn pool(
         &mut self,
         name: &PoolName,
+        backend: &str,
         ours: &BTreeSet<SocketAddr>,
         rows: &[Row],
         stats: &[Stat],
         file: &StateFile,
-        generations: &[Generation],
     ) -> Result<PoolSeen, Problem> {
         let mut pool = PoolSeen::new();
         for address in ours {
             let mut at_address = rows.iter().filter(|row| row.address() == Some(*address));
-            let place = (name.clone(), *address);
+            let place = (backend.to_owned(), *address);
             let Some(row) = at_address.next() else {
                 self.servers.remove(&place);
                 continue;
@@ -165,7 +193,7 @@ impl Haproxy {
             // A gauge that is not there must not read as zero.
             let stat = stats.iter().find(|stat| stat.text("svname") == row.server());
             let stat = stat.ok_or_else(|| problem::socket_garbage(&self.config.socket, "a server without statistics"))?;
-            let mut member = self.member(&place, row, stat, file, generations);
+            let mut member = self.member(name, &place, row, stat, file);
             let others: Vec<&str> = at_address.map(Row::server).collect();
             if !others.is_empty() {
                 let claims = format!("servers {}, {}", row.server(), others.join(", "));
@@ -177,18 +205,18 @@ impl Haproxy {
         Ok(pool)
     }
 
-    fn member(&mut self, place: &Place, row: &Row, stat: &Stat, file: &StateFile, generations: &[Generation]) -> MemberSeen {
+    fn member(&mut self, pool: &PoolName, place: &Place, row: &Row, stat: &Stat, file: &StateFile) -> MemberSeen {
         let address = place.1;
         let ignored = self.ignored.contains(place);
         let (on_disk, weight_on_disk) = if ignored { row.unaided() } else { file.after_restart(row) };
-        let elsewhere = self.elsewhere(place, row);
+        let elsewhere = self.elsewhere(pool, place, row);
         let running = match row.told() {
             MemberState::Ready if !row.is_up() => MemberState::Out,
             MemberState::Out | MemberState::Drain if elsewhere.is_some() => MemberState::Ready,
             told => told,
         };
         let remark = if row.has_agent_check() {
-            Remark::Refused(problem::agent_check(&place.0, row.server()))
+            Remark::Refused(problem::agent_check(pool, row.server()))
         } else if ignored {
             Remark::Note(problem::file_ignored(&self.config.state_file, &row.name()))
         } else if let Some(elsewhere) = elsewhere {
@@ -198,16 +226,15 @@ impl Haproxy {
         } else {
             self.complaints.get(place).cloned().map_or(Remark::None, Remark::Complaint)
         };
-        let old: u64 = generations.iter().map(|generation| generation.at(address)).sum();
         MemberSeen {
             told: row.told(),
             running,
             on_disk,
             weight: (row.weight(), weight_on_disk),
             side: (Side::Stable, Side::Stable),
-            in_flight: old + stat.in_flight(),
+            in_flight: stat.in_flight(),
             out_for: self.out_for(place, row, stat),
-            cut: self.journal.entry(&place.0, address).map_or(0, |entry| entry.cut),
+            cut: self.journal.entry(pool, address).map_or(0, |entry| entry.cut),
             requests: stat.requests(),
             errors: stat.errors(),
             latency: None,
@@ -228,17 +255,20 @@ impl Haproxy {
     }
 
     /// Another server than this one that routes to its address.
-    fn elsewhere(&self, place: &Place, row: &Row) -> Option<String> {
+    fn elsewhere(&self, pool: &PoolName, place: &Place, row: &Row) -> Option<String> {
         let (_, servers) = self.survey.as_ref()?;
         let other = servers.get(&place.1)?.iter().find(|(backend, server)| {
-            (backend.as_str(), server.as_str()) != (row.backend(), row.server()) && backend != place.0.as_str()
+            let own = *backend == place.0
+                || *backend == pool.as_str()
+                || (*backend == super::trial(pool) && self.maps.is_prepared(pool));
+            (backend.as_str(), server.as_str()) != (row.backend(), row.server()) && !own
         })?;
-        let managed = self.servers.iter().any(|((pool, _), row)| *pool.as_str() == *other.0 && row.server() == other.1);
+        let managed = self.servers.values().any(|row| (row.backend(), row.server()) == (other.0.as_str(), other.1.as_str()));
         (!managed).then(|| format!("{}/{}", other.0, other.1))
     }
 
     /// Marks the servers a fresh process put in although the file, written before it started, says out.
-    fn find_ignored(&mut self, ours: &BTreeMap<&PoolName, BTreeSet<SocketAddr>>, look: &Look, file: &StateFile) {
+    fn find_ignored(&mut self, ours: &Ours, look: &Look, file: &StateFile) {
         self.ignored.clear();
         let written = state_file::written_at(&self.config.state_file);
         if written.is_none_or(|written| written + START_MARGIN_S > look.process.started) {
@@ -276,7 +306,7 @@ impl Haproxy {
     }
 }
 
-fn is_ours(ours: &BTreeMap<&PoolName, BTreeSet<SocketAddr>>, name: &PoolName, row: &Row) -> bool {
+fn is_ours(ours: &Ours, name: &str, row: &Row) -> bool {
     row.address().is_some_and(|address| ours.get(name).is_some_and(|ours| ours.contains(&address)))
 }
 

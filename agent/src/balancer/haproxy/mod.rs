@@ -12,7 +12,10 @@ mod generations;
 mod journal;
 mod kin;
 mod look;
+mod maps;
+mod merge;
 mod row;
+mod since;
 mod socket;
 mod state_file;
 mod text;
@@ -20,14 +23,16 @@ mod text;
 use super::conduct::Conductor;
 use super::driver::{Change, Driver, Seen};
 use super::{Balancer, HaproxyConfig, problem};
-use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
-use baton_core::fleet::split::TrafficSplit;
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use journal::Journal;
 use look::{Look, Servers};
+use maps::Maps;
 use row::Row;
+use since::Since;
 use state_file::StateFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -35,8 +40,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use text::Stat;
 
-/// A server of a pool.
-type Place = (PoolName, SocketAddr);
+/// A server: its backend's name and its address.
+type Place = (String, SocketAddr);
 
 /// How often the whole of HAProxy is listed and not only our backends: for other ways to a member.
 const SURVEY: Duration = Duration::from_secs(1);
@@ -50,7 +55,8 @@ struct Haproxy {
     /// What was last seen of our servers: which lines to write, which names to call.
     servers: BTreeMap<Place, Row>,
     /// The numbers of the pools' backends in that process.
-    ids: BTreeMap<PoolName, String>,
+    ids: BTreeMap<String, String>,
+    since: Since,
     /// Since when they are out.
     outs: BTreeMap<Place, Instant>,
     /// What was answered when they were last told something.
@@ -59,6 +65,8 @@ struct Haproxy {
     ignored: BTreeSet<Place>,
     /// Servers that are not in maintenance, of any backend, and when they were listed.
     survey: Option<(Instant, Servers)>,
+    /// What haproxy.cfg was prepared for, and what its maps say.
+    maps: Maps,
 }
 
 /// Opens the driver.
@@ -67,16 +75,19 @@ struct Haproxy {
 /// [`Problem`] when the agent's state folder cannot be written.
 pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let maps = Maps::new(config.maps.clone());
     let haproxy = Haproxy {
         config,
         journal: Journal::open(state.join("haproxy.json")),
         identity: None,
         servers: BTreeMap::new(),
         ids: BTreeMap::new(),
+        since: Since::open(state.join("haproxy-splits.json")),
         outs: BTreeMap::new(),
         complaints: BTreeMap::new(),
         ignored: BTreeSet::new(),
         survey: None,
+        maps,
     };
     Ok(Box::new(Conductor::new(haproxy)))
 }
@@ -84,10 +95,11 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
 impl Driver for Haproxy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
-        let look = match Look::take(&self.config.socket, pools.keys(), &self.ids, survey_due).await {
-            // What another process listed is not what this one has, nor are its backends' numbers.
+        let look = match Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due).await {
+            // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
-                Look::take(&self.config.socket, pools.keys(), &BTreeMap::new(), true).await?
+                self.maps.learn(&self.config.socket).await?;
+                Look::take(&self.config.socket, self.backends(pools), &BTreeMap::new(), true).await?
             }
             Ok(look) => look,
             Err(problem) => {
@@ -99,15 +111,13 @@ impl Driver for Haproxy {
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
-        let rows: Vec<(&Change, Row)> = changes
-            .iter()
-            .filter_map(|change| Some((change, self.servers.get(&(change.pool.clone(), change.address))?.clone())))
-            .collect();
+        let rows: Vec<(Change, Row)> = changes.iter().flat_map(|change| self.rows(change)).collect();
         self.journal
             .update(|pools| {
                 for (change, row) in &rows {
                     let entry = pools.entry(change.pool.clone()).or_default().entry(change.address).or_default();
-                    if change.state == MemberState::Out && row.told() != MemberState::Out {
+                    let goes_out = changes.iter().any(|it| it.address == change.address && it.state == MemberState::Out);
+                    if goes_out && row.told() != MemberState::Out {
                         entry.cut = 0;
                     }
                 }
@@ -124,33 +134,38 @@ impl Driver for Haproxy {
         let commands: Vec<(Place, String)> = rows
             .iter()
             .flat_map(|(change, row)| {
-                commands(change, row).into_iter().map(|text| ((change.pool.clone(), change.address), text))
+                commands(change, row).into_iter().map(|text| ((row.backend().to_owned(), change.address), text))
             })
             .collect();
         self.tell(&commands).await
     }
 
     async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
-        match split {
-            Some(split) => Err(problem::cannot_split(pool, &split.needs())),
-            None => Ok(()),
-        }
+        tracing::info!(%pool, split = %split.map(ToString::to_string).unwrap_or_default(), "haproxy");
+        self.since.begin(pool).await?;
+        self.maps.divide(&self.config.socket, pool, split).await
     }
 
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "haproxy".to_owned(), split: SplitAbility::None }
+        BalancerAbility { driver: "haproxy".to_owned(), split: self.maps.ability() }
+    }
+
+    async fn survey(&mut self) {
+        // Nobody answers: there is nothing to say, and nothing is asked of it either.
+        let _ = self.maps.learn(&self.config.socket).await;
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
-        let Some(row) = self.servers.get(&(pool.clone(), address)).cloned() else { return Ok(()) };
-        let commands = ["show stat -1 4 -1".to_owned(), format!("shutdown sessions server {}", row.name())];
-        let blocks = socket::ask(&self.config.socket, &commands).await?;
-        let stats = blocks.first().and_then(|block| Stat::parse_all(block)).unwrap_or_default();
-        let mut cut: u64 = stats
-            .iter()
-            .filter(|stat| (stat.text("pxname"), stat.text("svname")) == (row.backend(), row.server()))
-            .map(|stat| stat.number("scur"))
-            .sum();
+        let of_pool = [pool.to_string(), trial(pool)].map(|backend| self.servers.get(&(backend, address)).cloned());
+        let mut cut: u64 = 0;
+        for row in of_pool.into_iter().flatten() {
+            let commands = ["show stat -1 4 -1".to_owned(), format!("shutdown sessions server {}", row.name())];
+            let blocks = socket::ask(&self.config.socket, &commands).await?;
+            let stats = blocks.first().and_then(|block| Stat::parse_all(block)).unwrap_or_default();
+            let here =
+                stats.iter().filter(|stat| (stat.text("pxname"), stat.text("svname")) == (row.backend(), row.server()));
+            cut += here.map(|stat| stat.number("scur")).sum::<u64>();
+        }
         if let (Some(master), Some(pid)) = (&self.config.master_socket, self.pid()) {
             cut += generations::cut(master, &generations::old(master, pid).await?, address).await?;
         }
@@ -162,6 +177,26 @@ impl Driver for Haproxy {
 }
 
 impl Haproxy {
+    /// The backends of the pools; a pool whose requests may be divided has a second one for the members on trial.
+    fn backends(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Vec<String> {
+        let names = |pool: &PoolName| {
+            let second = self.maps.is_prepared(pool).then(|| trial(pool));
+            std::iter::once(pool.to_string()).chain(second)
+        };
+        pools.keys().flat_map(names).collect()
+    }
+
+    /// The servers a change is made of: on its side as it says, and out on the other one, in this order.
+    fn rows(&self, change: &Change) -> Vec<(Change, Row)> {
+        let sides = [change.pool.to_string(), trial(&change.pool)];
+        let [own, other] = if change.side == Side::Trial { [1, 0] } else { [0, 1] };
+        let row = |side: usize| self.servers.get(&(sides.get(side)?.clone(), change.address)).cloned();
+        let own = row(own).map(|row| (change.clone(), row));
+        let other = row(other).filter(|_| change.side == Side::Trial || self.maps.is_prepared(&change.pool));
+        let out = |row: Row| (Change { state: MemberState::Out, weight: row.weight(), ..change.clone() }, row);
+        own.into_iter().chain(other.map(out)).collect()
+    }
+
     fn pid(&self) -> Option<u32> {
         self.identity.as_deref()?.split('@').next()?.parse().ok()
     }
@@ -197,13 +232,13 @@ impl Haproxy {
                 spec.members.values().find(|member| member.address == address).map(|member| member.state)
             };
             let wants_somebody = spec.members.values().any(|member| member.state == MemberState::Ready);
-            let somebody_in = before
-                .rows(name.as_str())
-                .any(|row| row.told() == MemberState::Ready && wanted(row) == Some(MemberState::Ready));
+            let sides = [name.to_string(), trial(name)];
+            let rows = || sides.iter().flat_map(|backend| before.rows(backend));
+            let somebody_in = rows().any(|row| row.told() == MemberState::Ready && wanted(row) == Some(MemberState::Ready));
             if wants_somebody && !somebody_in {
                 continue;
             }
-            for row in before.rows(name.as_str()).filter(|row| wanted(row) == Some(MemberState::Out)) {
+            for row in rows().filter(|row| wanted(row) == Some(MemberState::Out)) {
                 if row.told() != MemberState::Out {
                     file.set(row.clone().with(MemberState::Out, row.weight()));
                 }
@@ -213,6 +248,11 @@ impl Haproxy {
             let _ = file.write(&self.config.state_file).await;
         }
     }
+}
+
+/// The second backend of a pool: for its members on trial. No pool can have this name.
+fn trial(pool: &PoolName) -> String {
+    format!("{pool}:trial")
 }
 
 /// What to say to bring one server into its next state.
