@@ -8,6 +8,7 @@ pub mod connections;
 pub mod durable;
 pub mod enroll;
 pub mod facts;
+pub mod heads;
 mod instance;
 pub mod ledger;
 pub mod local;
@@ -23,6 +24,7 @@ use artifact::{Bounds, Folder, Remote};
 use baton_core::problem::{Code, Problem};
 use baton_proto::tls;
 use config::Config;
+use heads::Heads;
 use ledger::Ledger;
 use reconciler::{Means, Notes, Reconciler, Wires};
 use runtime::Runtime;
@@ -64,12 +66,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let ledger = Ledger::open(&config.state)?;
     let reconciler = Reconciler::open(ledger, Notes::open(&config.state), means, boot::id()?, wires).await?;
     let introduction = Introduction { address: config.address, facts: facts::facts() };
+    let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
     let renewal = renewal::run(endpoint, config.identity(), certificate);
     tokio::select! {
         () = reconciler.run() => {}
         () = renewal => {}
-        () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone() }) => {}
+        () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone(), heads }) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender) => {}
         () = local::serve(config.state, viewed) => {}
         () = tend(runtime) => {}

@@ -82,6 +82,7 @@ mod tests {
     fn hosts_that_joined_together_renew_apart_and_never_late() {
         let subject = |serial: String| Subject {
             identity: "host/web1".parse().unwrap(),
+            services: Vec::new(),
             serial,
             not_before: 0,
             not_after: 90 * 24 * 3600,

@@ -2,6 +2,7 @@
 //!
 //! A document comes in, reports go out. When the stream breaks nothing else on this host changes: it dials again.
 
+use crate::heads::Heads;
 use crate::reconciler::{Event, View};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
@@ -42,6 +43,8 @@ pub struct Introduction {
 pub struct Ends {
     pub events: mpsc::UnboundedSender<Event>,
     pub view: watch::Receiver<Arc<View>>,
+    /// What is remembered for others.
+    pub heads: Heads,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -136,6 +139,10 @@ impl Talk<'_> {
                 Ok(false)
             }
             Some(coordinator_message::Kind::Ping(_)) => Ok(true),
+            Some(coordinator_message::Kind::AuditHead(head)) => {
+                self.ends.heads.learn(&head);
+                Ok(false)
+            }
             // A newer coordinator may say more than this agent knows.
             None => Ok(false),
         }
@@ -149,6 +156,7 @@ impl Talk<'_> {
             address: self.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
             ledger: Some((&ledger).into()),
             facts: self.introduction.facts.clone().into_iter().collect(),
+            audit_heads: self.ends.heads.told().collect(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer, token,
-    watch, why,
+    audit, certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer,
+    token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -77,6 +77,8 @@ pub enum Verb {
     Token(token::TokenArgs),
     /// Certificates of hosts and operators: who has one, until when; take one away
     Certificates(certificates::CertificatesArgs),
+    /// The audit log: who did what, from where, and what it changed
+    Audit(audit::AuditArgs),
     /// Keep credentials for a coordinator on this machine
     Login(login::LoginArgs),
     /// Write a commented baton.toml to start from; never overwrites
@@ -131,6 +133,9 @@ mod tests {
             "token list",
             "token revoke t-1",
             "certificates list",
+            "audit list",
+            "audit verify",
+            "audit export",
             "certificates revoke host/web1",
             "login c:7443 --token-file t",
             "init",

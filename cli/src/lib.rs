@@ -80,6 +80,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Resume(args) => verbs::steer::resume(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,
+        Verb::Audit(args) => verbs::audit::run(args, context).await,
         Verb::Certificates(args) => verbs::certificates::run(args, context).await,
         Verb::Token(args) => verbs::token::run(args, context).await,
         Verb::Login(args) => verbs::login::run(args, context).await,

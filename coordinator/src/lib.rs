@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod artifact;
+pub mod audit;
 pub mod config;
 pub mod driver;
 pub mod identity;

@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::api::revoked::Revoked;
 use crate::artifact::Folder;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::identity::authority::{Authority, Validity};
@@ -80,6 +81,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let store = SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?;
     let revoked = store.load().await.map_err(|error| error.problem())?.revoked;
     let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let audit = Arc::new(Audit::open(Arc::clone(&shared)).await.map_err(|error| error.problem())?);
     let (driver, access) = Driver::take_over(Arc::clone(&shared), plan).await.map_err(|error| error.problem())?;
 
     let (stop, stopping) = watch::channel(false);
@@ -97,6 +99,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         artifacts,
         revoked: Revoked::new(revoked),
         life: config.life(),
+        audit,
     };
     let mut servers = JoinSet::new();
     for served in [

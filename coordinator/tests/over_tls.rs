@@ -140,7 +140,7 @@ async fn a_certificate_of_another_authority_is_refused() {
 async fn a_single_use_token_admits_exactly_one_of_many_who_come_at_once() {
     let site = Site::new().await;
     let secret = token(&site.admin, "host", 1, &[]).await;
-    let attempts: Vec<_> = (0..40)
+    let attempts: Vec<_> = (0..100)
         .map(|number| {
             let (listen, secret) = (site.running.listen, secret.clone());
             tokio::spawn(async move { join(listen, &secret, &format!("web{number}")).await })

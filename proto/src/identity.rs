@@ -1,12 +1,14 @@
 //! Who a peer is, as its certificate says: the one place that reads it.
 
-use baton_core::name::{HostName, OperatorName};
+use baton_core::name::{HostName, OperatorName, ServiceName};
 use std::fmt;
 use std::str::FromStr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const SCHEME: &str = "baton://";
+/// Of the URIs beside it that name the services an operator may command.
+const SERVICE: &str = "baton-service://";
 
 /// Who a peer is.
 ///
@@ -37,6 +39,8 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub identity: Identity,
+    /// The services an operator may command; empty: all.
+    pub services: Vec<ServiceName>,
     /// See [`serial_text`].
     pub serial: String,
     /// Seconds since 1970.
@@ -78,16 +82,20 @@ pub fn subject(certificate_der: &[u8]) -> Result<Subject, InvalidIdentity> {
     let invalid = |error: &dyn fmt::Display| InvalidIdentity::Certificate(error.to_string());
     let (_, certificate) = X509Certificate::from_der(certificate_der).map_err(|error| invalid(&error))?;
     let names = certificate.subject_alternative_name().map_err(|error| invalid(&error))?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
+    let every = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
+    let services = every.clone().filter_map(|uri| uri.strip_prefix(SERVICE));
+    let services = services.map(|name| name.parse().map_err(|_| InvalidIdentity::Text(name.chars().take(80).collect())));
+    let mut uris = every.filter(|uri| uri.starts_with(SCHEME));
     let uri = uris.next().ok_or(InvalidIdentity::Missing)?;
     if uris.next().is_some() {
         return Err(InvalidIdentity::Ambiguous);
     }
     Ok(Subject {
         identity: Identity::from_uri(uri)?,
+        services: services.collect::<Result<_, _>>()?,
         serial: serial_text(certificate.raw_serial()),
         not_before: certificate.validity().not_before.timestamp(),
         not_after: certificate.validity().not_after.timestamp(),
@@ -101,6 +109,12 @@ pub fn subject(certificate_der: &[u8]) -> Result<Subject, InvalidIdentity> {
 pub fn serial_text(serial: &[u8]) -> String {
     let significant = serial.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &serial[first..]);
     data_encoding::HEXLOWER.encode(significant)
+}
+
+/// The URI that stands in a certificate beside the identity, for a service it may command.
+#[must_use]
+pub fn service_uri(service: &ServiceName) -> String {
+    format!("{SERVICE}{service}")
 }
 
 impl Identity {
@@ -230,7 +244,7 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
         let identity = "host/web1".parse().unwrap();
-        let subject = Subject { identity, serial: String::new(), not_before: 1_000, not_after: 1_090 };
+        let subject = Subject { identity, services: Vec::new(), serial: String::new(), not_before: 1_000, not_after: 1_090 };
         assert_eq!(subject.renew_at(), 1_060);
     }
 

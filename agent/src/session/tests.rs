@@ -1,4 +1,5 @@
 use super::*;
+use crate::heads::Heads;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::name::{Epoch, Generation};
@@ -105,7 +106,7 @@ fn session(address: SocketAddr) -> Session {
         address: Some("10.0.0.7".parse().unwrap()),
         facts: BTreeMap::from([("os".to_owned(), "Linux".to_owned())]),
     };
-    let task = tokio::spawn(run(channel, introduction, Ends { events: sender, view: viewed }));
+    let task = tokio::spawn(run(channel, introduction, Ends { events: sender, view: viewed, heads: Heads::default() }));
     Session { events, view, task }
 }
 

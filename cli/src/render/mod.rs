@@ -1,5 +1,6 @@
 //! What people see: pages made of plain spans, escaped and coloured only where they are written.
 
+pub mod audit;
 pub mod certificates;
 pub mod changes;
 pub mod frame;

@@ -34,7 +34,7 @@ pub fn tokens(list: &TokenList) -> Page {
         page.text("no token that can still be redeemed");
         return page;
     }
-    let mut table = Table::new(&["TOKEN", "ROLE", "USES LEFT", "EXPIRES IN", "NAMES"]);
+    let mut table = Table::new(&["TOKEN", "ROLE", "USES LEFT", "EXPIRES IN", "NAMES", "SERVICES"]);
     for token in &list.tokens {
         table.row(vec![
             Line::of(&token.id),
@@ -42,6 +42,7 @@ pub fn tokens(list: &TokenList) -> Page {
             Line::of(counted(token.uses_left.into(), "use", "uses")),
             Line::of(millis(token.ttl_left_ms)),
             Line::of(if token.names.is_empty() { "any that is free".to_owned() } else { token.names.join(", ") }),
+            Line::of(if token.services.is_empty() { "all".to_owned() } else { token.services.join(", ") }),
         ]);
     }
     table.page()
@@ -74,11 +75,17 @@ mod tests {
 
     #[test]
     fn tokens_are_listed_without_their_secret() {
-        let token = TokenView { id: "t-1".into(), role: "host".into(), uses_left: 1, ttl_left_ms: 3_540_000, names: vec![] };
+        let token = TokenView {
+            id: "t-1".into(),
+            role: "host".into(),
+            uses_left: 1,
+            ttl_left_ms: 3_540_000,
+            ..TokenView::default()
+        };
         assert_eq!(
             tokens(&TokenList { tokens: vec![token] }).to_text(Look::default()),
-            "TOKEN   ROLE   USES LEFT   EXPIRES IN   NAMES\n\
-             t-1     host   1 use       59 min       any that is free\n"
+            "TOKEN   ROLE   USES LEFT   EXPIRES IN   NAMES              SERVICES\n\
+             t-1     host   1 use       59 min       any that is free   all\n"
         );
     }
 }

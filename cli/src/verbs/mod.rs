@@ -1,5 +1,6 @@
 //! What can be asked, one file each.
 
+pub mod audit;
 pub mod certificates;
 pub mod completions;
 pub mod config;

@@ -48,6 +48,12 @@ pub struct CreateArgs {
     /// A name it may be redeemed for; any free one where none is given
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Of a deployer or ci: a service it may command, and no other; all where none is given
+    #[arg(long = "service", value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// Of a ci: how long its certificate lasts. It does not renew itself
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    pub life: Option<Duration>,
 }
 
 /// A token that is over before it is copied is a mistake.
@@ -116,6 +122,8 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         uses: args.hosts.or(args.uses).unwrap_or(for_names),
         ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
         names: args.names,
+        services: args.services,
+        life_ms: u64::try_from(args.life.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     };
     let uses = request.uses;
     let created = connection.control.create_token(request).await?.into_inner();

@@ -39,6 +39,8 @@ pub(crate) struct Script {
     /// Where each upload began.
     pub uploads: Vec<u64>,
     pub deploys: Vec<DeployRequest>,
+    pub audit: Vec<AuditEntry>,
+    pub verdict: AuditVerdict,
 }
 
 /// The running double. Ends with the value.
@@ -123,6 +125,7 @@ impl Double {
 #[tonic::async_trait]
 impl Control for Double {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<FleetView, Status>> + Send>>;
+    type ListAuditStream = Pin<Box<dyn Stream<Item = Result<AuditEntry, Status>> + Send>>;
 
     async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Answer<Identity> {
         Ok(Response::new(Identity { role: "admin".into(), name: "ana".into(), coordinator_version: "0.1.0".into() }))
@@ -194,6 +197,15 @@ impl Control for Double {
 
     async fn revoke_token(&self, _: Request<RevokeTokenRequest>) -> Answer<TokenList> {
         Ok(Response::new(TokenList::default()))
+    }
+
+    async fn list_audit(&self, _: Request<ListAuditRequest>) -> Answer<Self::ListAuditStream> {
+        let entries = self.script().audit.clone();
+        Ok(Response::new(Box::pin(tokio_stream::iter(entries.into_iter().map(Ok)))))
+    }
+
+    async fn verify_audit(&self, _: Request<VerifyAuditRequest>) -> Answer<AuditVerdict> {
+        Ok(Response::new(self.script().verdict.clone()))
     }
 
     async fn list_certificates(&self, _: Request<ListCertificatesRequest>) -> Answer<CertificateList> {

@@ -1,8 +1,9 @@
 //! One stream per host: documents down, reports up.
 
 use super::{Api, invalid};
+use crate::audit::chain::Head;
 use crate::driver::{Hello, LinkId, SILENCE, Specs};
-use baton_core::name::HostName;
+use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
 use baton_proto::PROTOCOL;
 use baton_proto::identity::Identity;
@@ -12,7 +13,7 @@ use baton_proto::v1::agent_link_server::AgentLink;
 use baton_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +27,12 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 /// After this long the stream is ended, so that an agent that lives dials anew.
 const END_AFTER: Duration = Duration::from_secs(30);
 const _: () = assert!(END_AFTER.as_secs() > SILENCE.as_secs());
+
+/// How long after the audit log grew its head goes out: those who join or deploy by the hundred are one head then.
+const HEAD_AFTER: Duration = Duration::from_secs(2);
+
+/// Heads taken from an agent's hello.
+const AUDIT_HEADS: usize = 64;
 
 /// What is kept of an agent's facts.
 const FACTS: usize = 32;
@@ -68,12 +75,14 @@ async fn converse(
     let hello = Hello {
         agent_version: shortened(&hello.agent_version),
         ledger: hello.ledger.unwrap_or_default().try_into().map_err(|error| to_status(Problem::from(error)))?,
+        audit_heads: hello.audit_heads.iter().take(AUDIT_HEADS).filter_map(head).collect(),
         facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
     };
     api.access.admit(host.clone(), address).await.map_err(to_status)?;
     tracing::info!(%host, %address, version = %hello.agent_version, "connected");
     let (link, specs) = api.access.links().connect(&host, hello);
-    let mut talk = Talk { api, host, link, specs, incoming, out };
+    let heads = api.audit.heads();
+    let mut talk = Talk { api, host, link, specs, heads, incoming, out };
     let ended = talk.run().await;
     talk.api.access.links().disconnect(&talk.host, link);
     let why = ended?;
@@ -115,6 +124,7 @@ struct Talk<'a> {
     host: HostName,
     link: LinkId,
     specs: Specs,
+    heads: watch::Receiver<Head>,
     incoming: Streaming<AgentMessage>,
     /// Room for one message: while it waits, a newer spec replaces an older one.
     out: &'a Out,
@@ -125,6 +135,8 @@ impl Talk<'_> {
     async fn run(&mut self) -> Result<&'static str, Status> {
         let (mut heard, mut asked) = (Instant::now(), false);
         let mut unsent = false;
+        // An agent that just came hears of the head too.
+        let mut head_at = Some(Instant::now() + HEAD_AFTER);
         loop {
             tokio::select! {
                 message = self.incoming.message() => match message {
@@ -139,6 +151,23 @@ impl Talk<'_> {
                     Ok(()) => unsent = true,
                     Err(_) => return Err(to_status(replaced(&self.host))),
                 },
+                changed = self.heads.changed(), if head_at.is_none() => {
+                    if changed.is_ok() {
+                        head_at = Some(Instant::now() + HEAD_AFTER);
+                    }
+                }
+                () = sleep_until(head_at.unwrap_or(heard)), if head_at.is_some() && !unsent => {
+                    let Ok(permit) = self.out.try_reserve() else {
+                        head_at = Some(Instant::now() + HEAD_AFTER);
+                        continue;
+                    };
+                    head_at = None;
+                    let head = *self.heads.borrow_and_update();
+                    if head.number > 0 {
+                        let head = v1::AuditHead { number: head.number, hash: head.hash.as_bytes().to_vec() };
+                        permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::AuditHead(head)) }));
+                    }
+                }
                 permit = self.out.reserve(), if unsent => {
                     let Ok(permit) = permit else { return Ok("the agent went away") };
                     let spec = self.specs.borrow_and_update().as_ref().map(|spec| v1::HostSpec::from(&**spec));
@@ -178,6 +207,11 @@ impl Talk<'_> {
 fn replaced(host: &HostName) -> Problem {
     let what = format!("this stream of {host} was ended: another one took its place, or the coordinator stops");
     Problem::new(code::REFUSED, what).help("if it happens again and again, two agents run with one identity")
+}
+
+fn head(head: &v1::AuditHead) -> Option<Head> {
+    let hash: [u8; 32] = head.hash.as_slice().try_into().ok()?;
+    Some(Head { number: head.number, hash: Digest::from_bytes(hash) })
 }
 
 fn shortened(text: &str) -> String {

@@ -1,11 +1,13 @@
 //! Certificates, from the operator's side: who has which, and which are not to be accepted any more.
 
 use super::Api;
+use crate::audit::call;
 use crate::identity::wall_time;
 use crate::store::certificate::Certificate;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
 use baton_proto::v1::{CertificateList, CertificateView, RevokeCertificatesRequest};
+use serde_json::json;
 use tonic::Status;
 
 impl Api {
@@ -23,6 +25,9 @@ impl Api {
             let problem = Problem::new(code::NO_CERTIFICATE, what);
             return Err(to_status(problem.help("baton certificates list shows identities and serial numbers")));
         }
+        call::about(request.whose.clone());
+        call::why(request.why);
+        call::changed(json!({ "accepted": serials }), json!({ "accepted": [] }));
         tracing::info!(whose = %request.whose, count = serials.len(), "revoked certificates");
         self.revoked.extend(serials);
         self.list_certificates().await

@@ -1,7 +1,9 @@
 //! What operators and CI ask.
 
+use super::before::state;
 use super::{Api, invalid, preview, view};
 use crate::artifact::missing;
+use crate::audit::call;
 use crate::driver::{Access, Ask, Picture};
 use baton_core::fleet::Service;
 use baton_core::manifest;
@@ -37,6 +39,7 @@ pub(super) struct Wish {
 #[tonic::async_trait]
 impl Control for Api {
     type WatchStream = ReceiverStream<Result<FleetView, Status>>;
+    type ListAuditStream = ReceiverStream<Result<v1::AuditEntry, Status>>;
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::Identity>, Status> {
         let (role, name) = operator(&request)?;
@@ -136,11 +139,26 @@ impl Control for Api {
     ) -> Result<Response<v1::CertificateList>, Status> {
         Ok(Response::new(Api::revoke_certificates(self, request.into_inner()).await?))
     }
+
+    async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
+        Ok(Response::new(Api::list_audit(self, request.get_ref())))
+    }
+
+    async fn verify_audit(&self, _: Request<v1::VerifyAuditRequest>) -> Result<Response<v1::AuditVerdict>, Status> {
+        Ok(Response::new(Api::verify_audit(self).await?))
+    }
 }
 
 impl Api {
     async fn ask(&self, ask: Ask) -> Result<Response<DeployReply>, Status> {
-        let rollout = match self.access.ask(ask).await.map_err(to_status)? {
+        let service = ask.service().cloned();
+        call::about(service.as_ref().map_or("", ServiceName::as_str));
+        call::may_command(service.as_ref()).map_err(to_status)?;
+        let state = || service.as_ref().map_or_else(Default::default, |name| state(&self.access.picture().fleet, name));
+        let before = state();
+        let accepted = self.access.ask(ask).await.map_err(to_status)?;
+        call::changed(before, state());
+        let rollout = match accepted {
             Accepted::Rollout(id) => id.to_string(),
             Accepted::AlreadyLive => String::new(),
         };
@@ -180,7 +198,9 @@ impl Api {
             Some(service) => service,
             None => the_only_one(&self.access.picture())?,
         };
-        Ok((service, by, why.chars().take(WHY_MAX).collect()))
+        let why: String = why.chars().take(WHY_MAX).collect();
+        call::why(why.as_str());
+        Ok((service, by, why))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Joining: a token and a public key in, a certificate out.
 
 use super::{Api, invalid};
+use crate::audit::call;
 use crate::identity::authority::{Request as CertificateRequest, Serial, Validity};
 use crate::identity::wall_time;
 use crate::store::certificate::{Certificate, Renewal};
@@ -13,6 +14,7 @@ use baton_proto::tls::peer;
 use baton_proto::v1::enrollment_server::Enrollment;
 use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
 use baton_proto::{OLDEST_PROTOCOL, PROTOCOL};
+use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use tonic::{Request, Response, Status};
 
@@ -47,7 +49,10 @@ impl Enrollment for Api {
         if !self.store.renew(&renewal).await.map_err(|error| to_status(error.problem()))? {
             return Err(to_status(super::revoked::refusal(&peer.identity)));
         }
-        let certificate_pem = self.authority.sign(&certificate, &peer.identity, &serial, during).map_err(to_status)?;
+        let certificate_pem =
+            self.authority.sign(&certificate, &peer.identity, &serial, during, &peer.services).map_err(to_status)?;
+        call::about(peer.identity.to_string());
+        call::changed(json!({ "serial": renewal.shown }), json!({ "serial": serial.text() }));
         tracing::info!(identity = %peer.identity, remote = ?peer.remote, serial = serial.text(), "renewed a certificate");
         Ok(Response::new(self.answer(certificate_pem, &peer.identity)))
     }
@@ -69,8 +74,12 @@ impl Enrollment for Api {
             certificate_expires: during.bounds().1,
             replace,
         };
-        let (identity, revoked) = match self.store.redeem(&redemption).await {
-            Ok(Redeemed::Granted { identity, revoked }) => (identity, revoked),
+        call::about(format!("join as {}", redemption.name));
+        let (identity, revoked, services, during) = match self.store.redeem(&redemption).await {
+            Ok(Redeemed::Granted { identity, revoked, services, life }) => {
+                let life = life.unwrap_or(self.life);
+                (identity, revoked, services, Validity { life, ..during })
+            }
             Ok(refused) => {
                 let problem = refusal(&refused, &redemption.name);
                 tracing::warn!(?remote, %problem, "refused to let somebody join");
@@ -85,7 +94,11 @@ impl Enrollment for Api {
             let address = remote.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |remote| remote.ip().to_canonical());
             self.access.admit(host.clone(), address).await.map_err(to_status)?;
         }
-        let certificate_pem = self.authority.sign(&certificate, &identity, &serial, during).map_err(to_status)?;
+        let certificate_pem = self.authority.sign(&certificate, &identity, &serial, during, &services).map_err(to_status)?;
+        call::changed(
+            Value::Null,
+            json!({ "identity": identity.to_string(), "serial": serial.text(), "services": services }),
+        );
         tracing::info!(%identity, ?remote, serial = serial.text(), "joined");
         Ok(Response::new(self.answer(certificate_pem, &identity)))
     }

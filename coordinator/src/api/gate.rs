@@ -1,14 +1,18 @@
 //! The one gate in front of every method: who are you, may you, and a panic behind it stays one request's.
 
 use super::revoked::{Revoked, refusal};
-use super::roles::authorise;
+use super::roles::{authorise, is_recorded};
+use crate::audit::Audit;
+use crate::audit::call::{self, Note};
 use baton_core::problem::{Code, Problem};
-use baton_proto::problem::to_status;
+use baton_proto::problem::{from_status, to_status};
 use baton_proto::tls::{Peer, peer_in};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -16,6 +20,7 @@ use tower::{Layer, Service};
 #[derive(Debug, Clone)]
 pub struct GateLayer {
     revoked: Revoked,
+    audit: Arc<Audit>,
 }
 
 /// A service behind the gate.
@@ -23,12 +28,13 @@ pub struct GateLayer {
 pub struct Gate<S> {
     inner: S,
     revoked: Revoked,
+    audit: Arc<Audit>,
 }
 
 impl GateLayer {
     #[must_use]
-    pub const fn new(revoked: Revoked) -> Self {
-        Self { revoked }
+    pub const fn new(revoked: Revoked, audit: Arc<Audit>) -> Self {
+        Self { revoked, audit }
     }
 }
 
@@ -36,7 +42,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, revoked: self.revoked.clone() }
+        Gate { inner, revoked: self.revoked.clone(), audit: Arc::clone(&self.audit) }
     }
 }
 
@@ -68,15 +74,22 @@ where
         let path = request.uri().path().to_owned();
         if let Err(problem) = self.admit(&peer, &path) {
             tracing::info!(peer = %peer.identity, remote = ?peer.remote, call = %path, %problem, "refused");
-            return Box::pin(async move { Ok(to_status(problem).into_http()) });
+            let audit = Arc::clone(&self.audit);
+            return Box::pin(async move {
+                audit.record(&peer, &path, Some(&problem), Note::default()).await;
+                Ok(to_status(problem).into_http())
+            });
         }
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let revoked = self.revoked.clone();
+        let (revoked, audit) = (self.revoked.clone(), Arc::clone(&self.audit));
         Box::pin(async move {
-            let answer = tokio::select! {
-                answer = answer => answer,
+            let (answer, note) = tokio::select! {
+                answered = call::on_behalf_of(peer.clone(), answer) => answered,
                 () = revoked.strikes(&peer) => return Ok(to_status(refusal(&peer.identity)).into_http()),
             };
+            if is_recorded(&path) {
+                audit.record(&peer, &path, outcome(&answer).as_ref(), note).await;
+            }
             match answer {
                 Ok(answer) if peer.serial.is_none() => answer,
                 Ok(answer) => Ok(answer?.map(|body| revoked.cut(body, peer))),
@@ -89,23 +102,33 @@ where
     }
 }
 
+/// The refusal an answer carries, when it does. A call that was carried out has its status at the end of its body.
+fn outcome<E>(answer: &std::thread::Result<Result<http::Response<Body>, E>>) -> Option<Problem> {
+    match answer {
+        Ok(Ok(answer)) => Status::from_header_map(answer.headers()).map(|status| from_status(&status)),
+        Ok(Err(_)) => None,
+        Err(_) => Some(Problem::new(Code(1006), "the call panicked")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use baton_proto::identity::Identity;
-    use baton_proto::problem::{code, from_status};
+    use baton_proto::problem::code;
     use tower::ServiceExt;
 
     async fn call(revoked: &[&str], inner: fn() -> http::Response<Body>) -> Problem {
         let identity: Identity = "admin/ana".parse().unwrap();
-        let peer = Peer { identity, remote: None, serial: Some("ab12".into()) };
+        let peer = Peer { identity, remote: None, serial: Some("ab12".into()), services: Vec::new() };
+        let audit = Arc::new(Audit::open(Arc::new(crate::store::memory::MemoryStore::default())).await.unwrap());
         let revoked = Revoked::new(revoked.iter().map(|serial| (*serial).into()).collect());
         let service =
             tower::service_fn(move |_: http::Request<Body>| async move { Ok::<_, std::convert::Infallible>(inner()) });
         let mut request = http::Request::new(Body::default());
         *request.uri_mut() = "/baton.v1.Control/Status".parse().unwrap();
         request.extensions_mut().insert(peer);
-        let response = GateLayer::new(revoked).layer(service).oneshot(request).await.unwrap();
+        let response = GateLayer::new(revoked, audit).layer(service).oneshot(request).await.unwrap();
         from_status(&tonic::Status::from_header_map(response.headers()).unwrap())
     }
 

@@ -2,6 +2,8 @@
 
 mod agent_link;
 mod artifacts;
+mod audit;
+mod before;
 mod certificates;
 mod control;
 mod diff;
@@ -14,6 +16,7 @@ mod tokens;
 pub mod view;
 
 use crate::artifact::Folder;
+use crate::audit::Audit;
 use crate::driver::Access;
 use crate::identity::authority::Authority;
 use crate::store::Store;
@@ -64,6 +67,7 @@ pub struct Api {
     pub authority: Arc<Authority>,
     pub artifacts: Arc<Folder>,
     pub revoked: Revoked,
+    pub audit: Arc<Audit>,
     /// Of certificates, in seconds.
     pub life: i64,
 }
@@ -84,7 +88,7 @@ impl Api {
             .max_concurrent_streams(STREAMS)
             .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
             .http2_max_header_list_size(HEADERS_MAX)
-            .layer(GateLayer::new(self.revoked.clone()))
+            .layer(GateLayer::new(self.revoked.clone(), Arc::clone(&self.audit)))
             .add_service(EnrollmentServer::new(self.clone()).max_decoding_message_size(JOIN_MAX))
             .add_service(AgentLinkServer::new(self.clone()).max_decoding_message_size(REPORT_MAX))
             .add_service(ArtifactsServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX))

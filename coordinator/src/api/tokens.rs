@@ -1,14 +1,17 @@
 //! Join tokens, from the operator's side.
 
 use super::{Api, invalid};
+use crate::audit::call;
 use crate::identity::{random, wall_time};
 use crate::store::WallTime;
 use crate::store::token::{Admits, Token, TokenId};
-use baton_core::name::{HostName, OperatorName};
+use baton_core::name::{HostName, OperatorName, ServiceName};
 use baton_core::problem::Problem;
+use baton_proto::identity::Role;
 use baton_proto::problem::{code, to_status};
 use baton_proto::token::JoinToken;
 use baton_proto::v1::{CreateTokenRequest, CreatedToken, TokenList, TokenView};
+use serde_json::{Value, json};
 use tonic::Status;
 
 /// When nobody says how long: long enough to walk to the other machine.
@@ -16,6 +19,9 @@ const DEFAULT_TTL: u64 = 3600;
 
 /// A token that lives longer is a password.
 const MAX_TTL: u64 = 30 * 24 * 3600;
+
+/// A pipeline's certificate does not renew itself, so it may last as long as any.
+const MAX_CI_LIFE: i64 = 400 * 24 * 3600;
 
 /// A rack of racks.
 const MAX_USES: u32 = 1000;
@@ -42,6 +48,12 @@ impl Api {
             ttl if ttl > MAX_TTL => return Err(invalid("ttl", format!("{ttl} s, {MAX_TTL} at most"))),
             ttl => ttl,
         };
+        let services = services_of(&request.services, admits)?;
+        let life = match i64::try_from(request.life_ms.div_ceil(1000)) {
+            Ok(0) => None,
+            Ok(life) if admits == Admits::Operator(Role::Ci) && (60..=MAX_CI_LIFE).contains(&life) => Some(life),
+            _ => return Err(invalid("life", format!("only of a ci token, from 60 s to {MAX_CI_LIFE} s"))),
+        };
         let now = wall_time();
         let secret = JoinToken { pin: self.authority.pin(), secret: random().map_err(to_status)? };
         let id = random::<5>().map_err(to_status)?;
@@ -53,8 +65,15 @@ impl Api {
             created: now,
             expires: WallTime(now.0.saturating_add_unsigned(ttl)),
             names: request.names,
+            services,
+            life,
         };
         self.store.keep_token(&token).await.map_err(|error| to_status(error.problem()))?;
+        call::about(token.id.to_string());
+        let after = json!({
+            "role": token.admits.to_string(), "uses": uses, "seconds": ttl, "names": token.names, "services": token.services,
+        });
+        call::changed(Value::Null, after);
         tracing::info!(id = %token.id, admits = %token.admits, uses, ttl, "made a join token");
         Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000 })
     }
@@ -68,6 +87,7 @@ impl Api {
             uses_left: token.uses_left,
             ttl_left_ms: u64::try_from(token.expires.0 - now.0).unwrap_or(0).saturating_mul(1000),
             names: token.names,
+            services: token.services.iter().map(ToString::to_string).collect(),
         };
         Ok(TokenList { tokens: tokens.into_iter().map(view).collect() })
     }
@@ -79,7 +99,22 @@ impl Api {
             let problem = Problem::new(code::TOKEN, format!("there is no token {id} that could still be used"));
             return Err(to_status(problem.help("baton token list shows those there are")));
         }
+        call::about(id.clone());
         tracing::info!(%id, "revoked a join token");
         self.list_tokens().await
     }
+}
+
+/// The services a token is for. Only those who command services can be held to some of them.
+fn services_of(names: &[String], admits: Admits) -> Result<Vec<ServiceName>, Status> {
+    if !names.is_empty() && !matches!(admits, Admits::Operator(Role::Deployer | Role::Ci)) {
+        return Err(invalid(
+            "services",
+            format!("a token for {admits} cannot be for some services only: a deployer's or ci's can"),
+        ));
+    }
+    let parsed = names
+        .iter()
+        .map(|name| name.parse().map_err(|error: baton_core::name::InvalidName| invalid("services", error.to_string())));
+    parsed.collect()
 }

@@ -4,6 +4,7 @@
 //! too. A document replaces the one before.
 
 use super::request::{Access, Request};
+use crate::audit::chain::Head;
 use baton_core::fleet::Host;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
@@ -54,6 +55,8 @@ pub struct Hello {
     /// The stamp in its ledger then.
     pub ledger: Stamp,
     pub facts: BTreeMap<String, String>,
+    /// What it remembers of the audit log.
+    pub audit_heads: Vec<Head>,
 }
 
 /// The newest spec for a host; the sender is gone once a newer stream replaced this one.

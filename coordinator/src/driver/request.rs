@@ -29,6 +29,20 @@ pub enum Ask {
     Abort { service: ServiceName, by: String },
 }
 
+impl Ask {
+    /// The service it is about; none where it is about more than one.
+    #[must_use]
+    pub const fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Deploy { service, .. }
+            | Self::Rollback { service, .. }
+            | Self::Pause { service, .. }
+            | Self::Resume { service, .. }
+            | Self::Abort { service, .. } => Some(service),
+        }
+    }
+}
+
 /// A request that waits for the next pass.
 #[derive(Debug)]
 pub(super) enum Request {

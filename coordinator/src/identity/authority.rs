@@ -3,8 +3,9 @@
 use super::random;
 use crate::state::{private_folder, read_text, unusable, write_whole};
 use crate::store::WallTime;
+use baton_core::name::ServiceName;
 use baton_core::problem::{Code, Problem};
-use baton_proto::identity::{Identity, serial_text};
+use baton_proto::identity::{Identity, serial_text, service_uri};
 use baton_proto::problem::code;
 use baton_proto::tls::Credentials;
 use rcgen::{
@@ -123,8 +124,10 @@ impl Authority {
         identity: &Identity,
         serial: &Serial,
         during: Validity,
+        services: &[ServiceName],
     ) -> Result<String, Problem> {
-        self.leaf(&request.0, &identity.to_uri(), serial, during, ExtendedKeyUsagePurpose::ClientAuth)
+        let uris: Vec<_> = std::iter::once(identity.to_uri()).chain(services.iter().map(service_uri)).collect();
+        self.leaf(&request.0, &uris, serial, during, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// Issues the coordinator's own certificate, with a new key; the authority stands in the chain, so that a peer with
@@ -135,7 +138,7 @@ impl Authority {
     pub fn issue_server(&self, name: &str, during: Validity) -> Result<Credentials, Problem> {
         let key = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
         let uri = format!("baton://coordinator/{name}");
-        let leaf = self.leaf(&key, &uri, &Serial::random()?, during, ExtendedKeyUsagePurpose::ServerAuth)?;
+        let leaf = self.leaf(&key, &[uri], &Serial::random()?, during, ExtendedKeyUsagePurpose::ServerAuth)?;
         Ok(Credentials {
             certificate_pem: format!("{leaf}{}", self.certificate_pem),
             key_pem: key.serialize_pem(),
@@ -146,15 +149,17 @@ impl Authority {
     fn leaf(
         &self,
         key: &impl PublicKeyData,
-        uri: &str,
+        uris: &[String],
         serial: &Serial,
         during: Validity,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<String, Problem> {
         let refused = |error: rcgen::Error| failed("sign a certificate", &error);
-        let mut params = params(uri.trim_start_matches("baton://"), during);
+        let mut params = params(uris.first().map_or("", |uri| uri.trim_start_matches("baton://")), during);
         params.serial_number = Some(serial.number.clone());
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(refused)?)];
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(refused)?));
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
@@ -286,7 +291,7 @@ mod tests {
         let request = Request::read(&request(&wish)).unwrap();
         let identity: Identity = "host/web1".parse().unwrap();
         let serial = Serial::random().unwrap();
-        let signed = der(&authority.sign(&request, &identity, &serial, DURING).unwrap()).unwrap();
+        let signed = der(&authority.sign(&request, &identity, &serial, DURING, &[]).unwrap()).unwrap();
 
         let subject = subject(&signed).unwrap();
         assert_eq!((&subject.identity, subject.serial.as_str()), (&identity, serial.text()));

@@ -4,6 +4,7 @@ use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
 use super::{Changes, HostRecord, Store, StoreError, WallTime};
+use crate::audit::chain::{Entry, verify};
 use crate::samples;
 use baton_core::name::{Digest, Epoch};
 use baton_core::rollout::{Rollout, RolloutState};
@@ -51,6 +52,8 @@ contract!(
     a_refused_redemption_takes_no_use,
     a_token_for_a_name_takes_it_over_and_revokes_what_it_had,
     a_revoked_token_is_neither_listed_nor_redeemed,
+    what_a_token_says_of_services_and_life_reaches_whoever_redeems_it,
+    the_audit_log_is_one_chain_however_many_write_at_once,
 );
 
 fn changes(rollouts: impl IntoIterator<Item = Rollout>) -> Changes {
@@ -138,6 +141,8 @@ fn token(id: &str, admits: Admits, uses_left: u32, names: &[&str]) -> Token {
         created: NOW,
         expires: WallTime(NOW.0 + 60),
         names: names.iter().map(|name| (*name).into()).collect(),
+        services: Vec::new(),
+        life: None,
     }
 }
 
@@ -218,9 +223,39 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     let meant = Redemption { replace: true, ..redemption("again", "web1") };
     let again = store.redeem(&meant).await.unwrap();
     let identity = "host/web1".parse().unwrap();
-    assert_eq!(again, Redeemed::Granted { identity, revoked: vec!["first-web1".into()] });
+    let revoked = vec!["first-web1".into()];
+    assert_eq!(again, Redeemed::Granted { identity, revoked, services: Vec::new(), life: None });
     let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();
     assert_eq!(revoked, ["first-web1"]);
+    drop(folder);
+}
+
+async fn what_a_token_says_of_services_and_life_reaches_whoever_redeems_it(Fixture { store, folder }: Fixture) {
+    let services = vec!["shop".parse().unwrap()];
+    let scoped = Token { services: services.clone(), life: Some(60), ..token("t", Admits::Operator(Role::Ci), 1, &[]) };
+    store.keep_token(&scoped).await.unwrap();
+    assert_eq!(store.tokens(NOW).await.unwrap(), std::slice::from_ref(&scoped));
+    let granted = store.redeem(&redemption("t", "pipeline")).await.unwrap();
+    assert!(matches!(&granted, Redeemed::Granted { services: got, life: Some(60), .. } if *got == services), "{granted:?}");
+    assert_eq!(store.certificates(NOW).await.unwrap()[0].expires, WallTime(NOW.0 + 60));
+    drop(folder);
+}
+
+async fn the_audit_log_is_one_chain_however_many_write_at_once(Fixture { store, folder }: Fixture) {
+    let writes: Vec<_> = (0..40)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            let entry = Entry { about: format!("{number}"), ..Entry::default() };
+            tokio::spawn(async move { store.append(NOW, &entry).await.unwrap() })
+        })
+        .collect();
+    for write in writes {
+        write.await.unwrap();
+    }
+    let records = store.audit(0, 100).await.unwrap();
+    assert_eq!(records.len(), 40);
+    assert_eq!(verify(&records, Vec::new()), (store.audit_head().await.unwrap(), Vec::new()));
+    assert_eq!(store.audit(37, 2).await.unwrap(), records[37..39]);
     drop(folder);
 }
 

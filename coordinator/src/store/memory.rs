@@ -3,6 +3,7 @@
 use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
 use super::{Changes, Snapshot, Store, StoreError, WallTime};
+use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::RolloutId;
 use baton_core::rollout::Rollout;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ struct State {
     snapshot: Snapshot,
     tokens: Vec<Token>,
     certificates: Vec<Certificate>,
+    audit: Vec<Record>,
     /// Set by tests: every write fails with this.
     broken: Option<StoreError>,
 }
@@ -115,10 +117,12 @@ impl Store for MemoryStore {
             serial: redemption.serial.clone(),
             identity: text,
             issued: redemption.now,
-            expires: redemption.certificate_expires,
+            expires: token
+                .life
+                .map_or(redemption.certificate_expires, |life| WallTime(redemption.now.0.saturating_add(life))),
             revoked: false,
         });
-        Ok(Redeemed::Granted { identity, revoked })
+        Ok(Redeemed::Granted { identity, revoked, services: token.services.clone(), life: token.life })
     }
 
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {
@@ -141,6 +145,23 @@ impl Store for MemoryStore {
         certificates.retain(|one| one.expires > now);
         certificates.sort_by(|a, b| (&a.identity, a.issued, &a.serial).cmp(&(&b.identity, b.issued, &b.serial)));
         Ok(certificates)
+    }
+
+    async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError> {
+        let text = serde_json::to_string(entry).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        let mut state = self.writable()?;
+        let record = state.audit.last().map_or_else(Head::none, Record::head).next(at, text);
+        state.audit.push(record.clone());
+        Ok(record.head())
+    }
+
+    async fn audit(&self, after: u64, most: u32) -> Result<Vec<Record>, StoreError> {
+        let state = self.state();
+        Ok(state.audit.iter().filter(|record| record.number > after).take(most as usize).cloned().collect())
+    }
+
+    async fn audit_head(&self) -> Result<Head, StoreError> {
+        Ok(self.state().audit.last().map_or_else(Head::none, Record::head))
     }
 
     async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError> {

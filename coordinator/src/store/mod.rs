@@ -13,6 +13,7 @@ mod schema;
 pub mod sqlite;
 pub mod token;
 
+use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
@@ -70,6 +71,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Revokes a certificate by its serial number, or all of an identity. Returns those that were good until now.
     async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Appends an entry to the audit log, chained to the one before.
+    async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError>;
+
+    /// Entries of the audit log after a number, oldest first, so many at most. They are as they are stored: whether they were
+    /// written so is another question.
+    async fn audit(&self, after: u64, most: u32) -> Result<Vec<Record>, StoreError>;
+
+    /// Where the audit log ends.
+    async fn audit_head(&self) -> Result<Head, StoreError>;
 }
 
 /// Seconds since 1970. Only for what leaves the coordinator with a date on it: tokens and certificates (invariant 17).

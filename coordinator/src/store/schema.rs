@@ -7,7 +7,8 @@ use super::StoreError;
 use sqlx::{AnyConnection, Connection, Row};
 
 /// Each runs once, in order, in a transaction of its own. Never edit one that was released: add one.
-const STEPS: [&str; 1] = ["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE driver (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     epoch BIGINT NOT NULL,
@@ -45,7 +46,13 @@ CREATE TABLE certificates (
     revoked BIGINT NOT NULL
 );
 CREATE INDEX certificates_by_identity ON certificates (identity);
-"];
+",
+    "
+ALTER TABLE tokens ADD COLUMN services TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE tokens ADD COLUMN life BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE audit (number BIGINT PRIMARY KEY, at BIGINT NOT NULL, entry TEXT NOT NULL, hash TEXT NOT NULL);
+",
+];
 
 /// Brings the tables to this version's shape.
 ///

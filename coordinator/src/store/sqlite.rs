@@ -7,6 +7,7 @@
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
 use super::{Changes, HostRecord, Snapshot, Store, StoreError, WallTime, schema};
+use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::{Epoch, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
@@ -132,16 +133,15 @@ impl Store for SqliteStore {
     }
 
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {
-        let text = "SELECT id, secret_hash, admits, names, uses_left, created, expires FROM tokens
-                    WHERE uses_left > 0 AND expires > $1 ORDER BY created, id";
-        sqlx::query(text).bind(now.0).fetch_all(&self.pool).await?.iter().map(token).collect()
+        let text = format!("SELECT {TOKEN} FROM tokens WHERE uses_left > 0 AND expires > $1 ORDER BY created, id");
+        sqlx::query(sqlx::AssertSqlSafe(text)).bind(now.0).fetch_all(&self.pool).await?.iter().map(token).collect()
     }
 
     async fn keep_token(&self, token: &Token) -> Result<(), StoreError> {
         let forgotten = "DELETE FROM tokens WHERE expires < $1";
         sqlx::query(forgotten).bind(token.created.0.saturating_sub(TOKEN_MEMORY)).execute(&self.pool).await?;
-        let text = "INSERT INTO tokens (id, secret_hash, admits, names, uses_left, created, expires)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let text = "INSERT INTO tokens (id, secret_hash, admits, names, uses_left, created, expires, services, life)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         sqlx::query(text)
             .bind(token.id.0.as_str())
             .bind(token.secret_hash.to_string())
@@ -150,6 +150,8 @@ impl Store for SqliteStore {
             .bind(i64::from(token.uses_left))
             .bind(token.created.0)
             .bind(token.expires.0)
+            .bind(json(&token.services)?)
+            .bind(token.life.unwrap_or(0))
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -165,8 +167,11 @@ impl Store for SqliteStore {
         .bind(redemption.now.0)
         .execute(&mut *transaction)
         .await?;
-        let text = "SELECT id, secret_hash, admits, names, uses_left, created, expires FROM tokens WHERE secret_hash = $1";
-        let row = sqlx::query(text).bind(redemption.secret_hash.to_string()).fetch_optional(&mut *transaction).await?;
+        let text = format!("SELECT {TOKEN} FROM tokens WHERE secret_hash = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(redemption.secret_hash.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?;
         let Some(token) = row.as_ref().map(token).transpose()? else { return Ok(Redeemed::Unknown) };
         if taken.rows_affected() != 1 {
             return Ok(token.worthless(redemption.now).unwrap_or(Redeemed::Spent));
@@ -194,12 +199,14 @@ impl Store for SqliteStore {
             serial: redemption.serial.clone(),
             identity: identity.to_string(),
             issued: redemption.now,
-            expires: redemption.certificate_expires,
+            expires: token
+                .life
+                .map_or(redemption.certificate_expires, |life| WallTime(redemption.now.0.saturating_add(life))),
             revoked: false,
         };
         put_certificate(&mut transaction, &issued, &token.id.0).await?;
         transaction.commit().await?;
-        Ok(Redeemed::Granted { identity, revoked })
+        Ok(Redeemed::Granted { identity, revoked, services: token.services, life: token.life })
     }
 
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {
@@ -224,6 +231,32 @@ impl Store for SqliteStore {
         let text = "SELECT serial, identity, issued, expires, revoked FROM certificates WHERE expires > $1
                     ORDER BY identity, issued, serial";
         sqlx::query(text).bind(now.0).fetch_all(&self.pool).await?.iter().map(certificate).collect()
+    }
+
+    async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // One connection: nobody else appends between this read and the write.
+        let record = last_head(&mut transaction).await?.next(at, json(entry)?);
+        let text = "INSERT INTO audit (number, at, entry, hash) VALUES ($1, $2, $3, $4)";
+        sqlx::query(text)
+            .bind(signed(record.number))
+            .bind(record.at.0)
+            .bind(record.text.as_str())
+            .bind(record.hash.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(record.head())
+    }
+
+    async fn audit(&self, after: u64, most: u32) -> Result<Vec<Record>, StoreError> {
+        let text = "SELECT number, at, entry, hash FROM audit WHERE number > $1 ORDER BY number LIMIT $2";
+        let rows = sqlx::query(text).bind(signed(after)).bind(i64::from(most)).fetch_all(&self.pool).await?;
+        rows.iter().map(record).collect()
+    }
+
+    async fn audit_head(&self) -> Result<Head, StoreError> {
+        last_head(&mut *self.pool.acquire().await?).await
     }
 
     async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError> {
@@ -310,7 +343,22 @@ fn token(row: &AnyRow) -> Result<Token, StoreError> {
         uses_left: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(0),
         created: WallTime(row.try_get(5)?),
         expires: WallTime(row.try_get(6)?),
+        services: document(row, 7)?,
+        life: Some(row.try_get::<i64, _>(8)?).filter(|life| *life > 0),
     })
+}
+
+/// What [`token`] reads, in its order.
+const TOKEN: &str = "id, secret_hash, admits, names, uses_left, created, expires, services, life";
+
+async fn last_head(connection: &mut AnyConnection) -> Result<Head, StoreError> {
+    let text = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1";
+    let Some(row) = sqlx::query(text).fetch_optional(connection).await? else { return Ok(Head::none()) };
+    Ok(Head { number: unsigned(&row, 0)?, hash: parsed(&row, 1)? })
+}
+
+fn record(row: &AnyRow) -> Result<Record, StoreError> {
+    Ok(Record { number: unsigned(row, 0)?, at: WallTime(row.try_get(1)?), text: row.try_get(2)?, hash: parsed(row, 3)? })
 }
 
 fn document<T: DeserializeOwned>(row: &AnyRow, column: usize) -> Result<T, StoreError> {

@@ -1,7 +1,7 @@
 //! Join tokens as the store keeps them: hashed, bounded in uses and in time.
 
 use super::WallTime;
-use baton_core::name::{Digest, HostName, OperatorName};
+use baton_core::name::{Digest, HostName, OperatorName, ServiceName};
 use baton_proto::identity::{Identity, Role};
 use std::fmt;
 use std::str::FromStr;
@@ -18,6 +18,10 @@ pub struct Token {
     pub expires: WallTime,
     /// Names it may be redeemed for; empty: any that nobody has.
     pub names: Vec<String>,
+    /// Services whoever redeems it may command; empty: all.
+    pub services: Vec<ServiceName>,
+    /// How long a certificate lasts that it gives, in seconds; as long as others where none is said.
+    pub life: Option<i64>,
 }
 
 /// What people call a token when they list or revoke it.
@@ -51,6 +55,9 @@ pub enum Redeemed {
         identity: Identity,
         /// Serial numbers of certificates this name had before.
         revoked: Vec<String>,
+        services: Vec<ServiceName>,
+        /// As [`Token::life`].
+        life: Option<i64>,
     },
     /// No token has this secret.
     Unknown,

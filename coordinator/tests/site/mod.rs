@@ -48,6 +48,7 @@ pub(crate) async fn token(admin: &Channel, role: &str, uses: u32, names: &[&str]
         uses,
         ttl_ms: 60_000,
         names: names.iter().map(|name| (*name).into()).collect(),
+        ..v1::CreateTokenRequest::default()
     };
     let created = ControlClient::new(admin.clone()).create_token(request).await.unwrap().into_inner();
     created.token.parse().unwrap()
@@ -112,11 +113,17 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) async fn open(channel: &Channel) -> Result<Self, Problem> {
+        Self::remembering(channel, Vec::new()).await
+    }
+
+    /// The same, of a host that remembers heads of the audit log.
+    pub(crate) async fn remembering(channel: &Channel, audit_heads: Vec<v1::AuditHead>) -> Result<Self, Problem> {
         let (say, said) = mpsc::channel(16);
         let hello = v1::AgentHello {
             agent_version: "0.0.1-test".into(),
             protocol: PROTOCOL,
             facts: [("os".to_owned(), "test".to_owned())].into(),
+            audit_heads,
             ..v1::AgentHello::default()
         };
         say.send(v1::AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) }).await.unwrap();
@@ -131,6 +138,16 @@ impl Line {
             match message.map_err(|status| from_status(&status))?.expect("the stream ended").kind {
                 Some(coordinator_message::Kind::Spec(spec)) => return Ok(spec.try_into().unwrap()),
                 _ => continue,
+            }
+        }
+    }
+
+    /// The next head of the audit log it is told.
+    pub(crate) async fn audit_head(&mut self) -> v1::AuditHead {
+        loop {
+            let message = self.hear.message().await.unwrap().expect("the stream ended");
+            if let Some(coordinator_message::Kind::AuditHead(head)) = message.kind {
+                return head;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One accepted connection, and who is at its other end.
 
 use crate::identity::Identity;
+use baton_core::name::ServiceName;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +19,8 @@ pub struct Peer {
     pub remote: Option<SocketAddr>,
     /// The certificate's serial, as [`crate::identity::serial_text`] writes it: what a revocation names.
     pub serial: Option<String>,
+    /// The services this peer may command, where its certificate names some; empty: all.
+    pub services: Vec<ServiceName>,
 }
 
 /// Who sends this request: anonymous, where nothing says otherwise.
@@ -34,7 +37,7 @@ pub fn peer_in(extensions: &http::Extensions) -> Peer {
 
 impl Peer {
     const fn anonymous() -> Self {
-        Self { identity: Identity::Anonymous, remote: None, serial: None }
+        Self { identity: Identity::Anonymous, remote: None, serial: None, services: Vec::new() }
     }
 }
 
@@ -57,7 +60,7 @@ impl Connection {
     }
 
     pub(super) const fn local(stream: UnixStream, identity: Identity) -> Self {
-        Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None } }
+        Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None, services: Vec::new() } }
     }
 
     #[must_use]

@@ -83,6 +83,7 @@ impl Control {
             uses: 1,
             ttl_ms: u64::try_from(TOKEN_TTL.as_millis())?,
             names: vec![host.to_owned()],
+            ..CreateTokenRequest::default()
         };
         Ok(self.client().create_token(request).await.context("no token")?.into_inner().token)
     }

@@ -1,0 +1,123 @@
+//! The audit log, as people read it.
+
+use super::page::{Line, Page, Tone};
+use super::table::Table;
+use super::units::clock;
+use baton_proto::v1::{AuditEntry, AuditVerdict};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Entries as rows; what a command changed stands in `--json` and in an export.
+#[must_use]
+pub fn entries(entries: &[AuditEntry]) -> Page {
+    if entries.is_empty() {
+        let mut page = Page::new();
+        page.text("nothing was asked for yet");
+        return page;
+    }
+    let mut table = Table::new(&["ENTRY", "WHEN", "WHO", "FROM", "CALL", "ABOUT", "OUTCOME"]);
+    for entry in entries {
+        let fields = fields(entry);
+        let field = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+        let outcome = match fields.get("refused").and_then(Value::as_str) {
+            Some(refused) => Line::default().span(Tone::Bad, "refused ").plain(refused),
+            None => Line::default().span(Tone::Good, "accepted"),
+        };
+        table.row(vec![
+            Line::of(entry.number.to_string()),
+            Line::of(when(entry.at_seconds)),
+            Line::of(field("who")),
+            Line::of(field("from")),
+            Line::of(field("call")),
+            Line::of(field("about")),
+            outcome,
+        ]);
+    }
+    table.page()
+}
+
+/// What stands in an entry; one that was damaged says so instead of vanishing.
+#[must_use]
+pub fn fields(entry: &AuditEntry) -> Value {
+    serde_json::from_str(&entry.text)
+        .unwrap_or_else(|_| serde_json::json!({ "who": "?", "refused": "this entry cannot be read" }))
+}
+
+#[must_use]
+pub fn verdict(verdict: &AuditVerdict) -> Page {
+    let mut page = Page::new();
+    for fault in &verdict.faults {
+        page.line(Line::default().span(Tone::Bad, format!("entry {}: ", fault.number)).plain(fault.what.as_str()));
+    }
+    let witnesses = match verdict.witnesses.as_slice() {
+        [] => "no agent that is connected remembers any of it".to_owned(),
+        witnesses => format!("compared with what {} remember", witnesses.join(", ")),
+    };
+    let sum = match verdict.faults.len() {
+        0 => Line::default().span(Tone::Good, format!("{} entries, nothing is missing or changed", verdict.entries)),
+        _ => Line::default().span(Tone::Bad, "the audit log is not what was written"),
+    };
+    page.line(sum);
+    page.text(witnesses);
+    page
+}
+
+/// `2026-11-22 12:04:12Z`.
+#[must_use]
+pub fn when(seconds: i64) -> String {
+    let since = u64::try_from(seconds).unwrap_or(0);
+    let (year, month, day) = date(since / 86_400);
+    format!("{year:04}-{month:02}-{day:02} {}", clock(Duration::from_secs(since)))
+}
+
+/// The date of a day since 1970-01-01, in the Gregorian calendar (Howard Hinnant's `civil_from_days`).
+const fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + if month <= 2 { 1 } else { 0 }, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::page::Look;
+    use baton_proto::v1::AuditFault;
+
+    #[test]
+    fn a_moment_has_its_date() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (1_795_374_252, "2026-11-22 20:24:12Z"),
+            (4_107_542_399, "2100-02-28 23:59:59Z"),
+        ] {
+            assert_eq!(when(seconds), text);
+        }
+    }
+
+    #[test]
+    fn an_entry_says_who_did_what_and_hostile_text_is_escaped() {
+        let text = r#"{"who":"admin/ana","from":"192.0.2.7","call":"Control/Pause","about":"shop","why":"\u001b[2J"}"#;
+        let refused =
+            r#"{"who":"ci/x","from":"local","call":"Control/Deploy\u001b[2J","refused":"[B0701] another rollout"}"#;
+        let entry = |number, text: &str| AuditEntry { number, at_seconds: 0, text: text.into(), hash: vec![] };
+        let shown = entries(&[entry(1, text), entry(2, refused), entry(3, "damaged")]).to_text(Look::default());
+        assert!(shown.contains("admin/ana   192.0.2.7   Control/Pause"), "{shown}");
+        assert!(shown.contains("refused [B0701] another rollout") && shown.contains("this entry cannot be read"), "{shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn a_verdict_names_every_fault_and_who_was_compared_with() {
+        let mut found = AuditVerdict { entries: 41, witnesses: vec!["host/web1".into()], ..AuditVerdict::default() };
+        assert!(verdict(&found).to_text(Look::default()).starts_with("41 entries, nothing is missing"));
+        found.faults.push(AuditFault { number: 7, what: "entry 7 is missing".into() });
+        let shown = verdict(&found).to_text(Look::default());
+        assert!(shown.contains("entry 7: entry 7 is missing") && shown.contains("host/web1"), "{shown}");
+    }
+}
