@@ -12,6 +12,7 @@ pub mod heads;
 mod instance;
 pub mod ledger;
 pub mod local;
+pub mod log;
 mod pools;
 pub mod probe;
 pub mod reconciler;
@@ -20,7 +21,7 @@ pub mod runtime;
 pub mod session;
 pub mod text;
 
-use artifact::{Bounds, Folder, Remote};
+use artifact::{Bounds, Folder, Remote, Unpacker};
 use baton_core::problem::{Code, Problem};
 use baton_proto::tls;
 use config::Config;
@@ -41,11 +42,11 @@ use tokio::sync::{mpsc, watch};
 /// How often logs are looked after.
 const TEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the agent until `shutdown`. Instances and balancers go on without it.
+/// Runs the agent until `shutdown`. Instances and balancers go on without it. `words` start this program for verbs of its own.
 ///
 /// # Errors
 /// What keeps an agent from starting: it never joined, its state folder or its runtime cannot be used, another one runs.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let endpoint = config.endpoint()?;
     let credentials = tls::Credentials::load(&config.identity()).map_err(Problem::from)?;
     let certificate = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
@@ -53,9 +54,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let _lock = lock(&config.state)?;
     // Applications inherit it. What is the agent's alone has its mode said where it is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let unpacker = Unpacker::Child(words.iter().chain(&["unpack"]).map(|&word| word.to_owned()).collect());
     let means = Means {
         runtime: runtime::open(config.runtime, &config.state.join("run")).await?,
-        placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default())?),
+        placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default(), unpacker)?),
         source: Arc::new(Remote(channel.clone())),
     };
     let runtime = means.runtime.clone();

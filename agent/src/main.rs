@@ -4,7 +4,7 @@ use anyhow::Context;
 use baton_agent::balancer::builtin;
 use baton_agent::config::Config;
 use baton_agent::enroll::Claim;
-use baton_agent::{enroll, ledger::Ledger, local};
+use baton_agent::{artifact, enroll, ledger::Ledger, local, log};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::problem::Problem;
 use clap::{Args, Parser, Subcommand};
@@ -55,7 +55,13 @@ enum Verb {
     /// The built-in balancer's own process; the agent starts it
     #[command(hide = true)]
     Balancer(builtin::Args),
+    /// Unpacks one archive, confined, as standard input says; the agent starts it
+    #[command(hide = true)]
+    Unpack,
 }
+
+/// This very program, also after an upgrade replaced its file.
+const THIS: &str = "/proc/self/exe";
 
 #[derive(Debug, Args)]
 struct ConfigFile {
@@ -82,24 +88,28 @@ fn main() -> ExitCode {
 }
 
 fn start(verb: Verb) -> anyhow::Result<()> {
-    // One thread: an agent at rest must not be noticed.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
         Verb::Join { coordinator, token_file, name, replace, config } => {
             let claim = if replace { Claim::Replace } else { Claim::New };
-            runtime.block_on(join(&config, coordinator, token_file, name, claim))
+            runtime()?.block_on(join(&config, coordinator, token_file, name, claim))
         }
         Verb::Run(config) => {
             give_memory_back();
-            log();
-            runtime.block_on(baton_agent::run(config.load()?, ended()))
+            log::start();
+            runtime()?.block_on(baton_agent::run(config.load()?, &[THIS], ended()))
         }
-        Verb::Status { json, config } => runtime.block_on(status(&config.load()?, json)),
+        Verb::Status { json, config } => runtime()?.block_on(status(&config.load()?, json)),
         Verb::Balancer(args) => {
-            log();
-            runtime.block_on(builtin::serve(args))
+            log::start();
+            runtime()?.block_on(builtin::serve(args))
         }
+        Verb::Unpack => Ok(artifact::unpack_as_asked()?),
     }
+}
+
+/// One thread: an agent at rest must not be noticed.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn join(
@@ -199,15 +209,6 @@ async fn ended() {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
-}
-
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| "info,zbus=warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .init();
 }
 
 /// The whole problem with its evidence where there is one, the chain of causes otherwise.

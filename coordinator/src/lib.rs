@@ -12,6 +12,7 @@ pub mod driver;
 pub mod identity;
 mod init;
 mod local;
+pub mod log;
 mod run;
 #[cfg(test)]
 mod samples;

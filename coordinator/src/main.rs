@@ -5,7 +5,7 @@ use baton_coordinator::config::{Config, DEFAULT_PATH};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use clap::{Parser, Subcommand};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -72,10 +72,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run { config } => {
-            let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG");
-            let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-            let colour = std::io::stderr().is_terminal();
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+            baton_coordinator::log::start();
             let config = Config::load(config.as_deref())?;
             Ok(runtime.block_on(async {
                 let shutdown = asked_to_stop()?;

@@ -1,9 +1,10 @@
 //! How large an artifact may be, in every direction an archive can grow.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Limits of one artifact. Each has a test that reaches it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Bounds {
     /// Files, folders and links.
     pub entries: usize,

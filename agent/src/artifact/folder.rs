@@ -1,6 +1,7 @@
 //! Artifacts as folders: `releases/DIGEST` is whole, everything half done lies beside in `releases/.incoming`.
 
 use super::bounds::Bounds;
+use super::child::unpack_in_child;
 use super::unpack::unpack;
 use super::{Placing, disk};
 use crate::durable::sync_folder;
@@ -18,6 +19,16 @@ use std::path::{Path, PathBuf};
 pub struct Folder {
     root: PathBuf,
     bounds: Bounds,
+    unpacker: Unpacker,
+}
+
+/// Who unpacks.
+#[derive(Debug, Clone)]
+pub enum Unpacker {
+    /// A process of its own, which may do nothing else; the words start one that calls [`super::unpack_as_asked`].
+    Child(Vec<String>),
+    /// A thread of this process: where there is no program to start, as in a test.
+    Thread,
 }
 
 /// On the same file system as the artifacts, or the last rename would be none.
@@ -28,22 +39,42 @@ impl Folder {
     ///
     /// # Errors
     /// B0601, B0604: the disk.
-    pub fn open(root: &Path, bounds: Bounds) -> Result<Self, Problem> {
+    pub fn open(root: &Path, bounds: Bounds, unpacker: Unpacker) -> Result<Self, Problem> {
         let made = fs::create_dir_all(root.join(INCOMING))
             // Whoever runs a release walks through here; what is not verified yet is nobody's business.
             .and_then(|()| fs::set_permissions(root, Permissions::from_mode(0o711)))
             .and_then(|()| fs::set_permissions(root.join(INCOMING), Permissions::from_mode(0o700)));
         made.map_err(|error| disk(root, "making the folder of releases", &error))?;
-        Ok(Self { root: root.to_owned(), bounds })
+        Ok(Self { root: root.to_owned(), bounds, unpacker })
     }
 
     fn incoming(&self, digest: &Digest, extension: &str) -> PathBuf {
         self.root.join(INCOMING).join(format!("{digest}.{extension}"))
     }
 
-    fn place_now(root: &Path, archive: &Path, tree: &Path, target: &Path, bounds: &Bounds) -> Result<(), Problem> {
-        let placed = remove_tree(tree).map_err(|error| disk(root, "unpacking the artifact", &error)).and_then(|()| {
-            unpack(archive, tree, bounds)?;
+    async fn unpack(&self, archive: PathBuf, tree: PathBuf) -> Result<(), Problem> {
+        let root = self.root.clone();
+        let made = tree.clone();
+        on_a_thread(move || {
+            let fresh = remove_tree(&made).and_then(|()| fs::create_dir(&made));
+            fresh.map_err(|error| disk(&root, "unpacking the artifact", &error))
+        })
+        .await?;
+        let bounds = self.bounds;
+        match &self.unpacker {
+            Unpacker::Child(words) => unpack_in_child(words, &archive, &tree, &bounds).await,
+            Unpacker::Thread => on_a_thread(move || unpack(&archive, &tree, &bounds)).await,
+        }
+    }
+
+    fn finish(
+        root: &Path,
+        archive: &Path,
+        tree: &Path,
+        target: &Path,
+        unpacked: Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let placed = unpacked.and_then(|()| {
             fs::rename(tree, target)
                 .and_then(|()| sync_folder(target))
                 .map_err(|error| disk(root, "placing the artifact", &error))
@@ -93,13 +124,11 @@ impl Placing for Folder {
     }
 
     fn place(&self, digest: Digest) -> Answer<'_, Result<(), Problem>> {
-        let (root, archive, tree) = (self.root.clone(), self.gathering(&digest), self.incoming(&digest, "tree"));
-        let (target, bounds) = (self.path(&digest), self.bounds);
+        let (archive, tree) = (self.gathering(&digest), self.incoming(&digest, "tree"));
+        let (root, target) = (self.root.clone(), self.path(&digest));
         Box::pin(async move {
-            let placing = move || Self::place_now(&root, &archive, &tree, &target, &bounds);
-            tokio::task::spawn_blocking(placing).await.unwrap_or_else(|error| {
-                Err(Problem::new(Code(604), format!("unpacking the artifact ended unexpectedly: {error}")))
-            })
+            let unpacked = self.unpack(archive.clone(), tree.clone()).await;
+            on_a_thread(move || Self::finish(&root, &archive, &tree, &target, unpacked)).await
         })
     }
 
@@ -116,6 +145,12 @@ impl Placing for Folder {
                 .unwrap_or_else(|error| Err(io::Error::other(error)))
         })
     }
+}
+
+async fn on_a_thread(work: impl FnOnce() -> Result<(), Problem> + Send + 'static) -> Result<(), Problem> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Problem::new(Code(604), format!("unpacking the artifact ended unexpectedly: {error}"))))
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {

@@ -2,15 +2,18 @@
 
 mod archive;
 mod bounds;
+mod child;
 mod fetch;
 mod folder;
 mod remote;
+mod sandbox;
 mod tree;
 mod unpack;
 
 pub use bounds::Bounds;
+pub use child::unpack_as_asked;
 pub use fetch::{Chunk, Chunks, FetchError, Source, fetch};
-pub use folder::Folder;
+pub use folder::{Folder, Unpacker};
 pub use remote::Remote;
 
 use baton_core::name::Digest;

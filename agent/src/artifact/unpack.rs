@@ -17,7 +17,7 @@ use zstd::stream::read::Decoder;
 /// More files than this are made durable by one sync of the file system instead of one each.
 const SYNC_EACH_MAX: usize = 64;
 
-/// Unpacks `archive` to the new folder `into`, and returns once it is durable.
+/// Unpacks `archive` to the empty folder `into`, and returns once it is durable.
 ///
 /// # Errors
 /// B0610: the archive is refused, with the entry and the reason. B0601, B0604: the disk. `into` may hold a part then.
@@ -33,7 +33,6 @@ pub(super) fn unpack(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(),
 }
 
 fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refused> {
-    fs::create_dir(into).map_err(|error| local(&error))?;
     let file = File::open(archive).map_err(|error| local(&error))?;
     let compressed = file.metadata().map_err(|error| local(&error))?.len();
     let mut decoder = Decoder::new(file).map_err(|error| foreign(&error))?;

@@ -33,6 +33,8 @@ enum Part {
     Agent(AgentArgs),
     /// The built-in balancer
     Balancer(baton_agent::balancer::builtin::Args),
+    /// Unpacks one archive for an agent
+    Unpack,
     /// An instance of the demo's service
     App(AppArgs),
     /// Traffic, until the time is over or a signal comes; the answer is what was counted
@@ -85,6 +87,7 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
         Part::Coordinator(args) => coordinator(&args),
         Part::Agent(args) => agent(&args),
         Part::Balancer(args) => balancer(args),
+        Part::Unpack => baton_agent::artifact::unpack_as_asked().map(|()| Exit::Done).map_err(Into::into),
         Part::App(args) => instance(args),
         Part::Load(args) => traffic(args, output),
         Part::Warden(args) => guard(&args),
@@ -96,15 +99,8 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
 }
 
-/// Everything a part says goes to its standard error, which is its log.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
-}
-
 fn coordinator(args: &ProgramArgs) -> anyhow::Result<Exit> {
-    log();
+    baton_coordinator::log::start();
     let config = baton_coordinator::config::Config::load(Some(&args.config))?;
     runtime()?.block_on(async {
         baton_coordinator::init(&config).await?;
@@ -115,7 +111,7 @@ fn coordinator(args: &ProgramArgs) -> anyhow::Result<Exit> {
 }
 
 fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
-    log();
+    baton_agent::log::start();
     let config = baton_agent::config::Config::load(Some(&args.config))?;
     runtime()?.block_on(async {
         if !config.state.join("identity/certificate.pem").exists() {
@@ -124,7 +120,7 @@ fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
             baton_agent::enroll::join(&config, &config.coordinator, &token, Claim::New).await?;
         }
         let stop = stop_signal()?;
-        baton_agent::run(config, stop).await?;
+        baton_agent::run(config, &["/proc/self/exe", "demo-part"], stop).await?;
         Ok(Exit::Done)
     })
 }

@@ -10,6 +10,7 @@ mod timeline;
 use baton_cli::demo::stage::Front;
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ struct IdleArgs {
     /// How long the fleet rests before that, in seconds
     #[arg(long, default_value_t = 5)]
     rest: u64,
+    /// Where baton-agent and baton-coordinator are; beside this program otherwise
+    #[arg(long)]
+    programs: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

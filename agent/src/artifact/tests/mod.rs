@@ -1,11 +1,12 @@
 //! Archives good and malicious, and streams that break.
 
+mod confined;
 mod fetching;
 mod forge;
 mod malicious;
 mod placing;
 
-use super::{Bounds, Folder, Placing};
+use super::{Bounds, Folder, Placing, Unpacker};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use forge::Forge;
@@ -38,7 +39,7 @@ fn store() -> Store {
 
 fn store_with(bounds: Bounds) -> Store {
     let root = tempfile::tempdir().unwrap();
-    let folder = Folder::open(&root.path().join("releases"), bounds).unwrap();
+    let folder = Folder::open(&root.path().join("releases"), bounds, Unpacker::Thread).unwrap();
     Store { root, folder }
 }
 

@@ -92,7 +92,7 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
         }
         return;
     };
-    let folder = Folder::open(&disk.0.path().join("releases"), Bounds::default()).unwrap();
+    let folder = Folder::open(&disk.0.path().join("releases"), Bounds::default(), Unpacker::Thread).unwrap();
     let archive = Forge::default().file("small", b"x").file("big", &vec![0; 1 << 20]).done();
     let digest = Digest::of(&archive);
     fs::write(folder.gathering(&digest), &archive).unwrap();

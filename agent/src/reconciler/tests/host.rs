@@ -1,7 +1,7 @@
 //! One host under test.
 
 use super::app;
-use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source};
+use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
 use crate::ledger::Ledger;
 use crate::reconciler::{Event, Means, Notes, Reconciler, View, Wires};
 use crate::runtime::process::ProcessRuntime;
@@ -85,7 +85,7 @@ impl Host {
         let (ledger, notes) = (Ledger::open(self.state.path()).unwrap(), Notes::open(self.state.path()));
         let means = Means {
             runtime: Arc::new(self.processes()),
-            placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default()).unwrap()),
+            placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
             source: self.source.clone(),
         };
         let (kill, killed) = oneshot::channel();

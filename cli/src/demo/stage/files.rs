@@ -43,7 +43,10 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     let mut programs = BTreeMap::new();
 
     let config = write_text(folder, "coordinator.toml", &coordinator(setup, places, folder))?;
-    let words = part(&["coordinator".into(), "--config".into(), config]);
+    let words = match &setup.programs {
+        Some(folder) => shipped(folder, COORDINATOR_SHIPPED, &[config]),
+        None => part(&["coordinator".into(), "--config".into(), config]),
+    };
     programs.insert(COORDINATOR.to_owned(), program(COORDINATOR, words));
 
     let mut addresses = host_names(setup).into_iter().zip(places.hosts.iter().copied()).collect::<Vec<_>>();
@@ -55,7 +58,10 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
         }
         let config = write_text(folder, &format!("{name}.toml"), &text)?;
         let token = token(folder, &name).display().to_string();
-        let mut words = part(&["agent".into(), "--config".into(), config, "--token-file".into(), token]);
+        let mut words = match &setup.programs {
+            Some(programs) => shipped(programs, AGENT_SHIPPED, &[config, places.coordinator.to_string(), token]),
+            None => part(&["agent".into(), "--config".into(), config, "--token-file".into(), token]),
+        };
         if let Some(kib) = setup.small_disk.filter(|_| name == "web1") {
             words = on_small_disk(&folder.join(&name), kib, words)?;
         }
@@ -71,6 +77,17 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     }
     write_text(&workplace(folder), "baton.toml", &manifest(setup, places, folder))?;
     Ok(programs)
+}
+
+/// The shipped programs set themselves up with one command and run with another; the process that stays is the second one.
+const COORDINATOR_SHIPPED: &str =
+    r#""$0/baton-coordinator" init --config "$1" && exec "$0/baton-coordinator" run --config "$1""#;
+const AGENT_SHIPPED: &str =
+    r#""$0/baton-agent" join "$2" --token-file "$3" --config "$1" && exec "$0/baton-agent" run --config "$1""#;
+
+fn shipped(programs: &Path, script: &str, words: &[String]) -> Vec<String> {
+    let sh = ["sh".to_owned(), "-c".to_owned(), script.to_owned(), programs.display().to_string()];
+    sh.into_iter().chain(words.iter().cloned()).collect()
 }
 
 /// Runs what follows in a mount namespace of its own, as root of nothing else.
@@ -121,8 +138,10 @@ fn balancer(setup: &Setup, places: &Places, folder: &Path) -> String {
         Front::Builtin => {
             let words = setup.part.iter().map(String::as_str).chain(["balancer"]);
             let words = words.map(|word| serde_json::Value::from(word).to_string()).collect::<Vec<_>>().join(", ");
+            // The shipped agent starts itself as the balancer.
+            let command = if setup.programs.is_some() { String::new() } else { format!("command = [{words}]\n") };
             let frontend = places.frontend;
-            format!("\n[balancer]\ndriver = \"builtin\"\ncommand = [{words}]\nlisten = {{ {SERVICE} = \"{frontend}\" }}\n")
+            format!("\n[balancer]\ndriver = \"builtin\"\n{command}listen = {{ {SERVICE} = \"{frontend}\" }}\n")
         }
         Front::Haproxy => {
             let socket = quoted(&folder.join("haproxy.sock"));

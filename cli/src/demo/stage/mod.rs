@@ -52,6 +52,8 @@ pub enum Place {
 pub struct Setup {
     /// The words that start a part: an executable with everything in it, and `demo-part`.
     pub part: Vec<String>,
+    /// Where `baton-agent` and `baton-coordinator` are, as they are shipped; parts of the one executable otherwise.
+    pub programs: Option<PathBuf>,
     pub hosts: u8,
     pub front: Front,
     pub place: Place,
@@ -80,6 +82,7 @@ impl Setup {
     pub fn new(part: Vec<String>) -> Self {
         Self {
             part,
+            programs: None,
             hosts: 3,
             front: Front::Builtin,
             place: Place::SideBySide,
