@@ -16,7 +16,7 @@ stage() {
     find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
-# A package's manual pages; that of the manifest goes with the command that reads it.
+# A package's manual pages, with that of the file it reads.
 stage_pages() {
     local page section
     for page in "$top/packaging/man/$1".[158] "$top/packaging/man/$1.toml.5"; do
