@@ -1,5 +1,6 @@
 //! What went wrong, as people read it: a code, the sentence, what was seen, one thing that helps.
 
+use crate::ci::Mark;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
@@ -21,6 +22,8 @@ pub mod code {
     pub const FILE_EXISTS: Code = Code(132);
     /// A name that nothing here has.
     pub const UNKNOWN_NAME: Code = Code(133);
+    /// The report of a rollout cannot be written.
+    pub const REPORT: Code = Code(138);
     /// Only the service was named where its version belongs.
     pub const NO_VERSION: Code = Code(139);
     /// Neither a socket nor a login.
@@ -60,6 +63,21 @@ impl Failure {
         Self { problem: Problem { what, seen: Vec::new(), ..first }, exit: Exit::Error, diagnostics }
     }
 
+    /// What a pipeline shows of it: each mistake of a manifest at its line.
+    fn marks(&self) -> Vec<Mark> {
+        if self.diagnostics.is_empty() {
+            let Problem { code, what, .. } = &self.problem;
+            return vec![Mark { title: format!("baton {code}"), text: what.clone(), place: None }];
+        }
+        let errors = self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let mark = |it: &Diagnostic| Mark {
+            title: format!("baton {}", it.code),
+            text: it.what.clone(),
+            place: Some((it.path.clone(), it.line, it.column)),
+        };
+        errors.map(mark).collect()
+    }
+
     /// Prints it and says how to end.
     #[must_use]
     pub fn report(&self, output: &Output) -> Exit {
@@ -71,6 +89,7 @@ impl Failure {
             page
         };
         output.note(&page);
+        self.marks().iter().for_each(|mark| output.mark(mark));
         let mut document = json!({ "error": &self.problem, "exit": self.exit.code() });
         if !self.diagnostics.is_empty() {
             document["diagnostics"] = json!(self.diagnostics);

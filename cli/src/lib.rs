@@ -2,12 +2,15 @@
 //!
 //! Answers go to stdout, progress and hints to stderr. Exit codes are an interface.
 
+pub mod archive;
 pub mod args;
+pub mod ci;
 pub mod connection;
 pub mod demo;
 pub mod errors;
 pub mod exit;
 pub mod follow;
+pub mod junit;
 pub mod manifest;
 pub mod outcome;
 pub mod output;

@@ -1,6 +1,7 @@
 //! Where words go: answers to stdout, progress and hints to stderr, in the shape that was asked for.
 
 use crate::args::FormatArgs;
+use crate::ci::{Mark, Pipeline};
 use crate::render::page::{Look, Page};
 use anstream::ColorChoice;
 use baton_core::problem::Code;
@@ -28,6 +29,8 @@ pub struct Output {
     pub plain: bool,
     answer: Stream,
     progress: Stream,
+    /// The pipeline that reads along, if it understands marks.
+    pipeline: Option<Pipeline>,
 }
 
 /// One of the two streams.
@@ -60,6 +63,7 @@ impl Output {
             plain: args.plain,
             answer: Stream::new(Kind::Stdout, stdout.is_terminal(), !args.plain && colours(&stdout)),
             progress: Stream::new(Kind::Stderr, stderr.is_terminal(), !args.plain && colours(&stderr)),
+            pipeline: if stderr.is_terminal() { None } else { Pipeline::here() },
         }
     }
 
@@ -97,6 +101,21 @@ impl Output {
     /// Writes something that is not the answer: progress, a hint, an error.
     pub fn note(&self, page: &Page) {
         self.progress.page(page);
+    }
+
+    /// Begins progress that a pipeline may fold.
+    pub fn open(&self, title: &str) {
+        self.pipeline.iter().for_each(|pipeline| self.progress.write(&pipeline.open(title)));
+    }
+
+    /// Ends it.
+    pub fn close(&self, title: &str) {
+        self.pipeline.iter().for_each(|pipeline| self.progress.write(&pipeline.close(title)));
+    }
+
+    /// Marks the run in a pipeline.
+    pub fn mark(&self, mark: &Mark) {
+        self.pipeline.iter().for_each(|pipeline| self.progress.write(&pipeline.mark(mark)));
     }
 
     /// The last line of a command: the next command.

@@ -74,6 +74,16 @@ impl Archive {
         let digest = Digest::from_bytes(*hash.finalize().as_bytes());
         Ok(Self { path: path.to_owned(), artifact: Artifact { digest, size } })
     }
+
+    /// The same, of an archive that hosts will take: what they would refuse is known before anything is sent.
+    ///
+    /// # Errors
+    /// When it cannot be read, or would be refused.
+    pub fn checked(path: &Path) -> Result<Self, Problem> {
+        let archive = Self::read(path)?;
+        crate::archive::check(path)?;
+        Ok(archive)
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {

@@ -193,7 +193,9 @@ fn core_mentions_nothing_that_looks_at_the_world() {
 fn the_command_line_knows_agent_and_coordinator_only_in_its_demo() {
     let mut wrong = Vec::new();
     for path in files(&root().join("cli"), "rs") {
-        if path.starts_with(root().join("cli/src/demo")) {
+        // It asks the agent's reader of archives, and starts nothing.
+        let reads = path == root().join("cli/src/archive.rs");
+        if path.starts_with(root().join("cli/src/demo")) || reads {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();

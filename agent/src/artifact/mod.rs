@@ -15,6 +15,7 @@ pub use child::unpack_as_asked;
 pub use fetch::{Chunk, Chunks, FetchError, Source, fetch};
 pub use folder::{Folder, Unpacker};
 pub use remote::Remote;
+pub use unpack::check;
 
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};

@@ -22,26 +22,51 @@ const SYNC_EACH_MAX: usize = 64;
 /// # Errors
 /// B0610: the archive is refused, with the entry and the reason. B0601, B0604: the disk. `into` may hold a part then.
 pub(super) fn unpack(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Problem> {
-    let compressed = fs::metadata(archive).map(|metadata| metadata.len()).unwrap_or(0);
     unpack_all(archive, into, bounds).map_err(|refused| match refused {
         Refused::Disk(kind) => disk(into.parent().unwrap_or(into), "unpacking the artifact", &kind.into()),
-        Refused::Archive { entry, why } => Problem::new(Code(610), format!("the archive is refused: {why}"))
-            .saw("entry", entry)
-            .saw("archive", text::bytes(compressed))
-            .help("pack only files, folders and relative links: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER ."),
+        Refused::Archive { entry, why } => unfit(archive, entry, &why),
     })
 }
 
-fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refused> {
+/// Reads an archive to its end as unpacking it would, and keeps nothing: whether hosts would take it, before any has it.
+///
+/// # Errors
+/// B0610: it would be refused, with the entry and the reason. B0604: it cannot be read.
+pub fn check(archive: &Path) -> Result<(), Problem> {
+    let skim = |_, content: &mut dyn Read| io::copy(content, &mut io::sink()).map(drop).map_err(|error| foreign(&error));
+    read(archive, &Bounds::default(), skim).map_err(|refused| match refused {
+        Refused::Disk(kind) => disk(archive, "reading the archive", &kind.into()),
+        Refused::Archive { entry, why } => unfit(archive, entry, &why),
+    })
+}
+
+fn unfit(archive: &Path, entry: String, why: &str) -> Problem {
+    let compressed = fs::metadata(archive).map(|metadata| metadata.len()).unwrap_or(0);
+    Problem::new(Code(610), format!("the archive is refused: {why}"))
+        .saw("entry", entry)
+        .saw("archive", text::bytes(compressed))
+        .help("pack only files, folders and relative links: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER .")
+}
+
+/// Hands every entry of an archive, with its content, to `visit`.
+fn read(
+    archive: &Path,
+    bounds: &Bounds,
+    visit: impl FnMut(Item, &mut dyn Read) -> Result<(), Refused>,
+) -> Result<(), Refused> {
     let file = File::open(archive).map_err(|error| local(&error))?;
     let compressed = file.metadata().map_err(|error| local(&error))?.len();
     let mut decoder = Decoder::new(file).map_err(|error| foreign(&error))?;
     decoder.window_log_max(bounds.window_log).map_err(|error| foreign(&error))?;
     let clock =
         Clock { end: Instant::now() + bounds.time, most: allowed(compressed, bounds), unpacked: Cell::new(0), bounds };
+    walk(Watched { inner: decoder, clock: &clock }, bounds, visit)
+}
+
+fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refused> {
     let mut links = Vec::new();
     let mut files = Vec::new();
-    walk(Watched { inner: decoder, clock: &clock }, bounds, |item, content| {
+    read(archive, bounds, |item, content| {
         match item {
             Item::Folder { path } => fs::create_dir_all(into.join(path)).map_err(|error| local(&error))?,
             Item::File { path, mode, size } => {

@@ -6,7 +6,8 @@ use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
-use crate::follow::{Follow, OnPause, interrupted};
+use crate::follow::{Ended, Follow, OnPause, interrupted};
+use crate::junit;
 use crate::manifest::{FileArgs, Loaded, load};
 use crate::outcome::{Wish, is_active};
 use crate::render::page::Page;
@@ -19,6 +20,7 @@ use baton_core::release::Artifact;
 use baton_proto::problem::from_status;
 use baton_proto::v1::{DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 use tonic::Code;
 
@@ -37,6 +39,9 @@ pub struct DeployArgs {
     pub file: FileArgs,
     #[command(flatten)]
     pub wait: WaitArgs,
+    /// Write how it went as a JUnit report, for pipelines
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 /// Deploys and waits for the end.
@@ -44,6 +49,37 @@ pub struct DeployArgs {
 /// # Errors
 /// When nothing was changed, or nothing more is heard.
 pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let done = deploy(&args, context).await;
+    let Some(path) = &args.junit else { return done.map(|done| done.exit()) };
+    let cases = match &done {
+        Ok(Done::Waited(ended)) => junit::cases(ended),
+        Ok(Done::Otherwise(exit)) => vec![junit::whole(*exit, "it was not waited for", 0)],
+        Err(failure) => vec![junit::whole(failure.exit, &failure.problem.to_string(), 0)],
+    };
+    let suite = format!("baton deploy {} {}", args.target.service().unwrap_or_default(), args.target.version());
+    let written = junit::write(path, &suite.replace("  ", " "), &cases);
+    let exit = done?.exit();
+    // A report that is missing is not silently green; a rollout that went wrong says more.
+    if exit == Exit::Done { written.map(|()| exit).map_err(Into::into) } else { Ok(exit) }
+}
+
+/// How a deploy ended here.
+enum Done {
+    Waited(Box<Ended>),
+    /// There was nothing to wait for, or nobody who would.
+    Otherwise(Exit),
+}
+
+impl Done {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Waited(ended) => ended.exit,
+            Self::Otherwise(exit) => *exit,
+        }
+    }
+}
+
+async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure> {
     let loaded = load(&args.file, context.output)?.of(args.target.service())?;
     let version = args.target.version_of(&loaded.manifest.service)?;
     let mut connection = Connection::open(context.connect)?;
@@ -51,7 +87,7 @@ pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure
         prepared = prepare(&mut connection, &loaded, &version, context) => prepared?,
         () = interrupted() => {
             context.output.note(Page::new().text("interrupted; nothing was changed"));
-            return Ok(Exit::Interrupted);
+            return Ok(Done::Otherwise(Exit::Interrupted));
         }
     };
     let name = loaded.manifest.service.as_str();
@@ -60,17 +96,17 @@ pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure
         () = interrupted() => {
             context.output.note(Page::new().text("interrupted; the rollout may have been accepted"));
             context.output.next(&format!("baton status {name}"));
-            return Ok(Exit::Interrupted);
+            return Ok(Done::Otherwise(Exit::Interrupted));
         }
     };
     if rollout.is_empty() {
-        return Ok(ending::nothing_to_do(name, version.as_str(), context.output));
+        return Ok(Done::Otherwise(ending::nothing_to_do(name, version.as_str(), context.output)));
     }
     if let Some(active) = active_rollout(&prepared.before, name).filter(|active| active.id == rollout) {
         attached(active, context);
     }
     if args.wait.no_wait {
-        return Ok(ending::accepted(name, &rollout, context.output));
+        return Ok(Done::Otherwise(ending::accepted(name, &rollout, context.output)));
     }
     let mut tally = Tally::default();
     if let Some(service) = service(&prepared.before, name) {
@@ -84,7 +120,7 @@ pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure
         timeout: args.wait.timeout,
         pause: OnPause::End,
     };
-    ending::wait(&connection, follow, context).await
+    Ok(Done::Waited(Box::new(ending::wait(&connection, follow, context).await?)))
 }
 
 /// What is ready to be asked for, and the fleet as it was before.
@@ -103,7 +139,7 @@ async fn prepare(
     let before = connection.view("").await?;
     let path = loaded.artifact(version);
     let artifact = if path.exists() {
-        let archive = Archive::read(&path)?;
+        let archive = Archive::checked(&path)?;
         upload(&mut connection.artifacts, &archive, context.output).await?;
         archive.artifact
     } else {

@@ -1,6 +1,7 @@
 //! The end of a verb that followed a rollout: evidence, the two words, what was counted, the next command.
 
 use crate::Context;
+use crate::ci::Mark;
 use crate::connection::Connection;
 use crate::errors::{Failure, from_host, problem_page};
 use crate::exit::Exit;
@@ -17,17 +18,18 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// When nothing more is heard of it. It goes on, so that never ends as "nothing changed".
-pub async fn wait(connection: &Connection, what: Follow, context: Context<'_>) -> Result<Exit, Failure> {
+pub async fn wait(connection: &Connection, what: Follow, context: Context<'_>) -> Result<Ended, Failure> {
     let mut screen = Screen::of_progress(context.output);
-    let service = what.service.clone();
-    match follow(connection, what, context.output, &mut screen).await {
-        Ok(ended) => Ok(tell(&service, &ended, context.output)),
-        Err(problem) => Err(Failure::new(problem, Exit::TimedOut)),
-    }
+    let (service, title) = (what.service.clone(), format!("baton {}", what.service));
+    context.output.open(&title);
+    let followed = follow(connection, what, context.output, &mut screen).await;
+    context.output.close(&title);
+    let ended = followed.map_err(|problem| Failure::new(problem, Exit::TimedOut))?;
+    tell(&service, &ended, context.output);
+    Ok(ended)
 }
 
 /// Tells how it ended.
-#[must_use]
 pub fn tell(name: &str, ended: &Ended, output: &Output) -> Exit {
     let Some(service) = &ended.service else {
         let mut page = Page::new();
@@ -39,11 +41,24 @@ pub fn tell(name: &str, ended: &Ended, output: &Output) -> Exit {
     };
     if ended.exit != Exit::Done {
         output.note(&evidence(service));
+        marks(service, ended).iter().for_each(|mark| output.mark(mark));
     }
     output.answer(&answer(service, ended));
     output.json(&document(service, ended));
     output.next(&outcome::next(service, ended.exit));
     ended.exit
+}
+
+/// What a pipeline shows beside the run: how it ended, and the first evidence.
+fn marks(service: &ServiceView, ended: &Ended) -> Option<Mark> {
+    if matches!(ended.exit, Exit::Interrupted) {
+        return None;
+    }
+    let rollout = service.rollout.clone().unwrap_or_default();
+    let seen = rollout.evidence.first().and_then(|it| Some((&it.host, it.problem.as_ref()?)));
+    let seen = seen.map(|(host, problem)| format!("\n{host}: [B{:04}] {}", problem.code, problem.what));
+    let text = sentence(service, ended) + &seen.unwrap_or_default();
+    Some(Mark { title: format!("{} {}", service.name, rollout.to_version), text, place: None })
 }
 
 const fn unseen(exit: Exit) -> &'static str {

@@ -41,7 +41,7 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
     let on_disk = known.is_none();
     let artifact = match known {
         Some(artifact) => artifact,
-        None => Archive::read(&path)?.artifact,
+        None => Archive::checked(&path)?.artifact,
     };
     let mut plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
     let uploads = on_disk && missing(&mut plan);

@@ -78,5 +78,5 @@ async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<
         timeout: wait.timeout,
         pause: OnPause::End,
     };
-    ending::wait(&connection, follow, context).await
+    Ok(ending::wait(&connection, follow, context).await?.exit)
 }

@@ -62,6 +62,57 @@ fn watching_a_rollout_that_has_ended_ends_as_it_did() {
 }
 
 #[test]
+fn an_archive_that_hosts_would_refuse_is_refused_before_anything_is_sent() {
+    let mut cut = artifact();
+    cut.truncate(cut.len() / 2);
+    let mut flipped = artifact();
+    flipped[700_000] ^= 1;
+    for corrupt in [cut, flipped, b"this is no archive".to_vec()] {
+        let world = World::new(at_rest(1_000), Script::default());
+        std::fs::write(world.folder().join("shop-2.1.0.tar.zst"), corrupt).unwrap();
+        for verb in ["plan", "deploy"] {
+            let ran = world.run(&format!("{verb} 2.1.0"));
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.stderr.starts_with("error[B0610]: the archive is refused: "), "{}", ran.stderr);
+            assert!(ran.stderr.contains("shop-2.1.0.tar.zst"), "{}", ran.stderr);
+        }
+        let script = world.coordinator.script();
+        assert!(script.artifacts.is_empty() && script.deploys.is_empty());
+    }
+}
+
+#[test]
+fn a_pipeline_can_fold_the_progress_and_shows_what_went_wrong() {
+    let world = World::new(at_rest(1_000), script(reverted("evidence")));
+    let ran = ran(world.command("deploy 2.1.0 --json").env("GITHUB_ACTIONS", "true").output().unwrap());
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    let (folded, after) = ran.stderr.split_once("::endgroup::\n").unwrap();
+    assert!(folded.contains("::group::baton shop\n"), "{}", ran.stderr);
+    let mark = "::error title=shop 2.1.0::rolled back · service healthy on 2.0.4%0Aweb2: [B0210] ";
+    assert!(after.contains(mark), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with('{'), "stdout is the answer and nothing else: {}", ran.stdout);
+
+    std::fs::write(world.folder().join("wrong.toml"), "service = 1\n").unwrap();
+    let ran = crate::ran(world.command("deploy 2.1.0 -f wrong.toml").env("GITHUB_ACTIONS", "true").output().unwrap());
+    assert!(ran.stderr.contains("::error file=wrong.toml,line=1,col=11,title=baton B0103::"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_report_for_pipelines_says_how_each_host_ended() {
+    let report = |world: &World| std::fs::read_to_string(world.folder().join("report.xml")).unwrap();
+    let world = World::new(at_rest(1_000), script(succeeded(1_400)));
+    assert_eq!(world.run("deploy shop 2.1.0 --junit report.xml").code, Some(0));
+    assert!(report(&world).contains("name=\"baton deploy shop 2.1.0\" tests=\"3\" failures=\"0\""), "{}", report(&world));
+    let world = World::new(at_rest(1_000), script(reverted("evidence")));
+    assert_eq!(world.run("deploy 2.1.0 --junit report.xml").code, Some(4));
+    assert!(report(&world).contains("<failure message=\"[B0210] shop 2.1.0 did not become ready"), "{}", report(&world));
+    assert_eq!(world.run("deploy 2.2.0 --junit report.xml").code, Some(1), "there is no such artifact");
+    assert!(report(&world).contains("[B0650]"), "{}", report(&world));
+    let unwritten = world.run("deploy 2.1.0 --junit /none/report.xml");
+    assert_eq!(unwritten.code, Some(4), "the rollout says more than its report: {unwritten:?}");
+}
+
+#[test]
 fn a_forgotten_version_is_a_wrong_command_line() {
     let world = World::new(at_rest(1_000), Script::default());
     for verb in ["deploy", "plan"] {
