@@ -1,4 +1,4 @@
-//! Files that are whole or absent, whatever happens while they are written. Only their owner may read them.
+//! Files that are whole or absent, whatever happens while they are written. Unless said, only their owner may read them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -20,6 +20,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// As [`replace`].
 pub fn replace_until_reboot(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_beside(path, bytes, Sync::No)
+}
+
+/// As [`replace`], for a file that another program reads: it may run as any user.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_readable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, Sync::Yes, 0o644)?;
+    sync_folder(path)
 }
 
 /// Removes a file; one that is not there is as good.
@@ -48,10 +57,14 @@ enum Sync {
 }
 
 fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
+    write_with(path, bytes, sync, 0o600)
+}
+
+fn write_with(path: &Path, bytes: &[u8], sync: Sync, mode: u32) -> io::Result<()> {
     let temporary = beside(path);
     // A leftover of an earlier try could have any mode.
     remove(&temporary)?;
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
     let written = opened.and_then(|mut file| {
         file.write_all(bytes)?;
         match sync {

@@ -27,9 +27,15 @@ pub(crate) async fn serve(config: Option<BalancerConfig>, state: PathBuf, wanted
 }
 
 async fn drive(mut balancer: Box<dyn Balancer>, mut wanted: Wanted, events: UnboundedSender<Event>) {
+    let mut noted = None;
     loop {
         let pools = wanted.borrow_and_update().clone();
         let seen = balancer.reconcile(&pools).await;
+        let note = balancer.notes().into_iter().next();
+        if note != noted {
+            noted.clone_from(&note);
+            let _ = events.send(Event::Obstacle { what: Obstacle::Balancer, problem: note });
+        }
         let ability = balancer.ability();
         if events.send(Event::Pools { wanted: pools, seen, ability }).is_err() {
             return;

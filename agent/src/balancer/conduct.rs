@@ -160,6 +160,10 @@ impl<D: Driver> Balancer for Conductor<D> {
     fn ability(&self) -> BalancerAbility {
         self.driver.ability()
     }
+
+    fn notes(&self) -> Vec<Problem> {
+        self.driver.notes()
+    }
 }
 
 /// Whether a member that is to go has not gone yet. Asked pool by pool: the same member of another pool may be there to stay.

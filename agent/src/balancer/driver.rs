@@ -35,6 +35,11 @@ pub(crate) trait Driver: Send + fmt::Debug {
 
     /// Ends whatever is in flight at a member that is out, and counts it into [`MemberSeen::cut`].
     fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// What the balancer's owner should know, and what keeps nothing from being done.
+    fn notes(&self) -> Vec<Problem> {
+        Vec::new()
+    }
 }
 
 /// One look at a balancer.

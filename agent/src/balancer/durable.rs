@@ -4,6 +4,13 @@ use crate::durable;
 use std::io;
 use std::path::Path;
 
+/// Replaces a file that the balancer reads durably, on a thread that may wait for the disk.
+pub(crate) async fn replace_readable(path: &Path, content: String) -> io::Result<()> {
+    let path = path.to_owned();
+    let replace = move || durable::replace_readable(&path, content.as_bytes());
+    tokio::task::spawn_blocking(replace).await.map_err(io::Error::other)?
+}
+
 /// Replaces a file durably, on a thread that may wait for the disk.
 pub(crate) async fn replace(path: &Path, content: String) -> io::Result<()> {
     let path = path.to_owned();

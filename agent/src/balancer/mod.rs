@@ -4,6 +4,7 @@
 //! reports what it asked for. "Drained" is therefore an observation, and a balancer that was restarted, edited by hand or
 //! replaced is seen and set right by the very same call that serves a new spec.
 
+mod ask;
 pub mod builtin;
 mod conduct;
 mod decide;
@@ -11,9 +12,13 @@ mod divide;
 mod driver;
 mod durable;
 mod haproxy;
+mod journal;
+mod nginx;
 mod problem;
 
+pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
+
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::name::PoolName;
@@ -43,6 +48,8 @@ pub trait Balancer: Send + fmt::Debug {
 
     /// What it is, and what it can do as far as was seen.
     fn ability(&self) -> BalancerAbility;
+    /// What its owner should know about it, and what keeps nothing from being done.
+    fn notes(&self) -> Vec<Problem>;
 }
 
 /// Which balancer serves here, and how it is reached: the `[balancer]` table of the agent's configuration.
@@ -50,6 +57,7 @@ pub trait Balancer: Send + fmt::Debug {
 #[serde(tag = "driver", rename_all = "snake_case")]
 pub enum BalancerConfig {
     Haproxy(HaproxyConfig),
+    Nginx(NginxConfig),
     Builtin(BuiltinConfig),
 }
 
@@ -67,6 +75,39 @@ pub struct HaproxyConfig {
     /// The folder of the maps that divide requests, as haproxy.cfg names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<PathBuf>,
+}
+
+/// An nginx somebody else configured and started; Baton writes one file that it includes, and reloads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NginxConfig {
+    /// The file with every pool's `upstream`, included in `http { }`. Baton's alone.
+    pub include: PathBuf,
+    /// Where nginx says which version of that file it serves: a free port of loopback.
+    pub status: SocketAddr,
+    /// nginx.conf's `pid`.
+    #[serde(default = "pid_file")]
+    pub pid_file: PathBuf,
+    /// The program that tests a configuration.
+    #[serde(default = "nginx_binary")]
+    pub binary: PathBuf,
+    /// Its `-c`, where it is not the built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// Its `-p`, where it is not the built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<PathBuf>,
+    /// Lines for every upstream, such as `least_conn` or `keepalive 32`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<String>,
+}
+
+fn pid_file() -> PathBuf {
+    "/run/nginx.pid".into()
+}
+
+fn nginx_binary() -> PathBuf {
+    "nginx".into()
 }
 
 /// The small reverse proxy that comes with Baton, in a process of its own.
@@ -92,6 +133,7 @@ pub struct BuiltinConfig {
 pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     match config {
         BalancerConfig::Haproxy(config) => haproxy::open(config, &state.join("balancer")),
+        BalancerConfig::Nginx(config) => nginx::open(config, &state.join("balancer")),
         BalancerConfig::Builtin(config) => builtin::open(config, &state.join("balancer")),
     }
 }

@@ -1,5 +1,6 @@
 //! What can be wrong with a balancer: one constructor a code, so that a code means one thing.
 
+use super::ask::Place;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::ability::Feature;
 use baton_core::name::PoolName;
@@ -155,6 +156,94 @@ pub(crate) fn split_not_taken(pool: &PoolName, asked: &str, running: &str, on_di
         .saw("asked", asked)
         .saw("read back", running)
         .saw("after a restart", on_disk)
+}
+
+/// Nobody listens where the balancer should answer.
+pub(crate) fn nobody_answers(place: &Place, error: &io::Error) -> Problem {
+    Problem::new(Code(402), format!("nobody answers at {place}, where the balancer should"))
+        .saw("connect", error.to_string())
+        .help("is it running, and is this the address in the agent's `[balancer]` table?")
+}
+
+/// The balancer's own endpoint is not ours to open.
+pub(crate) fn place_denied(place: &Place, error: &io::Error) -> Problem {
+    Problem::new(Code(403), format!("the agent may not open {place}"))
+        .saw("connect", error.to_string())
+        .help("run the agent as root, or as a user the socket's mode lets in")
+}
+
+/// The balancer's own endpoint gave no whole answer in time.
+pub(crate) fn place_slow(place: &Place, waited_ms: u128) -> Problem {
+    Problem::new(Code(404), format!("the balancer did not answer at {place} within {waited_ms} ms"))
+        .help("is it stopped or overloaded?")
+}
+
+/// The balancer's own endpoint answered with something else than was asked for.
+pub(crate) fn place_garbage(place: &Place, seen: &str) -> Problem {
+    Problem::new(Code(404), format!("what answers at {place} is not the balancer this agent knows"))
+        .saw("answer", excerpt(seen))
+        .help("another program may have the port; name a free one in the agent's `[balancer]` table")
+}
+
+/// No nginx under the pid of its pid file.
+pub(crate) fn nginx_not_running(pid_file: &Path, seen: &str) -> Problem {
+    Problem::new(Code(402), "nginx does not run, or runs under another pid file")
+        .saw(pid_file.display().to_string(), seen)
+        .help("start it, or name its pid file in `pid_file` of the agent's [balancer] table")
+}
+
+/// What the program itself says against its configuration.
+pub(crate) fn config_refused(program: &str, said: &str) -> Problem {
+    Problem::new(Code(430), format!("{program} refuses its configuration, so it goes on with the old one"))
+        .saw(program, excerpt(said))
+        .help("mend it as it says; Baton's file is back as it was, and tried again every two seconds")
+}
+
+/// Asked for, accepted, and never seen.
+pub(crate) fn not_taken_over(program: &str, seen: &str) -> Problem {
+    Problem::new(Code(431), format!("{program} accepted a new configuration and did not take it over"))
+        .saw("seen", seen)
+        .help("its error log has the reason: most often a port that another program has")
+}
+
+/// What is in the file's place was not written by Baton.
+pub(crate) fn file_foreign(path: &Path) -> Problem {
+    Problem::new(Code(432), format!("{} was not written by Baton and is left alone", path.display()))
+        .help("name another file in `include` of the agent's [balancer] table, or empty this one")
+}
+
+/// This nginx loses requests at each reload.
+pub(crate) fn nginx_too_old(version: &str) -> Problem {
+    Problem::new(Code(433), format!("nginx {version} closes idle client connections at each reload"))
+        .saw("costs", "a request of each client that sends on a kept connection at that moment without looking")
+        .help("nginx 1.27.4 and later keep them: `keepalive_min_timeout 5s;` in http { }")
+}
+
+/// This nginx could keep idle connections and is not told to.
+pub(crate) fn nginx_drops_idle() -> Problem {
+    Problem::new(Code(433), "nginx closes idle client connections at each reload")
+        .saw("costs", "a request of each client that sends on a kept connection at that moment without looking")
+        .help("write `keepalive_min_timeout 5s;` in http { }")
+}
+
+/// A limit that hits members which stay.
+pub(crate) fn nginx_cuts_streams() -> Problem {
+    Problem::new(Code(434), "`worker_shutdown_timeout` cuts every WebSocket at each reload")
+        .saw("costs", "streams to all members, also to those that stay")
+        .help("remove it; Baton ends what a member still holds at the drain's deadline")
+}
+
+/// The file is in its place and nginx does not read it.
+pub(crate) fn not_included(path: &Path) -> Problem {
+    Problem::new(Code(435), format!("nginx does not read {}", path.display()))
+        .help(format!("write in http {{ }} of nginx.conf: include {};", path.display()))
+}
+
+/// The program that tests a configuration cannot be run.
+pub(crate) fn nginx_missing(binary: &Path, error: &io::Error) -> Problem {
+    Problem::new(Code(436), format!("{} cannot be run", binary.display()))
+        .saw("error", error.to_string())
+        .help("name nginx's program in `binary` of the agent's [balancer] table")
 }
 
 /// Something unreadable in one line: no control characters, and not too much of it.

@@ -50,6 +50,30 @@ pub fn established(local: SocketAddr) -> io::Result<usize> {
     Ok(addresses.iter().filter(|address| local.ip().is_unspecified() || plain(address.ip()) == plain(local.ip())).count())
 }
 
+/// A TCP connection that a process here has, or is making.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Connection {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) inode: u64,
+}
+
+/// Every TCP connection of this network namespace that may still carry something.
+///
+/// # Errors
+/// As [`listeners`].
+pub(crate) fn open() -> io::Result<Vec<Connection>> {
+    netlink::open().or_else(|_| table::open())
+}
+
+/// Ends a connection from outside: both sides see it reset.
+///
+/// # Errors
+/// The kernel does not offer this, or this process may not.
+pub(crate) fn end(connection: &Connection) -> io::Result<()> {
+    netlink::end(connection)
+}
+
 /// Whether a connection to `target` may arrive at a listener bound to `bound`.
 ///
 /// `::` counts for IPv4 too: that is its default, and to be told of one listener too many is the safe side.
@@ -103,6 +127,26 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             assert_eq!(listeners_at(SocketAddr::new("127.0.0.3".parse().unwrap(), port)).unwrap().len(), 1);
         }
+    }
+
+    #[test]
+    fn a_connection_is_found_by_both_ends_and_can_be_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut served, _) = listener.accept().unwrap();
+        let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        for found in [netlink::open().unwrap(), table::open().unwrap()] {
+            let found: Vec<_> = found.into_iter().filter(|it| (it.local, it.remote) == (local, remote)).collect();
+            assert_eq!(found.len(), 1);
+            assert!(sockets_of(std::process::id()).contains(&found[0].inode));
+        }
+        let connection = open().unwrap().into_iter().find(|it| it.local == local && it.remote == remote).unwrap();
+        if let Err(error) = end(&connection) {
+            assert!(!rustix::process::geteuid().is_root(), "{error}");
+            return;
+        }
+        let ends = (std::io::Write::write(&mut client, b"x"), std::io::Read::read(&mut served, &mut [0]));
+        assert!(ends.0.is_err() && !matches!(ends.1, Ok(1..)), "{ends:?}");
     }
 
     #[test]

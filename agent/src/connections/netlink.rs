@@ -1,7 +1,7 @@
 //! The socket table over `sock_diag` netlink.
 
-use super::Listener;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use super::{Connection, Listener};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, inet};
@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 
 /// The kernel fills dumps in pages of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// `SOCK_DESTROY` of linux/sock_diag.h: asked like a look-up of one socket, and ends it.
+const SOCK_DESTROY: u16 = 21;
 
 pub(super) fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
     let sockets = dump(&StateFlags::LISTEN, port.unwrap_or(0))?;
@@ -25,16 +28,48 @@ pub(super) fn established(port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(dump(&StateFlags::ESTABLISHED, port)?.iter().map(|socket| local(&socket.header)).collect())
 }
 
+pub(super) fn open() -> io::Result<Vec<Connection>> {
+    let states = StateFlags::ESTABLISHED | StateFlags::SYN_SENT | StateFlags::CLOSE_WAIT;
+    let sockets = dump(&states, 0)?;
+    Ok(sockets
+        .iter()
+        .map(|socket| Connection {
+            local: local(&socket.header),
+            remote: remote(&socket.header),
+            inode: u64::from(socket.header.inode),
+        })
+        .collect())
+}
+
+pub(super) fn end(connection: &Connection) -> io::Result<()> {
+    let (family, mut socket_id) = match connection.local {
+        SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+        SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+    };
+    (socket_id.source_address, socket_id.source_port) = (connection.local.ip(), connection.local.port());
+    (socket_id.destination_address, socket_id.destination_port) = (connection.remote.ip(), connection.remote.port());
+    // Any socket with these addresses.
+    socket_id.cookie = [0xff; 8];
+    let socket = connected()?;
+    let mut bytes = request(family, StateFlags::all(), socket_id);
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    for (place, byte) in (4..).zip(SOCK_DESTROY.to_ne_bytes().into_iter().chain(flags.to_ne_bytes())) {
+        bytes.get_mut(place..=place).into_iter().flatten().for_each(|at: &mut u8| *at = byte);
+    }
+    socket.send(&bytes, 0)?;
+    receive(&socket, &mut Vec::new())
+}
+
+fn remote(header: &inet::InetResponseHeader) -> SocketAddr {
+    SocketAddr::new(header.socket_id.destination_address, header.socket_id.destination_port)
+}
+
 fn local(header: &inet::InetResponseHeader) -> SocketAddr {
     SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port)
 }
 
 fn dump(states: &StateFlags, port: u16) -> io::Result<Vec<InetResponse>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&KernelAddress::new(0, 0))?;
-    // The kernel answers before `send` returns; an answer that is not there will not come.
-    socket.set_non_blocking(true)?;
+    let socket = connected()?;
     let mut found = Vec::new();
     for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         socket_id.source_port = port;
@@ -44,6 +79,15 @@ fn dump(states: &StateFlags, port: u16) -> io::Result<Vec<InetResponse>> {
     // A filter the kernel does not know is a filter it does not apply.
     found.retain(|socket| port == 0 || socket.header.socket_id.source_port == port);
     Ok(found)
+}
+
+fn connected() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&KernelAddress::new(0, 0))?;
+    // The kernel answers before `send` returns; an answer that is not there will not come.
+    socket.set_non_blocking(true)?;
+    Ok(socket)
 }
 
 fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
@@ -67,7 +111,7 @@ fn receive(socket: &Socket, found: &mut Vec<InetResponse>) -> io::Result<()> {
             match packet.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => found.push(*response),
                 NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::Error(error) => return error.code.map_or(Ok(()), |_| Err(error.to_io())),
                 _ => {}
             }
             let length = (packet.header.length as usize).next_multiple_of(4);

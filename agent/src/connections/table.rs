@@ -1,6 +1,6 @@
 //! The socket table from `/proc/net/tcp` and `/proc/net/tcp6`: slower, and everywhere.
 
-use super::Listener;
+use super::{Connection, Listener};
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use std::io;
 use std::net::SocketAddr;
@@ -17,9 +17,21 @@ pub(super) fn established(port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(entries.map(|entry| entry.local_address).filter(|local| local.port() == port).collect())
 }
 
+pub(super) fn open() -> io::Result<Vec<Connection>> {
+    let open = [TcpState::Established, TcpState::SynSent, TcpState::CloseWait];
+    let entries = all()?.filter(|entry| open.contains(&entry.state));
+    Ok(entries
+        .map(|entry| Connection { local: entry.local_address, remote: entry.remote_address, inode: entry.inode })
+        .collect())
+}
+
 fn entries(state: &TcpState) -> io::Result<impl Iterator<Item = TcpNetEntry>> {
+    Ok(all()?.filter(move |entry| entry.state == *state))
+}
+
+fn all() -> io::Result<impl Iterator<Item = TcpNetEntry>> {
     let four = tcp().map_err(io::Error::other)?;
     // A host without IPv6 has no such file.
     let six = tcp6().unwrap_or_default();
-    Ok(four.into_iter().chain(six).filter(move |entry| entry.state == *state))
+    Ok(four.into_iter().chain(six))
 }

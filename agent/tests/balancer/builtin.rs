@@ -1,8 +1,8 @@
 //! What only the built-in proxy has: a process of its own.
 
-use crate::bench::{Bench, codes, member, places};
-use crate::front::Front;
-use crate::load;
+use crate::builtin;
+use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::load;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
 async fn a_port_taken_by_a_stranger_is_named() {
-    let front = Front::builtin();
+    let front = builtin();
     let stranger = TcpListener::bind(front.listen).await.expect("the port");
     let mut bench = Bench::new(front, &places());
     let report = bench.until_problem(413).await;
@@ -25,7 +25,7 @@ async fn a_port_taken_by_a_stranger_is_named() {
 #[tokio::test]
 async fn the_proxy_outlives_its_agent_and_a_drain_goes_on() {
     let places = places();
-    let mut bench = Bench::serving(Front::builtin(), &places).await;
+    let mut bench = Bench::serving(builtin(), &places).await;
     bench.want(1, Out);
     bench.until("out", |pool| member(pool, 1).is_out()).await;
     let mut stream = load::open_tunnel(bench.front.listen).await.expect("a tunnel through web0");
@@ -44,7 +44,7 @@ async fn the_proxy_outlives_its_agent_and_a_drain_goes_on() {
 
 #[tokio::test]
 async fn only_its_owner_may_open_the_control_socket() {
-    let mut bench = Bench::new(Front::builtin(), &places());
+    let mut bench = Bench::new(builtin(), &places());
     bench.until("started", |_| true).await;
     let socket = std::fs::metadata(bench.front.path("agent/balancer/builtin.sock")).expect("the socket");
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
@@ -53,7 +53,7 @@ async fn only_its_owner_may_open_the_control_socket() {
 #[tokio::test]
 async fn a_head_that_does_not_end_is_refused_and_the_next_request_served() {
     let places = places();
-    let mut bench = Bench::serving(Front::builtin(), &places).await;
+    let mut bench = Bench::serving(builtin(), &places).await;
     let mut stream = TcpStream::connect(bench.front.listen).await.expect("a connection");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ").await.expect("a beginning");
     let mut answer = Vec::new();
@@ -71,7 +71,7 @@ async fn a_head_that_does_not_end_is_refused_and_the_next_request_served() {
 
 #[tokio::test]
 async fn with_no_member_in_it_says_so() {
-    let mut bench = Bench::new(Front::builtin(), &places());
+    let mut bench = Bench::new(builtin(), &places());
     bench.until("started", |_| true).await;
     let failure = load::get(&mut None, bench.front.listen, "/", None).await.expect_err("no member is in");
     assert!(failure.contains("503"), "{failure}");

@@ -1,21 +1,20 @@
 //! What every driver promises, whichever balancer is behind it.
 
-use crate::app;
-use crate::bench::{Bench, codes, member, places};
-use crate::front::Front;
-use crate::load::{self, Load};
+use crate::rig::app;
+use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::front::Make;
+use crate::rig::load::{self, Load};
 use baton_core::fleet::report::MemberReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
+use baton_core::name::PoolName;
+use procfs::net::{TcpNetEntry, TcpState};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// Take-outs in one run: enough for a wrong condition to show, few enough for a test.
 const CYCLES: usize = 12;
-
-/// Makes a balancer that knows these places; `None` where it is not installed.
-pub(crate) type Make = fn(&[SocketAddr]) -> Option<Front>;
 
 /// Out, nothing in flight, `kill -9`, start, in again: and no client ever notices.
 pub(crate) async fn no_request_fails_when_drained_members_are_killed(make: Make) {
@@ -37,7 +36,10 @@ pub(crate) async fn no_request_fails_when_drained_members_are_killed(make: Make)
         }
     }
     let report = bench.until("settled", |_| true).await;
-    let tally = load.stop().await;
+    let tally = if bench.front.abilities.keeps_idle { load.stop().await } else { load.end().await };
+    let failures = tally.failures.lock().expect("the tally").clone();
+    // What a balancer that closes kept connections costs, and nothing beyond that.
+    assert!(failures.iter().all(|failure| failure.contains(load::CLOSED_WHILE_KEPT)), "{failures:#?}");
     let in_hand: u64 = bench.apps.iter().map(|app| app.log.killed_with.load(Ordering::SeqCst)).sum();
     assert_eq!(in_hand, 0, "requests were in the hands of an application that was killed");
     let posts: Vec<u32> = bench
@@ -45,39 +47,50 @@ pub(crate) async fn no_request_fails_when_drained_members_are_killed(make: Make)
         .iter()
         .flat_map(|app| app.log.posts.lock().expect("the log").values().copied().collect::<Vec<_>>())
         .collect();
-    assert_eq!(posts.iter().sum::<u32>() as u64, tally.posts.load(Ordering::SeqCst), "each POST once");
+    let executed =
+        posts.iter().sum::<u32>() as u64 + failures.iter().filter(|failure| failure.contains("/post")).count() as u64;
+    assert_eq!(executed, tally.posts.load(Ordering::SeqCst), "each POST once");
     assert!(posts.iter().all(|times| *times == 1));
     assert_eq!(report.members.values().map(|member| member.errors).sum::<u64>(), 0, "{report:#?}");
-    assert!(report.members.values().all(|member| member.cut == 0 && member.requests > 50), "{report:#?}");
+    assert!(report.members.values().all(|member| member.cut == 0), "{report:#?}");
+    let enough = if bench.front.abilities.counts { 51 } else { 0 };
+    assert!(report.members.values().all(|member| member.requests >= enough), "{report:#?}");
 }
 
-/// `kill -9` of the balancer while a member is out: what comes back serves only the other.
-pub(crate) async fn a_killed_balancer_comes_back_without_the_member_that_is_out(make: Make) {
+/// `kill -9` of the balancer with both in, with one out, with one out and killed, and right after it came in again: what comes
+/// back serves what was served.
+pub(crate) async fn killed_at_any_step_the_balancer_comes_back_as_it_was(make: Make) {
     let places = places();
     let Some(front) = make(&places) else { return };
     let mut bench = Bench::serving(front, &places).await;
-    bench.want(0, Out);
-    let before = bench.until("out", |pool| member(pool, 0).is_out()).await;
-    bench.front.kill(&before.balancer);
-    let served = bench.apps[0].served();
-    bench.front.start();
-    if !bench.front.path("haproxy.cfg").exists() {
-        // The built-in proxy is started by its driver, and a driver that knows nothing of the past: it comes with the file.
-        bench.restart_agent();
-        let nobody = bench.pools.clone();
-        bench.pools.clear();
-        bench.pools = nobody;
-        bench.until("started", |pool| pool.problem.is_none()).await;
+    for (state, alive) in [(Ready, true), (Out, true), (Out, false), (Ready, true)] {
+        if alive && state == Ready {
+            bench.apps[0].start_again();
+        }
+        bench.want(0, state);
+        let settled =
+            |pool: &_| if state == Out { member(pool, 0).is_drained(Duration::MAX) } else { member(pool, 0).is_in() };
+        let before = bench.until("settled", |pool| settled(pool) && member(pool, 1).is_in()).await;
+        if !alive {
+            bench.apps[0].kill();
+        }
+        bench.front.kill(&before.balancer);
+        let served = bench.apps[0].served();
+        bench.front.start();
+        if bench.front.abilities.starts_itself {
+            // By a driver that knows nothing of the past: the proxy comes with its file.
+            bench.restart_agent();
+            bench.until("started", |pool| pool.problem.is_none()).await;
+        }
+        for _ in 0..30 {
+            load::get(&mut None, bench.front.listen, "/", None).await.expect("a member serves");
+        }
+        let got = bench.apps[0].served() - served;
+        assert!(if state == Out { got == 0 } else { got > 0 }, "{state:?}, and it got {got} requests");
+        let after = bench.until("as it was", |pool| settled(pool) && member(pool, 1).is_in()).await;
+        assert_ne!(before.balancer, after.balancer);
+        assert_eq!(codes(&after), Vec::<u16>::new());
     }
-    for _ in 0..50 {
-        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
-    }
-    assert_eq!(bench.apps[0].served(), served, "a member that is out got a request");
-    let after = bench.until("out still", |pool| member(pool, 0).is_out() && member(pool, 1).is_in()).await;
-    assert_ne!(before.balancer, after.balancer);
-    assert_eq!(codes(&after), Vec::<u16>::new());
-    bench.want(0, Ready);
-    bench.until("in again", |pool| member(pool, 0).is_in()).await;
 }
 
 /// A member whose application does not answer stays out, says why, and comes in as soon as it does.
@@ -98,6 +111,23 @@ pub(crate) async fn a_member_that_does_not_answer_is_never_put_in(make: Make) {
     assert_eq!(codes(&report), Vec::<u16>::new());
 }
 
+/// Who is asked to go stays as long as the one who is to come does not answer.
+pub(crate) async fn nobody_goes_out_when_nobody_would_be_left(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in()).await;
+    bench.apps[1].kill();
+    bench.want(0, Out);
+    bench.want(1, Ready);
+    let report = bench.until_problem(418).await;
+    assert!(member(&report, 0).is_in() && member(&report, 1).is_out(), "{report:#?}");
+    load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    bench.apps[1].start();
+    bench.until("exchanged", |pool| member(pool, 0).is_drained(Duration::MAX) && member(pool, 1).is_in()).await;
+}
+
 /// A stream that never ends holds a drain until its deadline; then it is cut, and counted.
 pub(crate) async fn the_deadline_of_a_drain_cuts_and_counts(make: Make) {
     let places = places();
@@ -111,8 +141,9 @@ pub(crate) async fn the_deadline_of_a_drain_cuts_and_counts(make: Make) {
     let mut second = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
     bench.want(0, Out);
     let held = bench.until("out", |pool| member(pool, 0).is_out()).await;
-    assert_eq!((member(&held, 0).in_flight, member(&held, 0).cut), (2, 0));
-    let began = std::time::Instant::now();
+    assert_eq!(member(&held, 0).cut, 0);
+    let began = Instant::now();
+    bench.until("both are held", |pool| member(pool, 0).in_flight == 2 && member(pool, 0).cut == 0).await;
     let cut = bench.until("cut", |pool| member(pool, 0).cut > 0 && member(pool, 0).in_flight == 0).await;
     assert!(began.elapsed() + Duration::from_millis(100) >= deadline, "cut after {:?}", began.elapsed());
     assert_eq!(member(&cut, 0).cut, 2);
@@ -141,6 +172,47 @@ pub(crate) async fn a_member_that_vanished_from_the_spec_goes_out(make: Make) {
     assert_eq!(bench.apps[0].served(), served);
 }
 
+/// Put in by hand, taken out by hand: neither lasts, and neither is believed.
+pub(crate) async fn what_somebody_changes_by_hand_is_seen_and_set_right(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.want(0, Out);
+    bench.until("out", |pool| member(pool, 0).is_out()).await;
+    bench.front.program.by_hand(places[0], Ready);
+    bench.front.program.by_hand(places[1], Out);
+    bench.apps[0].until_served(bench.front.listen).await;
+    let right = |pool: &_| member(pool, 0).is_drained(Duration::MAX) && member(pool, 1).is_in() && codes(pool).is_empty();
+    bench.until("set right", right).await;
+    let served = bench.apps[0].served();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[0].served(), served);
+}
+
+/// What is asked of one pool changes nothing in another, and each is served by its own members.
+pub(crate) async fn two_pools_do_not_meet(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places[..2]).await;
+    let till: PoolName = "till".parse().expect("a name");
+    let mut second = bench.pool().clone();
+    let keys: Vec<_> = second.members.keys().cloned().collect();
+    second.members.remove(&keys[0]);
+    bench.pools.insert(till.clone(), second);
+    bench.until_both("till serves", |shop, till| shop.members.len() == 2 && member(till, 1).is_in()).await;
+    bench.want(1, Out);
+    let pools = bench.until_both("out of one", |shop, till| member(shop, 1).is_out() && member(till, 1).is_in()).await;
+    assert!(pools.values().all(|pool| codes(pool).is_empty()), "{pools:#?}");
+    let served = [bench.apps[0].served(), bench.apps[1].served()];
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("shop serves");
+        load::get(&mut None, bench.front.till, "/", None).await.expect("till serves");
+    }
+    assert_eq!([bench.apps[0].served(), bench.apps[1].served()], [served[0] + 10, served[1] + 10]);
+}
+
 /// A connection kept for later that the application closed meanwhile costs nobody a request, POSTs least of all.
 pub(crate) async fn a_connection_the_application_closed_while_idle_is_not_used(make: Make) {
     let places = places();
@@ -156,9 +228,21 @@ pub(crate) async fn a_connection_the_application_closed_while_idle_is_not_used(m
         load::get(&mut connection, bench.front.listen, "/", post).await.expect("an answer");
         let closed = closing.connections_closed(turn + 1).await;
         assert!(closed > turn, "the application closes each connection once it is idle");
+        // A balancer that was told a microsecond ago may still have another thread send on it: no driver's doing.
+        until_nobody_keeps_one_to(places[0]).await;
     }
     let report = bench.until("settled", |_| true).await;
     assert_eq!(member(&report, 0).errors, 0);
+}
+
+/// Waits until the balancer has let go of every connection that the other end closed.
+async fn until_nobody_keeps_one_to(address: SocketAddr) {
+    let closed = |entry: &TcpNetEntry| entry.remote_address == address && entry.state == TcpState::CloseWait;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while procfs::net::tcp().expect("the socket table").iter().any(closed) {
+        assert!(Instant::now() < deadline, "a closed connection is kept");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// A member that died is found out by a refused connection, with nothing sent: the request goes to another.
@@ -170,6 +254,8 @@ pub(crate) async fn a_request_that_was_not_sent_goes_to_another_member(make: Mak
     for turn in 0..40u32 {
         if turn == 10 {
             bench.apps[0].kill();
+            // What is kept from before is gone: a request that finds it closed only while it is sent is another matter.
+            until_nobody_keeps_one_to(places[0]).await;
         }
         let post = (turn % 2 == 0).then(|| turn.to_string());
         load::get(&mut connection, bench.front.listen, "/", post).await.expect("an answer");
@@ -197,10 +283,12 @@ pub(crate) async fn errors_are_counted_where_they_happen(make: Make) {
     bench.want(0, Ready);
     bench.until("in", |pool| member(pool, 0).is_in()).await;
     for path in ["/", "/broken", "/", "/broken"] {
-        load::get(&mut None, bench.front.listen, path, None).await.ok();
+        let answer = load::get(&mut None, bench.front.listen, path, None).await;
+        assert_eq!(answer.is_err_and(|failure| failure.contains("500")), path == "/broken");
     }
     let report = bench.until("settled", |_| true).await;
-    assert_eq!((member(&report, 0).requests, member(&report, 0).errors), (4, 2));
+    let expected = if bench.front.abilities.counts { (4, 2) } else { (0, 0) };
+    assert_eq!((member(&report, 0).requests, member(&report, 0).errors), expected);
 }
 
 /// Weights are shares, and change while it serves.

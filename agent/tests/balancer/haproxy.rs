@@ -1,8 +1,9 @@
 //! What only HAProxy has: reloads, a socket that may be anything, other people's servers.
 
-use crate::bench::{Bench, codes, member, places};
-use crate::front::Front;
-use crate::load::{self, Load};
+use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::front::Front;
+use crate::rig::load::{self, Load};
+use baton_agent::balancer::BalancerConfig;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::name::PoolName;
 use std::fs;
@@ -17,6 +18,13 @@ fn operator(front: &Front, command: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+fn without_master(mut front: Front) -> Front {
+    if let BalancerConfig::Haproxy(config) = &mut front.config {
+        config.master_socket = None;
+    }
+    front
 }
 
 async fn reloaded(bench: &mut Bench, before: &str) {
@@ -35,7 +43,7 @@ async fn requests_of_a_worker_from_before_a_reload_hold_the_drain() {
 async fn without_a_master_socket_an_old_process_holds_the_drain() {
     let places = places();
     let Some(front) = Front::haproxy(&places) else { return };
-    holds_over_a_reload(Bench::serving(front.without_master(), &places).await).await;
+    holds_over_a_reload(Bench::serving(without_master(front), &places).await).await;
 }
 
 async fn holds_over_a_reload(mut bench: Bench) {
@@ -268,17 +276,4 @@ async fn servers_of_other_people_are_left_alone_in_haproxy_and_on_disk() {
             .lines()
             .any(|line| line.starts_with("shop,s1,") && line.contains("no check"))
     );
-}
-
-#[tokio::test]
-async fn what_somebody_changes_by_hand_is_seen_and_set_right() {
-    let places = places();
-    let Some(front) = Front::haproxy(&places) else { return };
-    let mut bench = Bench::serving(front, &places).await;
-    bench.want(0, Out);
-    bench.until("out", |pool| member(pool, 0).is_out()).await;
-    operator(&bench.front, "set server shop/s0 state ready");
-    operator(&bench.front, "set server shop/s1 state drain");
-    let report = bench.until("set right", |pool| member(pool, 0).is_out() && member(pool, 1).is_in()).await;
-    assert_eq!(codes(&report), Vec::<u16>::new());
 }

@@ -1,17 +1,13 @@
 //! Requests divided between two sides: shares, users and rules, for every driver that can.
 
-use crate::bench::{Bench, codes, member, places};
-use crate::front::Front;
+use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::front::{Front, Make};
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::fleet::split::{Share, Side, TrafficSplit, place_of};
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// A balancer under test, of a kind that can divide.
-type Make = fn(&[SocketAddr]) -> Option<Front>;
 
 /// `web0` stable and in; `web1` on trial and in as soon as the split is there.
 async fn divided(make: Make, split: &TrafficSplit) -> Option<Bench> {
@@ -47,7 +43,7 @@ async fn ask(bench: &Bench, header: &str) -> usize {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let served = |(app, before): (&crate::app::App, &u64)| app.log.served.load(Ordering::SeqCst) > *before;
+    let served = |(app, before): (&crate::rig::app::App, &u64)| app.log.served.load(Ordering::SeqCst) > *before;
     bench.apps.iter().zip(&before).position(served).expect("somebody answered")
 }
 
@@ -136,7 +132,7 @@ pub(crate) async fn a_side_without_members_is_served_by_the_other(make: Make) {
 mod builtin {
     use super::*;
 
-    const MAKE: Make = |_| Some(Front::builtin());
+    const MAKE: Make = |_| Some(crate::builtin());
 
     #[tokio::test]
     async fn a_share_is_what_was_asked_for() {
@@ -205,7 +201,7 @@ mod haproxy {
         let pools = std::mem::take(&mut bench.pools);
         bench.driver.reconcile(&bench.pools).await;
         let ability = bench.driver.ability().split;
-        let lacks = |split: &TrafficSplit| ability.lacks(&crate::bench::shop(), &split.needs());
+        let lacks = |split: &TrafficSplit| ability.lacks(&crate::rig::bench::shop(), &split.needs());
         assert!(lacks(&split("5%", Some("cookie uid"), &["header X-Beta = 2", "cookie cohort = a"])).is_empty());
         let tenant = split("5%", None, &["header X-Tenant = acme"]);
         assert_eq!(lacks(&tenant).into_iter().map(|feature| feature.0).collect::<Vec<_>>(), ["header x-tenant"]);

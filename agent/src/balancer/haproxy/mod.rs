@@ -9,7 +9,6 @@
 //! What it needs in haproxy.cfg stands in `agent/examples/haproxy.cfg`.
 
 mod generations;
-mod journal;
 mod kin;
 mod look;
 mod maps;
@@ -22,13 +21,13 @@ mod text;
 
 use super::conduct::Conductor;
 use super::driver::{Change, Driver, Seen};
+use super::journal::{self, Journal};
 use super::{Balancer, HaproxyConfig, problem};
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
-use journal::Journal;
 use look::{Look, Servers};
 use maps::Maps;
 use row::Row;
@@ -169,7 +168,7 @@ impl Driver for Haproxy {
         if let (Some(master), Some(pid)) = (&self.config.master_socket, self.pid()) {
             cut += generations::cut(master, &generations::old(master, pid).await?, address).await?;
         }
-        let counted = |pools: &mut BTreeMap<PoolName, BTreeMap<SocketAddr, journal::Entry>>| {
+        let counted = |pools: &mut journal::Pools| {
             pools.entry(pool.clone()).or_default().entry(address).or_default().cut += cut;
         };
         self.journal.update(counted).await

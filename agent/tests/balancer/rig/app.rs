@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -65,6 +65,23 @@ impl App {
         self.log.in_flight.store(0, Ordering::SeqCst);
     }
 
+    /// A life that goes on, or a new one.
+    pub(crate) fn start_again(&mut self) {
+        if self.life.is_none() {
+            self.start();
+        }
+    }
+
+    /// Sends requests until one of them arrives here.
+    pub(crate) async fn until_served(&self, front: SocketAddr) {
+        let before = self.served();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.served() == before {
+            assert!(Instant::now() < deadline, "no request arrives at {}", self.address);
+            super::load::get(&mut None, front, "/", None).await.ok();
+        }
+    }
+
     pub(crate) fn served(&self) -> u64 {
         self.log.served.load(Ordering::SeqCst)
     }
@@ -84,7 +101,15 @@ struct Life {
 }
 
 async fn listen(address: SocketAddr, log: Arc<Log>, ready: mpsc::Sender<()>) {
-    let listener = TcpListener::bind(address).await.expect("the application's port");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            // Somebody on this machine may have the port for a moment.
+            Err(error) => assert!(Instant::now() < deadline, "the application's port {address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     ready.send(()).expect("somebody waits");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
@@ -115,11 +140,11 @@ async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response
     if path == "/health" {
         return Ok(Response::new(Full::from("ready")));
     }
-    let in_hand = InHand::of(&log);
     if path == "/tunnel" {
+        // Not counted as in hand: its end is seen only after the balancer's, and a cut one is the client's failure.
+        log.served.fetch_add(1, Ordering::SeqCst);
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            let _in_hand = in_hand;
             let Ok(stream) = upgrade.await else { return };
             let mut stream = TokioIo::new(stream);
             let mut byte = [0];
@@ -129,6 +154,7 @@ async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response
         let response = response.header("connection", "upgrade").header("upgrade", "echo");
         return Ok(response.body(Full::default()).expect("a response"));
     }
+    let _in_hand = InHand::of(&log);
     if path == "/slow" {
         tokio::time::sleep(Duration::from_millis(150)).await;
     }

@@ -1,10 +1,11 @@
 //! Clients that forgive nothing: a refused connection, a reset, an end in the middle, another status than 200, five seconds of
-//! silence is a failed request. No automatic retry, ever.
+//! silence is a failed request. No automatic retry, ever. And they do not look before they write: a kept connection that the
+//! other side closed, without saying so in its last answer, costs a request.
 
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Request;
 use hyper::body::{Bytes, Frame};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,17 +52,24 @@ impl Load {
         Self { tally, clients }
     }
 
-    /// Stops, and checks that not one request failed.
-    pub(crate) async fn stop(self) -> Arc<Tally> {
+    /// Stops.
+    pub(crate) async fn end(self) -> Arc<Tally> {
         self.tally.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.await.expect("a client");
         }
-        let failures = self.tally.failures.lock().expect("the tally").clone();
         let requests = self.tally.requests.load(Ordering::SeqCst);
-        assert!(failures.is_empty(), "{} of {requests} requests failed: {failures:#?}", failures.len());
         assert!(requests > 200, "only {requests} requests: no load");
         self.tally
+    }
+
+    /// Stops, and checks that not one request failed.
+    pub(crate) async fn stop(self) -> Arc<Tally> {
+        let tally = self.end().await;
+        let failures = tally.failures.lock().expect("the tally").clone();
+        let requests = tally.requests.load(Ordering::SeqCst);
+        assert!(failures.is_empty(), "{} of {requests} requests failed: {failures:#?}", failures.len());
+        tally
     }
 }
 
@@ -90,37 +98,77 @@ async fn client(target: SocketAddr, kind: Kind, tally: Arc<Tally>) {
     }
 }
 
-pub(crate) type Connection = Option<SendRequest<Full<Bytes>>>;
+/// A kept connection, when there is one.
+pub(crate) type Connection = Option<TcpStream>;
 
-/// One request on a kept connection, or on a new one when there is none or the other side closed it.
+/// How a request on a kept connection fails when the balancer closed it: nothing of an answer came.
+pub(crate) const CLOSED_WHILE_KEPT: &str = "kept connection closed";
+
+/// One request on a kept connection, or on a new one when there is none or the last answer said it closes.
 pub(crate) async fn get(
     connection: &mut Connection,
     target: SocketAddr,
     path: &str,
     post: Option<String>,
 ) -> Result<(), String> {
-    let mut sender = match connection.take().filter(SendRequest::is_ready) {
-        Some(sender) => sender,
-        None => {
-            let stream = TcpStream::connect(target).await.map_err(|error| format!("connect: {error}"))?;
-            let (sender, io) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-            tokio::spawn(io);
-            sender
-        }
+    let kept = connection.take();
+    let was_kept = kept.is_some();
+    let mut stream = match kept {
+        Some(stream) => stream,
+        None => TcpStream::connect(target).await.map_err(|error| format!("{path}: connect: {error}"))?,
     };
     let method = if post.is_some() { "POST" } else { "GET" };
-    let request = Request::builder().method(method).uri(path).header("host", "shop.example");
-    let request = request.body(Full::from(post.unwrap_or_default())).expect("a request");
-    let response = sender.send_request(request).await.map_err(|error| format!("{path}: {error:?}"))?;
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(|error| format!("{path}: body: {error:?}"))?.to_bytes();
-    if status != 200 {
-        return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&body)));
+    let body = post.unwrap_or_default();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let closed =
+        |error: String| if was_kept { format!("{CLOSED_WHILE_KEPT}: {path}: {error}") } else { format!("{path}: {error}") };
+    stream.write_all(request.as_bytes()).await.map_err(|error| closed(error.to_string()))?;
+    let mut seen = Vec::new();
+    let (head, length) = loop {
+        let read = stream.read_buf(&mut seen).await;
+        match read {
+            Ok(0) if seen.is_empty() => return Err(closed("end before an answer".to_owned())),
+            Err(error) if seen.is_empty() => return Err(closed(error.to_string())),
+            Ok(0) => return Err(format!("{path}: end inside an answer")),
+            Err(error) => return Err(format!("{path}: inside an answer: {error}")),
+            Ok(_) => {}
+        }
+        if let Some(head) = Head::of(&seen) {
+            let length = head.length;
+            break (head, length);
+        }
+    };
+    while seen.len() < head.size + length {
+        let read = stream.read_buf(&mut seen).await.map_err(|error| format!("{path}: body: {error}"))?;
+        if read == 0 {
+            return Err(format!("{path}: end inside a body"));
+        }
     }
-    // The connection is idle again once its task saw the end of the body.
-    sender.ready().await.ok();
-    *connection = Some(sender);
+    if head.status != 200 {
+        return Err(format!("{path}: {} {}", head.status, String::from_utf8_lossy(&seen[head.size..])));
+    }
+    if !head.closes {
+        *connection = Some(stream);
+    }
     Ok(())
+}
+
+struct Head {
+    status: u16,
+    length: usize,
+    closes: bool,
+    size: usize,
+}
+
+impl Head {
+    fn of(seen: &[u8]) -> Option<Self> {
+        let size = seen.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let text = String::from_utf8_lossy(&seen[..size]).to_ascii_lowercase();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        let length = field("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+        Some(Self { status, length, closes: field("connection") == Some("close"), size })
+    }
 }
 
 /// A stream that is switched to, echoes for a while, and is closed by us.

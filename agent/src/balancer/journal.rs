@@ -1,6 +1,6 @@
 //! Which servers this agent has managed: those, and only those, it takes out when they vanish from the spec.
 
-use crate::balancer::{durable, problem};
+use super::{durable, problem};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -10,24 +10,24 @@ use std::path::PathBuf;
 
 /// The journal and its file in the agent's state folder.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     pools: Pools,
 }
 
-type Pools = BTreeMap<PoolName, BTreeMap<SocketAddr, Entry>>;
+pub(crate) type Pools = BTreeMap<PoolName, BTreeMap<SocketAddr, Entry>>;
 
 /// What is remembered of one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Requests cut since it last went out: the balancer does not count them.
     #[serde(default)]
-    pub(super) cut: u64,
+    pub(crate) cut: u64,
 }
 
 impl Journal {
     /// Opens the journal. One that cannot be read is as good as none: then nothing is taken out that the spec does not name.
-    pub(super) fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         let pools = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "the balancer's journal is unreadable and starts anew");
@@ -38,16 +38,16 @@ impl Journal {
         Self { path, pools }
     }
 
-    pub(super) fn addresses<'a>(&'a self, pool: &PoolName) -> impl Iterator<Item = SocketAddr> + 'a {
+    pub(crate) fn addresses<'a>(&'a self, pool: &PoolName) -> impl Iterator<Item = SocketAddr> + 'a {
         self.pools.get(pool).into_iter().flat_map(|entries| entries.keys().copied())
     }
 
-    pub(super) fn entry(&self, pool: &PoolName, address: SocketAddr) -> Option<&Entry> {
+    pub(crate) fn entry(&self, pool: &PoolName, address: SocketAddr) -> Option<&Entry> {
         self.pools.get(pool)?.get(&address)
     }
 
     /// Changes the journal and writes it down when that changed anything.
-    pub(super) async fn update(&mut self, change: impl FnOnce(&mut Pools)) -> Result<(), Problem> {
+    pub(crate) async fn update(&mut self, change: impl FnOnce(&mut Pools)) -> Result<(), Problem> {
         let mut pools = self.pools.clone();
         change(&mut pools);
         if pools == self.pools {

@@ -1,8 +1,8 @@
 //! A balancer, its driver and two applications; and the agent's loop around the driver.
 
-use crate::app::App;
-use crate::front::Front;
-use crate::place;
+use super::app::App;
+use super::front::Front;
+use super::place;
 use baton_agent::balancer::{self, Balancer};
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::{Exchange, MemberSpec, MemberState, PoolSpec};
@@ -89,6 +89,24 @@ impl Bench {
     /// Runs the agent's loop until the balancer can be believed and its report is as it should be.
     pub(crate) async fn until(&mut self, what: &str, condition: impl Fn(&PoolReport) -> bool) -> PoolReport {
         self.until_any(what, |pool| pool.problem.is_none() && condition(pool)).await
+    }
+
+    /// The same for `shop` and `till`.
+    pub(crate) async fn until_both(
+        &mut self,
+        what: &str,
+        condition: impl Fn(&PoolReport, &PoolReport) -> bool,
+    ) -> BTreeMap<PoolName, PoolReport> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reports = self.driver.reconcile(&self.pools).await;
+            let (shop, till) = (&reports[&shop()], &reports[&"till".parse().expect("a name")]);
+            if shop.problem.is_none() && till.problem.is_none() && condition(shop, till) {
+                return reports;
+            }
+            assert!(Instant::now() < deadline, "{what}: never; {reports:#?}");
+            tokio::time::sleep(self.driver.poll_after()).await;
+        }
     }
 
     /// One report in which the problem of a code stands, of the pool or of a member.

@@ -1,0 +1,220 @@
+//! The file that nginx includes: Baton's upstreams, and the place where nginx says which of its versions it serves.
+//!
+//! A text in both directions. What a person edits in it is seen, because the text is no longer the one its content gives.
+
+use super::NginxConfig;
+use baton_core::fleet::spec::MemberState;
+use baton_core::name::PoolName;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// How the file begins; a file that begins differently is somebody else's and is not written to.
+const MARK: &str = "# Baton";
+
+/// Where nginx answers.
+pub(super) const PATH: &str = "/baton";
+
+/// The members of every pool.
+pub(super) type Pools = BTreeMap<PoolName, BTreeMap<SocketAddr, Line>>;
+
+/// One member's line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) state: MemberState,
+    pub(super) weight: u16,
+}
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) generation: u64,
+    pub(super) pools: Pools,
+}
+
+/// What is in the file's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Missing,
+    Foreign,
+    Ours {
+        page: Page,
+        /// Not the text this agent would have written.
+        edited: bool,
+    },
+}
+
+impl Place {
+    pub(super) fn parse(text: &str, config: &NginxConfig) -> Self {
+        if text.trim().is_empty() {
+            return Self::Missing;
+        }
+        if !text.starts_with(MARK) {
+            return Self::Foreign;
+        }
+        let page = Page::parse(text);
+        let edited = page.render(config) != text;
+        Self::Ours { page, edited }
+    }
+}
+
+impl Page {
+    /// The whole text.
+    ///
+    /// `max_fails=0`: by default one refused connection takes a member out for ten seconds, and a rolling restart of two
+    /// members within that time leaves nobody. A pool with nobody in it keeps a line, as nginx refuses an empty one.
+    pub(super) fn render(&self, config: &NginxConfig) -> String {
+        let mut text = format!("{MARK} writes this file anew at each change and reloads nginx; edits are set right.\n");
+        let _ = writeln!(text, "server {{\n    listen {};\n    access_log off;\n    location = {PATH} {{", config.status);
+        let _ = writeln!(text, "        default_type text/plain;\n        add_header Baton-Generation {};", self.generation);
+        for (pool, members) in &self.pools {
+            let _ = writeln!(text, "        add_header Baton-Pool {pool};");
+            for (address, line) in members {
+                let _ = writeln!(text, "        add_header Baton-Member \"{pool} {address} {}\";", line.words());
+            }
+        }
+        let _ = writeln!(
+            text,
+            "        return 200 \"baton $pid $nginx_version\\n\";\n    }}\n    location / {{ return 404; }}\n}}"
+        );
+        for (pool, members) in &self.pools {
+            let _ = writeln!(text, "upstream {pool} {{");
+            for line in &config.upstream {
+                let _ = writeln!(text, "    {};", line.trim_end_matches(';'));
+            }
+            for (address, line) in members {
+                let out = match line.state {
+                    MemberState::Ready => ";",
+                    MemberState::Drain => " down; # drain",
+                    MemberState::Out => " down; # out",
+                };
+                let _ = writeln!(text, "    server {address} weight={} max_fails=0{out}", line.weight);
+            }
+            if members.is_empty() {
+                let _ = writeln!(text, "    server 127.0.0.1:1 down; # nobody");
+            }
+            let _ = writeln!(text, "}}");
+        }
+        text
+    }
+
+    /// Reads the lines nginx goes by, whoever wrote them.
+    fn parse(text: &str) -> Self {
+        let mut page = Self::default();
+        let mut pool: Option<PoolName> = None;
+        for line in text.lines().map(str::trim) {
+            if let Some(generation) = line.strip_prefix("add_header Baton-Generation ") {
+                page.generation = generation.trim_end_matches(';').parse().unwrap_or_default();
+            } else if let Some(name) = line.strip_prefix("upstream ") {
+                pool = name.trim_end_matches('{').trim().parse().ok();
+                if let Some(pool) = &pool {
+                    page.pools.entry(pool.clone()).or_default();
+                }
+            } else if let (Some(server), Some(pool)) = (line.strip_prefix("server "), &pool)
+                && let Some((address, line)) = Line::of_server(server)
+            {
+                page.pools.entry(pool.clone()).or_default().insert(address, line);
+            }
+        }
+        page
+    }
+}
+
+impl Line {
+    fn words(self) -> String {
+        let state = match self.state {
+            MemberState::Ready => "ready",
+            MemberState::Drain => "drain",
+            MemberState::Out => "out",
+        };
+        format!("{state} {}", self.weight)
+    }
+
+    /// From nginx's answer: `POOL ADDRESS STATE WEIGHT`.
+    pub(super) fn of_answer(text: &str) -> Option<(PoolName, SocketAddr, Self)> {
+        let mut words = text.split_ascii_whitespace();
+        let (pool, address) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let state = match words.next()? {
+            "ready" => MemberState::Ready,
+            "drain" => MemberState::Drain,
+            "out" => MemberState::Out,
+            _ => return None,
+        };
+        Some((pool, address, Self { state, weight: words.next()?.parse().ok()? }))
+    }
+
+    /// From what follows `server` in an upstream.
+    fn of_server(text: &str) -> Option<(SocketAddr, Self)> {
+        let (words, remark) = text.split_once(';')?;
+        let mut words = words.split_ascii_whitespace();
+        let address: SocketAddr = words.next()?.parse().ok()?;
+        let mut line = Self { state: MemberState::Ready, weight: 1 };
+        for word in words {
+            if word == "down" {
+                line.state = if remark.trim() == "# drain" { MemberState::Drain } else { MemberState::Out };
+            } else if let Some(weight) = word.strip_prefix("weight=") {
+                line.weight = weight.parse().ok()?;
+            }
+        }
+        (remark.trim() != "# nobody").then_some((address, line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NginxConfig {
+        NginxConfig {
+            include: "/etc/nginx/baton.conf".into(),
+            status: "127.0.0.1:8079".parse().unwrap(),
+            pid_file: "/run/nginx.pid".into(),
+            binary: "nginx".into(),
+            config: None,
+            prefix: None,
+            upstream: vec!["keepalive 16".to_owned()],
+        }
+    }
+
+    fn page() -> Page {
+        let lines = [(1, MemberState::Ready, 3), (2, MemberState::Drain, 1), (3, MemberState::Out, 1)];
+        let member = |(host, state, weight)| (SocketAddr::from(([127, 0, 0, host], 80)), Line { state, weight });
+        let pools = BTreeMap::from([
+            ("empty".parse().unwrap(), BTreeMap::new()),
+            ("shop".parse().unwrap(), lines.into_iter().map(member).collect()),
+        ]);
+        Page { generation: 7, pools }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text = page().render(&config());
+        assert_eq!(Place::parse(&text, &config()), Place::Ours { page: page(), edited: false });
+        assert!(text.contains("    keepalive 16;\n    server 127.0.0.1:80 weight=3 max_fails=0;\n"), "{text}");
+        assert!(text.contains("server 127.0.0.3:80 weight=1 max_fails=0 down; # out\n"), "{text}");
+        assert!(text.contains("upstream empty {\n    keepalive 16;\n    server 127.0.0.1:1 down; # nobody\n}\n"), "{text}");
+    }
+
+    #[test]
+    fn an_edit_is_seen_and_the_lines_nginx_goes_by_count() {
+        let text = page().render(&config()).replace("weight=1 max_fails=0 down; # out", "weight=1;");
+        let Place::Ours { page, edited } = Place::parse(&text, &config()) else { panic!("it is ours") };
+        let shop: PoolName = "shop".parse().unwrap();
+        assert!(edited);
+        assert_eq!(page.pools[&shop][&"127.0.0.3:80".parse().unwrap()].state, MemberState::Ready);
+    }
+
+    #[test]
+    fn other_peoples_files_are_not_ours() {
+        assert_eq!(Place::parse("upstream shop { server 127.0.0.1:80; }", &config()), Place::Foreign);
+        assert_eq!(Place::parse(" \n", &config()), Place::Missing);
+    }
+
+    #[test]
+    fn an_answer_is_a_member_or_nothing() {
+        let (pool, address, line) = Line::of_answer("shop [::1]:80 drain 2").unwrap();
+        assert_eq!((pool.as_str(), address.to_string().as_str()), ("shop", "[::1]:80"));
+        assert_eq!(line, Line { state: MemberState::Drain, weight: 2 });
+        assert_eq!(Line::of_answer("shop 127.0.0.1:80 sleeping 2"), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! The `nginx` command, and what it says of a configuration.
+
+use super::NginxConfig;
+use crate::balancer::problem;
+use baton_core::problem::Problem;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// For a test of the configuration. One that looks up names or reads a thousand certificates takes its time.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A configuration nginx accepts, with every file it includes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Accepted {
+    text: String,
+}
+
+/// Has nginx read its configuration as it is on disk now.
+///
+/// # Errors
+/// nginx's own message, when it refuses.
+pub(super) async fn test(config: &NginxConfig) -> Result<Accepted, Problem> {
+    let mut command = Command::new(&config.binary);
+    command.arg("-T").stdin(Stdio::null()).kill_on_drop(true);
+    command.args(config.prefix.iter().flat_map(|prefix| ["-p".as_ref(), prefix.as_os_str()]));
+    command.args(config.config.iter().flat_map(|file| ["-c".as_ref(), file.as_os_str()]));
+    let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(problem::nginx_missing(&config.binary, &error)),
+        Err(_) => return Err(problem::config_refused("nginx", "`nginx -t` is not done after 5 s")),
+    };
+    if output.status.success() {
+        return Ok(Accepted { text: String::from_utf8_lossy(&output.stdout).into_owned() });
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let worst = said.lines().find(|line| line.contains("[emerg]")).or_else(|| said.lines().last());
+    Err(problem::config_refused("nginx", worst.unwrap_or("it said nothing")))
+}
+
+impl Accepted {
+    /// Whether nginx reads this file at all.
+    pub(super) fn includes(&self, config: &NginxConfig) -> bool {
+        let real = std::fs::canonicalize(&config.include).ok();
+        self.text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# configuration file ")?.strip_suffix(':'))
+            .any(|file| config.include == *file || real.is_some() && std::fs::canonicalize(file).ok() == real)
+    }
+
+    /// What a reload costs with this configuration, where that can be known and avoided.
+    pub(super) fn notes(&self, version: Option<&str>) -> Vec<Problem> {
+        let says = |directive: &str| {
+            self.text.lines().any(|line| line.trim_start().strip_prefix(directive).is_some_and(|rest| rest.starts_with(' ')))
+        };
+        let keeps_idle = version.is_some_and(|version| at_least(version, [1, 27, 4]));
+        let idle = match version {
+            Some(version) if !keeps_idle => Some(problem::nginx_too_old(version)),
+            Some(_) if !says("keepalive_min_timeout") => Some(problem::nginx_drops_idle()),
+            _ => None,
+        };
+        let cuts = says("worker_shutdown_timeout").then(problem::nginx_cuts_streams);
+        idle.into_iter().chain(cuts).collect()
+    }
+}
+
+fn at_least(version: &str, least: [u32; 3]) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    [0; 3].map(|_: u32| numbers.next().unwrap_or(0)) >= least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(text: &str, version: &str) -> Vec<u16> {
+        let accepted = Accepted { text: text.to_owned() };
+        accepted.notes(Some(version)).iter().map(|note| note.code.0).collect()
+    }
+
+    #[test]
+    fn versions_and_directives_that_cost_something_are_named() {
+        assert_eq!(codes("http {\n    keepalive_min_timeout 5s;\n}", "1.27.4"), Vec::<u16>::new());
+        assert_eq!(codes("http {\n}", "1.31.3"), [433]);
+        assert_eq!(codes("    keepalive_min_timeout 5s;", "1.22.1"), [433]);
+        assert_eq!(codes("worker_shutdown_timeout 3s;\n# keepalive_min_timeout 5s;", "1.28.0"), [433, 434]);
+    }
+}
