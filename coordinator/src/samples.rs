@@ -27,6 +27,7 @@ pub(crate) fn strategy() -> Strategy {
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
         on_failure: OnFailure::Revert,
+        users: Default::default(),
         guard: Default::default(),
         gate: None,
     }

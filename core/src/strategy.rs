@@ -1,7 +1,7 @@
 //! Strategies as values: what people call "rolling" or "blue-green" is a few numbers, and nothing in Baton asks for the name.
 
 use crate::analysis::settings::{GateSettings, GuardSettings};
-use crate::fleet::split::{PLACES, Share};
+use crate::fleet::split::{PLACES, Rule, Share, UserKey};
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -37,12 +37,26 @@ pub struct Strategy {
     #[serde(with = "millis")]
     pub progress_deadline: Duration,
     pub on_failure: OnFailure,
+    /// Whose requests the new release gets while it shares the traffic with the old one.
+    #[serde(default)]
+    pub users: Users,
     /// When the traffic of a release speaks against it.
     #[serde(default)]
     pub guard: GuardSettings,
     /// What must be ruled out before a wave counts as good; None: nothing is waited for.
     #[serde(default)]
     pub gate: Option<GateSettings>,
+}
+
+/// Whose requests a release on trial gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// What makes a user, who stays on one side; None: every request for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<UserKey>,
+    /// Whose requests it gets from its first wave on: in that wave these and no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 /// One step of a rollout: how far it reaches, and what has to happen before the next.

@@ -75,4 +75,7 @@ codes! {
          everything is as it should be. This is a warning.";
     TOO_LARGE = 122, "the file is too large for a manifest",
         "A manifest is a few dozen lines; more than 256 KiB is some other file.";
+    BAD_RULE = 123, "a rule or a user that no balancer can tell",
+        "Rules are `header NAME = VALUE` or `cookie NAME = VALUE`, users are told apart by `cookie NAME`, `header NAME` or \
+         `source`. Names are letters, digits, `-` and `_`.";
 }

@@ -20,6 +20,7 @@ pub enum Kind {
     Duration,
     Amount,
     Waves,
+    Rules,
     Flag,
     Variables,
     OneOf(&'static [&'static str]),
@@ -48,6 +49,7 @@ impl Kind {
             Self::Duration => "a duration in a string, such as \"30s\"",
             Self::Amount => "a number of hosts or a share such as \"25%\"",
             Self::Waves => "a list of numbers or shares of hosts",
+            Self::Rules => "a list of rules such as \"header X-Beta = 1\"",
             Self::Flag => "true or false",
             Self::Variables => "a table of strings",
         }
@@ -97,6 +99,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("rollout.max_unavailable", Kind::Amount, Value("1"), "How many hosts may be without a serving instance."),
     key("rollout.waves", Kind::Waves, Value("100%"), "Cumulative; a wave begins when the one before is done and baked."),
+    key(
+        "rollout.match",
+        Kind::Rules,
+        Absent,
+        "Requests with one of these headers or cookies go to the new release; in the first wave they alone do.",
+    ),
+    key(
+        "rollout.sticky",
+        Kind::Text,
+        Absent,
+        "What makes a user, who stays on one side: `cookie NAME`, `header NAME` or `source`.",
+    ),
     key("rollout.bake", Kind::Duration, Value("0s"), "How long a wave is watched before the next begins."),
     key("rollout.drain", Kind::Duration, Value("30s"), "How long open requests may take to finish; then they are cut."),
     key(
@@ -125,7 +139,6 @@ pub const LATER: &[&str] = &[
     "rollout.approve",
     "rollout.spread_by",
     "rollout.steps",
-    "rollout.match",
     "guard",
     "gate",
     "hooks",

@@ -16,6 +16,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod users;
 mod values;
 mod words;
 

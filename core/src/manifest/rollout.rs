@@ -5,6 +5,7 @@ use super::keys::{self, Fallback};
 use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::unknown;
+use super::users;
 use super::values::shown;
 use crate::analysis::settings::GuardSettings;
 use crate::fleet::BalancerPool;
@@ -36,6 +37,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, hosts: Option<usize>, ports:
     let placement = placement(reader, ports);
     let max_unavailable = reader.amount("rollout.max_unavailable");
     let waves = waves(reader, hosts);
+    let users = users::users(reader);
     let bake = reader.duration("rollout.bake", Duration::ZERO);
     let drain_deadline = reader.duration("rollout.drain", Duration::ZERO);
     let progress_deadline = reader.duration("rollout.progress_deadline", Duration::from_secs(1));
@@ -58,6 +60,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, hosts: Option<usize>, ports:
         drain_deadline: drain_deadline?,
         progress_deadline: progress_deadline?,
         on_failure: on_failure?,
+        users: users?,
         guard: GuardSettings::default(),
         gate: None,
     })

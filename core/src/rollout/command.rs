@@ -1,5 +1,6 @@
 //! What operators ask of a fleet, checked against the fleet as it is.
 
+use super::balancers;
 use super::place::Place;
 use super::{Direction, Rollout, RolloutState, Turned, progress};
 use crate::analysis::judgement::Judgement;
@@ -98,6 +99,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
                 .help("on each of them: baton-agent join HOST:PORT --token-file FILE"),
         );
     }
+    problems.extend(balancers::objections(fleet, &deploy.service));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
     problems.extend(changed_shape(fleet, deploy));

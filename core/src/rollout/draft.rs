@@ -3,9 +3,9 @@
 use super::Rollout;
 use super::place::Place;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
-use crate::fleet::split::Side;
+use crate::fleet::split::{Side, TrafficSplit};
 use crate::fleet::{Fleet, MemberKey, Service};
-use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::release::Probe;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -108,7 +108,22 @@ impl<'a> Draft<'a> {
         changed.collect()
     }
 
-    fn spec(&self, host: &HostName) -> Option<&HostSpec> {
+    /// Tells a balancer how a pool divides its requests, and which side each member serves.
+    pub(super) fn divide(
+        &mut self,
+        balancer: &HostName,
+        pool: &PoolName,
+        split: Option<TrafficSplit>,
+        sides: &BTreeMap<MemberKey, Side>,
+    ) {
+        let Some(pool) = self.edit(balancer).and_then(|spec| spec.pools.get_mut(pool)) else { return };
+        pool.split = split;
+        for (key, member) in &mut pool.members {
+            member.side = sides.get(key).copied().unwrap_or_default();
+        }
+    }
+
+    pub(super) fn spec(&self, host: &HostName) -> Option<&HostSpec> {
         self.specs.get(host).or_else(|| self.fleet.hosts.get(host).map(|host| &host.issued))
     }
 

@@ -3,8 +3,10 @@
 //! [`plan`] is the one entry point. It asks [`target`] which release a host should have, and [`converge`] for the next safe
 //! step there; [`interlock`] checks the outcome without trusting any of them.
 
+mod balancers;
 pub mod command;
 pub mod converge;
+pub mod divide;
 pub mod draft;
 pub mod interlock;
 pub mod place;

@@ -171,7 +171,7 @@ impl<'a> Place<'a> {
                 return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
             }
             match pool.members.get(&self.member(slot)) {
-                Some(member) if member.is_in() => {}
+                Some(member) if member.is_in() && balancer.divides(self, pool) => {}
                 member => return enrolling(member.and_then(|member| member.problem.clone())),
             }
         }
@@ -212,6 +212,12 @@ impl<'a> Balancer<'a> {
     /// What the balancer was last told of a slot.
     fn state(&self, place: &Place<'a>, slot: Slot) -> Option<MemberState> {
         Some(self.pool_spec(place)?.members.get(&place.member(slot))?.state)
+    }
+
+    /// Whether the balancer has read back that it divides the pool's requests as it was told.
+    fn divides(&self, place: &Place<'a>, pool: &PoolReport) -> bool {
+        let told = self.pool_spec(place).and_then(|pool| pool.split.as_ref());
+        told == pool.split.as_ref().map(|seen| &seen.split)
     }
 
     fn pool_of(&self, place: &Place<'a>, report: &'a HostReport) -> Option<&'a PoolReport> {

@@ -1,6 +1,7 @@
 //! The next safe steps for a whole fleet.
 
 use super::converge::{Step, Way, converge};
+use super::divide;
 use super::draft::Draft;
 use super::interlock::{self, Violation};
 use super::place::Place;
@@ -67,6 +68,7 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
     let rollouts = fleet.rollouts.iter().map(|(id, rollout)| plan.rollouts.get(id).unwrap_or(rollout));
     let active: Vec<&Rollout> = rollouts.filter(|rollout| rollout.state.is_active()).collect();
     draft.settle(&services, &active);
+    divide::divide(fleet, &mut draft, &services, &active);
     plan.specs = draft.finish();
     plan
 }

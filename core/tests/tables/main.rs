@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod commands;
+mod divide;
 mod refusals;
 mod rolling;
 mod text;

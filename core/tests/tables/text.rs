@@ -177,6 +177,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
         on_failure: if options.contains("on-failure-pause") { OnFailure::Pause } else { OnFailure::Revert },
+        users: Default::default(),
         guard: Default::default(),
         gate: None,
     };

@@ -116,6 +116,7 @@ fn strategy(random: &mut Random, side_by_side: bool) -> Strategy {
         drain_deadline: Duration::from_millis(random.between(500, 5_000)),
         progress_deadline: Duration::from_secs(60),
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
+        users: Default::default(),
         guard: Default::default(),
         gate: None,
     }

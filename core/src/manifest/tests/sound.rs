@@ -4,7 +4,7 @@ use super::{SAMPLE, edited, sound};
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
 use crate::release::{Artifact, Probe, Signal};
-use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
+use crate::strategy::{Amount, OnFailure, Placement, Strategy, Users, Wave};
 use std::time::Duration;
 
 #[test]
@@ -33,6 +33,7 @@ fn the_smallest_manifest_gets_every_default() {
             drain_deadline: Duration::from_secs(30),
             progress_deadline: Duration::from_secs(600),
             on_failure: OnFailure::Revert,
+            users: Users::default(),
             guard: Default::default(),
             gate: None,
         }
@@ -99,6 +100,8 @@ strategy = "rolling"
 placement = "in-place"
 max_unavailable = "34%"
 waves = [1, "50%"]
+match = ["header X-Beta = 1", "cookie cohort = staff"]
+sticky = "cookie uid"
 bake = "10m"
 drain = "2m"
 progress_deadline = "30m"
@@ -125,6 +128,10 @@ on_failure = "pause"
             drain_deadline: Duration::from_secs(120),
             progress_deadline: Duration::from_secs(1800),
             on_failure: OnFailure::Pause,
+            users: Users {
+                sticky: Some("cookie uid".parse().unwrap()),
+                rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
+            },
             guard: Default::default(),
             gate: None,
         }

@@ -1,0 +1,54 @@
+//! What speaks against a deploy as far as its balancers go: said before anything changes, as they themselves say it.
+
+use super::divide;
+use crate::fleet::ability::BalancerAbility;
+use crate::fleet::{Fleet, Host, Service};
+use crate::name::HostName;
+use crate::problem::{Code, Problem};
+
+/// Every balancer that is none, and every one that cannot divide requests as the strategy needs it.
+pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
+    let Some(balancer) = &service.balancer else { return Vec::new() };
+    let needs = divide::needs(&service.strategy);
+    let objection = |on: &HostName| {
+        let ability = fleet.hosts.get(on).map(said)?;
+        if ability.is_some_and(|ability| ability.driver.is_empty()) {
+            return Some(no_balancer(fleet, on));
+        }
+        let lacks = ability.map_or_else(|| needs.clone(), |ability| ability.split.lacks(&balancer.pool, &needs));
+        if lacks.is_empty() {
+            return None;
+        }
+        let driver = ability.map_or("not heard yet", |ability| ability.driver.as_str());
+        let lacks: Vec<String> = lacks.into_iter().map(|feature| feature.0).collect();
+        Some(
+            Problem::new(
+                Code(442),
+                format!("the balancer on {on} cannot divide the requests of `{}` as asked", balancer.pool),
+            )
+            .saw("driver", driver)
+            .saw("lacks", lacks.join(", "))
+            .help(
+                "prepare it as docs/haproxy.md says under Dividing requests, or leave out rollout.match and rollout.sticky",
+            ),
+        )
+    };
+    balancer.on.iter().filter_map(objection).collect()
+}
+
+fn said(host: &Host) -> Option<&BalancerAbility> {
+    host.report()?.balancer.as_ref()
+}
+
+fn no_balancer(fleet: &Fleet, on: &HostName) -> Problem {
+    let drives = |(name, host): (&HostName, &Host)| Some(format!("{name} ({})", said(host).map(|it| &it.driver)?));
+    let others: Vec<String> = fleet
+        .hosts
+        .iter()
+        .filter(|(_, host)| said(host).is_some_and(|ability| !ability.driver.is_empty()))
+        .filter_map(drives)
+        .collect();
+    Problem::new(Code(443), format!("[balancer] on names {on}, and its agent drives no balancer"))
+        .saw("balancers", if others.is_empty() { "on no host of this fleet".to_owned() } else { others.join(", ") })
+        .help(format!("name one in [balancer] of /etc/baton/agent.toml on {on}, or other hosts in [balancer] on"))
+}

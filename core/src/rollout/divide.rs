@@ -1,0 +1,109 @@
+//! How pools divide their requests: it follows from where each rollout stands and from nothing else.
+
+use super::draft::Draft;
+use super::{Direction, Rollout};
+use crate::fleet::ability::{Feature, SplitAbility};
+use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
+use crate::fleet::split::{PLACES, Share, Side, TrafficSplit};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::name::{HostName, PoolName, ServiceName};
+use crate::strategy::Strategy;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a balancer must be able to do for a strategy. A mere share of requests is not among it: weights stand in for it.
+#[must_use]
+pub fn needs(strategy: &Strategy) -> BTreeSet<Feature> {
+    let users = &strategy.users;
+    if users.sticky.is_none() && users.rules.is_empty() {
+        return BTreeSet::new();
+    }
+    TrafficSplit { share: Share::NONE, sticky: users.sticky.clone(), rules: users.rules.clone() }.needs()
+}
+
+/// Brings every pool of the services into line.
+pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+    for (name, service) in services {
+        let Some(balancer) = &service.balancer else { continue };
+        let rollout =
+            active.iter().find(|rollout| rollout.service == *name && rollout.from.is_some_and(|it| it != rollout.to));
+        for on in &balancer.on {
+            let Some(pool) = draft.spec(on).and_then(|spec| spec.pools.get(&balancer.pool)) else { continue };
+            let runs = |host: &HostName| draft.spec(host);
+            let trial = rollout.map_or_else(BTreeSet::new, |rollout| on_trial(rollout, pool, runs));
+            let split = rollout.and_then(|rollout| split(rollout, pool, &trial));
+            let split = split.filter(|split| is_able(fleet.hosts.get(on), &balancer.pool, pool, split));
+            let side = |key: &MemberKey| match trial.contains(key) && split.is_some() {
+                true => Side::Trial,
+                false => Side::Stable,
+            };
+            let is_so = pool.split == split && pool.members.iter().all(|(key, member)| member.side == side(key));
+            if !is_so {
+                let sides = pool.members.keys().map(|key| (key.clone(), side(key))).collect();
+                draft.divide(on, &balancer.pool, split, &sides);
+            }
+        }
+    }
+}
+
+/// The members whose slots were told to run the new release.
+fn on_trial<'a>(
+    rollout: &Rollout,
+    pool: &PoolSpec,
+    spec: impl Fn(&HostName) -> Option<&'a HostSpec>,
+) -> BTreeSet<MemberKey> {
+    let runs_new = |member: &&MemberKey| {
+        let key = InstanceKey { service: rollout.service.clone(), slot: member.slot };
+        spec(&member.host).and_then(|spec| spec.instances.get(&key)).is_some_and(|told| told.release == rollout.to)
+    };
+    pool.members.keys().filter(runs_new).cloned().collect()
+}
+
+/// Who is sent to the new release where the rollout stands now; None: nobody asked for more than weights can do.
+///
+/// Forwards the share never falls, so that no user comes back: a wave without a share of its own has at least the one
+/// before, and grows as its hosts come in.
+fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Option<TrafficSplit> {
+    let Strategy { waves, users, .. } = &rollout.strategy;
+    if users.rules.is_empty() && waves.iter().all(|wave| wave.share.is_none()) {
+        return None;
+    }
+    let only_rules = !users.rules.is_empty() && rollout.wave == 0;
+    let shared = waves.get(rollout.wave).and_then(|wave| wave.share);
+    let forward = rollout.direction == Direction::Forward;
+    let share = match (only_rules, shared) {
+        (true, _) => Share::NONE,
+        (false, Some(share)) if forward => share,
+        // The old release is whole on every host: one switch sends everybody back.
+        (false, Some(_)) => Share::NONE,
+        (false, None) => {
+            let before = waves.iter().take(rollout.wave).filter_map(|wave| wave.share).max().filter(|_| forward);
+            before.unwrap_or_default().max(by_members(pool, trial))
+        }
+    };
+    let rules = if forward { users.rules.clone() } else { Vec::new() };
+    Some(TrafficSplit { share, sticky: users.sticky.clone(), rules })
+}
+
+/// The share the new release would have if all members that are in had the same.
+fn by_members(pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Share {
+    let (mut all, mut new) = (0usize, 0usize);
+    for (key, _) in pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready) {
+        all += 1;
+        new += usize::from(trial.contains(key));
+    }
+    let places = (new * usize::from(PLACES)).checked_div(all).unwrap_or_default();
+    Share::of_places(u16::try_from(places).unwrap_or(PLACES))
+}
+
+/// Whether the balancer can do it; one that was not heard yet goes on with what it does.
+fn is_able(host: Option<&Host>, name: &PoolName, pool: &PoolSpec, split: &TrafficSplit) -> bool {
+    match ability(host) {
+        Some(ability) => ability.lacks(name, &split.needs()).is_empty(),
+        None => pool.split.is_some(),
+    }
+}
+
+/// What a host's balancer last said it can divide.
+fn ability(host: Option<&Host>) -> Option<&SplitAbility> {
+    Some(&host?.report()?.balancer.as_ref()?.split)
+}

@@ -1,0 +1,115 @@
+//! Whose requests a release on trial gets, wave by wave, and what balancers must be able to do for that.
+
+use super::text::{NOW, World, host, pool, release, shop};
+use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
+use baton_core::fleet::spec::PoolSpec;
+use baton_core::fleet::split::Side;
+use baton_core::name::RolloutId;
+use baton_core::rollout::command::{Deploy, objections};
+use baton_core::rollout::plan::plan;
+use baton_core::rollout::{Direction, RolloutState};
+use baton_core::strategy::{Amount, Strategy, Wave};
+
+/// Paused, so that nothing else happens meanwhile.
+const HALF: &str = "in-place max=1 v1->v2 paused\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n lb1";
+
+fn able(world: &mut World, split: SplitAbility, driver: &str) {
+    let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+    let report = &mut lb1.heard.as_mut().expect("a report").report;
+    report.balancer = Some(BalancerAbility { driver: driver.to_owned(), split });
+}
+
+fn steps(strategy: &mut Strategy, shares: &[&str], rules: &[&str]) {
+    let wave = |share: &&str| Wave { share: share.parse().ok(), ..Wave::of(Amount::Percent(100)) };
+    strategy.waves = shares.iter().map(wave).collect();
+    strategy.users.rules = rules.iter().map(|rule| rule.parse().expect("a rule")).collect();
+}
+
+/// The pool as planned (or as it was, when nothing about it changes), in one line.
+fn planned(world: &World) -> String {
+    let before = &world.fleet.hosts[&host("lb1")].issued;
+    let plan = plan(&world.fleet, NOW);
+    let pool: &PoolSpec = &plan.specs.get(&host("lb1")).unwrap_or(before).pools[&pool()];
+    let trial: Vec<String> =
+        pool.members.iter().filter(|(_, it)| it.side == Side::Trial).map(|(key, _)| key.to_string()).collect();
+    format!("{} | {}", pool.split.as_ref().map_or("one side".to_owned(), ToString::to_string), trial.join(" "))
+}
+
+#[track_caller]
+fn check(shares: &[&str], rules: &[&str], wave: usize, direction: Direction, expected: &str) {
+    let mut world = World::parse(HALF);
+    able(&mut world, SplitAbility::Everything, "builtin");
+    let rollout = world.fleet.rollouts.values_mut().next().expect("a rollout");
+    steps(&mut rollout.strategy, shares, rules);
+    rollout.wave = wave;
+    rollout.direction = direction;
+    if direction == Direction::Back {
+        rollout.state = RolloutState::Reverting;
+    }
+    assert_eq!(planned(&world), expected, "{shares:?} {rules:?} in wave {wave}");
+}
+
+#[test]
+fn the_first_wave_with_rules_gets_their_requests_and_no_others() {
+    check(&["5%", "100%"], &["header X-Beta = 1"], 0, Direction::Forward, "0%, header X-Beta = 1 | web1/0");
+    check(&["5%", "100%"], &["header X-Beta = 1"], 1, Direction::Forward, "100%, header X-Beta = 1 | web1/0");
+    check(&["5%", "50%", ""], &[], 0, Direction::Forward, "5% | web1/0");
+}
+
+#[test]
+fn the_share_never_falls_on_the_way_and_grows_with_the_hosts() {
+    check(&["5%", "75%", ""], &[], 2, Direction::Forward, "75% | web1/0");
+    check(&["5%", "25%", ""], &[], 2, Direction::Forward, "50% | web1/0");
+}
+
+#[test]
+fn going_back_is_one_switch_where_the_old_release_is_whole() {
+    check(&["5%", "75%", ""], &["header X-Beta = 1"], 1, Direction::Back, "0% | web1/0");
+}
+
+#[test]
+fn without_shares_and_rules_all_members_are_one_side() {
+    check(&["", ""], &[], 0, Direction::Forward, "one side | ");
+}
+
+#[test]
+fn a_balancer_that_cannot_divide_is_not_asked_to() {
+    let mut world = World::parse(HALF);
+    able(&mut world, SplitAbility::None, "haproxy");
+    steps(&mut world.fleet.rollouts.values_mut().next().expect("a rollout").strategy, &["5%", "100%"], &[]);
+    assert_eq!(planned(&world), "one side | ");
+}
+
+#[test]
+fn a_wave_is_not_done_before_the_balancer_divides_as_it_was_told() {
+    let mut world = World::parse("side-by-side max=1 v1->v2\n web1 a=v1:ready:out b=v2:ready:in\n web2 a=v1:ready:in\n lb1");
+    let told = plan(&world.fleet, NOW);
+    assert!(told.specs.contains_key(&host("web1")), "the old one is retired: {told:?}");
+    let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+    lb1.issued.pools.get_mut(&pool()).expect("a pool").split = Some(Default::default());
+    let told = plan(&world.fleet, NOW);
+    assert!(!told.specs.contains_key(&host("web1")), "{told:?}");
+}
+
+fn objected(world: &World, rules: &[&str]) -> Vec<u16> {
+    let mut service = world.fleet.services[&shop()].clone();
+    steps(&mut service.strategy, &["5%", "100%"], rules);
+    let id = RolloutId::new("r-9").expect("an id");
+    let deploy = Deploy { id, name: shop(), service, release: release("v3"), by: "ana".into() };
+    objections(&world.fleet, &deploy).iter().map(|problem| problem.code.0).collect()
+}
+
+#[test]
+fn what_a_balancer_cannot_do_is_refused_before_anything_changes() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n lb1");
+    let rules = ["header X-Beta = 1"];
+    assert_eq!((objected(&world, &[]), objected(&world, &rules)), (vec![], vec![442]));
+    able(&mut world, SplitAbility::None, "haproxy");
+    assert_eq!((objected(&world, &[]), objected(&world, &rules)), (vec![], vec![442]));
+    let prepared = [(pool(), [Feature::share(), Feature("header x-beta".to_owned())].into())];
+    able(&mut world, SplitAbility::Prepared(prepared.into()), "haproxy");
+    assert_eq!(objected(&world, &rules), Vec::<u16>::new());
+    assert_eq!(objected(&world, &["cookie cohort = staff"]), [442]);
+    able(&mut world, SplitAbility::None, "");
+    assert_eq!(objected(&world, &[]), [443]);
+}
