@@ -48,6 +48,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Who listens on the unix socket.
+    pub(crate) peer: Option<u32>,
 }
 
 /// Why nothing did.
@@ -75,7 +77,11 @@ pub(crate) async fn get(place: &Place, path: &str) -> Result<Answer, Silence> {
     let asking = async {
         match place {
             Place::Tcp(address) => exchange(TcpStream::connect(address).await.map_err(unreachable)?, path).await,
-            Place::Unix(socket) => exchange(UnixStream::connect(socket).await.map_err(unreachable)?, path).await,
+            Place::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+                let pid = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+                exchange(stream, path).await.map(|answer| Answer { peer: pid, ..answer })
+            }
         }
     };
     tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Silence::Slow))
@@ -99,7 +105,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S,
         let response = sender.send_request(request).await.map_err(|error| garbage(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| garbage(&error))?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer { status: head.status, headers: head.headers, body, peer: None })
     };
     tokio::pin!(answering);
     // The connection's own errors arrive at the question too.

@@ -11,6 +11,7 @@ mod decide;
 mod divide;
 mod driver;
 mod durable;
+mod envoy;
 mod haproxy;
 mod journal;
 mod nginx;
@@ -58,6 +59,7 @@ pub trait Balancer: Send + fmt::Debug {
 pub enum BalancerConfig {
     Haproxy(HaproxyConfig),
     Nginx(NginxConfig),
+    Envoy(EnvoyConfig),
     Builtin(BuiltinConfig),
 }
 
@@ -102,6 +104,16 @@ pub struct NginxConfig {
     pub upstream: Vec<String>,
 }
 
+/// An Envoy somebody else configured and started; Baton writes the endpoints of its clusters into files it watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvoyConfig {
+    /// The admin endpoint: the path of a unix socket, or an address of loopback.
+    pub admin: Place,
+    /// The folder of the files, one a pool: `POOL.json`.
+    pub folder: PathBuf,
+}
+
 fn pid_file() -> PathBuf {
     "/run/nginx.pid".into()
 }
@@ -134,6 +146,7 @@ pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, P
     match config {
         BalancerConfig::Haproxy(config) => haproxy::open(config, &state.join("balancer")),
         BalancerConfig::Nginx(config) => nginx::open(config, &state.join("balancer")),
+        BalancerConfig::Envoy(config) => envoy::open(config, &state.join("balancer")),
         BalancerConfig::Builtin(config) => builtin::open(config, &state.join("balancer")),
     }
 }

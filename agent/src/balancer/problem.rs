@@ -246,6 +246,13 @@ pub(crate) fn nginx_missing(binary: &Path, error: &io::Error) -> Problem {
         .help("name nginx's program in `binary` of the agent's [balancer] table")
 }
 
+/// With this cluster, out would not be out.
+pub(crate) fn envoy_cluster(pool: &str, lacks: &[String]) -> Problem {
+    Problem::new(Code(437), format!("Envoy's cluster `{pool}` is not one that Baton can drive"))
+        .saw("needs", lacks.join("; "))
+        .help("write this into the cluster and restart Envoy: see docs/envoy.md")
+}
+
 /// Something unreadable in one line: no control characters, and not too much of it.
 fn excerpt(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()

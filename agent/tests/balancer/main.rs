@@ -3,6 +3,7 @@
 
 mod builtin;
 mod contract;
+mod envoy;
 mod haproxy;
 mod nginx;
 mod rig;
@@ -44,6 +45,7 @@ contract! {
     every_driver_builtin: |_| Some(crate::builtin()),
     every_driver_haproxy: crate::Front::haproxy,
     every_driver_nginx: crate::Front::nginx,
+    every_driver_envoy: crate::Front::envoy,
     every_driver_nginx_new: crate::Front::nginx_new,
 }
 

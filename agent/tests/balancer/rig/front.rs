@@ -1,6 +1,6 @@
 //! A balancer under test: where it listens, what its agent is told, and what people do to its program.
 
-use super::{builtin, haproxy, nginx};
+use super::{builtin, envoy, haproxy, nginx};
 use baton_agent::balancer::BalancerConfig;
 use baton_core::fleet::spec::MemberState;
 use std::fmt::Debug;
@@ -87,6 +87,14 @@ impl Front {
         nginx::front("nginx-new", "BATON_NGINX_NEW", |config| {
             config.replace("http {", "http {\n    keepalive_min_timeout 5s;")
         })
+    }
+
+    pub(crate) fn envoy(_: &[SocketAddr]) -> Option<Self> {
+        envoy::front(|config| config)
+    }
+
+    pub(crate) fn envoy_with(edit: impl Fn(String) -> String) -> Option<Self> {
+        envoy::front(edit)
     }
 
     pub(crate) fn nginx_with(edit: impl Fn(String) -> String) -> Option<Self> {

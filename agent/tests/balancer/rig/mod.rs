@@ -5,6 +5,7 @@
 pub(crate) mod app;
 pub(crate) mod bench;
 mod builtin;
+mod envoy;
 pub(crate) mod front;
 mod haproxy;
 pub(crate) mod load;

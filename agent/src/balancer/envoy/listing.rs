@@ -1,0 +1,118 @@
+//! The file that Envoy watches: one pool's endpoints, with a version that Envoy says back.
+
+use baton_core::fleet::spec::MemberState;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// One pool's endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub(super) version: u64,
+    pub(super) members: BTreeMap<SocketAddr, Line>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) state: MemberState,
+    pub(super) weight: u16,
+}
+
+const VERSION: &str = "baton-";
+
+/// The number of a version Baton wrote; 0 for anybody else's.
+pub(super) fn number(version: &str) -> u64 {
+    version.strip_prefix(VERSION).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+impl Listing {
+    pub(super) fn version_text(&self) -> String {
+        format!("{VERSION}{}", self.version)
+    }
+
+    /// The whole file.
+    ///
+    /// Out is `DRAINING`, never `UNHEALTHY` and never left out while requests run: unhealthy endpoints get traffic again
+    /// when there are too many of them, and one that is left out takes its gauges with it. A weight of 0 would be rejected.
+    pub(super) fn render(&self, pool: &str) -> String {
+        let endpoints: Vec<Value> = self.members.iter().map(|(address, line)| line.endpoint(*address)).collect();
+        let assignment = json!({
+            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            "cluster_name": pool,
+            "endpoints": [{ "lb_endpoints": endpoints }],
+        });
+        format!("{:#}\n", json!({ "version_info": self.version_text(), "resources": [assignment] }))
+    }
+
+    /// Reads a file, whoever wrote it; `None` for what Envoy could not read either.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let file: Value = serde_json::from_str(text).ok()?;
+        let endpoints = file["resources"][0]["endpoints"].as_array().into_iter().flatten();
+        let members = endpoints.filter_map(|locality| locality["lb_endpoints"].as_array()).flatten().filter_map(Line::of);
+        Some(Self { version: number(file["version_info"].as_str().unwrap_or_default()), members: members.collect() })
+    }
+}
+
+impl Line {
+    fn endpoint(self, address: SocketAddr) -> Value {
+        let (ip, port) = (address.ip().to_string(), address.port());
+        let mut endpoint = json!({
+            "endpoint": { "address": { "socket_address": { "address": ip, "port_value": port } } },
+            "health_status": if self.state == MemberState::Ready { "HEALTHY" } else { "DRAINING" },
+            "load_balancing_weight": self.weight.max(1),
+        });
+        if self.state == MemberState::Drain {
+            endpoint["metadata"] = json!({ "filter_metadata": { "baton": { "state": "drain" } } });
+        }
+        endpoint
+    }
+
+    fn of(endpoint: &Value) -> Option<(SocketAddr, Self)> {
+        let address = address(&endpoint["endpoint"]["address"])?;
+        let polite = endpoint["metadata"]["filter_metadata"]["baton"]["state"] == "drain";
+        let state = match endpoint["health_status"].as_str() {
+            None | Some("HEALTHY" | "UNKNOWN") => MemberState::Ready,
+            Some("DRAINING") if !polite => MemberState::Out,
+            // Anybody else's word for it: neither in nor what out is here.
+            Some(_) => MemberState::Drain,
+        };
+        let weight = endpoint["load_balancing_weight"].as_u64().unwrap_or(1);
+        Some((address, Self { state, weight: u16::try_from(weight).unwrap_or(u16::MAX) }))
+    }
+}
+
+/// Envoy's way to write an address.
+pub(super) fn address(value: &Value) -> Option<SocketAddr> {
+    let ip: IpAddr = value["socket_address"]["address"].as_str()?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(value["socket_address"]["port_value"].as_u64()?).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let line = |state| Line { state, weight: 3 };
+        let members = BTreeMap::from([
+            ("127.0.0.1:80".parse().unwrap(), line(MemberState::Ready)),
+            ("127.0.0.2:80".parse().unwrap(), line(MemberState::Drain)),
+            ("[::1]:80".parse().unwrap(), line(MemberState::Out)),
+        ]);
+        let listing = Listing { version: 7, members };
+        let text = listing.render("shop");
+        assert_eq!(Listing::parse(&text), Some(listing));
+        assert!(text.contains("baton-7") && !text.contains("UNHEALTHY"), "{text}");
+    }
+
+    #[test]
+    fn anybody_elses_unhealthy_is_not_out() {
+        let text = Listing { version: 1, members: BTreeMap::new() }.render("shop");
+        let endpoint = r#"{ "endpoint": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 80 } } },
+            "health_status": "UNHEALTHY" }"#;
+        let listing = Listing::parse(&text.replace("[]", &format!("[{endpoint}]"))).unwrap();
+        assert_eq!(listing.members[&"127.0.0.1:80".parse().unwrap()].state, MemberState::Drain);
+        assert_eq!(Listing::parse("{ \"version_info\": "), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! Envoy through the files it watches: one list of endpoints for each pool.
+//!
+//! A file is the state after a restart, and it carries a version that Envoy says back once the file is in effect; what it
+//! rejects it only counts. Out is `DRAINING`: such an endpoint gets nothing new, and keeps its gauges, which are exact. What
+//! this agent needs of a cluster is checked before anything is written, because some of Envoy's defaults send requests to
+//! who is out.
+//!
+//! What it needs in Envoy's configuration stands in `docs/envoy.md`.
+
+mod admin;
+mod listing;
+mod observe;
+
+use super::conduct::Conductor;
+use super::driver::{Change, Driver, Seen};
+use super::journal::{self, Journal};
+use super::{Balancer, EnvoyConfig, durable, problem};
+use crate::connections::{self, Connection};
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::TrafficSplit;
+use baton_core::name::PoolName;
+use baton_core::problem::Problem;
+use listing::{Line, Listing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// For a file to be in effect within the pass that wrote it: Envoy takes one to three milliseconds.
+const AT_ONCE: Duration = Duration::from_millis(400);
+
+/// Between two looks at a version.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// An endpoint of a pool.
+type Endpoint = (PoolName, SocketAddr);
+
+#[derive(Debug)]
+struct Envoy {
+    config: EnvoyConfig,
+    journal: Journal,
+    identity: Option<String>,
+    pid: Option<u32>,
+    /// The admin listener and who holds it: looked for anew when the socket changed.
+    holder: Option<(u64, Option<u32>)>,
+    /// Clusters that were found fit to be driven.
+    suited: BTreeSet<PoolName>,
+    /// What runs, of the pools the spec named last.
+    now: BTreeMap<PoolName, Listing>,
+    /// Endpoints the spec no longer names, with nothing in flight: the next file goes without them.
+    done: BTreeSet<Endpoint>,
+    /// Seen in Envoy before: when one is gone, its gauges are, too.
+    listed: BTreeSet<Endpoint>,
+    outs: BTreeMap<Endpoint, Instant>,
+    /// Already cut since they went out.
+    cut: BTreeSet<Endpoint>,
+    complaints: BTreeMap<PoolName, String>,
+}
+
+/// Opens the driver.
+///
+/// # Errors
+/// [`Problem`] when the agent's state folder cannot be written.
+pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
+    std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let envoy = Envoy {
+        config,
+        journal: Journal::open(state.join("envoy.json")),
+        identity: None,
+        pid: None,
+        holder: None,
+        suited: BTreeSet::new(),
+        now: BTreeMap::new(),
+        done: BTreeSet::new(),
+        listed: BTreeSet::new(),
+        outs: BTreeMap::new(),
+        cut: BTreeSet::new(),
+        complaints: BTreeMap::new(),
+    };
+    Ok(Box::new(Conductor::new(envoy)))
+}
+
+impl Driver for Envoy {
+    async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
+        self.write_missing(pools).await?;
+        match admin::server(&self.config.admin).await {
+            Ok(server) if server.is_live => self.look(server, pools).await,
+            Ok(server) => Err(problem::changing_hands(format!("Envoy says {}", server.state))),
+            Err(silence) => {
+                self.hold_out_on_disk(pools).await;
+                Err(silence.problem(&self.config.admin))
+            }
+        }
+    }
+
+    async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
+        let going = changes.iter().filter(|change| {
+            change.state == MemberState::Out && !self.outs.contains_key(&(change.pool.clone(), change.address))
+        });
+        let going: Vec<&Change> = going.collect();
+        self.journal
+            .update(|pools| {
+                for change in going {
+                    pools.entry(change.pool.clone()).or_default().entry(change.address).or_default().cut = 0;
+                }
+            })
+            .await?;
+        let names: BTreeSet<&PoolName> = changes.iter().map(|change| &change.pool).collect();
+        let before = admin::counters(&self.config.admin).await?;
+        let mut asked = BTreeMap::new();
+        for name in names {
+            let mut listing = self.now.get(name).cloned().unwrap_or_default();
+            for change in changes.iter().filter(|change| change.pool == *name) {
+                listing.members.insert(change.address, Line { state: change.state, weight: change.weight });
+            }
+            listing.members.retain(|address, _| !self.done.contains(&(name.clone(), *address)));
+            listing.version += 1;
+            self.write(name, &listing).await?;
+            tracing::info!(pool = %name, version = listing.version, "Envoy's endpoints");
+            asked.insert(name.clone(), listing.version_text());
+            self.now.insert(name.clone(), listing);
+        }
+        self.wait_for(&asked, &before).await
+    }
+
+    async fn divide(&mut self, _: &PoolName, _: Option<&TrafficSplit>) -> Result<(), Problem> {
+        // Never asked for: see the ability.
+        Ok(())
+    }
+
+    fn ability(&self) -> BalancerAbility {
+        BalancerAbility { driver: "envoy".to_owned(), split: SplitAbility::None }
+    }
+
+    async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
+        if !self.cut.insert((pool.clone(), address)) {
+            return Ok(());
+        }
+        let clusters = admin::clusters(&self.config.admin).await?;
+        let active = clusters.get(pool.as_str()).and_then(|hosts| hosts.get(&address)).map_or(0, |host| host.active);
+        for connection in self.connections_to(address) {
+            // Where the kernel does not offer it, they end with the instance.
+            if let Err(error) = connections::end(&connection) {
+                tracing::info!(%pool, %address, %error, "a connection cannot be ended from here");
+            }
+        }
+        let counted = |pools: &mut journal::Pools| {
+            pools.entry(pool.clone()).or_default().entry(address).or_default().cut += active;
+        };
+        self.journal.update(counted).await
+    }
+}
+
+impl Envoy {
+    fn path(&self, pool: &PoolName) -> PathBuf {
+        self.config.folder.join(format!("{pool}.json"))
+    }
+
+    /// By a rename into the folder: what is written into the file itself, Envoy never sees.
+    async fn write(&self, pool: &PoolName, listing: &Listing) -> Result<(), Problem> {
+        let path = self.path(pool);
+        let written = durable::replace_readable(&path, listing.render(pool.as_str())).await;
+        written.map_err(|error| problem::state_file(&path, &error))
+    }
+
+    /// Waits a moment until every file is in effect; what came instead is for the report.
+    async fn wait_for(&mut self, asked: &BTreeMap<PoolName, String>, before: &admin::Counters) -> Result<(), Problem> {
+        let since = Instant::now();
+        loop {
+            let now = admin::counters(&self.config.admin).await?;
+            let missing: Vec<_> = asked.iter().filter(|(pool, version)| now.version(pool.as_str()) != **version).collect();
+            let refused = missing.iter().any(|(pool, _)| now.refused(pool.as_str()) > before.refused(pool.as_str()));
+            if !missing.is_empty() && !refused && since.elapsed() < AT_ONCE {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            asked.keys().for_each(|pool| drop(self.complaints.remove(pool)));
+            for (pool, version) in missing {
+                let how = if refused { "Envoy refused" } else { "Envoy did not take over" };
+                let text = format!("{how} {version} and has {}; its log says why", now.version(pool.as_str()));
+                self.complaints.insert(pool.clone(), text);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Envoy's own connections to an address.
+    fn connections_to(&self, address: SocketAddr) -> Vec<Connection> {
+        let ours = self.pid.map(connections::sockets_of);
+        let open = connections::open().unwrap_or_default();
+        let mut found = open.into_iter().filter(|connection| connection.remote == address).collect::<Vec<_>>();
+        found.retain(|connection| ours.as_ref().is_some_and(|ours| ours.contains(&connection.inode)));
+        found
+    }
+}

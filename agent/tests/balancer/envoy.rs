@@ -1,0 +1,108 @@
+//! What only Envoy has: files it may reject in silence, and clusters whose defaults send requests to who is out.
+
+use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::front::Front;
+use crate::rig::load;
+use baton_core::fleet::spec::MemberState::{Out, Ready};
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_cluster_that_would_send_requests_to_who_is_out_is_refused() {
+    let places = places();
+    let panics =
+        |config: String| config.replace("healthy_panic_threshold: { value: 0 }", "healthy_panic_threshold: { value: 50 }");
+    let Some(front) = Front::envoy_with(panics) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(0, Ready);
+    let report = bench.until_problem(437).await;
+    assert!(report.problem.expect("a problem").seen[0].1.contains("healthy_panic_threshold"));
+}
+
+#[tokio::test]
+async fn an_envoy_that_reads_another_file_is_named() {
+    let places = places();
+    let elsewhere = |config: String| config.replace("eds/shop.json", "eds/till.json");
+    let Some(front) = Front::envoy_with(elsewhere) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.want(0, Ready);
+    let report = bench.until_problem(437).await;
+    assert!(report.problem.expect("a problem").seen[0].1.contains("eds/shop.json"));
+}
+
+#[tokio::test]
+async fn a_file_that_envoy_rejects_changes_nothing_and_is_set_right() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    for bad in ["{ \"version_info\": ", "{ \"version_info\": \"1\", \"resources\": [{ \"nobody\": 1 }] }"] {
+        fs::write(bench.front.path("bad"), bad).expect("a file");
+        fs::rename(bench.front.path("bad"), bench.front.path("eds/shop.json")).expect("a file");
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the old one serves");
+        let both = |pool: &baton_core::fleet::report::PoolReport| {
+            pool.members.values().all(baton_core::fleet::report::MemberReport::is_in)
+        };
+        bench.until("set right", both).await;
+    }
+    bench.want(0, Out);
+    bench.until("drained", |pool| member(pool, 0).is_drained(Duration::MAX)).await;
+}
+
+#[tokio::test]
+async fn an_envoy_that_does_not_run_starts_without_the_member_that_should_be_out() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let before = bench.until("settled", |_| true).await.balancer;
+    bench.front.kill(&before);
+    bench.want(0, Out);
+    let report = bench.until_problem(402).await;
+    assert!(report.members.is_empty(), "nothing is known");
+    let served = bench.apps[0].served();
+    bench.front.start();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[0].served(), served);
+    bench.until("out", |pool| member(pool, 0).is_drained(Duration::MAX)).await;
+}
+
+#[tokio::test]
+async fn an_admin_endpoint_that_answers_garbage_or_nothing_says_so() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let before = bench.until("settled", |_| true).await.balancer;
+    bench.front.kill(&before);
+    let path = bench.front.path("admin.sock");
+    fs::remove_file(&path).ok();
+    let listener = UnixListener::bind(&path).expect("the socket's place");
+    let report = bench.until_problem(404).await;
+    assert!(report.problem.expect("a problem").what.contains("did not answer"));
+    let answering = std::thread::spawn(move || {
+        // The first connection is the one that got no answer before.
+        for stream in listener.incoming().take(2) {
+            stream.expect("a connection").write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ok();
+        }
+    });
+    let report = bench.until_problem(404).await;
+    assert!(!report.problem.expect("a problem").what.is_empty());
+    answering.join().expect("it answered");
+}
+
+#[tokio::test]
+async fn a_pool_that_envoy_does_not_have_is_named() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    let spec = bench.pool().clone();
+    bench.pools.insert("other".parse().expect("a name"), spec);
+    bench.want(0, Ready);
+    bench.until("the others are served", |pool| member(pool, 0).is_in() && codes(pool).is_empty()).await;
+    let reports = bench.driver.reconcile(&bench.pools).await;
+    let unknown = reports[&"other".parse().expect("a name")].problem.clone().expect("a problem");
+    assert_eq!(unknown.code.0, 406);
+    assert!(bench.front.path("eds/other.json").exists(), "it is there for the cluster that is to come");
+}
