@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback, status, steer,
-    token, watch, why,
+    audit, balancers, certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback,
+    status, steer, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -71,6 +71,8 @@ pub enum Verb {
     Abort(rollback::AbortArgs),
     /// List hosts, or show one
     Hosts(hosts::HostsArgs),
+    /// Load balancers: what they should serve, and what they do
+    Balancers(balancers::BalancersArgs),
     /// List releases
     Releases(releases::ReleasesArgs),
     /// Tokens that let hosts join and operators log in
@@ -128,6 +130,9 @@ mod tests {
             "abort",
             "hosts",
             "hosts show web1",
+            "balancers",
+            "balancers show lb1",
+            "balancers drift",
             "releases",
             "token create",
             "token list",

@@ -82,6 +82,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Pause(args) => verbs::steer::pause(args, context).await,
         Verb::Resume(args) => verbs::steer::resume(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
+        Verb::Balancers(args) => verbs::balancers::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,
         Verb::Audit(args) => verbs::audit::run(args, context).await,
         Verb::Certificates(args) => verbs::certificates::run(args, context).await,

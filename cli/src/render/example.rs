@@ -68,6 +68,7 @@ pub(crate) fn service() -> ServiceView {
                 problem: None,
             },
         ],
+        splits: Default::default(),
     }
 }
 
@@ -128,6 +129,7 @@ pub(crate) fn balancer(members: &[(&str, u64, u64)], process: &str) -> HostView 
         wanted: "ready".into(),
         running: "ready".into(),
         on_disk: "ready".into(),
+        weight: 100,
         requests,
         errors,
         ..MemberView::default()
@@ -139,7 +141,7 @@ pub(crate) fn balancer(members: &[(&str, u64, u64)], process: &str) -> HostView 
             pool: "shop".into(),
             balancer: process.into(),
             members: members.iter().map(member).collect(),
-            problem: None,
+            ..PoolView::default()
         }],
         ..host("lb1", "")
     }

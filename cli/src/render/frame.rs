@@ -1,5 +1,6 @@
 //! One rollout as it stands: the frame that `deploy` and `watch` redraw.
 
+use super::balancers::split_line;
 use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, counted, millis};
@@ -34,6 +35,11 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
                 Line::default().span(Tone::Strong, service.name.clone()).plain("  ").span(Tone::Quiet, "no rollout yet"),
             );
         }
+    }
+    for (balancer, split) in &service.splits {
+        let mut line = Line::default().span(Tone::Quiet, format!("{balancer}  "));
+        line.0.extend(split_line(split).0);
+        page.line(line);
     }
     page.extend(hosts(service, drawing));
     for waiting in service.waiting.iter().filter(|waiting| waiting.host.is_empty()) {

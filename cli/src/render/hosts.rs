@@ -2,7 +2,7 @@
 
 use super::page::{Line, Page, Tone};
 use super::table::Table;
-use super::units::{count, millis};
+use super::units::millis;
 use crate::errors::{from_wire, problem_page};
 use baton_proto::v1::{HostView, Stamp};
 
@@ -74,7 +74,7 @@ pub fn show(host: &HostView) -> Page {
         }
         page.line(Line::default()).extend(table.page());
     }
-    pools(&mut page, host);
+    super::balancers::pools(&mut page, host);
     let problems = host.problems.iter();
     let instances = host.instances.iter().filter_map(|instance| instance.problem.as_ref());
     let balancers = host
@@ -85,29 +85,6 @@ pub fn show(host: &HostView) -> Page {
         page.line(Line::default()).extend(problem_page(&from_wire(problem)));
     }
     page
-}
-
-/// The pools of the balancer on this host: what was asked for, and what the balancer itself says.
-fn pools(page: &mut Page, host: &HostView) {
-    for pool in &host.pools {
-        page.line(Line::default());
-        page.line(Line::of("pool ").span(Tone::Strong, pool.pool.clone()).plain(format!("  balancer {}", pool.balancer)));
-        let mut table = Table::new(&["MEMBER", "ADDRESS", "WANTED", "RUNNING", "ON DISK", "OPEN", "REQUESTS", "ERRORS"]);
-        for member in &pool.members {
-            let differs = |is: &str| if is == member.wanted { Tone::Plain } else { Tone::Busy };
-            table.row(vec![
-                Line::of(&member.key),
-                Line::of(&member.address),
-                Line::of(&member.wanted),
-                Line::default().span(differs(&member.running), member.running.clone()),
-                Line::default().span(differs(&member.on_disk), member.on_disk.clone()),
-                Line::of(count(member.in_flight)),
-                Line::of(count(member.requests)),
-                Line::default().span(if member.errors > 0 { Tone::Bad } else { Tone::Plain }, count(member.errors)),
-            ]);
-        }
-        page.extend(table.page());
-    }
 }
 
 fn state_tone(state: &str) -> Tone {
@@ -155,8 +132,8 @@ web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
   os     Debian 13
 
 pool shop  balancer pid 77
-MEMBER   ADDRESS         WANTED   RUNNING   ON DISK   OPEN   REQUESTS   ERRORS
-web2/0   10.0.0.2:8101   ready    out       ready     0      1 200      3
+MEMBER   ADDRESS         WEIGHT   WANTED   RUNNING   ON DISK   OPEN   REQUESTS   ERRORS
+web2/0   10.0.0.2:8101   100      ready    out       ready     0      1 200      3
 
 error[B0210]: shop 2.1.0 did not become ready on web2 within 60 s
   probe     GET http://127.0.0.1:8104/healthz: connection refused

@@ -40,6 +40,12 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// Hundredths of a percent as a share: `4.98%`.
+#[must_use]
+pub fn hundredths(places: u64) -> String {
+    format!("{}.{:02}%", places / 100, places % 100)
+}
+
 /// Bytes in decimal units: `31.2 MB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {

@@ -105,7 +105,7 @@ pub(crate) fn at_rest(requests: u64) -> FleetView {
         pool: "shop".into(),
         balancer: "pid 7".into(),
         members: vec![member("web2/0"), member("web3/0")],
-        problem: None,
+        ..PoolView::default()
     };
     let host = |name: &str| HostView { name: name.into(), connected: true, ..HostView::default() };
     FleetView {

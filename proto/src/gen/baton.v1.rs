@@ -1919,6 +1919,12 @@ pub struct ServiceView {
     pub warm_version: ::prost::alloc::string::String,
     #[prost(uint64, tag = "10")]
     pub warm_left_ms: u64,
+    /// While its requests are divided: by balancer, how.
+    #[prost(btree_map = "string, message", tag = "20")]
+    pub splits: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        SplitView,
+    >,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2041,6 +2047,9 @@ pub struct HostView {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// The load balancer its agent drives; empty: none, or not said yet.
+    #[prost(string, tag = "20")]
+    pub driver: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2069,6 +2078,35 @@ pub struct PoolView {
     pub members: ::prost::alloc::vec::Vec<MemberView>,
     #[prost(message, optional, tag = "4")]
     pub problem: ::core::option::Option<Problem>,
+    /// Absent: all members are one side, and are to be.
+    #[prost(message, optional, tag = "5")]
+    pub split: ::core::option::Option<SplitView>,
+}
+/// How a pool divides its requests: what was asked for, and what came of it.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitView {
+    #[prost(string, tag = "1")]
+    pub wanted: ::prost::alloc::string::String,
+    /// As the balancer itself says; empty: not divided.
+    #[prost(string, tag = "2")]
+    pub running: ::prost::alloc::string::String,
+    /// Whether a restart would change nothing about it.
+    #[prost(bool, tag = "3")]
+    pub on_disk: bool,
+    /// Hundredths of a percent. Asked for:
+    #[prost(uint32, tag = "4")]
+    pub share: u32,
+    /// Of the requests no rule decided since it came into effect; absent before the first of them.
+    #[prost(uint64, optional, tag = "5")]
+    pub achieved: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "6")]
+    pub stable: u64,
+    #[prost(uint64, tag = "7")]
+    pub trial: u64,
+    /// Of those to the trial side, sent there by a rule, where the balancer can tell.
+    #[prost(uint64, tag = "8")]
+    pub ruled: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2091,6 +2129,12 @@ pub struct MemberView {
     pub errors: u64,
     #[prost(message, optional, tag = "9")]
     pub problem: ::core::option::Option<Problem>,
+    /// Wanted.
+    #[prost(uint32, tag = "10")]
+    pub weight: u32,
+    /// Of a split's two sides the one on trial.
+    #[prost(bool, tag = "11")]
+    pub trial: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -2,13 +2,14 @@
 
 use super::{millis, version};
 use crate::driver::Hello;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, SplitReport};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::fleet::{Fleet, Host, InstanceKey, MemberKey};
 use baton_core::name::{HostName, PoolName};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
-use baton_proto::v1::{HostView, InstanceView, MemberView, PoolView};
+use baton_proto::v1::{HostView, InstanceView, MemberView, PoolView, SplitView};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         pools: pools(host, report),
         problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
+        driver: report.and_then(|report| report.balancer.as_ref()).map(|it| it.driver.clone()).unwrap_or_default(),
     }
 }
 
@@ -92,6 +94,8 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
             requests: report.map_or(0, |report| report.requests),
             errors: report.map_or(0, |report| report.errors),
             problem: report.and_then(|report| report.problem.as_ref()).map(Into::into),
+            weight: spec.map_or(0, |spec| spec.weight.into()),
+            trial: spec.is_some_and(|spec| spec.side == Side::Trial),
         }
     };
     PoolView {
@@ -99,7 +103,26 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
         balancer: seen.map(|seen| seen.balancer.clone()).unwrap_or_default(),
         members: keys.into_iter().map(member).collect(),
         problem: seen.and_then(|seen| seen.problem.as_ref()).map(Into::into),
+        split: split(wanted.and_then(|pool| pool.split.as_ref()), seen.and_then(|pool| pool.split.as_ref())),
     }
+}
+
+/// How requests are divided; None while they are not, and are not to be.
+pub(super) fn split(wanted: Option<&TrafficSplit>, seen: Option<&SplitReport>) -> Option<SplitView> {
+    if wanted.is_none() && seen.is_none() {
+        return None;
+    }
+    Some(SplitView {
+        wanted: wanted.map(ToString::to_string).unwrap_or_default(),
+        running: seen.map(|seen| seen.split.to_string()).unwrap_or_default(),
+        on_disk: seen.is_some_and(|seen| seen.on_disk),
+        share: wanted.map_or(0, |split| split.share.places().into()),
+        // What came of another split says nothing about this one.
+        achieved: seen.filter(|seen| Some(&seen.split) == wanted).and_then(SplitReport::achieved),
+        stable: seen.map_or(0, |seen| seen.stable),
+        trial: seen.map_or(0, |seen| seen.trial),
+        ruled: seen.map_or(0, |seen| seen.ruled),
+    })
 }
 
 fn word(state: MemberState) -> String {

@@ -10,8 +10,9 @@ use baton_core::problem::Problem;
 use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, Rollout, RolloutState, Turned};
 use baton_core::time::Moment;
-use baton_proto::v1::{EvidenceView, RolloutView, ServiceHostView, ServiceView, WaitingView};
+use baton_proto::v1::{EvidenceView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now: Moment) -> ServiceView {
@@ -43,7 +44,20 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         warm_version: version(fleet, service.warm.map(|warm| warm.release)),
         warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
         hosts,
+        splits: splits(fleet, service),
     }
+}
+
+/// How each balancer of the service divides its requests.
+fn splits(fleet: &Fleet, service: &Service) -> BTreeMap<String, SplitView> {
+    let Some(balancer) = &service.balancer else { return BTreeMap::new() };
+    let split = |on: &HostName| {
+        let host = fleet.hosts.get(on)?;
+        let wanted = host.issued.pools.get(&balancer.pool).and_then(|pool| pool.split.as_ref());
+        let seen = host.report().and_then(|report| report.pools.get(&balancer.pool)).and_then(|pool| pool.split.as_ref());
+        Some((on.to_string(), super::host::split(wanted, seen)?))
+    };
+    balancer.on.iter().filter_map(split).collect()
 }
 
 /// The active rollout, else the one that ended last.

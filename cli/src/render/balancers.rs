@@ -1,0 +1,249 @@
+//! Load balancers: what each member should be, and what the balancer itself says it is.
+
+use super::page::{Line, Page, Tone};
+use super::table::Table;
+use super::units::{count, counted, hundredths, millis};
+use crate::errors::{from_wire, problem_page};
+use baton_proto::v1::{HostView, MemberView, PoolView, SplitView};
+use serde::Serialize;
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    pub balancer: String,
+    pub pool: String,
+    /// Empty: the pool as a whole.
+    pub member: String,
+    pub wanted: String,
+    pub running: String,
+    pub on_disk: String,
+    /// Why, where somebody knows.
+    pub problem: String,
+}
+
+/// `baton balancers list`.
+#[must_use]
+pub fn list(hosts: &[&HostView]) -> Page {
+    if hosts.is_empty() {
+        let mut page = Page::new();
+        page.text("no agent drives a load balancer");
+        return page;
+    }
+    let mut table = Table::new(&["HOST", "DRIVER", "PROCESS", "POOLS", "OPEN", "IS"]);
+    for host in hosts {
+        let members = host.pools.iter().flat_map(|pool| &pool.members);
+        let mut processes: Vec<&str> = host.pools.iter().map(|pool| pool.balancer.as_str()).collect();
+        processes.retain(|process| !process.is_empty());
+        processes.dedup();
+        table.row(vec![
+            Line::of(&host.name),
+            Line::of(or_dash(&host.driver)),
+            Line::of(or_dash(&processes.join(", "))),
+            Line::of(or_dash(&host.pools.iter().map(|pool| pool.pool.as_str()).collect::<Vec<_>>().join(", "))),
+            Line::of(count(members.map(|member| member.in_flight).sum())),
+            state(host),
+        ]);
+    }
+    table.page()
+}
+
+fn state(host: &HostView) -> Line {
+    let drifts = drifted(&[host]).len() as u64;
+    match (host.connected, host.silent_ms, drifts) {
+        (false, 0, _) => Line::default().span(Tone::Bad, "not connected"),
+        (false, silent, _) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),
+        (true, _, 0) => Line::default().span(Tone::Good, "as it should be"),
+        (true, _, drifts) => Line::default().span(Tone::Busy, counted(drifts, "difference", "differences")),
+    }
+}
+
+/// `baton balancers show HOST`.
+#[must_use]
+pub fn show(host: &HostView) -> Page {
+    let mut page = Page::new();
+    let driver = if host.driver.is_empty() { "a driver that was not said".to_owned() } else { host.driver.clone() };
+    page.line(Line::default().span(Tone::Strong, host.name.clone()).plain(format!("  {driver}")));
+    pools(&mut page, host);
+    let problems = host.pools.iter().flat_map(problems);
+    for problem in host.problems.iter().chain(problems) {
+        page.line(Line::default()).extend(problem_page(&from_wire(problem)));
+    }
+    page
+}
+
+/// The pools of the balancer on a host, a table each.
+pub(super) fn pools(page: &mut Page, host: &HostView) {
+    for pool in &host.pools {
+        page.line(Line::default());
+        page.line(Line::of("pool ").span(Tone::Strong, pool.pool.clone()).plain(format!("  balancer {}", pool.balancer)));
+        if let Some(split) = &pool.split {
+            page.line(split_line(split));
+        }
+        let mut table =
+            Table::new(&["MEMBER", "ADDRESS", "WEIGHT", "WANTED", "RUNNING", "ON DISK", "OPEN", "REQUESTS", "ERRORS"]);
+        for member in &pool.members {
+            let differs = |is: &str| if is == member.wanted { Tone::Plain } else { Tone::Busy };
+            table.row(vec![
+                Line::of(&member.key),
+                Line::of(&member.address),
+                Line::of(weight(member)),
+                Line::of(&member.wanted),
+                Line::default().span(differs(&member.running), member.running.clone()),
+                Line::default().span(differs(&member.on_disk), member.on_disk.clone()),
+                Line::of(count(member.in_flight)),
+                Line::of(count(member.requests)),
+                Line::default().span(if member.errors > 0 { Tone::Bad } else { Tone::Plain }, count(member.errors)),
+            ]);
+        }
+        page.extend(table.page());
+    }
+}
+
+/// A member that is only reported has no weight anybody asked for.
+fn weight(member: &MemberView) -> String {
+    let side = if member.trial { ", trial" } else { "" };
+    if member.wanted.is_empty() { String::new() } else { format!("{}{side}", member.weight) }
+}
+
+/// `share asked 5%, achieved 4.98% of 41 208 requests, 12 by rules`.
+#[must_use]
+pub fn split_line(split: &SplitView) -> Line {
+    let line = Line::of("share ").plain(format!("asked {}", if split.wanted.is_empty() { "none" } else { &split.wanted }));
+    let line = match split.achieved {
+        Some(achieved) => {
+            let drawn = (split.stable + split.trial).saturating_sub(split.ruled);
+            line.plain(format!(", achieved {} of {}", hundredths(achieved), counted(drawn, "request", "requests")))
+        }
+        None => line,
+    };
+    let line = if split.ruled > 0 { line.plain(format!(", {} by rules", count(split.ruled))) } else { line };
+    if split.running == split.wanted && (split.on_disk || split.running.is_empty()) {
+        return line;
+    }
+    line.span(Tone::Busy, format!(", is {}", if split.running.is_empty() { "not divided" } else { &split.running }))
+}
+
+/// `baton balancers drift`.
+#[must_use]
+pub fn drift(hosts: &[&HostView]) -> Page {
+    let drifted = drifted(hosts);
+    if drifted.is_empty() {
+        let mut page = Page::new();
+        page.text(format!("every member is as it should be on {}", counted(hosts.len() as u64, "balancer", "balancers")));
+        return page;
+    }
+    let mut table = Table::new(&["HOST", "POOL", "MEMBER", "WANTED", "RUNNING", "ON DISK", ""]);
+    for drift in drifted {
+        table.row(vec![
+            Line::of(drift.balancer),
+            Line::of(drift.pool),
+            Line::of(or_dash(&drift.member)),
+            Line::of(or_dash(&drift.wanted)),
+            Line::default().span(Tone::Busy, or_dash(&drift.running)),
+            Line::default().span(Tone::Busy, or_dash(&drift.on_disk)),
+            Line::default().span(Tone::Quiet, drift.problem),
+        ]);
+    }
+    table.page()
+}
+
+/// Everything that is not as it should be: states, weights and sides read back, pools nobody asked for, splits.
+#[must_use]
+pub fn drifted(hosts: &[&HostView]) -> Vec<Drift> {
+    let mut drifts = Vec::new();
+    for (host, pool) in hosts.iter().flat_map(|host| host.pools.iter().map(move |pool| (host, pool))) {
+        let of = |member: &str, wanted: &str, running: &str, on_disk: &str, problem: String| Drift {
+            balancer: host.name.clone(),
+            pool: pool.pool.clone(),
+            member: member.to_owned(),
+            wanted: wanted.to_owned(),
+            running: running.to_owned(),
+            on_disk: on_disk.to_owned(),
+            problem,
+        };
+        if let Some(problem) = &pool.problem {
+            drifts.push(of("", "", "", "", said(problem)));
+            continue;
+        }
+        for split in pool.split.iter().filter(|split| split.running != split.wanted || !split.on_disk) {
+            let disk = if split.on_disk { split.running.as_str() } else { "another" };
+            drifts.push(of("", &split.wanted, &split.running, disk, String::new()));
+        }
+        for member in pool.members.iter().filter(|member| differs(member)) {
+            let problem = member.problem.as_ref().map(said).unwrap_or_default();
+            drifts.push(of(&member.key, &member.wanted, &member.running, &member.on_disk, problem));
+        }
+    }
+    drifts
+}
+
+fn differs(member: &MemberView) -> bool {
+    member.problem.is_some() || member.running != member.wanted || member.on_disk != member.wanted
+}
+
+fn problems(pool: &PoolView) -> impl Iterator<Item = &baton_proto::v1::Problem> {
+    pool.problem.iter().chain(pool.members.iter().filter_map(|member| member.problem.as_ref()))
+}
+
+fn said(problem: &baton_proto::v1::Problem) -> String {
+    let asked = problem.seen.iter().map(|seen| format!(" ({} {})", seen.label, seen.evidence));
+    format!("[B{:04}] {}{}", problem.code, problem.what, asked.take(2).collect::<String>())
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "–".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::example;
+    use crate::render::page::Look;
+
+    fn text(page: &Page) -> String {
+        page.to_text(Look::default())
+    }
+
+    #[test]
+    fn a_member_changed_by_hand_is_drift() {
+        let mut balancer = example::balancer(&[("web2/0", 1_200, 3), ("web3/0", 7, 0)], "pid 77");
+        balancer.driver = "haproxy".into();
+        assert_eq!(text(&drift(&[&balancer])), "every member is as it should be on 1 balancer\n");
+        balancer.pools[0].members[1].running = "out".into();
+        assert_eq!(
+            text(&drift(&[&balancer])),
+            "HOST   POOL   MEMBER   WANTED   RUNNING   ON DISK\nlb1    shop   web3/0   ready    out       ready\n"
+        );
+        assert_eq!(
+            text(&list(&[&balancer])),
+            "HOST   DRIVER    PROCESS   POOLS   OPEN   IS\nlb1    haproxy   pid 77    shop    0      1 difference\n"
+        );
+    }
+
+    #[test]
+    fn the_share_achieved_stands_beside_the_one_asked_for() {
+        let split = SplitView {
+            wanted: "5%".into(),
+            running: "5%".into(),
+            on_disk: true,
+            share: 500,
+            achieved: Some(498),
+            stable: 39_156,
+            trial: 2_064,
+            ruled: 12,
+        };
+        let mut page = Page::new();
+        page.line(split_line(&split));
+        page.line(split_line(&SplitView { wanted: "5%".into(), ..SplitView::default() }));
+        assert_eq!(
+            text(&page),
+            "share asked 5%, achieved 4.98% of 41 208 requests, 12 by rules\nshare asked 5%, is not divided\n"
+        );
+    }
+
+    #[test]
+    fn no_balancer_is_no_panic() {
+        assert_eq!(text(&list(&[])), "no agent drives a load balancer\n");
+        assert_eq!(text(&drift(&[])), "every member is as it should be on 0 balancers\n");
+    }
+}
