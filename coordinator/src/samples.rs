@@ -61,6 +61,7 @@ pub(crate) fn release(service: &str, version: &str) -> Release {
             user: None,
             env: BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(30) },
+            listen: Vec::new(),
         },
         health: Health {
             probe: Probe::Http { path: "/healthz".into() },

@@ -4,7 +4,7 @@ use crate::name::{Digest, ReleaseId, ServiceName, Slot, Version};
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// An immutable version of a service: artifact, how to run it, how to know that it is ready.
@@ -34,6 +34,9 @@ pub struct Run {
     pub user: Option<String>,
     pub env: BTreeMap<String, String>,
     pub stop: Stop,
+    /// Sockets its host holds for the service, across releases and restarts, and hands to every instance.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
 }
 
 /// How an instance is asked to finish, and when it is made to.
@@ -111,6 +114,11 @@ impl Release {
         };
         hash.duration(self.health.interval).duration(self.health.timeout);
         hash.duration(self.health.healthy_for).duration(self.health.start_timeout);
+        // Releases without such sockets keep the identity they had before there were any.
+        if !self.run.listen.is_empty() {
+            let listen: Vec<String> = self.run.listen.iter().map(ToString::to_string).collect();
+            hash.text("listen").list(&listen);
+        }
         ReleaseId(hash.finish())
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn release(version: &str) -> Release {
             user: None,
             env: BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(30) },
+            listen: Vec::new(),
         },
         health: Health {
             probe: Probe::Tcp,

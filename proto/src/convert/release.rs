@@ -21,6 +21,7 @@ impl From<&Release> for v1::Release {
             probe_timeout_ms: millis(release.health.timeout),
             healthy_for_ms: millis(release.health.healthy_for),
             start_timeout_ms: millis(release.health.start_timeout),
+            listen: release.run.listen.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -49,6 +50,7 @@ impl TryFrom<v1::Release> for Release {
                 user: Some(message.user).filter(|user| !user.is_empty()),
                 env: message.env,
                 stop: Stop { signal, timeout: duration("stop_timeout_ms", message.stop_timeout_ms)? },
+                listen: message.listen.iter().map(|address| parse("listen", address)).collect::<Result<_, _>>()?,
             },
             health: Health {
                 probe: required("probe", message.probe)?,

@@ -42,6 +42,7 @@ fn release(probe: Probe, signal: Signal) -> Release {
             user: matches!(signal, Signal::Term).then(|| "shop".to_owned()),
             env: [("RUST_LOG", "debug"), ("EMPTY", "")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             stop: Stop { signal, timeout: ms(30_000) },
+            listen: ["0.0.0.0:8100", "[::1]:80"].map(|address| address.parse().unwrap()).to_vec(),
         },
         health: Health { probe, interval: ms(1_000), timeout: ms(900), healthy_for: ms(3_000), start_timeout: ms(60_000) },
     }

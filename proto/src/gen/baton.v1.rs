@@ -61,6 +61,9 @@ pub struct Release {
     pub healthy_for_ms: u64,
     #[prost(uint64, tag = "14")]
     pub start_timeout_ms: u64,
+    /// Addresses of sockets the host holds for the service.
+    #[prost(string, repeated, tag = "15")]
+    pub listen: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

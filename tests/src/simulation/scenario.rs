@@ -168,6 +168,7 @@ fn release(version: &str) -> Release {
             user: None,
             env: BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(3) },
+            listen: Vec::new(),
         },
         health: Health {
             probe: Probe::Tcp,

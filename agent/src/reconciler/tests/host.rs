@@ -105,7 +105,7 @@ impl Host {
     }
 
     fn processes(&self) -> ProcessRuntime {
-        ProcessRuntime::open(&self.path("run")).unwrap()
+        ProcessRuntime::open(&self.path("run"), crate::runtime::tests::parts()).unwrap()
     }
 
     pub(super) fn kill_agent(&mut self) {
@@ -139,6 +139,7 @@ impl Host {
                 user: None,
                 env: app::env(behaviour),
                 stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(5) },
+                listen: Vec::new(),
             },
             health: Health {
                 probe: Probe::Http { path: "/healthz".to_owned() },
