@@ -28,6 +28,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
     let (run, health, strategy) = (&release.run, &release.health, &service.strategy);
     let hosts: Vec<_> = service.hosts.iter().map(|host| host.as_str()).collect();
     let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
+    let listen: Vec<_> = run.listen.iter().map(ToString::to_string).collect();
     let waves: Vec<_> = strategy.waves.iter().map(|wave| wave.hosts.to_string()).collect();
     let mut keys = vec![
         ("artifact", release.artifact.digest.short()),
@@ -36,6 +37,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         ("run.command", run.command.join(" ")),
         ("run.user", run.user.clone().unwrap_or_default()),
         ("run.ports", ports.join(", ")),
+        ("run.listen", listen.join(", ")),
         ("run.stop.signal", run.stop.signal.name().to_owned()),
         ("run.stop.timeout", seconds(run.stop.timeout)),
         ("health.probe", probe(&health.probe)),
@@ -43,7 +45,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         ("health.timeout", seconds(health.timeout)),
         ("health.healthy_for", seconds(health.healthy_for)),
         ("health.start_timeout", seconds(health.start_timeout)),
-        ("rollout.placement", placement(strategy.placement).to_owned()),
+        ("rollout.placement", placement(strategy.placement, Some(release)).to_owned()),
         ("rollout.waves", waves.join(", ")),
         ("rollout.max_unavailable", strategy.max_unavailable.to_string()),
         ("rollout.bake", seconds(strategy.bake)),

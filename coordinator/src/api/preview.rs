@@ -6,6 +6,7 @@ use super::view::millis;
 use crate::driver::Picture;
 use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId};
+use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections};
 use baton_core::strategy::{Placement, Strategy};
@@ -27,7 +28,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         service: name.to_string(),
         from_version: live.map(|release| release.version.to_string()).unwrap_or_default(),
         to_version: release.version.to_string(),
-        placement: placement(strategy.placement).to_owned(),
+        placement: placement(strategy.placement, Some(&release)).to_owned(),
         max_unavailable: count(strategy.max_unavailable.at_most(total)),
         changes: diff::diff(live.zip(before), (&release, &shape)),
         strategy: strategy.word().to_owned(),
@@ -72,9 +73,11 @@ fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
     waves
 }
 
-pub(super) const fn placement(placement: Placement) -> &'static str {
+/// The placement in the manifest's words: side by side with a socket that both get is a hand-over.
+pub(super) fn placement(placement: Placement, release: Option<&Release>) -> &'static str {
     match placement {
         Placement::InPlace => "in-place",
+        Placement::SideBySide if release.is_some_and(|release| !release.run.listen.is_empty()) => "handover",
         Placement::SideBySide => "side-by-side",
     }
 }

@@ -78,4 +78,7 @@ codes! {
     BAD_RULE = 123, "a rule or a user that no balancer can tell",
         "Rules are `header NAME = VALUE` or `cookie NAME = VALUE`, users are told apart by `cookie NAME`, `header NAME` or \
          `source`. Names are letters, digits, `-` and `_`.";
+    BAD_ADDRESS = 127, "an address that nobody can listen on",
+        "run.listen takes IP addresses with a port: \"0.0.0.0:8100\", \"[::]:8100\", \"10.0.0.7:80\". Names are not looked up: \
+         which address a name has on a host is not for the manifest to guess.";
 }

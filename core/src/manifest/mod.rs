@@ -7,6 +7,7 @@ pub mod keys;
 
 mod diagnostic;
 mod health;
+mod listen;
 mod nearest;
 mod reader;
 mod rollout;

@@ -2,6 +2,7 @@
 
 use super::codes;
 use super::keys::{self, Fallback};
+use super::listen::handover;
 use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::unknown;
@@ -70,11 +71,17 @@ fn placement(reader: &mut Reader<'_, '_>, ports: Option<usize>) -> Option<Placem
     const PLACE: &str = "rollout.placement";
     let Some(value) = reader.value(PLACE) else {
         let side_by_side = ports? > 1;
-        reader.note(PLACE, quoted(if side_by_side { "side-by-side" } else { "in-place" }), None);
+        let word = match (side_by_side, reader.value("run.listen")) {
+            (true, Some(_)) => "handover",
+            (true, None) => "side-by-side",
+            (false, _) => "in-place",
+        };
+        reader.note(PLACE, quoted(word), None);
         return Some(if side_by_side { Placement::SideBySide } else { Placement::InPlace });
     };
     match (reader.choice(PLACE)?, ports) {
         ("in-place", _) => Some(Placement::InPlace),
+        ("handover", ports) => handover(reader, value.span(), ports),
         (_, Some(1)) => {
             let what = "side by side needs a second port: the new instance starts before the old one stops";
             let finding = Finding::error(codes::CONTRADICTION, value.span(), what).label("`run.ports` has one");

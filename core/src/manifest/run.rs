@@ -2,6 +2,7 @@
 
 use super::codes;
 use super::keys::{self, Kind};
+use super::listen::listen;
 use super::nearest::nearest;
 use super::reader::{Finding, Reader, quoted};
 use super::values::integer;
@@ -38,7 +39,9 @@ pub(super) fn run(reader: &mut Reader<'_, '_>) -> Option<Run> {
     let env = env(reader);
     let signal = reader.choice("run.stop.signal").and_then(Signal::from_name);
     let timeout = reader.duration("run.stop.timeout", Duration::ZERO);
-    Some(Run { command: command?, user: user?, env: env?, stop: Stop { signal: signal?, timeout: timeout? } })
+    let listen = listen(reader);
+    let stop = Stop { signal: signal?, timeout: timeout? };
+    Some(Run { command: command?, user: user?, env: env?, stop, listen: listen? })
 }
 
 /// The words of a command, with placeholders that will be filled in on the host.

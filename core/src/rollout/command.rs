@@ -10,6 +10,7 @@ use crate::problem::{Code, Problem};
 use crate::release::Release;
 use crate::strategy::OnFailure;
 use crate::time::Moment;
+use std::net::SocketAddr;
 
 /// One request. It changes what is desired and nothing else; the plan follows from that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,18 +144,28 @@ fn apply_deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accept
 
 /// Two services cannot listen on one port of a host.
 fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let public: Vec<u16> = deploy.release.run.listen.iter().map(SocketAddr::port).collect();
     let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
     for (name, other) in others {
-        let host = other.hosts.iter().find(|host| deploy.service.hosts.contains(host));
-        let port = other.ports.iter().find(|port| deploy.service.ports.contains(port));
-        if let (Some(host), Some(port)) = (host, port) {
+        let Some(host) = other.hosts.iter().find(|host| deploy.service.hosts.contains(host)) else { continue };
+        let taken: Vec<u16> = other.ports.iter().copied().chain(public_ports(fleet, name, other)).collect();
+        let mine = [("ports", &deploy.service.ports), ("listen", &public)];
+        let clash = mine.iter().find_map(|(key, ports)| Some((key, ports.iter().find(|port| taken.contains(port))?)));
+        if let Some((key, port)) = clash {
             return Some(
                 Problem::new(Code(704), format!("port {port} on {host} belongs to {name}"))
-                    .help(format!("give {} another port in [run] ports", deploy.name)),
+                    .help(format!("give {} another port in [run] {key}", deploy.name)),
             );
         }
     }
     None
+}
+
+/// The ports of the sockets that hosts hold for a service: of the release it is at, and of the one it is going to.
+fn public_ports(fleet: &Fleet, name: &ServiceName, service: &Service) -> Vec<u16> {
+    let going = fleet.active_rollout(name).map(|rollout| rollout.to);
+    let releases = service.committed.into_iter().chain(going).filter_map(|id| fleet.releases.get(&id));
+    releases.flat_map(|release| &release.run.listen).map(SocketAddr::port).collect()
 }
 
 /// One pool routes to one service: two would take each other's members out.

@@ -110,16 +110,19 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
         InstanceState::Unready { since, problem } => probe(*since, Some(problem.clone())),
         InstanceState::Stopping { since } => Step::Wait(Reason::Stopping { since: *since }),
         InstanceState::Ready { since } => match place.enrolled(slot) {
-            Enrolled::NotAsked => enroll(slot, *since, health),
+            Enrolled::NotAsked => proven(*since, health, Step::Enroll(slot)),
             Enrolled::Waiting(reason) => Step::Wait(reason),
+            // Nobody had to put it in, so nobody asked yet whether it has been ready for long enough.
+            Enrolled::In if place.service.balancer.is_none() => proven(*since, health, retire(place, Some(slot), way)),
             Enrolled::In => retire(place, Some(slot), way),
         },
     }
 }
 
-fn enroll(slot: Slot, ready_for: Duration, health: Option<&Health>) -> Step {
+/// The step, once the instance has been ready for long enough.
+fn proven(ready_for: Duration, health: Option<&Health>, step: Step) -> Step {
     let needed = health.map_or(Duration::ZERO, |health| health.healthy_for);
-    if ready_for < needed { Step::Wait(Reason::Healthy { ready_for, needed }) } else { Step::Enroll(slot) }
+    if ready_for < needed { Step::Wait(Reason::Healthy { ready_for, needed }) } else { step }
 }
 
 /// Stops every instance but the one in `keep`, one after the other.

@@ -74,6 +74,29 @@ fn a_deploy_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_port_that_another_service_listens_on_is_refused_and_so_is_listening_on_its_ports() {
+    let cart = || baton_core::name::ServiceName::new("cart").expect("a name");
+    let alone = |deploy: &mut Deploy, ports: &[u16], listen: &[&str]| {
+        deploy.name = cart();
+        deploy.service.balancer = None;
+        deploy.service.ports = ports.to_vec();
+        deploy.release.run.listen = listen.iter().map(|address| address.parse().expect("an address")).collect();
+    };
+    refused(REST, |deploy| alone(deploy, &[9000], &["0.0.0.0:8101"]), 704);
+    let mut world = World::parse(REST);
+    let mut first = deploy(&world, "v3");
+    alone(&mut first, &[9000], &["0.0.0.0:80"]);
+    assert!(apply(&mut world.fleet, Command::Deploy(Box::new(first)), NOW).is_ok());
+    for (ports, listen) in [(vec![80], vec![]), (vec![9001], vec!["127.0.0.1:80"])] {
+        let mut second = deploy(&world, "v3");
+        alone(&mut second, &ports, &listen);
+        second.name = baton_core::name::ServiceName::new("mail").expect("a name");
+        let problem = apply(&mut world.fleet, Command::Deploy(Box::new(second)), NOW).expect_err("cart has it");
+        assert_eq!((problem.code.0, problem.what.as_str()), (704, "port 80 on web1 belongs to cart"));
+    }
+}
+
+#[test]
 fn a_live_services_balancer_that_changed_is_shown_as_it_was_and_as_it_would_be() {
     let mut world = World::parse(REST);
     let mut deploy = deploy(&world, "v3");

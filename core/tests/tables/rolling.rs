@@ -216,3 +216,24 @@ fn the_first_release_of_all_needs_nobody_to_make_room() {
 fn without_a_balancer_there_is_nothing_to_drain() {
     check("in-place max=1 v1->v2\n web1 a=v1:ready\n web2 a=v1:ready", "web1 starts a=v2\n web2 waits: waiting");
 }
+
+#[test]
+fn side_by_side_without_a_balancer_the_old_one_stops_once_the_new_one_is_proven() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready", "web1 starts b=v2");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready b=v2:starting", "web1 waits: probe");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready b=v2:young", "web1 waits: healthy");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready b=v2:ready", "web1 stops a");
+    check("side-by-side max=0 v1->v2\n web1 a=v1:leftover b=v2:ready", "web1 waits: stopping");
+    check("side-by-side max=0 v1->v2\n web1 b=v2:ready", "rollout succeeded wave 0");
+}
+
+#[test]
+fn without_a_balancer_the_next_host_waits_until_the_one_before_is_proven() {
+    check("in-place max=1 v1->v2\n web1 a=v2:young\n web2 a=v1:ready", "web1 waits: healthy\n web2 waits: waiting");
+    check("in-place max=1 v1->v2\n web1 a=v2:ready\n web2 a=v1:ready", "web2 starts a=v2");
+}
+
+#[test]
+fn side_by_side_without_a_balancer_a_failed_release_is_removed_and_the_old_one_was_never_touched() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready b=v2:failed", "rollout reverting wave 0\n web1 stops b");
+}

@@ -236,7 +236,7 @@ fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> R
         wave: count(rollout.wave + 1),
         waves: count(rollout.strategy.waves.len()),
         elapsed_ms: millis(rollout.ended.unwrap_or(now).since(rollout.started)),
-        placement: placement(rollout.strategy.placement).to_owned(),
+        placement: placement(rollout.strategy.placement, fleet.releases.get(&rollout.to)).to_owned(),
         strategy: rollout.strategy.word().to_owned(),
         share: share(rollout),
         turned_by: match &rollout.turned {

@@ -137,13 +137,42 @@ on_failure = "pause"
         }
     );
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
-    assert_eq!(given, keys::KEYS.len() - 2, "all but the other two probes");
+    assert_eq!(given, keys::KEYS.len() - 3, "all but the other two probes, and what excludes a balancer");
 }
 
 #[test]
 fn one_port_is_replaced_in_place_and_two_side_by_side() {
     assert_eq!(sound(&edited("[8101, 8102]", "[8101]")).strategy.placement, Placement::InPlace);
     assert_eq!(sound(SAMPLE).strategy.placement, Placement::SideBySide);
+}
+
+#[test]
+fn a_hand_over_is_side_by_side_with_sockets_that_belong_to_the_host() {
+    let direct = edited("\n[balancer]\non   = [\"lb1\"]\npool = \"shop\"\n", "");
+    let listening = direct.replace("[8101, 8102]\n", "[8101, 8102]\nlisten = [\"0.0.0.0:8100\", \"[::1]:80\"]\n");
+    for rollout in ["", "\n[rollout]\nplacement = \"handover\"\n"] {
+        let manifest = sound(&format!("{listening}{rollout}"));
+        assert_eq!(manifest.run.listen, ["0.0.0.0:8100", "[::1]:80"].map(|address| address.parse().unwrap()));
+        assert_eq!(manifest.strategy.placement, Placement::SideBySide);
+        let said = manifest.origins().iter().find(|setting| setting.key == "rollout.placement").unwrap();
+        assert_eq!(said.value, "\"handover\"");
+    }
+    let one = sound(&direct.replace("[8101, 8102]\n", "[8101]\nlisten = \"0.0.0.0:8100\"\n"));
+    assert_eq!((one.run.listen.len(), one.strategy.placement), (1, Placement::InPlace));
+}
+
+#[test]
+fn a_release_that_listens_elsewhere_is_another_release_and_one_that_does_not_keeps_its_identity() {
+    let artifact = Artifact { digest: Digest::of(b"archive"), size: 7 };
+    let plain = sound(SAMPLE).release(Version::new("1").unwrap(), artifact);
+    assert_eq!(plain.id().0.short(), "SHORT");
+    let at = |address: &str| {
+        let mut release = plain.clone();
+        release.run.listen = vec![address.parse().unwrap()];
+        release.id()
+    };
+    assert_ne!(at("0.0.0.0:80"), plain.id());
+    assert_ne!(at("0.0.0.0:80"), at("0.0.0.0:81"));
 }
 
 #[test]

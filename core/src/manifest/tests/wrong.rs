@@ -42,6 +42,11 @@ golden! {
     a_command_names_a_program
     a_closed_list_shows_its_words
     side_by_side_needs_two_ports
+    a_hand_over_and_a_balancer_exclude_each_other
+    a_hand_over_needs_a_socket
+    a_hand_over_needs_two_ports
+    a_public_port_is_no_slots
+    an_address_to_listen_on_has_a_number_and_a_port
     in_place_needs_a_host_that_may_be_missing
     amounts_are_whole_numbers_or_shares
     waves_grow
