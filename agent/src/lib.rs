@@ -54,9 +54,10 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let _lock = lock(&config.state)?;
     // Applications inherit it. What is the agent's alone has its mode said where it is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let unpacker = Unpacker::Child(words.iter().chain(&["unpack"]).map(|&word| word.to_owned()).collect());
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let unpacker = Unpacker::Child(owned(&[words, &["unpack"]].concat()));
     let means = Means {
-        runtime: runtime::open(config.runtime, &config.state.join("run")).await?,
+        runtime: runtime::open(config.runtime, &config.state.join("run"), owned(words)).await?,
         placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default(), unpacker)?),
         source: Arc::new(Remote(channel.clone())),
     };

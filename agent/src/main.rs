@@ -4,10 +4,12 @@ use anyhow::Context;
 use baton_agent::balancer::builtin;
 use baton_agent::config::Config;
 use baton_agent::enroll::Claim;
+use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::problem::Problem;
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -58,6 +60,15 @@ enum Verb {
     /// Unpacks one archive, confined, as standard input says; the agent starts it
     #[command(hide = true)]
     Unpack,
+    /// Has the public sockets of this host; the agent starts it
+    #[command(hide = true, name = handing::HOLD)]
+    HoldSockets,
+    /// Becomes an application that is handed sockets; the agent starts it
+    #[command(hide = true, name = handing::BEGIN)]
+    Begin {
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
 }
 
 /// This very program, also after an upgrade replaced its file.
@@ -104,6 +115,8 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             runtime()?.block_on(builtin::serve(args))
         }
         Verb::Unpack => Ok(artifact::unpack_as_asked()?),
+        Verb::HoldSockets => Ok(hold()?),
+        Verb::Begin { program } => Ok(handing::begin(&program)?),
     }
 }
 

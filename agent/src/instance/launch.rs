@@ -25,6 +25,7 @@ impl Life {
             user: run.user.clone(),
             env: self.environment(wanted),
             stop: run.stop.clone(),
+            listen: run.listen.clone(),
         };
         self.runtime.start(launch).await.map_err(|problem| evidence::not_started(self, problem))
     }

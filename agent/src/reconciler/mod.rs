@@ -57,6 +57,7 @@ pub enum Obstacle {
     Runtime,
     Balancer,
     Disk,
+    Sockets,
 }
 
 /// What the reconciler acts through.
@@ -75,6 +76,7 @@ pub struct Reconciler {
     unwritten: Option<HostSpec>,
     artifacts: Artifacts,
     instances: Instances,
+    runtime: Arc<dyn Runtime>,
     pools: BTreeMap<PoolName, PoolReport>,
     ability: Option<BalancerAbility>,
     /// What this host answers with: the newest stamp for which `pools` were read, and whether that is the ledger's.
@@ -108,12 +110,13 @@ impl Reconciler {
     pub async fn open(ledger: Ledger, notes: Notes, means: Means, boot: String, wires: Wires) -> Result<Self, Problem> {
         let found = means.runtime.list().await?;
         let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
-        let mut instances = Instances::new(means.runtime, means.placing, notes, wires.sender);
+        let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender);
         instances.adopt(found, ledger.spec()).await;
         let mut reconciler = Self {
             unwritten: None,
             artifacts,
             instances,
+            runtime: means.runtime,
             pools: BTreeMap::new(),
             ability: None,
             echo: ledger.stamp(),
@@ -128,6 +131,7 @@ impl Reconciler {
         };
         reconciler.obstacle(Obstacle::Ledger, reconciler.ledger.damage().cloned());
         reconciler.hand_pools_on();
+        reconciler.keep_listening().await;
         reconciler.artifacts.collect(&reconciler.instances);
         Ok(reconciler)
     }
@@ -212,7 +216,18 @@ impl Reconciler {
         self.obstacle(Obstacle::Ledger, None);
         self.obstacle(Obstacle::Spec, None);
         self.instances.learn(self.ledger.spec());
+        self.keep_listening().await;
         self.hand_pools_on();
+    }
+
+    /// Lets go of public sockets that no instance of the spec is handed any more. Before anything of a spec is started, so that
+    /// a spec never closes what a newer one has opened.
+    async fn keep_listening(&mut self) {
+        let Some(spec) = self.ledger.spec() else { return };
+        let releases = spec.instances.values().filter_map(|instance| spec.releases.get(&instance.release));
+        let addresses = releases.flat_map(|release| release.run.listen.iter().copied()).collect();
+        let kept = self.runtime.keep_listening(&addresses).await;
+        self.obstacle(Obstacle::Sockets, kept.err());
     }
 
     fn refuse(&mut self, spec: HostSpec, refused: Refused) {

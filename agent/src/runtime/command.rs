@@ -1,5 +1,6 @@
 //! What is started: the program, its environment, its user. The same for every runtime and for exec probes.
 
+use super::handing;
 use crate::text;
 use baton_core::problem::{Code, Problem};
 use std::collections::BTreeMap;
@@ -37,6 +38,19 @@ pub fn resolve(command: &[String], folder: &Path) -> Result<Program, Problem> {
     let path = found.ok_or_else(|| missing(name, folder))?;
     executable(name, &path)?;
     Ok(Program { path, arguments: arguments.to_vec() })
+}
+
+/// What is executed: the program itself, or a part of this agent that becomes it once it has its sockets.
+#[must_use]
+pub(super) fn words<S>(parts: &[String], program: &Program, sockets: &[S]) -> Program {
+    match parts.split_first().filter(|_| !sockets.is_empty()) {
+        None => program.clone(),
+        Some((own, before)) => {
+            let own_words = before.iter().cloned().chain([handing::BEGIN.to_owned(), "--".to_owned()]);
+            let program_words = std::iter::once(program.path.display().to_string()).chain(program.arguments.clone());
+            Program { path: own.into(), arguments: own_words.chain(program_words).collect() }
+        }
+    }
 }
 
 /// The environment of an instance: nothing of the agent's own, a search path, then what the release says.

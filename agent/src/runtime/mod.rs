@@ -4,9 +4,13 @@
 //! death ends an application: whatever runs is found again by [`Runtime::list`].
 
 pub mod command;
+pub mod handing;
 mod handle;
 pub mod process;
+mod sockets;
 pub mod systemd;
+
+pub use sockets::hold;
 
 use crate::config::RuntimeKind;
 use baton_core::fleet::InstanceKey;
@@ -17,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,7 +58,10 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// Removes what is kept about an instance that ended.
     fn forget<'a>(&'a self, key: &'a InstanceKey) -> Answer<'a, ()>;
 
-    /// Keeps logs within bounds; called every few seconds.
+    /// Closes the public sockets at all other addresses; those at these are kept for the next instance.
+    fn keep_listening<'a>(&'a self, addresses: &'a BTreeSet<SocketAddr>) -> Answer<'a, Result<(), Problem>>;
+
+    /// Keeps logs within bounds, and public sockets held; called every few seconds.
     fn tend(&self);
 }
 
@@ -68,6 +76,8 @@ pub struct Launch {
     pub user: Option<String>,
     pub env: BTreeMap<String, String>,
     pub stop: Stop,
+    /// The service's public addresses: their sockets are handed over.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// One start of an instance.
@@ -125,13 +135,21 @@ impl fmt::Display for Exit {
 
 /// Opens the runtime a configuration asks for.
 ///
+/// `parts` are the words that start a part of this agent: its executable, and what comes before the part's own word.
+///
 /// # Errors
 /// The one that is asked for cannot be had here.
-pub async fn open(kind: RuntimeKind, folder: &Path) -> Result<Arc<dyn Runtime>, Problem> {
-    let process = |folder| Ok(Arc::new(process::ProcessRuntime::open(folder)?) as Arc<dyn Runtime>);
-    match kind {
-        RuntimeKind::Process => process(folder),
-        RuntimeKind::Auto if !systemd::runs_here() => process(folder),
-        RuntimeKind::Auto | RuntimeKind::Systemd => Ok(Arc::new(systemd::SystemdRuntime::open(folder).await?)),
+pub async fn open(kind: RuntimeKind, folder: &Path, parts: Vec<String>) -> Result<Arc<dyn Runtime>, Problem> {
+    let uses_systemd = match kind {
+        RuntimeKind::Process => false,
+        RuntimeKind::Auto => systemd::runs_here(),
+        RuntimeKind::Systemd => true,
+    };
+    match uses_systemd {
+        false => Ok(Arc::new(process::ProcessRuntime::open(folder, parts)?)),
+        true => Ok(Arc::new(systemd::SystemdRuntime::open(folder, parts).await?)),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

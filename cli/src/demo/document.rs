@@ -24,13 +24,15 @@ pub(super) struct Document {
 impl Document {
     pub(super) fn new(args: &DemoArgs, rolling: Act, broken: Act, duration: Duration) -> Self {
         let violations = violations(&rolling, &broken);
-        let balancer = match args.balancer {
-            Front::Builtin => "builtin",
-            Front::Haproxy => "haproxy",
+        let balancer = match (args.placement, args.balancer) {
+            (Place::Handover, _) => "none",
+            (_, Front::Builtin) => "builtin",
+            (_, Front::Haproxy) => "haproxy",
         };
         let placement = match args.placement {
             Place::InPlace => "in-place",
             Place::SideBySide => "side-by-side",
+            Place::Handover => "handover",
         };
         let duration_s = super::load::tally::rounded(duration.as_secs_f64());
         Self { balancer, placement, rate: args.rate, duration_s, rolling, broken, violations }

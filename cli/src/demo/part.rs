@@ -9,9 +9,11 @@ use crate::exit::Exit;
 use crate::output::Output;
 use anyhow::Context as _;
 use baton_agent::enroll::Claim;
+use baton_agent::runtime::{handing, hold};
 use baton_core::problem::{Code, Problem};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::ffi::OsString;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +37,15 @@ enum Part {
     Balancer(baton_agent::balancer::builtin::Args),
     /// Unpacks one archive for an agent
     Unpack,
+    /// Has a host's public sockets
+    #[command(name = handing::HOLD)]
+    HoldSockets,
+    /// Becomes an application that is handed sockets
+    #[command(name = handing::BEGIN)]
+    Begin {
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
     /// An instance of the demo's service
     App(AppArgs),
     /// Traffic, until the time is over or a signal comes; the answer is what was counted
@@ -88,6 +99,8 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
         Part::Agent(args) => agent(&args),
         Part::Balancer(args) => balancer(args),
         Part::Unpack => baton_agent::artifact::unpack_as_asked().map(|()| Exit::Done).map_err(Into::into),
+        Part::HoldSockets => hold().map(|()| Exit::Done).context("cannot hold sockets"),
+        Part::Begin { program } => handing::begin(&program).map(|()| Exit::Done).context("cannot begin"),
         Part::App(args) => instance(args),
         Part::Load(args) => traffic(args, output),
         Part::Warden(args) => guard(&args),

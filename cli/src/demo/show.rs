@@ -3,7 +3,7 @@
 use super::acts::{self, Theatre};
 use super::document::Document;
 use super::part::runtime;
-use super::stage::{Setup, Stage};
+use super::stage::{Place, Setup, Stage};
 use super::{DemoArgs, prompt};
 use crate::errors::Failure;
 use crate::exit::Exit;
@@ -42,16 +42,17 @@ async fn show(args: DemoArgs, output: &Output) -> anyhow::Result<Exit> {
     let program = std::env::current_exe()?;
     let mut setup = Setup::new(vec![program.display().to_string(), "demo-part".to_owned()]);
     (setup.hosts, setup.front, setup.place) = (args.hosts, args.balancer, args.placement);
+    let parts = match args.placement {
+        Place::Handover => {
+            // Every host has its own address, and clients of the demo go to one.
+            setup.hosts = 1;
+            "a host with a socket of its own".to_owned()
+        }
+        Place::InPlace | Place::SideBySide => format!("{} hosts and a load balancer", args.hosts),
+    };
 
     let stage = Stage::raise(setup).await?;
-    say(
-        output,
-        &format!(
-            "a coordinator, {} hosts and a load balancer are up, in {:.1} s",
-            args.hosts,
-            begun.elapsed().as_secs_f64()
-        ),
-    );
+    say(output, &format!("a coordinator, {parts} are up, in {:.1} s", begun.elapsed().as_secs_f64()));
     say(output, "they speak mutual TLS on loopback, as they would between machines");
     let theatre = Theatre::open(stage, program, args.rate, output).await?;
 

@@ -296,7 +296,10 @@ fn will_begin(standing: &Standing) -> bool {
 
 /// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.
 fn is_unconfirmed(standing: &Standing) -> bool {
-    matches!(standing.step, Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo | Reason::Healthy { .. }))
+    matches!(
+        standing.step,
+        Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo | Reason::Healthy { .. })
+    )
 }
 
 fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {

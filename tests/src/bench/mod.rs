@@ -1,6 +1,7 @@
 //! What Baton itself costs: the time of a rollout that is nobody else's, and the memory of a fleet at rest. And how well it
 //! judges.
 
+mod handover;
 mod idle;
 mod judge;
 mod rollout;
@@ -31,6 +32,8 @@ enum Bench {
     Rollout(RolloutArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
+    /// Releases on one host without a balancer, under new connections to its public socket
+    Handover(HandoverArgs),
     /// The guard on simulated traffic, beside what others do
     Judge(JudgeArgs),
 }
@@ -49,6 +52,21 @@ struct RolloutArgs {
     start_ms: u64,
     /// How long an instance must have been ready, in milliseconds
     #[arg(long, default_value_t = 200)]
+    healthy_ms: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct HandoverArgs {
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    releases: u32,
+    /// New connections a second
+    #[arg(long, default_value_t = 3000)]
+    rate: u32,
+    /// How long an instance takes to start, in milliseconds
+    #[arg(long, default_value_t = 50)]
+    start_ms: u64,
+    /// How long an instance must have been ready, in milliseconds
+    #[arg(long, default_value_t = 100)]
     healthy_ms: u64,
 }
 
@@ -83,6 +101,7 @@ pub fn main() -> ExitCode {
         runtime.block_on(async {
             match line.bench {
                 Bench::Rollout(args) => rollout::run(args).await,
+                Bench::Handover(args) => handover::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
                 Bench::Judge(args) => Ok(judge::run(&args)),
             }

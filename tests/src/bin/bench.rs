@@ -1,4 +1,4 @@
-//! `cargo run --release -p baton-tests --bin bench -- rollout|idle`: what Baton itself costs.
+//! `cargo run --release -p baton-tests --bin bench -- rollout|handover|idle`: what Baton itself costs.
 //!
 //! Also the executable that benches and end-to-end tests start their processes from: `bench baton …` is the operator's
 //! command, `bench demo-part …` one part of a stage. One executable that Cargo builds for both, so none is ever stale.

@@ -34,6 +34,10 @@ impl Journal {
         Ok(Self { folder: folder.canonicalize().map_err(refuse)?, boot: crate::boot::id().map_err(refuse)? })
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Boot, process id and start time: unique for ever.
     pub(super) fn incarnation(&self, pid: u32, started: u64) -> String {
         format!("{}:{pid}:{started}", self.boot.get(..8).unwrap_or(&self.boot))

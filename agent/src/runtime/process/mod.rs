@@ -2,11 +2,14 @@
 //!
 //! What an instance writes goes to a file, not to a pipe: a pipe would break with the agent.
 
+mod holder;
 mod journal;
 mod log;
 
+use super::command::Program;
 use super::handle::Handle;
-use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, command};
+use super::sockets::PublicSockets;
+use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, command, handing};
 use crate::connections::descendants;
 use crate::text;
 use baton_core::fleet::InstanceKey;
@@ -14,9 +17,11 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::{Signal, Stop};
 use journal::Journal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Runs instances as children of the agent, which they outlive.
@@ -25,6 +30,9 @@ pub struct ProcessRuntime {
     journal: Journal,
     /// By incarnation.
     handles: Mutex<BTreeMap<String, Arc<Handle>>>,
+    sockets: Arc<PublicSockets>,
+    /// The words that start a part of this agent.
+    parts: Vec<String>,
 }
 
 impl ProcessRuntime {
@@ -32,8 +40,11 @@ impl ProcessRuntime {
     ///
     /// # Errors
     /// B0604: the folder cannot be used, or this system has no boot id.
-    pub fn open(folder: &Path) -> Result<Self, Problem> {
-        Ok(Self { journal: Journal::open(folder)?, handles: Mutex::default() })
+    pub fn open(folder: &Path, parts: Vec<String>) -> Result<Self, Problem> {
+        let journal = Journal::open(folder)?;
+        let starter = holder::Starter::new(parts.clone());
+        let sockets = Arc::new(PublicSockets::new(journal.folder().to_owned(), Box::new(starter)));
+        Ok(Self { journal, handles: Mutex::default(), sockets, parts })
     }
 
     fn handles(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
@@ -44,18 +55,10 @@ impl ProcessRuntime {
         self.handles().get(&running.incarnation).cloned()
     }
 
-    fn launch(&self, launch: Launch) -> Result<Running, Problem> {
+    async fn launch(&self, launch: Launch) -> Result<Running, Problem> {
         let program = command::resolve(&launch.command, &launch.folder)?;
-        let mut child = Command::new(&program.path);
-        child.args(&program.arguments).current_dir(&launch.folder).process_group(0);
-        child.env_clear().envs(command::environment(&launch.env)).env(MARK, self.journal.mark(&launch.key));
-        let (out, err) = log::create(&self.journal.log(&launch.key));
-        child.stdin(Stdio::null()).stdout(out).stderr(err);
-        if let Some(name) = &launch.user {
-            let user = command::user(name)?;
-            child.uid(user.uid).gid(user.gid);
-        }
-        let child = child.spawn().map_err(|error| self.refused(&launch, &program.path, &error))?;
+        let sockets = self.sockets.get(&launch.key.service, &launch.listen).await?;
+        let child = self.spawn(&launch, &program, &sockets).await?;
         let handle = Handle::of_child(child.id()).map_err(|error| vanished(&error))?;
         let running = Running {
             incarnation: self.journal.incarnation(handle.pid(), handle.started()),
@@ -68,6 +71,31 @@ impl ProcessRuntime {
         self.journal.write(&running);
         self.handles().insert(running.incarnation.clone(), Arc::new(handle));
         Ok(running)
+    }
+
+    async fn spawn(&self, launch: &Launch, program: &Program, sockets: &[Arc<OwnedFd>]) -> Result<Child, Problem> {
+        let words = command::words(&self.parts, program, sockets);
+        let mut child = Command::new(&words.path);
+        child.args(&words.arguments).current_dir(&launch.folder).process_group(0);
+        child.env_clear().envs(command::environment(&launch.env)).env(MARK, self.journal.mark(&launch.key));
+        let (out, err) = log::create(&self.journal.log(&launch.key));
+        child.stdin(Stdio::null()).stdout(out).stderr(err);
+        if let Some(name) = &launch.user {
+            let user = command::user(name)?;
+            child.uid(user.uid).gid(user.gid);
+        }
+        if sockets.is_empty() {
+            return child.spawn().map_err(|error| self.refused(launch, &program.path, &error));
+        }
+        let (input, outcome) = handing::hand(sockets).map_err(|error| handing::unhanded(&error))?;
+        child.stdin(input).env("LISTEN_FDNAMES", handing::names(launch.key.service.as_str(), sockets));
+        let mut begun = child.spawn().map_err(|error| self.refused(launch, &words.path, &error))?;
+        if let Err(error) = outcome.known().await {
+            let _ = begun.kill();
+            let _ = begun.wait();
+            return Err(self.refused(launch, &program.path, &error));
+        }
+        Ok(begun)
     }
 
     fn refused(&self, launch: &Launch, program: &Path, error: &std::io::Error) -> Problem {
@@ -119,7 +147,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn start(&self, launch: Launch) -> Answer<'_, Result<Running, Problem>> {
-        Box::pin(async { self.launch(launch) })
+        Box::pin(self.launch(launch))
     }
 
     fn ended<'a>(&'a self, running: &'a Running) -> Answer<'a, Exit> {
@@ -142,7 +170,13 @@ impl Runtime for ProcessRuntime {
         Box::pin(async { self.journal.remove(key) })
     }
 
+    fn keep_listening<'a>(&'a self, addresses: &'a BTreeSet<SocketAddr>) -> Answer<'a, Result<(), Problem>> {
+        Box::pin(self.sockets.keep(addresses))
+    }
+
     fn tend(&self) {
+        let sockets = self.sockets.clone();
+        tokio::spawn(async move { sockets.tend().await });
         let keys: BTreeSet<_> = self.journal.keys();
         keys.iter().for_each(|key| log::trim(&self.journal.log(key)));
     }

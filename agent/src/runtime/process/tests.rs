@@ -13,7 +13,7 @@ struct Host {
 
 fn host() -> Host {
     let folder = tempfile::tempdir().unwrap();
-    let runtime = ProcessRuntime::open(&folder.path().join("run")).unwrap();
+    let runtime = ProcessRuntime::open(&folder.path().join("run"), crate::runtime::tests::parts()).unwrap();
     Host { folder, runtime }
 }
 
@@ -28,6 +28,7 @@ impl Host {
             user: None,
             env: BTreeMap::from([("BATON_RELEASE".to_owned(), release.to_string())]),
             stop: polite(Duration::from_secs(5)),
+            listen: Vec::new(),
         }
     }
 
@@ -37,7 +38,7 @@ impl Host {
 
     /// The agent after a `kill -9`: nothing of it is left but files.
     fn successor(&self) -> ProcessRuntime {
-        ProcessRuntime::open(&self.folder.path().join("run")).unwrap()
+        ProcessRuntime::open(&self.folder.path().join("run"), crate::runtime::tests::parts()).unwrap()
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -3,9 +3,11 @@
 //! The unit itself remembers what runs: release, folder, stop. Nothing is written beside it.
 
 mod bus;
+mod holder;
 mod unit;
 
 use super::handle::Handle;
+use super::sockets::PublicSockets;
 use super::{Answer, End, Exit, Found, Launch, Running, Runtime, command};
 use crate::text;
 use baton_core::fleet::InstanceKey;
@@ -14,15 +16,20 @@ use baton_core::release::Stop;
 use bus::{Bus, State};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
 
 /// Runs instances as units of the host's systemd.
 #[derive(Debug)]
 pub struct SystemdRuntime {
-    bus: Bus,
+    bus: Arc<Bus>,
+    sockets: Arc<PublicSockets>,
+    /// The words that start a part of this agent.
+    parts: Vec<String>,
     /// The agent's own folder: part of the mark of its instances.
     folder: PathBuf,
     boot: String,
@@ -46,14 +53,22 @@ impl SystemdRuntime {
     ///
     /// # Errors
     /// B0604: the folder cannot be used. B0208: systemd does not answer.
-    pub async fn open(folder: &Path) -> Result<Self, Problem> {
+    pub async fn open(folder: &Path, mut parts: Vec<String>) -> Result<Self, Problem> {
         let refuse = |error: std::io::Error| {
             Problem::new(Code(604), format!("`{}` cannot be used: {}", folder.display(), text::io_error(&error)))
         };
         fs::create_dir_all(folder).map_err(refuse)?;
+        let (bus, folder) = (Arc::new(Bus::default()), folder.canonicalize().map_err(refuse)?);
+        // What this agent calls itself may mean somebody else to systemd: `/proc/self/exe`.
+        if let Some(own) = parts.first_mut() {
+            *own = Path::new(own).canonicalize().map_err(refuse)?.display().to_string();
+        }
+        let starter = holder::Starter::new(bus.clone(), parts.clone(), &folder);
         let runtime = Self {
-            bus: Bus::default(),
-            folder: folder.canonicalize().map_err(refuse)?,
+            bus,
+            sockets: Arc::new(PublicSockets::new(folder.clone(), Box::new(starter))),
+            parts,
+            folder,
             boot: crate::boot::id().map_err(refuse)?,
         };
         runtime.bus.units().await?;
@@ -85,12 +100,23 @@ impl SystemdRuntime {
         if let Some(user) = &launch.user {
             command::user(user)?;
         }
+        let sockets = self.sockets.get(&launch.key.service, &launch.listen).await?;
         let name = unit::name(&launch.key);
+        let words = command::words(&self.parts, &program, &sockets);
+        let mut properties = unit::properties(&launch, &words, &self.mark(&launch.key));
+        let outcome = unit::hand(&mut properties, &sockets)?;
         self.bus.reset(&name).await;
-        self.bus.start(&name, unit::properties(&launch, &program, &self.mark(&launch.key))).await?;
+        self.bus.start(&name, properties).await?;
         let state = self.bus.settled(&name).await?;
-        if state.never_ran() {
-            let problem = not_started(&program.path, &state);
+        let became = match outcome.filter(|_| !state.never_ran()) {
+            Some(outcome) => outcome.known().await,
+            None => Ok(()),
+        };
+        if state.never_ran() || became.is_err() {
+            let problem = match became {
+                Err(error) => command::not_started(&program.path, &error),
+                Ok(()) => not_started(&program.path, &state),
+            };
             let lines = log(&name, &state.invocation).await;
             self.bus.clear(&name).await;
             return Err(lines.into_iter().fold(problem, |problem, line| problem.saw("last log", line)));
@@ -194,8 +220,15 @@ impl Runtime for SystemdRuntime {
         })
     }
 
+    fn keep_listening<'a>(&'a self, addresses: &'a BTreeSet<SocketAddr>) -> Answer<'a, Result<(), Problem>> {
+        Box::pin(self.sockets.keep(addresses))
+    }
+
     /// The journal has bounds of its own.
-    fn tend(&self) {}
+    fn tend(&self) {
+        let sockets = self.sockets.clone();
+        tokio::spawn(async move { sockets.tend().await });
+    }
 }
 
 fn not_started(program: &Path, state: &State) -> Problem {

@@ -27,7 +27,7 @@ async fn host(service: &str) -> Option<Host> {
     // Units have a /tmp of their own: what they share with the test lies elsewhere.
     fs::create_dir_all("/var/lib/baton-test").unwrap();
     let folder = tempfile::tempdir_in("/var/lib/baton-test").unwrap();
-    let runtime = SystemdRuntime::open(&folder.path().join("run")).await.unwrap();
+    let runtime = SystemdRuntime::open(&folder.path().join("run"), crate::runtime::tests::parts()).await.unwrap();
     Some(Host { folder, runtime, key: format!("{service}/0").parse().unwrap() })
 }
 
@@ -49,6 +49,7 @@ impl Host {
                 ("WORD".to_owned(), "100% $HOME".to_owned()),
             ]),
             stop: polite(Duration::from_secs(5)),
+            listen: Vec::new(),
         }
     }
 
@@ -68,7 +69,7 @@ impl Host {
     }
 
     async fn successor(&self) -> SystemdRuntime {
-        SystemdRuntime::open(&self.folder.path().join("run")).await.unwrap()
+        SystemdRuntime::open(&self.folder.path().join("run"), crate::runtime::tests::parts()).await.unwrap()
     }
 }
 
@@ -169,4 +170,57 @@ async fn another_start_in_the_same_slot_is_not_stopped_for_the_one_before() {
     host.runtime.stop(&before, &before.stop).await;
     assert!(exists(after.pid));
     host.runtime.stop(&after, &after.stop).await;
+}
+
+#[tokio::test]
+async fn a_public_socket_is_handed_to_units_and_outlives_them_and_the_agent() {
+    let Some(host) = host("t-public").await else { return };
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let launch = |slot: u8| {
+        let script =
+            "echo $LISTEN_FDS $LISTEN_FDNAMES; test $LISTEN_PID = $$ && echo own; readlink /proc/$$/fd/3; exec sleep 600";
+        let key = format!("t-public/{slot}").parse().unwrap();
+        Launch { key, listen: vec![address], ..host.launch(script) }
+    };
+    let socket = |running: &Running| fs::read_link(format!("/proc/{}/fd/3", running.pid)).unwrap();
+    let old = host.runtime.start(launch(0)).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut lines = host.lines(&old).await;
+    while !lines.iter().any(|line| line.starts_with("socket:[")) && Instant::now() < deadline {
+        lines = host.lines(&old).await;
+    }
+    assert!(lines.contains(&"1 t-public".to_owned()) && lines.contains(&"own".to_owned()), "{lines:?}");
+    assert!(lines.contains(&socket(&old).display().to_string()), "{lines:?}");
+
+    let successor = host.successor().await;
+    let found = successor.list().await.unwrap();
+    assert_eq!(found.iter().map(|found| &found.running).collect::<Vec<_>>(), [&old], "the holder is no instance");
+    let new = successor.start(launch(1)).await.unwrap();
+    assert_eq!(socket(&old), socket(&new));
+    successor.stop(&old, &old.stop).await;
+    successor.stop(&new, &new.stop).await;
+    assert!(std::net::TcpStream::connect(address).is_ok(), "it listens also while no unit runs");
+
+    drop(successor);
+    // A unit is read again at a reload; the holder and what it holds stay.
+    assert!(std::process::Command::new("systemctl").arg("daemon-reload").status().unwrap().success());
+    let third = host.successor().await.start(launch(0)).await.unwrap();
+    assert!(exists(third.pid));
+    host.runtime.stop(&third, &third.stop).await;
+    host.runtime.keep_listening(&BTreeSet::new()).await.unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "nobody asks for it any more");
+}
+
+#[tokio::test]
+async fn a_program_with_sockets_that_cannot_be_started_says_why() {
+    let Some(host) = host("t-unborn").await else { return };
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let path = host.folder.path().join("app");
+    fs::write(&path, "#!/opt/none/python9\n").unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let launch = Launch { command: vec!["./app".to_owned()], listen: vec![address], ..host.launch("") };
+    let problem = host.runtime.start(launch).await.unwrap_err();
+    assert_eq!(problem.code, Code(201), "{problem}");
+    assert_eq!(host.runtime.list().await.unwrap(), []);
+    host.runtime.keep_listening(&BTreeSet::new()).await.unwrap();
 }

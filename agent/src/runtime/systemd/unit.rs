@@ -4,12 +4,16 @@
 
 use super::bus::{Properties, State};
 use crate::runtime::command::{self, Program};
+use crate::runtime::handing::{self, Outcome};
 use crate::runtime::{Launch, MARK, Running};
 use baton_core::fleet::InstanceKey;
 use baton_core::name::ReleaseId;
+use baton_core::problem::Problem;
 use baton_core::release::{Signal, Stop};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
-use zbus_systemd::zbus::wire::Variant;
+use zbus_systemd::zbus::wire::{Fd, Variant};
 
 /// `baton-shop-0.service`.
 pub(super) fn name(key: &InstanceKey) -> String {
@@ -26,17 +30,18 @@ pub(super) fn key(name: &str) -> Option<InstanceKey> {
 pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Properties {
     let mut properties = Properties::default();
     let service = launch.key.service.to_string();
-    let program_path = program.path.display().to_string();
-    let mut arguments = vec![program_path.clone()];
-    arguments.extend(program.arguments.clone());
+    let mut words = vec![program.path.display().to_string()];
+    words.extend(program.arguments.clone());
     let mut environment: Vec<_> =
         command::environment(&launch.env).iter().map(|(name, value)| format!("{name}={value}")).collect();
     environment.push(format!("{MARK}={mark}"));
+    if !launch.listen.is_empty() {
+        environment.push(format!("LISTEN_FDNAMES={}", handing::names(&service, &launch.listen)));
+    }
     properties.text("Description", &format!("{service}, slot {}, run by Baton", launch.key.slot));
     // The start is over once the program itself runs, so that one that cannot is seen at once.
     properties.text("Type", "exec");
-    properties
-        .set("ExecStart", vec![(program_path, arguments.iter().map(|word| literally(word)).collect::<Vec<_>>(), false)]);
+    properties.execute(&words);
     properties.text("WorkingDirectory", &launch.folder.display().to_string());
     properties.set("Environment", environment);
     if let Some(user) = &launch.user {
@@ -57,6 +62,16 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Prop
     let fields = [("BATON_SERVICE", service), ("BATON_RELEASE", launch.release.to_string())];
     properties.set("LogExtraFields", fields.map(|(name, value)| format!("{name}={value}").into_bytes()).to_vec());
     properties
+}
+
+/// Hands sockets to a unit's first process, which becomes the program once it has them; none where there are none.
+pub(super) fn hand(properties: &mut Properties, sockets: &[Arc<OwnedFd>]) -> Result<Option<Outcome>, Problem> {
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    let (input, outcome) = handing::hand(sockets).map_err(|error| handing::unhanded(&error))?;
+    properties.descriptor("StandardInputFileDescriptor", input);
+    Ok(Some(outcome))
 }
 
 /// A word that systemd would fill variables into, so that it stays as it is.
@@ -105,11 +120,21 @@ fn signal(number: i32) -> Signal {
 }
 
 impl Properties {
-    fn text(&mut self, name: &str, value: &str) {
+    pub(super) fn text(&mut self, name: &str, value: &str) {
         self.set(name, value.to_owned());
     }
 
-    fn set(&mut self, name: &str, value: impl Into<Variant<'static>>) {
+    /// The command line, its words as they are.
+    pub(super) fn execute(&mut self, words: &[String]) {
+        let literal: Vec<_> = words.iter().map(|word| literally(word)).collect();
+        self.set("ExecStart", vec![(words.first().cloned().unwrap_or_default(), literal, false)]);
+    }
+
+    pub(super) fn descriptor(&mut self, name: &str, descriptor: OwnedFd) {
+        self.set(name, Fd::from(descriptor));
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: impl Into<Variant<'static>>) {
         self.add(name, value.into());
     }
 }

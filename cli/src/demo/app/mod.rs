@@ -11,6 +11,7 @@ use super::clock::duration;
 use anyhow::Context as _;
 use clap::Args;
 use journal::Journal;
+use listenfd::ListenFd;
 use serve::App;
 use std::future::Future;
 use std::io::Write as _;
@@ -53,6 +54,12 @@ pub struct AppArgs {
     /// How long it must have been quiet after the stop signal before the process ends.
     #[arg(long, value_parser = duration, default_value = "2ms")]
     pub linger: Duration,
+    /// How long clients of sockets that were handed over may still use connections they have open when the stop signal comes.
+    #[arg(long, value_parser = duration, default_value = "500ms")]
+    pub grace: Duration,
+    /// How long those of them that have just connected have for their first request.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    pub patience: Duration,
 }
 
 /// Runs an instance until `stop` resolves and the last request is answered; gives the exit code.
@@ -83,9 +90,28 @@ pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Resul
     };
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     say(&format!("shop {}: listening on {}", args.version_text, listener.local_addr()?));
+    let public = handed_over()?;
+    for listener in &public {
+        say(&format!("shop {}: handed over {}", args.version_text, listener.local_addr()?));
+    }
     journal.mark("listen");
-    App::new(args, journal).serve(listener, stop).await;
+    App::new(args, journal).serve(listener, public, stop).await;
     Ok(0)
+}
+
+/// The sockets this instance was started with, as systemd hands them over.
+fn handed_over() -> anyhow::Result<Vec<TcpListener>> {
+    let mut handed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..handed.len() {
+        let listener = handed.take_tcp_listener(index).context("what was handed over is no listening socket")?;
+        if let Some(listener) = listener {
+            // Blocking or not is a property of the socket, which instances share: each says what it needs.
+            listener.set_nonblocking(true)?;
+            listeners.push(TcpListener::from_std(listener)?);
+        }
+    }
+    Ok(listeners)
 }
 
 /// Runs an instance on a listener that exists already; for tests that need its port first.
@@ -95,7 +121,7 @@ pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Resul
 pub async fn run_on(listener: TcpListener, args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let journal = Journal::open(args.log.as_deref(), &args.version_text)?;
     tokio::pin!(stop);
-    App::new(args, journal).serve(listener, stop).await;
+    App::new(args, journal).serve(listener, Vec::new(), stop).await;
     Ok(())
 }
 

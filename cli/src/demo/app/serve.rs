@@ -13,10 +13,12 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// An order's id is short; more is a client's mistake.
@@ -29,33 +31,77 @@ pub(super) struct App {
     pub(super) journal: Journal,
     /// Requests and WebSockets under way.
     open: watch::Sender<usize>,
+    /// Connections to sockets that were handed over, and those of them on which nothing was asked yet.
+    direct: watch::Sender<usize>,
+    fresh: watch::Sender<usize>,
     /// Turns true once, when the stop signal came.
     leaving: watch::Sender<bool>,
+    /// Turns true once, when nobody's time is left.
+    parting: watch::Sender<bool>,
 }
 
 impl App {
     pub(super) fn new(args: AppArgs, journal: Journal) -> Shared {
-        Arc::new(Self { args, journal, open: watch::Sender::new(0), leaving: watch::Sender::new(false) })
+        let [open, direct, fresh] = [(); 3].map(|()| watch::Sender::new(0));
+        let (leaving, parting) = (watch::Sender::new(false), watch::Sender::new(false));
+        Arc::new(Self { args, journal, open, direct, fresh, leaving, parting })
     }
 
     /// Serves until `stop`, then finishes: no new connections, `Connection: close` on what is still answered, and the end
     /// once nothing was under way for the linger time.
-    pub(super) async fn serve(self: Shared, listener: TcpListener, mut stop: Pin<&mut impl Future<Output = ()>>) {
+    ///
+    /// A balancer knows which of its connections are in use. Clients that came to a `public` socket do not know that this
+    /// instance leaves, so theirs are not cut at once: who has just connected is heard, and everybody has the grace time.
+    pub(super) async fn serve(
+        self: Shared,
+        own: TcpListener,
+        public: Vec<TcpListener>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) {
+        let is_public = !public.is_empty();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(Arc::clone(&self).accept(own, Origin::Balancer));
+        for listener in public {
+            accepting.spawn(Arc::clone(&self).accept(listener, Origin::Client));
+        }
+        stop.await;
+        self.leaving.send_replace(true);
+        // Closed, never shut down: others may have the same socket.
+        while accepting.join_next().await.is_some() {}
+        self.journal.mark("term");
+        if is_public {
+            let enough = Instant::now() + self.args.grace;
+            let heard = async { drop(self.fresh.subscribe().wait_for(|fresh| *fresh == 0).await) };
+            let _ = tokio::time::timeout(self.args.patience, heard).await;
+            let _ = tokio::time::timeout_at(enough, self.left_alone()).await;
+        }
+        self.parting.send_replace(true);
+        self.quiet().await;
+        self.journal.mark("exit");
+    }
+
+    async fn accept(self: Shared, listener: TcpListener, origin: Origin) {
+        let mut leaving = self.leaving.subscribe();
         loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = async { drop(leaving.wait_for(|leaving| *leaving).await) } => return,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(connection(Arc::clone(&self), stream))),
+                    Ok((stream, _)) => {
+                        let direct = (origin == Origin::Client).then(|| Direct::new(&self));
+                        drop(tokio::spawn(connection(Arc::clone(&self), stream, direct)));
+                    }
                     // Out of files, or a client that left in between: neither ends the service.
                     Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 },
             }
         }
-        drop(listener);
-        self.journal.mark("term");
-        self.leaving.send_replace(true);
-        self.quiet().await;
-        self.journal.mark("exit");
+    }
+
+    /// Every client is gone, and so are the sessions they left their connections for.
+    async fn left_alone(&self) {
+        // The senders live in self: waiting cannot fail.
+        let _ = self.direct.subscribe().wait_for(|direct| *direct == 0).await;
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
     async fn quiet(&self) {
@@ -70,8 +116,8 @@ impl App {
         }
     }
 
-    pub(super) fn leaving(&self) -> watch::Receiver<bool> {
-        self.leaving.subscribe()
+    pub(super) fn parting(&self) -> watch::Receiver<bool> {
+        self.parting.subscribe()
     }
 
     /// Counts something as under way for as long as the guard lives.
@@ -81,18 +127,26 @@ impl App {
     }
 }
 
-async fn connection(app: Shared, stream: TcpStream) {
+/// Who opens connections to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Balancer,
+    Client,
+}
+
+async fn connection(app: Shared, stream: TcpStream, direct: Option<Direct>) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    let service = service_fn(|request: Request<Incoming>| {
+        let under_way = app.under_way(request.uri().path());
+        direct.iter().for_each(Direct::asked);
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(answer(app, request).await) }
+        async move { Ok::<_, Infallible>(answer(app, request, under_way).await) }
     });
     // A broken connection is the client's side of the story; it counts there.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
-async fn answer(app: Shared, request: Request<Incoming>) -> Response<Answer> {
-    let under_way = app.under_way(request.uri().path());
+async fn answer(app: Shared, request: Request<Incoming>, under_way: UnderWay) -> Response<Answer> {
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&app),
         (&Method::GET, "/") => text(StatusCode::OK, format!("shop {}\n", app.args.version_text)),
@@ -155,6 +209,34 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.app.journal.end(&self.path);
         self.app.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// A client's own connection, for as long as it is open.
+#[derive(Debug)]
+struct Direct {
+    app: Shared,
+    is_fresh: AtomicBool,
+}
+
+impl Direct {
+    fn new(app: &Shared) -> Self {
+        app.direct.send_modify(|direct| *direct += 1);
+        app.fresh.send_modify(|fresh| *fresh += 1);
+        Self { app: Arc::clone(app), is_fresh: AtomicBool::new(true) }
+    }
+
+    fn asked(&self) {
+        if self.is_fresh.swap(false, Ordering::Relaxed) {
+            self.app.fresh.send_modify(|fresh| *fresh -= 1);
+        }
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        self.asked();
+        self.app.direct.send_modify(|direct| *direct -= 1);
     }
 }
 

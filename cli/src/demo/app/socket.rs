@@ -44,7 +44,7 @@ pub(super) fn upgrade(app: &Shared, request: Request<Incoming>) -> Response<Full
 }
 
 async fn echo(app: &Shared, mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>) {
-    let mut leaving = app.leaving();
+    let mut parting = app.parting();
     loop {
         tokio::select! {
             message = socket.next() => match message {
@@ -55,7 +55,7 @@ async fn echo(app: &Shared, mut socket: WebSocketStream<TokioIo<hyper::upgrade::
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
             },
-            () = async { drop(leaving.wait_for(|leaving| *leaving).await) } => break,
+            () = async { drop(parting.wait_for(|parting| *parting).await) } => break,
         }
     }
     let away = CloseFrame { code: CloseCode::Away, reason: "stopping".into() };

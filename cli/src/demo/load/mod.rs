@@ -34,6 +34,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Requests under way at once; one more has failed unsent.
     pub max_open: usize,
+    /// One after the other, and again from the first; never empty.
+    pub clients: &'static [Kind],
 }
 
 impl Config {
@@ -41,7 +43,7 @@ impl Config {
     pub fn new(target: SocketAddr, rate: u32) -> Self {
         static GENERATORS: AtomicU64 = AtomicU64::new(0);
         let tag = format!("{:x}.{}", std::process::id(), GENERATORS.fetch_add(1, Ordering::Relaxed));
-        Self { target, rate: rate.max(1), tag, timeout: Duration::from_secs(5), max_open: 1500 }
+        Self { target, rate: rate.max(1), tag, timeout: Duration::from_secs(5), max_open: 1500, clients: &Kind::MIX }
     }
 }
 
@@ -122,7 +124,7 @@ async fn generate(config: Config, mut marks: mpsc::UnboundedReceiver<oneshot::Se
                 () = tokio::time::sleep_until(due) => break,
             }
         }
-        let kind = Kind::of_tick(tick);
+        let Some(kind) = config.clients.get(tick % config.clients.len().max(1)).copied() else { return };
         if tally.begin(kind, config.max_open) {
             drop(tokio::spawn(one(Arc::clone(&target), Arc::clone(&tally), kind, due, config.timeout)));
         }

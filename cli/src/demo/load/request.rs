@@ -48,14 +48,10 @@ impl Kind {
         [Self::KeepAlive, Self::NewConnection, Self::Post, Self::PostNewConnection, Self::Slow, Self::WebSocket];
 
     /// The mix: of 20 requests 8 keep-alive, 5 new connections, 2 and 2 orders, 2 slow, 1 WebSocket.
-    const MIX: [Self; 20] = {
+    pub const MIX: [Self; 20] = {
         use Kind::{KeepAlive as K, NewConnection as N, Post as P, PostNewConnection as Q, Slow as S, WebSocket as W};
         [K, N, P, K, N, K, S, Q, K, N, K, W, P, K, N, Q, K, S, N, K]
     };
-
-    pub(super) const fn of_tick(tick: usize) -> Self {
-        Self::MIX[tick % Self::MIX.len()]
-    }
 
     pub(super) const fn is_post(self) -> bool {
         matches!(self, Self::Post | Self::PostNewConnection)

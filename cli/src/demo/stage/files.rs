@@ -198,6 +198,10 @@ pub(super) fn manifest(setup: &Setup, places: &Places, folder: &Path) -> String 
     let hosts = host_names(setup).iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
     let slots = if setup.place == Place::InPlace { 1 } else { 2 };
     let ports = places.ports.iter().take(slots).map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let (listen, balancer) = match setup.place {
+        Place::Handover => (format!("listen = \"{}\"\n", places.frontend), String::new()),
+        _ => (String::new(), format!("[balancer]\non = [\"{BALANCER_HOST}\"]\npool = \"{SERVICE}\"\n\n")),
+    };
     let log = app_logs(folder).join("{version}-{address}-{port}.log");
     let [healthy_for, start_timeout, drain] =
         [setup.healthy_for, setup.start_timeout, setup.drain].map(|duration| format!("{}ms", duration.as_millis()));
@@ -211,7 +215,7 @@ path = \"{SERVICE}-{{version}}.tar.zst\"
 [run]
 command = \"bin/shop --listen {{address}}:{{port}} --log {}\"
 ports = [{ports}]
-stop = {{ signal = \"SIGTERM\", timeout = \"10s\" }}
+{listen}stop = {{ signal = \"SIGTERM\", timeout = \"10s\" }}
 
 [health]
 http = \"/healthz\"
@@ -220,11 +224,7 @@ timeout = \"1s\"
 healthy_for = \"{healthy_for}\"
 start_timeout = \"{start_timeout}\"
 
-[balancer]
-on = [\"{BALANCER_HOST}\"]
-pool = \"{SERVICE}\"
-
-[rollout]
+{balancer}[rollout]
 strategy = \"rolling\"
 max_unavailable = 1
 drain = \"{drain}\"

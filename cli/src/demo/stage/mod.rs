@@ -45,6 +45,8 @@ pub enum Place {
     InPlace,
     /// Two ports: the new instance starts beside the old one
     SideBySide,
+    /// Two ports and one public socket that the host holds: no balancer, and therefore one host
+    Handover,
 }
 
 /// What a stage is made of.
@@ -316,13 +318,16 @@ mod tests {
 
     #[test]
     fn the_stages_manifest_says_what_the_setup_does() {
-        for (place, slots) in [(Place::InPlace, 1), (Place::SideBySide, 2)] {
-            let setup = Setup { place, network: [127, 77, 1], ..Setup::new(vec!["baton".into(), "demo-part".into()]) };
+        for (place, slots) in [(Place::InPlace, 1), (Place::SideBySide, 2), (Place::Handover, 2)] {
+            let hosts = if place == Place::Handover { 1 } else { 3 };
+            let setup =
+                Setup { place, hosts, network: [127, 77, 1], ..Setup::new(vec!["baton".into(), "demo-part".into()]) };
             let places = Places::find(&setup).unwrap();
             let text = files::manifest(&setup, &places, Path::new("/tmp/stage"));
             let manifest = baton_core::manifest::parse("baton.toml", &text).unwrap();
             assert_eq!(manifest.warnings, []);
-            assert_eq!(manifest.hosts.len(), 3);
+            assert_eq!(manifest.hosts.len(), usize::from(hosts));
+            assert_eq!(manifest.run.listen.len(), usize::from(place == Place::Handover));
             assert_eq!(manifest.ports.len(), slots);
             assert_eq!(manifest.health.healthy_for, setup.healthy_for);
             assert_eq!(manifest.health.start_timeout, setup.start_timeout);

@@ -26,6 +26,8 @@ pub struct Places {
     pub ports: Vec<u16>,
     /// A port on every host that no manifest names: where a confused release listens.
     pub elsewhere: u16,
+    /// A port on every host for the socket that is handed over.
+    pub public: u16,
 }
 
 impl Places {
@@ -35,11 +37,14 @@ impl Places {
         let centre = address(1);
         let hosts = (0..setup.hosts).map(|index| address(index.saturating_add(2))).collect::<Vec<_>>();
         let slots = if setup.place == Place::InPlace { 1 } else { 2 };
-        let mut ports = free_ports(&hosts, slots + 1)?;
-        let elsewhere = ports.pop().context("no port")?;
-        let [coordinator, frontend] = free_ports(&[centre], 2)?[..] else { bail!("no port") };
-        let at_centre = |port| SocketAddr::new(centre, port);
-        Ok(Self { centre, coordinator: at_centre(coordinator), frontend: at_centre(frontend), hosts, ports, elsewhere })
+        let mut ports = free_ports(&hosts, slots + 2)?;
+        let (elsewhere, public) = (ports.pop().context("no port")?, ports.pop().context("no port")?);
+        let [coordinator, balancer] = free_ports(&[centre], 2)?[..] else { bail!("no port") };
+        let frontend = match (setup.place, hosts.first()) {
+            (Place::Handover, Some(host)) => SocketAddr::new(*host, public),
+            _ => SocketAddr::new(centre, balancer),
+        };
+        Ok(Self { centre, coordinator: SocketAddr::new(centre, coordinator), frontend, hosts, ports, elsewhere, public })
     }
 }
 
