@@ -121,6 +121,13 @@ impl Strategy {
         self.lockstep || !self.keep_old.is_zero()
     }
 
+    /// The same, for going back to what was good: nothing is watched, nobody is asked, and no host waits for another.
+    #[must_use]
+    pub fn returning(&self) -> Self {
+        let waves = vec![Wave::of(Amount::Percent(100))];
+        Self { waves, bake: Duration::ZERO, lockstep: false, ..self.clone() }
+    }
+
     /// The word people know for a strategy like this. For eyes only: nothing is decided by it.
     #[must_use]
     pub fn word(&self) -> &'static str {

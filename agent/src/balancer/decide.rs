@@ -3,7 +3,7 @@
 use super::driver::{Change, MemberSeen, PoolSeen, Remark};
 use super::problem;
 use baton_core::fleet::MemberKey;
-use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::spec::{Exchange, MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
@@ -41,7 +41,7 @@ pub(crate) fn hold_trial(spec: &PoolSpec, answers: &mut Answers, problem: &Probl
 /// Decides one pool.
 ///
 /// A member comes in only when it answered. None goes out when that would leave the pool empty although the spec wants
-/// somebody in: then it stays until the other one is in.
+/// somebody in: then it stays until the other one is in. Nor does one that waits for others, as the pool's exchange says.
 pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers: &Answers) -> Decision {
     let mut decision = Decision::default();
     let mut outs = Vec::new();
@@ -56,6 +56,7 @@ pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers:
         }
     }
     outs.extend(vanished(name, spec, seen).map(|change| (None, change)));
+    exchange(spec, seen, &mut decision.changes, &mut outs);
 
     let empties = wants_somebody(spec) && !somebody_in(spec, seen, &decision.changes);
     for (key, change) in outs {
@@ -69,6 +70,28 @@ pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers:
         }
     }
     decision
+}
+
+/// Keeps back what waits for a member that is to be in and is not: a host's own, or all of them.
+fn exchange(spec: &PoolSpec, seen: &PoolSeen, changes: &mut Vec<Change>, outs: &mut Vec<(Option<&MemberKey>, Change)>) {
+    let is_in = |member: &MemberSpec| {
+        clear(spec, seen, member).is_some_and(|there| there.told == MemberState::Ready)
+            || changes.iter().any(|change| change.address == member.address && change.state == MemberState::Ready)
+    };
+    let wanted = spec.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
+    let missing: Vec<&MemberKey> = wanted.filter(|(_, member)| !is_in(member)).map(|(key, _)| key).collect();
+    let routed = |change: &Change| seen.get(&change.address).is_some_and(|there| there.running == MemberState::Ready);
+    match spec.exchange {
+        Exchange::Each => {}
+        Exchange::Host => outs.retain(|(key, change)| {
+            !key.is_some_and(|key| routed(change) && missing.iter().any(|other| other.host == key.host))
+        }),
+        Exchange::All if !missing.is_empty() && outs.iter().any(|(_, change)| routed(change)) => {
+            changes.clear();
+            outs.retain(|(_, change)| !routed(change));
+        }
+        Exchange::All => {}
+    }
 }
 
 enum Next {
@@ -172,7 +195,6 @@ const fn rank(state: MemberState) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use baton_core::fleet::spec::Exchange;
     use baton_core::release::Probe;
     use std::time::Duration;
 
@@ -194,6 +216,10 @@ mod tests {
 
     /// One letter a member, from web1 on: `i`n, `d`rain, `o`ut; in what is seen also `x`: told in, and down.
     fn check(wanted: &str, seen: &str, answering: &[u8], expect: &[&str]) {
+        check_exchange(Exchange::Each, wanted, seen, answering, expect);
+    }
+
+    fn check_exchange(exchange: Exchange, wanted: &str, seen: &str, answering: &[u8], expect: &[&str]) {
         let pool: PoolName = "shop".parse().unwrap();
         let members = (1u8..).zip(wanted.chars()).filter(|(_, letter)| *letter != '-').map(|(slot, letter)| {
             let member = MemberSpec {
@@ -210,7 +236,7 @@ mod tests {
             members: members.collect(),
             drain_deadline: Duration::from_secs(1),
             split: None,
-            exchange: Exchange::Each,
+            exchange,
         };
         let seen: PoolSeen = (1u8..).zip(seen.chars()).filter(|(_, letter)| *letter != '-').map(there).collect();
         let answers = to_ask(&spec, &seen)
@@ -272,6 +298,42 @@ mod tests {
         check("oi", "io", &[], &["web1/0 B0418", "web2/0 B0409"]);
         check("oi", "ix", &[], &["web1/0 B0418"]);
         check("-i", "io", &[], &["web2/0 B0409"]);
+    }
+
+    #[test]
+    fn all_change_together_or_none_does() {
+        check_exchange(Exchange::All, "oiio", "iooi", &[2, 3], &["2 Ready", "3 Ready", "1 Out", "4 Out"]);
+        check_exchange(Exchange::All, "oiio", "iooi", &[2], &["web3/0 B0409"]);
+        check_exchange(Exchange::All, "oii", "oio", &[], &["web3/0 B0409"]);
+    }
+
+    #[test]
+    fn who_waits_for_nobody_comes_in_although_another_does_not_answer() {
+        check_exchange(Exchange::All, "oii", "ooo", &[2], &["2 Ready", "web3/0 B0409"]);
+    }
+
+    #[test]
+    fn a_host_keeps_the_member_it_has_until_its_other_one_answers() {
+        // Each member here has a host of its own, so nobody waits for web3.
+        check_exchange(Exchange::Host, "oiio", "iooi", &[2], &["2 Ready", "1 Out", "4 Out", "web3/0 B0409"]);
+        let pool: PoolName = "shop".parse().unwrap();
+        let member =
+            |slot, state| MemberSpec { address: address(slot), state, weight: 1, side: Side::Stable, probe: Probe::Tcp };
+        let members = [("web1/0", member(1, MemberState::Out)), ("web1/1", member(2, MemberState::Ready))];
+        let others = [("web2/0", member(3, MemberState::Out)), ("web2/1", member(4, MemberState::Ready))];
+        let members = members.into_iter().chain(others).map(|(key, member)| (key.parse().unwrap(), member));
+        let spec = PoolSpec {
+            service: "shop".parse().unwrap(),
+            members: members.collect(),
+            drain_deadline: Duration::from_secs(1),
+            split: None,
+            exchange: Exchange::Host,
+        };
+        let seen: PoolSeen = [(1, 'i'), (2, 'o'), (3, 'i'), (4, 'o')].into_iter().map(there).collect();
+        let answers = [("web1/1".parse().unwrap(), Ok(()))].into();
+        let decision = decide(&pool, &spec, &seen, &answers);
+        let changed: Vec<u16> = decision.changes.iter().map(|it| u16::from(it.state == MemberState::Ready)).collect();
+        assert_eq!(changed, [1, 0], "web1 changes, web2 keeps what it has: {:?}", decision.changes);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! [`parse`] is the entry point; [`keys`] is the one table of everything a manifest may say.
 
+mod balancer;
 pub mod codes;
 pub mod keys;
 
@@ -128,8 +129,13 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
     let run = run::run(reader);
     let ports = run::ports(reader);
     let health = health::health(reader);
-    let balancer = rollout::balancer(reader, service.as_ref());
-    let strategy = rollout::strategy(reader, hosts.as_ref().map(Vec::len), ports.as_ref().map(Vec::len));
+    let balancer = balancer::balancer(reader, service.as_ref());
+    let around = rollout::Surroundings {
+        hosts: hosts.as_ref().map(Vec::len),
+        ports: ports.as_ref().map(Vec::len),
+        balanced: reader.has_table("balancer"),
+    };
+    let strategy = rollout::strategy(reader, around);
     let manifest = Manifest {
         service: service?,
         hosts: hosts?,

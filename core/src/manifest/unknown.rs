@@ -76,23 +76,6 @@ fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The strategies people know by name and this version does not have.
-pub(super) fn strategy(reader: &mut Reader<'_, '_>) {
-    const PLANNED: [&str; 3] = ["blue-green", "canary", "recreate"];
-    const PLACE: &str = "rollout.strategy";
-    let planned = reader.value(PLACE).filter(|value| value.get_ref().as_str().is_some_and(|text| PLANNED.contains(&text)));
-    match planned {
-        None => {
-            reader.choice(PLACE);
-        }
-        Some(value) => {
-            let what = format!("the strategy {} is not in this version of Baton yet", reader.raw(&value.span()));
-            let finding = Finding::error(codes::NOT_YET, value.span(), what).label("planned");
-            reader.report(finding.help("this version has \"rolling\"; `waves` and `bake` make its first step small"));
-        }
-    }
-}
-
 /// A list of hosts written as one string: a host, or the selection by role that is still to come.
 pub(super) fn single_host(reader: &mut Reader<'_, '_>, path: &'static str) -> bool {
     let Some(value) = reader.value(path) else { return false };

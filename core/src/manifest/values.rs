@@ -47,19 +47,16 @@ impl<'t, 's> Reader<'t, 's> {
         None
     }
 
-    /// A number or share of hosts, or the key's default. None: reported.
-    pub(super) fn amount(&mut self, path: &'static str) -> Option<Amount> {
-        let key = keys::find(path)?;
-        let Some(value) = self.value(path) else {
-            let Fallback::Value(default) = key.fallback else { return None };
-            self.note(path, default, None);
-            return parse_amount(default);
-        };
-        let amount = self.parse_amount(path, value)?;
-        self.note(path, shown(amount), Some(value.span()));
-        Some(amount)
+    /// A duration, or what holds where the file has none. None: reported.
+    pub(super) fn duration_or(&mut self, path: &'static str, absent: Duration) -> Option<Duration> {
+        if self.value(path).is_some() {
+            return self.duration(path, Duration::ZERO);
+        }
+        self.note(path, quoted(&humantime::format_duration(absent).to_string()), None);
+        Some(absent)
     }
 
+    /// A number or share of hosts. None: reported.
     pub(super) fn parse_amount(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Amount> {
         let amount = match value.get_ref() {
             DeValue::Integer(number) => integer(number).and_then(|number| u32::try_from(number).ok()).map(Amount::Hosts),

@@ -2,13 +2,14 @@
 
 use super::balancers;
 use super::place::Place;
-use super::{Direction, Rollout, RolloutState, Turned, progress};
+use super::progress::Standing;
+use super::{Direction, Rollout, RolloutState, Turned, plan, progress};
 use crate::analysis::judgement::Judgement;
 use crate::fleet::{BalancerPool, Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::release::Release;
-use crate::strategy::OnFailure;
+use crate::strategy::{OnFailure, Strategy};
 use crate::time::Moment;
 use std::net::SocketAddr;
 
@@ -28,6 +29,11 @@ pub enum Command {
         why: String,
     },
     Resume {
+        service: ServiceName,
+        by: String,
+    },
+    /// A person's word: the wave that asks for it goes on, or the one that is watched is good.
+    Promote {
         service: ServiceName,
         by: String,
     },
@@ -74,6 +80,10 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
             Ok(())
         }),
         Command::Resume { service, .. } => change(fleet, &service, now, resume),
+        Command::Promote { service, .. } => {
+            let standings = plan::standings(fleet, &service, now);
+            change(fleet, &service, now, |rollout| promote(rollout, &standings, now))
+        }
         Command::Abort { service, by } => change(fleet, &service, now, |rollout| {
             turn_back(rollout, by);
             Ok(())
@@ -132,14 +142,16 @@ fn apply_deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accept
     let before = fleet.services.get(&deploy.name);
     service.committed = before.and_then(|before| before.committed);
     service.previous = before.and_then(|before| before.previous);
+    service.warm = before.and_then(|before| before.warm);
     let same_hosts = before.is_some_and(|before| before.hosts == service.hosts);
     let is_live = service.committed == Some(release) && same_hosts;
     fleet.releases.insert(release, deploy.release);
-    fleet.services.insert(deploy.name.clone(), service);
+    fleet.services.insert(deploy.name.clone(), service.clone());
     if is_live {
         return Ok(Accepted::AlreadyLive);
     }
-    Ok(start(fleet, deploy.id, &deploy.name, release, deploy.by, now))
+    let strategy = service.strategy.clone();
+    Ok(start(fleet, deploy.id, &deploy.name, release, strategy, deploy.by, now))
 }
 
 /// Two services cannot listen on one port of a host.
@@ -219,11 +231,20 @@ fn rollback(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, by: String, no
         Problem::new(Code(706), format!("{name} has no release to go back to"))
             .help(format!("baton releases list {name} shows what there is"))
     })?;
-    Ok(start(fleet, id, name, previous, by, now))
+    let strategy = service.strategy.returning();
+    Ok(start(fleet, id, name, previous, strategy, by, now))
 }
 
 /// A new rollout. Hosts that do not serve come first: nothing is lost there.
-fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by: String, now: Moment) -> Accepted {
+fn start(
+    fleet: &mut Fleet,
+    id: RolloutId,
+    name: &ServiceName,
+    to: ReleaseId,
+    strategy: Strategy,
+    by: String,
+    now: Moment,
+) -> Accepted {
     let Some(service) = fleet.services.get(name) else { return Accepted::AlreadyLive };
     let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
     let (up, mut hosts): (Vec<_>, Vec<_>) = service.hosts.iter().cloned().partition(serves);
@@ -233,7 +254,7 @@ fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by
         service: name.clone(),
         from: service.committed,
         to,
-        strategy: service.strategy.clone(),
+        strategy,
         hosts,
         state: RolloutState::Pending,
         direction: Direction::Forward,
@@ -249,6 +270,10 @@ fn start(fleet: &mut Fleet, id: RolloutId, name: &ServiceName, to: ReleaseId, by
         evidence: Vec::new(),
         judgement: Judgement::default(),
     };
+    // What is still warm is where this rollout goes, or stands where its release starts.
+    if let Some(service) = fleet.services.get_mut(name) {
+        service.warm = None;
+    }
     fleet.rollouts.retain(|_, old| old.service != *name || old.state.is_active());
     fleet.rollouts.insert(id.clone(), rollout);
     Accepted::Rollout(id)
@@ -280,6 +305,23 @@ fn resume(rollout: &mut Rollout) -> Result<(), Problem> {
         Direction::Back => RolloutState::Reverting,
     };
     rollout.pause = None;
+    Ok(())
+}
+
+fn promote(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Result<(), Problem> {
+    let name = &rollout.service;
+    let goes_forward = rollout.state == RolloutState::Running && rollout.direction == Direction::Forward;
+    let through = match progress::asks_for(rollout, standings, now) {
+        Some(wave) => wave + 1,
+        None if rollout.wave_done.is_some() => rollout.wave + 2,
+        None => 0,
+    };
+    if !goes_forward || through == 0 {
+        return Err(Problem::new(Code(728), format!("the rollout of {name} waits for nobody's word"))
+            .saw("it is", if goes_forward { format!("in wave {}", rollout.wave + 1) } else { "paused or going back".into() })
+            .help(format!("baton why {name}")));
+    }
+    rollout.promoted = through;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::place::{Enrolled, Place, Routing};
 use super::waiting::Reason;
 use crate::fleet::Host;
 use crate::fleet::report::{HostReport, InstanceState, ReleaseState};
+use crate::fleet::spec::MemberState;
 use crate::name::{ReleaseId, Slot};
 use crate::problem::Problem;
 use crate::release::Health;
@@ -32,10 +33,21 @@ pub enum Step {
 }
 
 /// How to bring a host to a release.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
     pub placement: Placement,
     pub drain_deadline: Duration,
+    /// Nothing else may run where the release starts: what is there stops first.
+    pub exclusive: bool,
+    /// The release that may stay beside the one the host is brought to.
+    pub keep: Option<Keep>,
+}
+
+/// What stays beside the goal: in, with a share of the traffic, or out, as a way back that needs no start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    pub release: ReleaseId,
+    pub state: MemberState,
 }
 
 /// The next safe step that brings a host to `goal`, or to running nothing of the service.
@@ -46,7 +58,8 @@ pub fn converge(place: &Place<'_>, goal: Option<ReleaseId>, way: Way) -> Step {
         return Step::Wait(silent(place, host));
     }
     let Some(report) = host.echoed() else { return Step::Wait(Reason::Echo) };
-    let Some(goal) = goal else { return retire(place, None, way) };
+    let Some(goal) = goal else { return retire(place, None, Way { keep: None, ..way }) };
+    let way = Way { keep: way.keep.filter(|keep| keep.release != goal), ..way };
     match place.slot_of(goal) {
         None => begin(place, report, goal, way),
         Some(slot) => finish(place, report, goal, slot, way),
@@ -70,6 +83,9 @@ fn begin(place: &Place<'_>, report: &HostReport, goal: ReleaseId, way: Way) -> S
             let total = place.fleet.releases.get(&goal).map_or(0, |release| release.artifact.size);
             return Step::Wait(Reason::Artifact { done: 0, total });
         }
+    }
+    if let Some((slot, _)) = place.issued().next().filter(|_| way.exclusive) {
+        return when_drained(place, slot, way, Step::Stop(slot));
     }
     match choose(place, way.placement) {
         Err(reason) => Step::Wait(reason),
@@ -125,10 +141,18 @@ fn proven(ready_for: Duration, health: Option<&Health>, step: Step) -> Step {
     if ready_for < needed { Step::Wait(Reason::Healthy { ready_for, needed }) } else { step }
 }
 
-/// Stops every instance but the one in `keep`, one after the other.
-fn retire(place: &Place<'_>, keep: Option<Slot>, way: Way) -> Step {
-    if let Some((slot, _)) = place.issued().find(|(slot, _)| Some(*slot) != keep) {
-        return when_drained(place, slot, way, Step::Stop(slot));
+/// Stops every instance but the one in `goal` and what may stay beside it, one after the other.
+fn retire(place: &Place<'_>, goal: Option<Slot>, way: Way) -> Step {
+    for (slot, told) in place.issued().filter(|(slot, _)| Some(*slot) != goal) {
+        let then = match way.keep.filter(|keep| keep.release == told.release) {
+            Some(Keep { state: MemberState::Ready, .. }) => continue,
+            Some(_) => Step::Done,
+            None => Step::Stop(slot),
+        };
+        let step = when_drained(place, slot, way, then);
+        if step != Step::Done {
+            return step;
+        }
     }
     match place.leftovers().next() {
         Some((_, instance)) => Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) }),

@@ -2,16 +2,21 @@
 
 use super::Rollout;
 use super::place::Place;
+use super::share::WEIGHT;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use crate::fleet::split::{Side, TrafficSplit};
-use crate::fleet::{Fleet, MemberKey, Service};
+use crate::fleet::{Fleet, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::release::Probe;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Every member gets the same share in a rolling release.
-const WEIGHT: u16 = 100;
+/// How members are told to change: how long what is open may take, and whom a member that goes out waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    pub drain_deadline: Duration,
+    pub exchange: Exchange,
+}
 
 /// Specs under way.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Tells every balancer of the place what to do with a slot.
-    pub fn set_member(&mut self, place: &Place<'_>, slot: Slot, state: MemberState, drain_deadline: Duration) {
+    pub fn set_member(&mut self, place: &Place<'_>, slot: Slot, state: MemberState, manner: Manner) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
         let Some(balancer) = &place.service.balancer else { return };
         let address = host.endpoint(port);
@@ -37,15 +42,52 @@ impl<'a> Draft<'a> {
             let pool = spec.pools.entry(balancer.pool.clone()).or_insert_with(|| PoolSpec {
                 service: place.name.clone(),
                 members: BTreeMap::new(),
-                drain_deadline,
+                drain_deadline: manner.drain_deadline,
                 split: None,
-                exchange: Exchange::Each,
+                exchange: manner.exchange,
             });
-            pool.drain_deadline = drain_deadline;
-            pool.members.insert(
-                place.member(slot),
-                MemberSpec { address, state, weight: WEIGHT, side: Side::Stable, probe: probe.clone() },
-            );
+            pool.drain_deadline = manner.drain_deadline;
+            pool.exchange = manner.exchange;
+            let weight = pool.members.get(&place.member(slot)).map_or(WEIGHT, |member| member.weight);
+            pool.members
+                .insert(place.member(slot), MemberSpec { address, state, weight, side: Side::Stable, probe: probe.clone() });
+        }
+    }
+
+    /// Gives the members of a service that are in their weights: those of `new`, and those of every other release.
+    pub fn weigh(
+        &mut self,
+        name: &ServiceName,
+        service: &Service,
+        new: ReleaseId,
+        weights: impl Fn(usize, usize) -> (u16, u16),
+    ) {
+        let Some(balancer) = &service.balancer else { return };
+        for on in &balancer.on {
+            let Some(pool) = self.spec(on).and_then(|spec| spec.pools.get(&balancer.pool)) else { continue };
+            let runs_new = |member: &MemberKey| {
+                let key = InstanceKey { service: name.clone(), slot: member.slot };
+                self.spec(&member.host).and_then(|spec| spec.instances.get(&key)).is_some_and(|it| it.release == new)
+            };
+            let is_in = pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
+            let (mine, theirs): (Vec<_>, Vec<_>) = is_in.partition(|(member, _)| runs_new(member));
+            let (light, heavy) = weights(mine.len(), theirs.len());
+            let wanted = mine.into_iter().map(|it| (it, light)).chain(theirs.into_iter().map(|it| (it, heavy)));
+            let wrong = wanted.filter(|((_, member), weight)| member.weight != *weight);
+            let wrong: Vec<(MemberKey, u16)> = wrong.map(|((key, _), weight)| (key.clone(), weight)).collect();
+            self.set_weights(on, &balancer.pool, &wrong);
+        }
+    }
+
+    fn set_weights(&mut self, balancer: &HostName, pool: &PoolName, weights: &[(MemberKey, u16)]) {
+        if weights.is_empty() {
+            return;
+        }
+        let Some(pool) = self.edit(balancer).and_then(|spec| spec.pools.get_mut(pool)) else { return };
+        for (key, weight) in weights {
+            if let Some(member) = pool.members.get_mut(key) {
+                member.weight = *weight;
+            }
         }
     }
 
@@ -72,10 +114,12 @@ impl<'a> Draft<'a> {
         for name in &names {
             let Some(spec) = self.spec(name) else { continue };
             let releases = self.wanted_releases(name, spec, services, active);
-            let committed = |service: &ServiceName| services.get(service).and_then(|service| service.committed);
-            let restart = |service: &ServiceName, release| match committed(service) == Some(release) {
-                true => Restart::Always,
-                false => Restart::Never,
+            let proven = |service: &Service, release| {
+                service.committed == Some(release) || service.warm.is_some_and(|warm| warm.release == release)
+            };
+            let restart = |service: &ServiceName, release| match services.get(service) {
+                Some(service) if proven(service, release) => Restart::Always,
+                _ => Restart::Never,
             };
             let stale = spec.releases.keys().ne(releases.iter())
                 || spec.instances.iter().any(|(key, it)| it.restart != restart(&key.service, it.release));
@@ -92,6 +136,26 @@ impl<'a> Draft<'a> {
         }
         for name in &names {
             self.forget_members(name, services);
+        }
+        for (name, service) in services {
+            if !active.iter().any(|rollout| rollout.service == *name) {
+                self.level(name, service);
+            }
+        }
+    }
+
+    /// At rest all members weigh the same, and change places each for itself.
+    fn level(&mut self, name: &ServiceName, service: &Service) {
+        let (Some(balancer), Some(release)) = (&service.balancer, service.committed) else { return };
+        self.weigh(name, service, release, |_, _| (WEIGHT, WEIGHT));
+        for on in &balancer.on {
+            let pool = self.spec(on).and_then(|spec| spec.pools.get(&balancer.pool));
+            if pool.is_none_or(|pool| pool.exchange == Exchange::Each) {
+                continue;
+            }
+            if let Some(pool) = self.edit(on).and_then(|spec| spec.pools.get_mut(&balancer.pool)) {
+                pool.exchange = Exchange::Each;
+            }
         }
     }
 
@@ -153,6 +217,7 @@ impl<'a> Draft<'a> {
         let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().map(|instance| instance.release).collect();
         for (name, service) in services.iter().filter(|(_, service)| service.hosts.contains(host)) {
             wanted.extend(service.committed.into_iter().chain(service.previous));
+            wanted.extend(service.warm.map(|warm| warm.release));
             for rollout in active.iter().filter(|rollout| rollout.service == *name) {
                 wanted.extend(rollout.from.into_iter().chain([rollout.to]));
             }

@@ -12,7 +12,9 @@ pub mod interlock;
 pub mod place;
 pub mod plan;
 pub mod progress;
+mod share;
 pub mod target;
+mod turn;
 pub mod waiting;
 
 use crate::analysis::judgement::Judgement;

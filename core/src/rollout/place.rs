@@ -111,13 +111,25 @@ impl<'a> Place<'a> {
             })
     }
 
+    /// Whether every balancer was told that the slot is in.
+    #[must_use]
+    pub fn is_told_in(&self, slot: Slot) -> bool {
+        self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Ready))
+    }
+
+    /// Whether a slot holds what stays warm beside the release that serves.
+    fn is_warm(&self, slot: Slot, told: &InstanceSpec) -> bool {
+        self.service.warm.is_some_and(|warm| warm.release == told.release)
+            && self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out))
+    }
+
     /// Whether the host is not at rest because of us: something was begun there and is not finished.
     #[must_use]
     pub fn is_begun(&self) -> bool {
         let mut instances = 0;
-        for (slot, _) in self.issued() {
+        for (slot, _) in self.issued().filter(|(slot, told)| !self.is_warm(*slot, told)) {
             instances += 1;
-            let enrolled = self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Ready));
+            let enrolled = self.is_told_in(slot);
             let unproven = self.service.balancer.is_none() && !self.is_ready(slot);
             if !enrolled || unproven {
                 return true;
@@ -158,7 +170,7 @@ impl<'a> Place<'a> {
 
     #[must_use]
     pub fn enrolled(&self, slot: Slot) -> Enrolled {
-        if self.balancers().any(|balancer| balancer.state(self, slot) != Some(MemberState::Ready)) {
+        if !self.is_told_in(slot) {
             return Enrolled::NotAsked;
         }
         for balancer in self.balancers() {

@@ -1,20 +1,21 @@
 //! The next safe steps for a whole fleet.
 
-use super::converge::{Step, Way, converge};
+use super::Rollout;
+use super::converge::{Step, converge};
 use super::divide;
 use super::draft::Draft;
 use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
-use super::target::{target, wave_of};
-use super::waiting::{Reason, Waiting};
-use super::{Rollout, RolloutState};
-use crate::fleet::spec::{HostSpec, MemberState};
+use super::target::{target, way};
+use super::turn::Turn;
+use super::waiting::Waiting;
+use crate::fleet::spec::HostSpec;
 use crate::fleet::{Fleet, Service};
-use crate::name::{HostName, RolloutId, ServiceName, Slot};
-use crate::strategy::Strategy;
+use crate::name::{HostName, RolloutId, ServiceName};
 use crate::time::{Moment, earlier};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What should change, and why not more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,6 +98,10 @@ pub fn refused(fleet: &Fleet, violations: &[Violation], now: Moment) -> Plan {
 fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Moment, draft: &mut Draft<'_>, plan: &mut Plan) {
     let mut next = service.clone();
     let mut rollout = fleet.active_rollout(name).cloned();
+    if rollout.is_none() {
+        next.warm = next.warm.filter(|warm| warm.until >= now);
+        plan.wake_at = earlier(plan.wake_at, cools(&next));
+    }
     let standings = loop {
         let standings = look(fleet, name, &next, rollout.as_ref(), now);
         let Some(active) = &mut rollout else { break standings };
@@ -104,6 +109,7 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
             break standings;
         }
         if !active.state.is_active() {
+            plan.wake_at = earlier(plan.wake_at, cools(&next));
             plan.rollouts.extend(rollout.take().map(|ended| (ended.id.clone(), ended)));
         }
     };
@@ -125,6 +131,17 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
     }
 }
 
+/// When what is warm is retired: after its last moment, so that a plan that ends a rollout retires nothing.
+fn cools(service: &Service) -> Option<Moment> {
+    service.warm.map(|warm| warm.until + Duration::from_millis(1))
+}
+
+/// Where each host of a service with an active rollout stands now.
+pub(super) fn standings(fleet: &Fleet, name: &ServiceName, now: Moment) -> Vec<Standing> {
+    let service = fleet.services.get(name);
+    service.map_or_else(Vec::new, |service| look(fleet, name, service, fleet.active_rollout(name), now))
+}
+
 /// Looks at every host of a service: those of the rollout in its order, then those that still run something of it.
 fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&Rollout>, now: Moment) -> Vec<Standing> {
     let mut hosts: Vec<&HostName> = rollout.map_or(&service.hosts, |rollout| &rollout.hosts).iter().collect();
@@ -134,174 +151,17 @@ fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&R
             hosts.push(host);
         }
     }
-    let strategy = rollout.map_or(&service.strategy, |rollout| &rollout.strategy);
-    let way = Way { placement: strategy.placement, drain_deadline: strategy.drain_deadline };
+    let way = way(service, rollout);
     let stand = |host: &HostName| {
         let place = Place { fleet, name, service, host_name: host, now };
         let goal = target(fleet, name, service, rollout, host);
         let has_new = rollout.is_some_and(|rollout| place.issued().any(|(_, told)| told.release == rollout.to));
-        Standing { host: host.clone(), goal, step: converge(&place, goal, way), begun: place.is_begun(), has_new }
+        let entered = goal.and_then(|goal| place.slot_of(goal)).is_some_and(|slot| place.is_told_in(slot));
+        let step = converge(&place, goal, way);
+        // Where nothing is left to do, what stays beside the release is meant to.
+        let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
+        let begun = step != Step::Done && (place.is_begun() || taken_down);
+        Standing { host: host.clone(), goal, step, begun, entered, has_new }
     };
     hosts.into_iter().map(stand).collect()
-}
-
-/// One pass over the hosts of a service: who may take its step now.
-struct Turn<'a> {
-    fleet: &'a Fleet,
-    name: &'a ServiceName,
-    service: &'a Service,
-    strategy: &'a Strategy,
-    rollout: Option<&'a Rollout>,
-    now: Moment,
-    /// Hosts not at rest because of us, and how many may be.
-    begun: usize,
-    begun_limit: usize,
-    /// Hosts that do not serve, for whatever reason, and how many may be.
-    unavailable: usize,
-    unavailable_limit: usize,
-    /// A host earlier in the order is about to begin: nobody overtakes it.
-    order_holds: bool,
-    waiting: Vec<Waiting>,
-}
-
-impl<'a> Turn<'a> {
-    fn new(
-        fleet: &'a Fleet,
-        name: &'a ServiceName,
-        service: &'a Service,
-        strategy: &'a Strategy,
-        rollout: Option<&'a Rollout>,
-        now: Moment,
-    ) -> Self {
-        let unavailable_limit = strategy.max_unavailable.at_most(service.hosts.len());
-        let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
-        let unavailable = service.hosts.iter().filter(|host| !serves(host)).count();
-        let begun_limit = unavailable_limit.max(1);
-        let waiting = Vec::new();
-        Self {
-            fleet,
-            name,
-            service,
-            strategy,
-            rollout,
-            now,
-            begun: 0,
-            begun_limit,
-            unavailable,
-            unavailable_limit,
-            order_holds: false,
-            waiting,
-        }
-    }
-
-    /// Takes every step that may be taken now. Hosts where something was begun come first. Returns whether any was taken.
-    fn take(&mut self, standings: &[Standing], draft: &mut Draft<'_>) -> bool {
-        if let Some(rollout) = self.rollout {
-            self.say_rollout(rollout);
-        }
-        self.begun = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing)).count();
-        let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
-        let mut acted = false;
-        for standing in begun.into_iter().chain(rest) {
-            self.order_holds |= !standing.begun && will_begin(standing);
-            match self.step(standing, draft) {
-                Ok(did) => acted |= did,
-                Err(reason) => self.waiting.push(Waiting { host: Some(standing.host.clone()), reason }),
-            }
-        }
-        acted
-    }
-
-    fn step(&mut self, standing: &Standing, draft: &mut Draft<'_>) -> Result<bool, Reason> {
-        let Self { fleet, name, service, now, .. } = *self;
-        let place = Place { fleet, name, service, host_name: &standing.host, now };
-        let drain = self.strategy.drain_deadline;
-        match &standing.step {
-            Step::Done => self.say_turn(standing).map(|()| false),
-            Step::Wait(reason) => Err(reason.clone()),
-            Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
-            Step::Drain(slot) => {
-                if place.issued().any(|(issued, _)| issued == *slot) {
-                    let lowers = standing.goal.is_some() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
-                    self.admit(standing, lowers)?;
-                }
-                draft.set_member(&place, *slot, MemberState::Out, drain);
-                Ok(true)
-            }
-            Step::Start(slot, release) => {
-                self.admit(standing, false)?;
-                draft.start(&place, *slot, *release);
-                Ok(true)
-            }
-            Step::Stop(slot) => {
-                draft.stop(&place, *slot);
-                Ok(true)
-            }
-            Step::Enroll(slot) => {
-                draft.set_member(&place, *slot, MemberState::Ready, drain);
-                Ok(true)
-            }
-        }
-    }
-
-    /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
-    fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
-        if !standing.begun {
-            let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
-            if held || self.order_holds || self.begun >= self.begun_limit {
-                return Err(Reason::Turn { wave: self.wave(standing) });
-            }
-        }
-        if lowers && self.unavailable >= self.unavailable_limit {
-            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-            let (unavailable, max_unavailable) = (count(self.unavailable), count(self.unavailable_limit));
-            return Err(Reason::Floor { unavailable, max_unavailable });
-        }
-        self.begun += usize::from(!standing.begun);
-        self.unavailable += usize::from(lowers);
-        Ok(())
-    }
-
-    fn wave(&self, standing: &Standing) -> u32 {
-        let wave = self.rollout.map_or(0, |rollout| wave_of(rollout, &standing.host));
-        u32::try_from(wave).unwrap_or(u32::MAX)
-    }
-
-    /// A host that is done only because its turn has not come says so.
-    fn say_turn(&self, standing: &Standing) -> Result<(), Reason> {
-        match self.rollout {
-            Some(rollout) if standing.goal.is_some() && standing.goal != rollout.goal() => {
-                Err(Reason::Turn { wave: self.wave(standing) })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn say_rollout(&mut self, rollout: &Rollout) {
-        if let Some(pause) = &rollout.pause {
-            let reason = Reason::Paused { by: pause.by.clone(), why: pause.why.clone() };
-            self.waiting.push(Waiting { host: None, reason });
-        }
-        if let Some(since) = rollout.wave_done {
-            let left = rollout.strategy.bake_of(rollout.wave).saturating_sub(self.now.since(since));
-            self.waiting.push(Waiting { host: None, reason: Reason::Bake { left } });
-        }
-    }
-}
-
-/// On its way to begin, and only waits for its release or for an answer.
-fn will_begin(standing: &Standing) -> bool {
-    matches!(standing.step, Step::Wait(Reason::Artifact { .. } | Reason::Shutting { .. }))
-}
-
-/// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.
-fn is_unconfirmed(standing: &Standing) -> bool {
-    matches!(
-        standing.step,
-        Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo | Reason::Healthy { .. })
-    )
-}
-
-fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {
-    place.issued().any(|(other, _)| other != slot && place.serves_in(other))
 }

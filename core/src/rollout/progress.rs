@@ -3,7 +3,7 @@
 use super::converge::Step;
 use super::waiting::Reason;
 use super::{Direction, Evidence, Pause, Rollout, RolloutState, Turned};
-use crate::fleet::{Fleet, Service};
+use crate::fleet::{Fleet, Service, Warm};
 use crate::name::{HostName, ReleaseId};
 use crate::problem::Problem;
 use crate::strategy::OnFailure;
@@ -18,6 +18,8 @@ pub struct Standing {
     pub step: Step,
     /// Something was begun here and is not finished.
     pub begun: bool,
+    /// Every balancer was told that the release it should have is in.
+    pub entered: bool,
     /// The host was told to run the rollout's new release.
     pub has_new: bool,
 }
@@ -35,7 +37,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
         RolloutState::Reverting => go_back(rollout, standings, now),
         _ => {}
     }
-    give_up_waiting(fleet, rollout, now);
+    give_up_waiting(fleet, rollout, standings, now);
     if *rollout == before {
         return false;
     }
@@ -115,20 +117,65 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
         return;
     }
     let since = *rollout.wave_done.get_or_insert(now);
-    if now.since(since) < rollout.strategy.bake_of(rollout.wave) {
+    let next = rollout.wave + 1;
+    if is_watched(rollout, now) {
+        return;
+    }
+    if next < rollout.strategy.waves.len() {
+        if rollout.strategy.lockstep || is_let_through(rollout, next) {
+            rollout.wave = next;
+            rollout.wave_done = None;
+        }
         return;
     }
     rollout.wave_done = None;
-    if rollout.wave + 1 < rollout.strategy.waves.len() {
-        rollout.wave += 1;
-        return;
-    }
     rollout.state = RolloutState::Succeeded;
     rollout.ended = Some(now);
-    if rollout.from != Some(rollout.to) {
-        service.previous = rollout.from;
-    }
     service.committed = Some(rollout.to);
+    if let Some(from) = rollout.from.filter(|from| *from != rollout.to) {
+        service.previous = Some(from);
+        let until = (since + rollout.strategy.keep_old).max(now);
+        service.warm = rollout.strategy.keeps_old().then_some(Warm { release: from, until });
+    }
+}
+
+/// Whether the wave that is done is still watched: its time is not over, and nobody said that it is good.
+fn is_watched(rollout: &Rollout, now: Moment) -> bool {
+    let bake = rollout.strategy.bake_of(rollout.wave);
+    let over = rollout.wave_done.is_some_and(|since| now.since(since) >= bake);
+    !over && rollout.promoted <= rollout.wave + 1
+}
+
+/// Whether a wave needs no person's word, or has it. The first wave has it from the deploy, unless it enters together.
+#[must_use]
+pub fn is_let_through(rollout: &Rollout, wave: usize) -> bool {
+    let asks = rollout.strategy.waves.get(wave).is_some_and(|wave| wave.approve);
+    !asks || rollout.promoted > wave || (wave == 0 && !rollout.strategy.lockstep)
+}
+
+/// How many hosts of the waves reached are ready to enter, or have entered, and of how many.
+#[must_use]
+pub fn staged(rollout: &Rollout, standings: &[Standing]) -> (usize, usize) {
+    let reached = || standings.iter().filter(|standing| standing.goal == Some(rollout.to));
+    let ready = reached().filter(|standing| standing.entered || matches!(standing.step, Step::Enroll(_))).count();
+    (ready, reached().count())
+}
+
+/// The wave that only waits for a person's word, if one does.
+#[must_use]
+pub fn asks_for(rollout: &Rollout, standings: &[Standing], now: Moment) -> Option<usize> {
+    if rollout.direction == Direction::Back {
+        return None;
+    }
+    let wave = if rollout.strategy.lockstep {
+        let (ready, of) = staged(rollout, standings);
+        let enters = standings.iter().any(|standing| matches!(standing.step, Step::Enroll(_)));
+        (enters && ready == of).then_some(rollout.wave)
+    } else {
+        let done = rollout.wave_done.is_some() && !is_watched(rollout, now);
+        done.then_some(rollout.wave + 1)
+    };
+    wave.filter(|wave| !is_let_through(rollout, *wave))
 }
 
 /// A silent host that the rollout never touched has nothing to take back: it is not waited for.
@@ -145,10 +192,10 @@ fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
 }
 
 /// Nothing waits for ever: forward it pauses and asks, backward it says that a person is needed.
-fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, now: Moment) {
+fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing], now: Moment) {
     let deadline = progress_deadline(fleet, rollout);
-    let baking = rollout.wave_done.is_some();
-    if baking || now.since(rollout.progressed) < deadline {
+    let at_ease = rollout.wave_done.is_some() || asks_for(rollout, standings, now).is_some();
+    if at_ease || now.since(rollout.progressed) < deadline {
         return;
     }
     match rollout.state {

@@ -1,6 +1,8 @@
-//! Which release a host should have.
+//! Which release a host should have, and the way there.
 
+use super::converge::{Keep, Way};
 use super::{Direction, Rollout};
+use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
 
@@ -27,6 +29,26 @@ pub fn target(
     let reached = wave_of(rollout, host) <= rollout.wave;
     let spreads = rollout.evidence.is_empty() || was_told(fleet, name, host, rollout.to);
     if reached && spreads { Some(rollout.to) } else { rollout.from }
+}
+
+/// How hosts get to what they should have: the strategy's numbers, and what may stay beside the new release.
+///
+/// On the way back nothing of the new release stays. Before, the old one stays in as long as traffic is shared with it, and
+/// stays out once it is kept as a way back; at rest, what is still warm stays out until its time is over.
+#[must_use]
+pub fn way(service: &Service, rollout: Option<&Rollout>) -> Way {
+    let strategy = rollout.map_or(&service.strategy, |rollout| &rollout.strategy);
+    let keep = match rollout {
+        None => service.warm.map(|warm| Keep { release: warm.release, state: MemberState::Out }),
+        Some(rollout) if rollout.direction == Direction::Back => None,
+        Some(rollout) => rollout.from.filter(|from| *from != rollout.to).and_then(|release| {
+            let shares = strategy.waves.get(rollout.wave).is_some_and(|wave| wave.share.is_some());
+            let state = if shares { MemberState::Ready } else { MemberState::Out };
+            (shares || strategy.keeps_old()).then_some(Keep { release, state })
+        }),
+    };
+    let (placement, drain_deadline) = (strategy.placement, strategy.drain_deadline);
+    Way { placement, drain_deadline, exclusive: strategy.exclusive, keep }
 }
 
 /// The wave a host belongs to, from 0. A host the rollout does not know belongs to the last.

@@ -85,6 +85,19 @@ pub enum Reason {
     Turn {
         wave: u32,
     },
+    /// Ready, and enters together with the others of its wave.
+    Together {
+        ready: u32,
+        of: u32,
+    },
+    /// The releases cannot coexist, and the other one still runs somewhere, or not every host is able to begin.
+    Exclusive {
+        host: HostName,
+    },
+    /// Everything is ready, and a person says when it goes on.
+    Approval {
+        wave: u32,
+    },
     /// The wave is watched.
     Bake {
         #[serde(with = "millis")]
@@ -118,6 +131,9 @@ impl Reason {
             Self::BalancerUnreachable { .. } => "balancer unreachable",
             Self::Floor { .. } => "floor",
             Self::Turn { .. } => "waiting",
+            Self::Together { .. } => "together",
+            Self::Exclusive { .. } => "exclusive",
+            Self::Approval { .. } => "approval",
             Self::Bake { .. } => "bake",
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
@@ -170,6 +186,11 @@ impl fmt::Display for Reason {
                 write!(f, "{unavailable} hosts do not serve, and {max_unavailable} at most may be without")
             }
             Self::Turn { wave } => write!(f, "its turn comes in wave {}", wave + 1),
+            Self::Together { ready, of } => write!(f, "ready, and enters with the others: {ready} of {of} are"),
+            Self::Exclusive { host } => {
+                write!(f, "the two releases cannot coexist, and {host} is not that far")
+            }
+            Self::Approval { wave } => write!(f, "wave {} waits for a person's word", wave + 1),
             Self::Bake { left } => write!(f, "the wave is watched for {} more", Seconds(*left)),
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),

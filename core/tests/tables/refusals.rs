@@ -137,7 +137,7 @@ fn it_refuses_a_spec_without_the_documents_it_speaks_of() {
     let mut proposal =
         Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1").run("web1", 0, "v2");
     proposal.spec("web1").releases.clear();
-    proposal.breaks(10);
+    proposal.breaks_at_least(10);
 }
 
 #[test]

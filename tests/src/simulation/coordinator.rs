@@ -3,10 +3,12 @@
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Heard, Host};
-use baton_core::name::HostName;
+use baton_core::name::{HostName, ServiceName};
 use baton_core::rollout::command::{Accepted, Command, apply};
+use baton_core::rollout::waiting::Waiting;
 use baton_core::rollout::{interlock, plan::plan};
 use baton_core::time::Moment;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A host that was not heard for this long counts as silent.
@@ -25,6 +27,8 @@ pub(super) struct Coordinator {
     /// Virtual time at which the persisted clock was taken up.
     began: (u64, u64),
     pub(super) wake_at: Option<u64>,
+    /// Why nothing more happens, as of the last pass.
+    pub(super) waiting: BTreeMap<ServiceName, Vec<Waiting>>,
 }
 
 impl Coordinator {
@@ -36,7 +40,7 @@ impl Coordinator {
             host.connected = false;
             host.heard = None;
         }
-        Self { fleet, began: (now, store.clock), wake_at: Some(now) }
+        Self { fleet, began: (now, store.clock), wake_at: Some(now), waiting: BTreeMap::new() }
     }
 
     fn moment(&self, now: u64) -> Moment {
@@ -81,6 +85,7 @@ impl Coordinator {
         store.clock = at.0;
         next.take(&mut self.fleet);
         self.wake_at = next.wake_at.map(|wake| now + wake.since(at).as_millis() as u64);
+        self.waiting = next.waiting.clone();
         if twice {
             let again = plan(&self.fleet, at);
             if again.changes_anything() {

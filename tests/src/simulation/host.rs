@@ -6,13 +6,13 @@
 use super::random::Random;
 use super::scenario::Quality;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
-use baton_core::fleet::spec::{HostSpec, MemberState};
+use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::host::plan::{Action, Failures, Observed, plan};
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -106,6 +106,11 @@ impl Host {
         }
     }
 
+    /// Whether its balancer is in the middle of a change of everything together.
+    pub(super) fn is_in_switch(&self) -> bool {
+        self.ledger.pools.iter().any(|(name, spec)| self.pools.get(name).is_some_and(|pool| pool.is_in_switch(spec)))
+    }
+
     pub(super) fn is_ready(&self, key: &InstanceKey, now: u64) -> bool {
         self.processes.get(key).is_some_and(|process| process.is_ready(now))
     }
@@ -128,7 +133,8 @@ impl Host {
         let spec = self.ledger.pools.clone();
         for (name, wanted) in &spec {
             let pool = self.pools.entry(name.clone()).or_default();
-            for (member, wanted_member) in &wanted.members {
+            let held = pool.held(wanted, answers);
+            for (member, wanted_member) in wanted.members.iter().filter(|(member, _)| !held.contains(*member)) {
                 let effect = pool.step(member, wanted_member.state, now, answers(member), random);
                 effects.extend(effect.map(|entered| match entered {
                     true => Effect::Entered(name.clone(), member.clone()),
@@ -297,6 +303,28 @@ impl Process {
 }
 
 impl Pool {
+    /// The members that wait for others, as the exchange of the pool says.
+    fn held(&self, wanted: &PoolSpec, answers: &dyn Fn(&MemberKey) -> bool) -> BTreeSet<MemberKey> {
+        let is_in = |member: &MemberKey| self.running.get(member) == Some(&MemberState::Ready);
+        let missing = wanted.members.iter().filter(|(_, it)| it.state == MemberState::Ready).map(|(member, _)| member);
+        let missing: Vec<&MemberKey> = missing.filter(|member| !is_in(member) && !answers(member)).collect();
+        let leaves = |(member, it): &(&MemberKey, &MemberSpec)| it.state != MemberState::Ready && is_in(member);
+        let leaving = wanted.members.iter().filter(leaves).map(|(member, _)| member);
+        match wanted.exchange {
+            Exchange::Each => BTreeSet::new(),
+            Exchange::Host => leaving.filter(|it| missing.iter().any(|other| other.host == it.host)).cloned().collect(),
+            Exchange::All if missing.is_empty() || leaving.clone().next().is_none() => BTreeSet::new(),
+            Exchange::All => wanted.members.keys().cloned().collect(),
+        }
+    }
+
+    /// Whether everything changes together here and has begun to, but is not through.
+    pub(super) fn is_in_switch(&self, wanted: &PoolSpec) -> bool {
+        let is_so = |(member, it): &(&MemberKey, &MemberSpec)| self.running.get(*member) == Some(&it.state);
+        let so = wanted.members.iter().filter(is_so).count();
+        wanted.exchange == Exchange::All && so > 0 && so < wanted.members.len()
+    }
+
     /// One small step towards the wanted state: a crash can fall between any two. Returns whether the member entered or
     /// left the running balancer.
     fn step(

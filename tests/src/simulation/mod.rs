@@ -12,6 +12,7 @@ mod coordinator;
 mod host;
 mod random;
 mod scenario;
+mod strategies;
 mod truth;
 mod world;
 
@@ -30,7 +31,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 13] = [
+pub const SOMETIMES: [&str; 20] = [
     "rollout succeeded",
     "rollout reverted by evidence",
     "rollout turned back by an operator",
@@ -44,6 +45,13 @@ pub const SOMETIMES: [&str; 13] = [
     "drain deadline passed with requests in flight",
     "in place",
     "side by side",
+    "a wave entered together",
+    "a balancer's agent crashed in a switch",
+    "the release before stayed warm",
+    "rolled back to what was warm",
+    "an approval was waited for",
+    "traffic was shared by weight",
+    "nobody served between two that exclude each other",
 ];
 
 /// Runs one seed.

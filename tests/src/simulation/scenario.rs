@@ -1,10 +1,11 @@
 //! What a seed stands for: a fleet, a good or a bad release, a network, and what goes wrong when.
 
 use super::random::Random;
+use super::strategies;
 use baton_core::fleet::{BalancerPool, Service};
 use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
-use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
+use baton_core::strategy::Placement;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub(super) enum Happening {
     Rollback,
     Pause,
     Resume,
+    Promote,
     Abort,
     AgentCrash(HostName, u64),
     Reboot(HostName, u64),
@@ -62,9 +64,11 @@ impl Scenario {
         let web: Vec<HostName> = (1..=hosts).map(|it| name(&format!("web{it}"))).collect();
         let balancers = if random.chance(20) { 2 } else { 1 };
         let on: Vec<HostName> = (1..=balancers).map(|it| name(&format!("lb{it}"))).collect();
-        let side_by_side = random.chance(50);
-        let ports = if side_by_side { vec![8101, 8102] } else { vec![8101] };
-        let strategy = strategy(random, side_by_side);
+        let strategy = strategies::draw(random, web.len());
+        let ports = match strategy.placement {
+            Placement::SideBySide => vec![8101, 8102],
+            Placement::InPlace => vec![8101],
+        };
         let pool = PoolName::new("shop").expect("a name");
         let service = Service {
             hosts: web.clone(),
@@ -98,37 +102,13 @@ impl Scenario {
     }
 }
 
-fn strategy(random: &mut Random, side_by_side: bool) -> Strategy {
-    let waves = match random.between(0, 2) {
-        0 => [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec(),
-        1 => [Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)].map(Wave::of).to_vec(),
-        _ => vec![Wave::of(Amount::Percent(100))],
-    };
-    Strategy {
-        placement: if side_by_side { Placement::SideBySide } else { Placement::InPlace },
-        waves,
-        max_unavailable: if side_by_side && random.chance(50) { Amount::Hosts(0) } else { Amount::Hosts(1) },
-        parallel: None,
-        lockstep: false,
-        keep_old: Duration::ZERO,
-        exclusive: false,
-        bake: Duration::from_millis(random.between(0, 2) * 1_000),
-        drain_deadline: Duration::from_millis(random.between(500, 5_000)),
-        progress_deadline: Duration::from_secs(60),
-        on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
-        users: Default::default(),
-        guard: Default::default(),
-        gate: None,
-    }
-}
-
 /// The first release is brought at once; the second half a minute later, among whatever goes wrong.
 fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
     let mut script = vec![(FAULTS_BEGIN, Happening::Deploy)];
-    let commands = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort];
+    let commands = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort, Happening::Promote];
     for _ in 0..random.between(0, 2) {
         let command = random.pick(&commands).cloned().unwrap_or(Happening::Pause);
-        script.push((FAULTS_BEGIN + random.between(100, 20_000), command));
+        script.push((FAULTS_BEGIN + random.between(100, 30_000), command));
     }
     let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
     for _ in 0..random.between(0, 4) {

@@ -21,7 +21,8 @@ pub(super) fn check_effect(
     match effect {
         Effect::Stopped(key) => not_routable(scenario, hosts, host, key, now),
         Effect::Entered(_, member) => right_and_ready(scenario, hosts, member, stored, now),
-        Effect::Started(..) | Effect::Left(..) => Ok(()),
+        Effect::Started(key, release) => alone(scenario, hosts, key, *release, stored),
+        Effect::Left(..) => Ok(()),
     }
 }
 
@@ -45,6 +46,20 @@ fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &Insta
         }
     }
     Ok(())
+}
+
+/// 22: where releases cannot coexist, nobody starts one while another runs anywhere.
+fn alone(scenario: &Scenario, hosts: &Hosts, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
+    let exclusive = stored.rollouts.values().any(|rollout| rollout.state.is_active() && rollout.strategy.exclusive);
+    if !exclusive || key.service != scenario.name {
+        return Ok(());
+    }
+    let other = hosts.iter().flat_map(|(name, host)| host.processes.iter().map(move |(key, process)| (name, key, process)));
+    let mut other = other.filter(|(_, it, process)| it.service == key.service && process.failed.is_none());
+    match other.find(|(_, _, process)| process.release != release) {
+        Some((name, ..)) => Err(format!("22: a release started that cannot coexist with the one on {name}")),
+        None => Ok(()),
+    }
 }
 
 /// 3: what comes in runs the committed release or the rollout's.
@@ -74,7 +89,7 @@ pub(super) fn check_floor(scenario: &Scenario, hosts: &Hosts, balancer: &HostNam
     Ok(())
 }
 
-fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
+pub(super) fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
     let Some(pool) = &scenario.service.balancer else { return 0 };
     let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return 0 };
     let answers = |member: &MemberKey| {
@@ -85,12 +100,22 @@ fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u
     is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
 }
 
-/// 13: a success means every host really runs the new release and no other.
-pub(super) fn check_completeness(scenario: &Scenario, hosts: &Hosts, release: ReleaseId) -> Result<(), String> {
+/// 13: a success means every host really runs the new release, and no other but what is warm and out everywhere.
+pub(super) fn check_completeness(
+    scenario: &Scenario,
+    hosts: &Hosts,
+    release: ReleaseId,
+    warm: Option<ReleaseId>,
+) -> Result<(), String> {
     for name in &scenario.service.hosts {
         let Some(host) = hosts.get(name) else { return Err(format!("13: {name} does not exist")) };
-        if let Some((key, _)) = host.processes.iter().find(|(_, it)| it.release != release && it.failed.is_none()) {
-            return Err(format!("13: succeeded while {key} on {name} runs another release"));
+        for (key, process) in host.processes.iter().filter(|(_, it)| it.release != release && it.failed.is_none()) {
+            let member = MemberKey { host: name.clone(), slot: key.slot };
+            let mut pools = hosts.values().flat_map(|host| host.pools.values());
+            let routed = pools.any(|pool| pool.running.get(&member) == Some(&MemberState::Ready));
+            if warm != Some(process.release) || routed {
+                return Err(format!("13: succeeded while {key} on {name} runs another release"));
+            }
         }
     }
     Ok(())

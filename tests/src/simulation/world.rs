@@ -12,6 +12,7 @@ use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{HostName, RolloutId};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Command, Deploy};
+use baton_core::rollout::waiting::Reason;
 use baton_core::rollout::{RolloutState, Turned};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -149,14 +150,21 @@ impl World<'_> {
             Happening::Deploy => self.deploy(self.scenario.new.clone()),
             Happening::Rollback => {
                 let id = self.next_id();
+                if self.store.fleet.services.get(&name).is_some_and(|service| service.warm.is_some()) {
+                    self.sometimes("rolled back to what was warm");
+                }
                 self.command(Command::Rollback { id, service: name, by: by() });
             }
             Happening::Pause => self.command(Command::Pause { service: name, by: by(), why: "lunch".into() }),
             Happening::Resume => self.command(Command::Resume { service: name, by: by() }),
+            Happening::Promote => self.command(Command::Promote { service: name, by: by() }),
             Happening::Abort => self.command(Command::Abort { service: name, by: by() }),
             Happening::AgentCrash(host, lasts) => {
                 if self.any_draining() {
                     self.sometimes("agent crashed in a drain");
+                }
+                if self.hosts.get(&host).is_some_and(Host::is_in_switch) {
+                    self.sometimes("a balancer's agent crashed in a switch");
                 }
                 if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
                     real.agent = false;
@@ -284,6 +292,7 @@ impl World<'_> {
             self.agenda.wake_at(wake.max(self.now + 1));
         }
         self.one_active_rollout()?;
+        self.note_strategy();
         self.note_ends(&before)?;
         for (name, spec) in specs {
             self.log(|| format!("spec {} {:?}", name, spec.stamp()));
@@ -306,7 +315,14 @@ impl World<'_> {
             match (rollout.state, &rollout.turned) {
                 (RolloutState::Succeeded, _) => {
                     self.sometimes("rollout succeeded");
-                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to)?;
+                    let warm = self.store.fleet.services.get(&rollout.service).and_then(|service| service.warm);
+                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to, warm.map(|warm| warm.release))?;
+                    if rollout.strategy.lockstep && rollout.from.is_some() {
+                        self.sometimes("a wave entered together");
+                    }
+                    if warm.is_some_and(|warm| warm.until > rollout.progressed) {
+                        self.sometimes("the release before stayed warm");
+                    }
                 }
                 (RolloutState::Reverted, Some(Turned::Evidence)) => self.sometimes("rollout reverted by evidence"),
                 (RolloutState::Reverted, _) => self.sometimes("rollout turned back by an operator"),
@@ -341,10 +357,48 @@ impl World<'_> {
             self.command(if goes_on { Command::Resume { service, by } } else { Command::Abort { service, by } });
             return false;
         }
-        !self.is_rolling() && !self.any_moving() && self.judge_rest().is_ok()
+        if self.asks_for_approval() {
+            let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
+            let is_good = self.random.chance(70);
+            self.command(if is_good { Command::Promote { service, by } } else { Command::Abort { service, by } });
+            return false;
+        }
+        !self.is_rolling() && (self.is_committed_to_crashes() || !self.any_moving()) && self.judge_rest().is_ok()
+    }
+
+    fn asks_for_approval(&self) -> bool {
+        let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
+        waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
+    }
+
+    /// What is worth knowing of a pass, so that no check of it is empty.
+    fn note_strategy(&mut self) {
+        if self.asks_for_approval() {
+            self.sometimes("an approval was waited for");
+        }
+        let rolling = self.store.fleet.rollouts.values().find(|rollout| rollout.state.is_active() && rollout.from.is_some());
+        let Some(exclusive) = rolling.map(|rollout| rollout.strategy.exclusive) else { return };
+        let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
+        if pools.flat_map(|pool| pool.members.values()).any(|member| member.weight != 100) {
+            self.sometimes("traffic was shared by weight");
+        }
+        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| &pool.on);
+        let serve = |it: &HostName| truth::serving_hosts(&self.scenario, &self.hosts, it, self.now) > 0;
+        if exclusive && !balancers.into_iter().any(serve) {
+            self.sometimes("nobody served between two that exclude each other");
+        }
+    }
+
+    /// A release that crashes later than anybody watched it is live, and crashes: there is no rest to judge.
+    fn is_committed_to_crashes(&self) -> bool {
+        let committed = self.store.fleet.services.get(&self.scenario.name).and_then(|service| service.committed);
+        self.scenario.quality == Quality::CrashesLater && committed == Some(self.scenario.new.id())
     }
 
     fn judge_rest(&self) -> Result<(), String> {
+        if self.is_committed_to_crashes() {
+            return Ok(());
+        }
         let service = self.store.fleet.services.get(&self.scenario.name);
         let goal = service.and_then(|service| service.committed);
         truth::check_rest(&self.scenario, &self.hosts, goal, self.now)

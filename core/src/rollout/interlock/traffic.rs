@@ -1,89 +1,15 @@
-//! The second opinion: a check of every proposed change against what Baton never does, whatever the planner thought.
-//!
-//! Named after railway interlocking, and like it wired apart from the timetable: this file asks nothing of the planner's
-//! modules and reads specs and reports by itself. A refusal is a bug; the rollout pauses and says so. The numbers are those
-//! of the invariants in `ARCHITECTURE.md`.
+//! What no change may do to the traffic: 1 floor, 2 and 7 stops, 3 entries, 4 never empty.
 
-use super::Rollout;
-use super::plan::Plan;
+use super::{Check, Violation, violation};
 use crate::fleet::report::{HostReport, InstanceState, MemberReport};
-use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
-use crate::fleet::{Fleet, InstanceKey, MemberKey, Service};
-use crate::name::{HostName, ReleaseId, ServiceName, Slot};
-use serde::{Deserialize, Serialize};
+use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
+use crate::fleet::{InstanceKey, MemberKey, Service};
+use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
 use std::collections::BTreeSet;
-use std::fmt;
-
-/// An invariant that a proposal would break.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    pub invariant: u8,
-    /// None: it concerns every service.
-    pub service: Option<ServiceName>,
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invariant {}: {}", self.invariant, self.what)
-    }
-}
-
-/// Checks a proposal against the fleet as it is believed to be.
-///
-/// # Errors
-/// Every [`Violation`] found; then nothing of the proposal may be carried out.
-pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
-    let check = Check { fleet, proposal };
-    let mut violations = Vec::new();
-    check.fencing(&mut violations);
-    for (name, service) in &fleet.services {
-        let service = proposal.services.get(name).unwrap_or(service);
-        check.one_rollout(name, &mut violations);
-        check.stops(name, service, &mut violations);
-        check.entries(name, service, &mut violations);
-        check.floor(name, service, &mut violations);
-        check.disruption(name, service, &mut violations);
-        check.blast_radius(name, &mut violations);
-    }
-    if violations.is_empty() { Ok(()) } else { Err(violations) }
-}
-
-struct Check<'a> {
-    fleet: &'a Fleet,
-    proposal: &'a Plan,
-}
 
 impl Check<'_> {
-    /// 9 and 10: a spec is newer than the one before, of this epoch, and carries every document it speaks of.
-    fn fencing(&self, violations: &mut Vec<Violation>) {
-        for (name, spec) in &self.proposal.specs {
-            let mut fail = |invariant, what| violations.push(Violation { invariant, service: None, what });
-            match self.fleet.hosts.get(name) {
-                None => fail(9, format!("a spec for {name}, which never joined")),
-                Some(host) if spec.epoch != self.fleet.epoch || spec.generation <= host.issued.generation => {
-                    fail(9, format!("a spec for {name} that is not newer than the one issued"));
-                }
-                Some(_) => {}
-            }
-            if let Some(key) = spec.instances.iter().find(|(_, it)| !spec.releases.contains_key(&it.release)) {
-                fail(10, format!("{} on {name} without the document of its release", key.0));
-            }
-        }
-    }
-
-    /// 8: at most one active rollout.
-    fn one_rollout(&self, name: &ServiceName, violations: &mut Vec<Violation>) {
-        let after = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys()).collect::<BTreeSet<_>>();
-        let active = after.into_iter().filter_map(|id| self.rollout(id));
-        let active = active.filter(|rollout| rollout.service == *name && rollout.state.is_active()).count();
-        if active > 1 {
-            violations.push(violation(8, name, format!("{active} active rollouts of {name}")));
-        }
-    }
-
     /// 2 and 7: what stops is out of every balancer, read back, with nothing in flight or its time used up.
-    fn stops(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+    pub(super) fn stops(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
         let Some(pool) = &service.balancer else { return };
         for (host, key, before) in self.issued_instances(name) {
             let after = self.after(host).and_then(|spec| spec.instances.get(key));
@@ -100,12 +26,7 @@ impl Check<'_> {
         }
     }
 
-    fn nothing_leads_to(
-        &self,
-        balancer: &HostName,
-        pool: &crate::name::PoolName,
-        member: &MemberKey,
-    ) -> Result<(), &'static str> {
+    fn nothing_leads_to(&self, balancer: &HostName, pool: &PoolName, member: &MemberKey) -> Result<(), &'static str> {
         let host = self.fleet.hosts.get(balancer).ok_or("nobody ever joined")?;
         let told = |spec: &HostSpec| spec.pools.get(pool).and_then(|it| it.members.get(member)).map(|it| it.state);
         if told(&host.issued) != Some(MemberState::Out) {
@@ -131,7 +52,7 @@ impl Check<'_> {
     }
 
     /// 3: what comes in is the right release, and was seen ready for long enough on this very start.
-    fn entries(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+    pub(super) fn entries(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
         let rollouts = self.fleet.rollouts.values().filter(|rollout| rollout.service == *name);
         let active = rollouts.filter(|rollout| rollout.state.is_active());
         let right: BTreeSet<ReleaseId> =
@@ -192,7 +113,7 @@ impl Check<'_> {
     }
 
     /// 1 and 4: no change of ours takes a balancer below the floor, or empties it.
-    fn floor(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+    pub(super) fn floor(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
         let hosts = service.hosts.len();
         let may_miss = self.strategy_of(name, service).max_unavailable.at_most(hosts);
         for (balancer, spec) in &self.proposal.specs {
@@ -232,84 +153,11 @@ impl Check<'_> {
     }
 
     /// A first deployment taken back, and nothing else, ends with nobody serving.
-    fn ends_on_purpose(&self, name: &ServiceName) -> bool {
+    pub(super) fn ends_on_purpose(&self, name: &ServiceName) -> bool {
         let ids = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys());
         let mut rollouts = ids.filter_map(|id| self.rollout(id)).filter(|rollout| rollout.service == *name);
         rollouts.any(|rollout| rollout.state.is_active() && rollout.goal().is_none())
     }
-
-    /// 5: no more hosts than allowed are away from rest because of us.
-    fn disruption(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
-        let hosts = service.hosts.len();
-        let limit = self.strategy_of(name, service).max_unavailable.at_most(hosts).max(1);
-        let before = self.restless(name, service, |host| self.fleet.hosts.get(host).map(|host| &host.issued));
-        let after = self.restless(name, service, |host| self.after(host));
-        if after.len() > limit && after.len() > before.len() {
-            let what = format!("{} hosts of {name} would be away from rest, {limit} at most may be", after.len());
-            violations.push(violation(5, name, what));
-        }
-    }
-
-    fn restless<'a>(
-        &'a self,
-        name: &ServiceName,
-        service: &Service,
-        spec_of: impl Fn(&HostName) -> Option<&'a HostSpec>,
-    ) -> BTreeSet<&'a HostName> {
-        let is_in = |member: &MemberKey| {
-            service.balancer.iter().flat_map(|it| it.on.iter().map(move |on| (on, &it.pool))).all(|(on, pool)| {
-                let member = spec_of(on).and_then(|spec| spec.pools.get(pool)).and_then(|pool| pool.members.get(member));
-                member.is_some_and(|member| member.state == MemberState::Ready)
-            })
-        };
-        let restless = |host: &HostName| {
-            let Some(spec) = spec_of(host) else { return false };
-            let slots: Vec<Slot> = spec.instances.keys().filter(|key| key.service == *name).map(|key| key.slot).collect();
-            slots.len() > 1 || slots.iter().any(|slot| !is_in(&MemberKey { host: host.clone(), slot: *slot }))
-        };
-        self.fleet.hosts.keys().filter(|host| restless(host)).collect()
-    }
-
-    /// 14: after the first evidence, no host that does not have the release is told to start it.
-    fn blast_radius(&self, name: &ServiceName, violations: &mut Vec<Violation>) {
-        let rollouts = self.fleet.rollouts.keys().filter_map(|id| self.rollout(id));
-        for rollout in rollouts.filter(|it| it.service == *name && it.state.is_active() && !it.evidence.is_empty()) {
-            let runs =
-                |spec: &HostSpec| spec.instances.iter().any(|(key, it)| key.service == *name && it.release == rollout.to);
-            for (host, spec) in &self.proposal.specs {
-                let had = self.fleet.hosts.get(host).is_some_and(|host| runs(&host.issued));
-                if runs(spec) && !had && rollout.from != Some(rollout.to) {
-                    let what = format!("{host} would start a release that speaks against itself elsewhere");
-                    violations.push(violation(14, name, what));
-                }
-            }
-        }
-    }
-
-    fn strategy_of<'a>(&'a self, name: &ServiceName, service: &'a Service) -> &'a crate::strategy::Strategy {
-        let active = self.fleet.rollouts.values().find(|it| it.service == *name && it.state.is_active());
-        active.map_or(&service.strategy, |rollout| &rollout.strategy)
-    }
-
-    fn rollout(&self, id: &crate::name::RolloutId) -> Option<&Rollout> {
-        self.proposal.rollouts.get(id).or_else(|| self.fleet.rollouts.get(id))
-    }
-
-    fn after(&self, host: &HostName) -> Option<&HostSpec> {
-        self.proposal.specs.get(host).or_else(|| self.fleet.hosts.get(host).map(|host| &host.issued))
-    }
-
-    fn issued_instances<'a>(
-        &'a self,
-        name: &'a ServiceName,
-    ) -> impl Iterator<Item = (&'a HostName, &'a InstanceKey, &'a InstanceSpec)> {
-        let all = self.fleet.hosts.iter().flat_map(|(host, it)| it.issued.instances.iter().map(move |it| (host, it)));
-        all.filter(|(_, (key, _))| key.service == *name).map(|(host, (key, spec))| (host, key, spec))
-    }
-}
-
-fn violation(invariant: u8, service: &ServiceName, what: String) -> Violation {
-    Violation { invariant, service: Some(service.clone()), what }
 }
 
 fn is_quiet(member: &MemberReport, deadline: std::time::Duration) -> Result<(), &'static str> {

@@ -1,0 +1,122 @@
+//! How far a rollout may reach at once: 5 bounded disruption, 14 blast radius, 22 releases that exclude each other.
+
+use super::{Check, Violation, violation};
+use crate::fleet::report::InstanceReport;
+use crate::fleet::spec::{HostSpec, MemberState};
+use crate::fleet::{InstanceKey, MemberKey, Service};
+use crate::name::{HostName, ReleaseId, ServiceName};
+use std::collections::BTreeSet;
+
+impl Check<'_> {
+    /// 5: no more hosts than allowed are under way because of us, and no more of them than that without anything that serves.
+    pub(super) fn disruption(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        let hosts = service.hosts.len();
+        let strategy = self.strategy_of(name, service);
+        let goal = self.active(name).map_or(service.committed, super::Rollout::goal);
+        let before = |host: &HostName| self.fleet.hosts.get(host).map(|host| &host.issued);
+        let (had, has) =
+            (self.extent(name, service, goal, before), self.extent(name, service, goal, |host| self.after(host)));
+        let limit = strategy.parallel.unwrap_or(strategy.max_unavailable).at_most(hosts).max(1);
+        if has.pending.len() > limit && has.pending.len() > had.pending.len() {
+            let what = format!("{} hosts of {name} would be away from rest, {limit} at most may be", has.pending.len());
+            violations.push(violation(5, name, what));
+        }
+        let limit = strategy.max_unavailable.at_most(hosts).max(1);
+        let taken = has.idle.iter().any(|host| had.serving.contains(host));
+        if taken && has.idle.len() > limit && !self.ends_on_purpose(name) {
+            let what = format!("{} hosts of {name} would have nothing that is in, {limit} at most may", has.idle.len());
+            violations.push(violation(5, name, what));
+        }
+    }
+
+    /// Where the hosts of a service stand, by what they and the balancers are told.
+    fn extent<'a>(
+        &'a self,
+        name: &ServiceName,
+        service: &Service,
+        goal: Option<ReleaseId>,
+        spec_of: impl Fn(&HostName) -> Option<&'a HostSpec>,
+    ) -> Extent<'a> {
+        let is_in = |member: &MemberKey| {
+            service.balancer.iter().flat_map(|it| it.on.iter().map(move |on| (on, &it.pool))).all(|(on, pool)| {
+                let member = spec_of(on).and_then(|spec| spec.pools.get(pool)).and_then(|pool| pool.members.get(member));
+                member.is_some_and(|member| member.state == MemberState::Ready)
+            })
+        };
+        let mut extent = Extent::default();
+        for host in self.fleet.hosts.keys() {
+            let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
+            let told: Vec<_> =
+                told.map(|(key, it)| (it.release, is_in(&MemberKey { host: host.clone(), slot: key.slot }))).collect();
+            let serving = told.iter().any(|(_, is_in)| *is_in);
+            let unproven = told.iter().any(|(release, is_in)| !is_in && Some(*release) == goal);
+            if serving {
+                extent.serving.insert(host);
+            } else if !told.is_empty() {
+                extent.idle.insert(host);
+            }
+            if unproven || (!serving && !told.is_empty()) {
+                extent.pending.insert(host);
+            }
+        }
+        extent
+    }
+
+    /// 14: after the first evidence, no host that does not have the release is told to start it.
+    pub(super) fn blast_radius(&self, name: &ServiceName, violations: &mut Vec<Violation>) {
+        let rollouts = self.fleet.rollouts.keys().filter_map(|id| self.rollout(id));
+        for rollout in rollouts.filter(|it| it.service == *name && it.state.is_active() && !it.evidence.is_empty()) {
+            let runs =
+                |spec: &HostSpec| spec.instances.iter().any(|(key, it)| key.service == *name && it.release == rollout.to);
+            for (host, spec) in &self.proposal.specs {
+                let had = self.fleet.hosts.get(host).is_some_and(|host| runs(&host.issued));
+                if runs(spec) && !had && rollout.from != Some(rollout.to) {
+                    let what = format!("{host} would start a release that speaks against itself elsewhere");
+                    violations.push(violation(14, name, what));
+                }
+            }
+        }
+    }
+
+    /// 22: where releases cannot coexist, none starts while any host runs, or was told to run, another.
+    pub(super) fn exclusion(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        if !self.strategy_of(name, service).exclusive {
+            return;
+        }
+        let mine = |key: &&InstanceKey| key.service == *name;
+        let started = self.proposal.specs.iter().flat_map(|(host, spec)| {
+            let issued = self.fleet.hosts.get(host).map(|host| &host.issued);
+            let had = move |key: &InstanceKey| issued.and_then(|spec| spec.instances.get(key)).map(|it| it.release);
+            let instances = spec.instances.iter().filter(move |(key, _)| mine(key));
+            instances.filter(move |(key, it)| had(key) != Some(it.release)).map(move |(_, it)| (host, it.release))
+        });
+        for (host, release) in started {
+            let elsewhere = self.fleet.hosts.iter().find(|(other, known)| {
+                let told = self.after(other).into_iter().flat_map(|spec| &spec.instances);
+                let runs = |it: &InstanceReport| it.release != release && it.state.may_run();
+                let seen = known.heard.iter().flat_map(|heard| &heard.report.instances);
+                let told: Vec<ReleaseId> = told.filter(|(key, _)| mine(key)).map(|(_, it)| it.release).collect();
+                let report = known.heard.as_ref().map(|heard| &heard.report);
+                let follows = report.is_some_and(|report| report.observed == known.issued.stamp());
+                told.iter().any(|told| *told != release)
+                    || (told.is_empty() && !follows && service.hosts.contains(*other))
+                    || seen.filter(|(key, _)| mine(key)).any(|(_, it)| runs(it))
+            });
+            if let Some((other, _)) = elsewhere {
+                let what = format!("{host} would start a release that cannot coexist with the one on {other}");
+                violations.push(violation(22, name, what));
+            }
+        }
+    }
+}
+
+/// Hosts of a service, by what they and the balancers are told.
+#[derive(Default)]
+struct Extent<'a> {
+    /// Something of it is in, everywhere.
+    serving: BTreeSet<&'a HostName>,
+    /// It is told to run something, and nothing of that is in.
+    idle: BTreeSet<&'a HostName>,
+    /// Under way: nothing is in, or the release it should have is not.
+    pending: BTreeSet<&'a HostName>,
+}

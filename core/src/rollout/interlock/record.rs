@@ -1,0 +1,117 @@
+//! What may be written down: 8 one rollout, 9 fencing, 10 intent, 12 and 18 the way back, 13 completeness.
+
+use super::{Check, Violation, violation};
+use crate::fleet::report::{InstanceState, PoolReport};
+use crate::fleet::spec::MemberState;
+use crate::fleet::{MemberKey, Service};
+use crate::name::{HostName, ReleaseId, ServiceName};
+use crate::rollout::RolloutState;
+use std::collections::BTreeSet;
+
+impl Check<'_> {
+    /// 9 and 10: a spec is newer than the one before, of this epoch, and carries every document it speaks of.
+    pub(super) fn fencing(&self, violations: &mut Vec<Violation>) {
+        for (name, spec) in &self.proposal.specs {
+            let mut fail = |invariant, what| violations.push(Violation { invariant, service: None, what });
+            match self.fleet.hosts.get(name) {
+                None => fail(9, format!("a spec for {name}, which never joined")),
+                Some(host) if spec.epoch != self.fleet.epoch || spec.generation <= host.issued.generation => {
+                    fail(9, format!("a spec for {name} that is not newer than the one issued"));
+                }
+                Some(_) => {}
+            }
+            if let Some(key) = spec.instances.iter().find(|(_, it)| !spec.releases.contains_key(&it.release)) {
+                fail(10, format!("{} on {name} without the document of its release", key.0));
+            }
+        }
+    }
+
+    /// 8: at most one active rollout.
+    pub(super) fn one_rollout(&self, name: &ServiceName, violations: &mut Vec<Violation>) {
+        let after = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys()).collect::<BTreeSet<_>>();
+        let active = after.into_iter().filter_map(|id| self.rollout(id));
+        let active = active.filter(|rollout| rollout.service == *name && rollout.state.is_active()).count();
+        if active > 1 {
+            violations.push(violation(8, name, format!("{active} active rollouts of {name}")));
+        }
+    }
+
+    /// 12 and 18: no host is told to let go of what it serves, or of what it would go back to.
+    pub(super) fn reserve(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        let active = self.active(name);
+        let under_way: BTreeSet<ReleaseId> = active.into_iter().flat_map(|it| it.from.into_iter().chain([it.to])).collect();
+        let at_rest: BTreeSet<ReleaseId> = service.committed.into_iter().chain(service.previous).collect();
+        let warm = service.warm.map(|warm| warm.release);
+        for (host, spec) in self.proposal.specs.iter().filter(|(host, _)| service.hosts.contains(host)) {
+            let held = self.fleet.hosts.get(host).map(|host| &host.issued.releases);
+            let dropped = held.into_iter().flatten().map(|(id, _)| *id).filter(|id| !spec.releases.contains_key(id));
+            for release in dropped {
+                let invariant = match () {
+                    () if under_way.contains(&release) || warm == Some(release) => 18,
+                    () if at_rest.contains(&release) => 12,
+                    () => continue,
+                };
+                violations.push(violation(invariant, name, format!("{host} would let go of a release it may need")));
+            }
+        }
+    }
+
+    /// 13: a rollout succeeds only when every host attests it, from what runs there, in every balancer.
+    pub(super) fn completeness(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        let ended = self.proposal.rollouts.values().filter(|it| it.service == *name && it.state == RolloutState::Succeeded);
+        let was = |id| self.fleet.rollouts.get(id).map(|rollout| rollout.state);
+        for rollout in ended.filter(|rollout| was(&rollout.id) != Some(RolloutState::Succeeded)) {
+            for host in &service.hosts {
+                if let Err(why) = self.attests(name, service, host, rollout.to) {
+                    let what = format!("the rollout would have succeeded, but on {host} {why}");
+                    violations.push(violation(13, name, what));
+                }
+            }
+        }
+    }
+
+    fn attests(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        host: &HostName,
+        release: ReleaseId,
+    ) -> Result<(), &'static str> {
+        let known = self.fleet.hosts.get(host).ok_or("nobody ever joined")?;
+        let report = known.heard.as_ref().map(|heard| &heard.report).ok_or("nothing was ever heard")?;
+        if report.observed != known.issued.stamp() {
+            return Err("the newest spec was not answered");
+        }
+        let mut serves = false;
+        for (key, it) in report.instances.iter().filter(|(key, it)| key.service == *name && it.state.may_run()) {
+            let member = MemberKey { host: host.clone(), slot: key.slot };
+            let states = self.states(service, &member)?;
+            if it.release == release {
+                let ready = matches!(it.state, InstanceState::Ready { .. });
+                serves |=
+                    ready && states.iter().all(|(now, later)| (*now, *later) == (MemberState::Ready, MemberState::Ready));
+            } else if service.warm.map(|warm| warm.release) != Some(it.release) {
+                return Err("another release runs");
+            } else if states.iter().any(|(now, later)| (*now, *later) != (MemberState::Out, MemberState::Out)) {
+                return Err("the release before is still routed to");
+            }
+        }
+        if serves { Ok(()) } else { Err("nothing that is ready and in everywhere runs it") }
+    }
+
+    /// What every balancer of the service says of a member, now and after a restart.
+    fn states(&self, service: &Service, member: &MemberKey) -> Result<Vec<(MemberState, MemberState)>, &'static str> {
+        let Some(pool) = &service.balancer else { return Ok(Vec::new()) };
+        let look = |balancer: &HostName| {
+            let host = self.fleet.hosts.get(balancer).ok_or("its balancer never joined")?;
+            let report = host.heard.as_ref().map(|heard| &heard.report).ok_or("its balancer was never heard")?;
+            if report.observed != host.issued.stamp() {
+                return Err("its balancer has not answered the newest spec");
+            }
+            let seen: &PoolReport = report.pools.get(&pool.pool).ok_or("its pool was not reported")?;
+            let seen = seen.members.get(member).ok_or("its member was not reported")?;
+            Ok((seen.running, seen.on_disk))
+        };
+        pool.on.iter().map(look).collect()
+    }
+}

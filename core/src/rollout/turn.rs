@@ -1,0 +1,250 @@
+//! One pass over the hosts of a service: who may take its step now.
+
+use super::converge::Step;
+use super::draft::{Draft, Manner};
+use super::place::Place;
+use super::progress::{self, Standing};
+use super::target::wave_of;
+use super::waiting::{Reason, Waiting};
+use super::{Direction, Rollout, RolloutState, share};
+use crate::fleet::spec::{Exchange, MemberState};
+use crate::fleet::{Fleet, Host, Service};
+use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::strategy::Strategy;
+use crate::time::Moment;
+
+/// The bounds of a strategy against what goes on, and what is waited for.
+pub(super) struct Turn<'a> {
+    fleet: &'a Fleet,
+    name: &'a ServiceName,
+    service: &'a Service,
+    strategy: &'a Strategy,
+    rollout: Option<&'a Rollout>,
+    now: Moment,
+    /// Hosts not at rest because of us, and how many may be.
+    begun: usize,
+    begun_limit: usize,
+    /// Hosts that do not serve, for whatever reason, and how many may be.
+    unavailable: usize,
+    unavailable_limit: usize,
+    /// A host earlier in the order is about to begin: nobody overtakes it.
+    order_holds: bool,
+    /// What the hosts that enter together still wait for.
+    gate: Option<Reason>,
+    /// Where the releases cannot coexist, the first host that is not able to begin.
+    unable: Option<HostName>,
+    pub(super) waiting: Vec<Waiting>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        fleet: &'a Fleet,
+        name: &'a ServiceName,
+        service: &'a Service,
+        strategy: &'a Strategy,
+        rollout: Option<&'a Rollout>,
+        now: Moment,
+    ) -> Self {
+        let hosts = service.hosts.len();
+        let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
+        Self {
+            fleet,
+            name,
+            service,
+            strategy,
+            rollout,
+            now,
+            begun: 0,
+            begun_limit: strategy.at_once(hosts),
+            unavailable: service.hosts.iter().filter(|host| !serves(host)).count(),
+            unavailable_limit: strategy.max_unavailable.at_most(hosts),
+            order_holds: false,
+            gate: None,
+            unable: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes every step that may be taken now. Hosts where something was begun come first. Returns whether any was taken.
+    pub(super) fn take(&mut self, standings: &[Standing], draft: &mut Draft<'_>) -> bool {
+        if let Some(rollout) = self.rollout {
+            self.say_rollout(rollout, standings);
+            self.gate = gate(rollout, standings);
+            self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
+        }
+        self.begun = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing)).count();
+        let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
+        let mut acted = false;
+        for standing in begun.into_iter().chain(rest) {
+            self.order_holds |= !standing.begun && will_begin(standing);
+            match self.step(standing, draft) {
+                Ok(did) => acted |= did,
+                Err(reason) => self.waiting.push(Waiting { host: Some(standing.host.clone()), reason }),
+            }
+        }
+        if let Some(rollout) = self.rollout.filter(|rollout| rollout.direction == Direction::Forward) {
+            draft.weigh(self.name, self.service, rollout.to, |new, old| share::weights(rollout, new, old));
+        }
+        acted
+    }
+
+    fn step(&mut self, standing: &Standing, draft: &mut Draft<'_>) -> Result<bool, Reason> {
+        let Self { fleet, name, service, now, .. } = *self;
+        let place = Place { fleet, name, service, host_name: &standing.host, now };
+        match &standing.step {
+            Step::Done => self.say_turn(standing).map(|()| false),
+            Step::Wait(reason) => Err(reason.clone()),
+            Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
+            Step::Drain(slot) => {
+                if place.issued().any(|(issued, _)| issued == *slot) {
+                    let lowers = standing.goal.is_some() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
+                    self.admit(standing, lowers)?;
+                }
+                draft.set_member(&place, *slot, MemberState::Out, self.manner());
+                Ok(true)
+            }
+            Step::Start(slot, release) => {
+                self.admit(standing, false)?;
+                self.alone(*release)?;
+                draft.start(&place, *slot, *release);
+                Ok(true)
+            }
+            Step::Stop(slot) => {
+                draft.stop(&place, *slot);
+                Ok(true)
+            }
+            Step::Enroll(slot) => {
+                self.gate.clone().map_or(Ok(()), Err)?;
+                draft.set_member(&place, *slot, MemberState::Ready, self.manner());
+                if self.strategy.keeps_old() {
+                    for (other, _) in place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other)) {
+                        draft.set_member(&place, other, MemberState::Out, self.manner());
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// How members change places: all together where a wave enters together, host by host where the old one stays as a way
+    /// back or comes back, and each for itself elsewhere.
+    fn manner(&self) -> Manner {
+        let forward = self.rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
+        let exchange = match (self.strategy.lockstep, self.strategy.keeps_old()) {
+            (true, _) if forward => Exchange::All,
+            (_, true) => Exchange::Host,
+            _ => Exchange::Each,
+        };
+        Manner { drain_deadline: self.strategy.drain_deadline, exchange }
+    }
+
+    /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
+    fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
+        if !standing.begun {
+            let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
+            if held || self.order_holds || self.begun >= self.begun_limit {
+                return Err(Reason::Turn { wave: self.wave(standing) });
+            }
+            if let Some(host) = &self.unable {
+                return Err(Reason::Exclusive { host: host.clone() });
+            }
+        }
+        if lowers && self.unavailable >= self.unavailable_limit {
+            let (unavailable, max_unavailable) = (count(self.unavailable), count(self.unavailable_limit));
+            return Err(Reason::Floor { unavailable, max_unavailable });
+        }
+        self.begun += usize::from(!standing.begun);
+        self.unavailable += usize::from(lowers);
+        Ok(())
+    }
+
+    /// Where the releases cannot coexist: whether no host runs another one, or will once it hears its newest spec or returns.
+    ///
+    /// A host that was told to run this release heard before that it runs nothing. A host that was told to run nothing must
+    /// have said so: until then its ledger may hold the other release, and start it.
+    fn alone(&self, release: ReleaseId) -> Result<(), Reason> {
+        if !self.strategy.exclusive {
+            return Ok(());
+        }
+        let Self { fleet, name, service, now, .. } = *self;
+        let runs_another = |host: &&HostName| {
+            let place = Place { fleet, name, service, host_name: host, now };
+            let mut told = place.issued().map(|(_, told)| told.release).peekable();
+            let mute = told.peek().is_none() && place.host().and_then(Host::echoed).is_none();
+            (mute && service.hosts.contains(host))
+                || told.any(|told| told != release)
+                || place.reported().any(|(_, instance)| instance.release != release && instance.state.may_run())
+        };
+        fleet.hosts.keys().find(runs_another).map_or(Ok(()), |host| Err(Reason::Exclusive { host: host.clone() }))
+    }
+
+    fn wave(&self, standing: &Standing) -> u32 {
+        count(self.rollout.map_or(0, |rollout| wave_of(rollout, &standing.host)))
+    }
+
+    /// A host that is done only because its turn has not come says so.
+    fn say_turn(&self, standing: &Standing) -> Result<(), Reason> {
+        match self.rollout {
+            Some(rollout) if standing.goal.is_some() && standing.goal != rollout.goal() => {
+                Err(Reason::Turn { wave: self.wave(standing) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn say_rollout(&mut self, rollout: &Rollout, standings: &[Standing]) {
+        let mut say = |reason| self.waiting.push(Waiting { host: None, reason });
+        if let Some(pause) = &rollout.pause {
+            say(Reason::Paused { by: pause.by.clone(), why: pause.why.clone() });
+        }
+        if let Some(wave) = progress::asks_for(rollout, standings, self.now) {
+            say(Reason::Approval { wave: count(wave) });
+        } else if let Some(since) = rollout.wave_done {
+            say(Reason::Bake { left: rollout.strategy.bake_of(rollout.wave).saturating_sub(self.now.since(since)) });
+        }
+    }
+}
+
+/// What keeps the hosts that enter together from doing so; None: they may, or need not.
+fn gate(rollout: &Rollout, standings: &[Standing]) -> Option<Reason> {
+    if !rollout.strategy.lockstep || rollout.direction == Direction::Back {
+        return None;
+    }
+    let (ready, of) = progress::staged(rollout, standings);
+    let held = rollout.state == RolloutState::Paused || !progress::is_let_through(rollout, rollout.wave);
+    (held || ready < of).then_some(Reason::Together { ready: count(ready), of: count(of) })
+}
+
+/// Nobody is taken down for a release that cannot coexist with the other while some host could not follow.
+fn is_unable(rollout: &Rollout, standing: &Standing) -> bool {
+    rollout.strategy.exclusive
+        && rollout.direction == Direction::Forward
+        && standing.goal == Some(rollout.to)
+        && matches!(
+            standing.step,
+            Step::Wait(Reason::Artifact { .. } | Reason::AgentSilent { .. } | Reason::NeverJoined | Reason::Echo)
+                | Step::Wait(Reason::BalancerUnreachable { .. })
+                | Step::Failed(_)
+        )
+}
+
+/// On its way to begin, and only waits for its release or for an answer.
+fn will_begin(standing: &Standing) -> bool {
+    matches!(standing.step, Step::Wait(Reason::Artifact { .. } | Reason::Shutting { .. }))
+}
+
+/// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.
+fn is_unconfirmed(standing: &Standing) -> bool {
+    matches!(
+        standing.step,
+        Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo | Reason::Healthy { .. })
+    )
+}
+
+fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {
+    place.issued().any(|(other, _)| other != slot && place.serves_in(other))
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

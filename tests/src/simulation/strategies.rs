@@ -1,0 +1,67 @@
+//! Strategies of every kind, drawn by chance: values, as everywhere.
+
+use super::random::Random;
+use baton_core::fleet::split::Share;
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
+use std::time::Duration;
+
+/// Draws a strategy for so many hosts.
+pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
+    let plain = Strategy {
+        placement: Placement::InPlace,
+        waves: waves(random),
+        max_unavailable: Amount::Hosts(1),
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
+        bake: Duration::from_millis(random.between(0, 2) * 1_000),
+        drain_deadline: Duration::from_millis(random.between(500, 5_000)),
+        progress_deadline: Duration::from_secs(60),
+        users: Default::default(),
+        guard: Default::default(),
+        gate: None,
+        on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
+    };
+    let keep_old = Duration::from_millis(random.between(0, 4) * 5_000);
+    let spare = if random.chance(50) { Amount::Hosts(0) } else { Amount::Hosts(1) };
+    let beside = Strategy { placement: Placement::SideBySide, max_unavailable: spare, ..plain.clone() };
+    match random.between(0, 9) {
+        0 | 1 => plain,
+        2 => beside,
+        3 => Strategy { keep_old, ..beside },
+        4..=6 => {
+            let wave = Wave { approve: random.chance(30), ..Wave::of(Amount::Percent(100)) };
+            let parallel = Some(Amount::Percent(100));
+            Strategy { waves: vec![wave], parallel, lockstep: true, keep_old, max_unavailable: Amount::Hosts(0), ..beside }
+        }
+        7 | 8 => {
+            let base = if random.chance(50) { plain } else { beside };
+            Strategy { waves: shares(random, hosts), ..base }
+        }
+        _ => {
+            let waves = vec![Wave::of(Amount::Percent(100))];
+            Strategy { waves, max_unavailable: Amount::Percent(100), exclusive: true, ..plain }
+        }
+    }
+}
+
+fn waves(random: &mut Random) -> Vec<Wave> {
+    match random.between(0, 2) {
+        0 => [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec(),
+        1 => [Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)].map(Wave::of).to_vec(),
+        _ => vec![Wave::of(Amount::Percent(100))],
+    }
+}
+
+fn shares(random: &mut Random, hosts: usize) -> Vec<Wave> {
+    let approve = random.chance(30);
+    let shares = [500, 2_500].map(|share| Share::try_from(share).unwrap_or_default());
+    let step = |share: Share| Wave {
+        hosts: Amount::Hosts(u32::try_from(share.hosts(hosts)).unwrap_or(1)),
+        share: Some(share),
+        bake: Some(Duration::from_millis(random.between(0, 3) * 1_000)),
+        approve,
+    };
+    shares.map(step).into_iter().chain([Wave::of(Amount::Percent(100))]).collect()
+}
