@@ -70,6 +70,7 @@ rollout.strategy = "rolling"
 rollout.placement = "side-by-side"
 rollout.max_unavailable = 1
 rollout.waves = ["100%"]
+rollout.keep_old = "0s"
 rollout.bake = "0s"
 rollout.drain = "30s"
 rollout.progress_deadline = "10m"
@@ -97,6 +98,7 @@ start_timeout = "5m"
 
 [rollout]
 strategy = "rolling"
+approve = true
 placement = "in-place"
 max_unavailable = "34%"
 waves = [1, "50%"]
@@ -118,7 +120,11 @@ on_failure = "pause"
         manifest.strategy,
         Strategy {
             placement: Placement::InPlace,
-            waves: [Amount::Hosts(1), Amount::Percent(50), Amount::Percent(100)].map(Wave::of).to_vec(),
+            waves: vec![
+                Wave::of(Amount::Hosts(1)),
+                Wave { approve: true, ..Wave::of(Amount::Percent(50)) },
+                Wave { approve: true, ..Wave::of(Amount::Percent(100)) },
+            ],
             max_unavailable: Amount::Percent(34),
             parallel: None,
             lockstep: false,
@@ -137,7 +143,39 @@ on_failure = "pause"
         }
     );
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
-    assert_eq!(given, keys::KEYS.len() - 3, "all but the other two probes, and what excludes a balancer");
+    assert_eq!(given, keys::KEYS.len() - 5,
+        "all but the other two probes, steps instead of waves, what in place cannot keep, and what excludes a balancer");
+}
+
+fn rollout(text: &str) -> Strategy {
+    sound(&format!("{SAMPLE}\n[rollout]\n{text}\n")).strategy
+}
+
+#[test]
+fn blue_green_is_one_wave_of_everybody_that_enters_together() {
+    let strategy = rollout("strategy = \"blue-green\"\napprove = true");
+    assert_eq!((strategy.placement, strategy.lockstep, strategy.word()), (Placement::SideBySide, true, "blue-green"));
+    assert_eq!((strategy.keep_old, strategy.at_once(3)), (Duration::from_secs(900), 3));
+    assert_eq!(strategy.waves, [Wave { approve: true, ..Wave::of(Amount::Percent(100)) }]);
+    assert_eq!(strategy.max_unavailable, Amount::Hosts(0));
+    assert_eq!(rollout("strategy = \"blue-green\"\nkeep_old = \"1m\"").keep_old, Duration::from_secs(60));
+}
+
+#[test]
+fn a_canary_goes_by_shares_of_the_traffic_or_by_hosts() {
+    let strategy = rollout("strategy = \"canary\"\nsteps = [\"0.5% for 5m\", \"50% for 10m\", \"100%\"]\napprove = true");
+    let said: Vec<_> = strategy.waves.iter().map(|it| (it.hosts.of(3), it.share.map(u16::from), it.approve)).collect();
+    assert_eq!(said, [(1, Some(50), false), (2, Some(5_000), true), (3, None, true)]);
+    assert_eq!((strategy.bake_of(1), strategy.bake_of(2)), (Duration::from_secs(600), Duration::ZERO));
+    let hosts = rollout("strategy = \"canary\"\nsteps = [\"1 host for 5m\", \"2 hosts\"]");
+    assert_eq!(hosts.waves.iter().map(|it| it.hosts.of(3)).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((hosts.waves[0].share, hosts.word()), (None, "canary"));
+}
+
+#[test]
+fn recreate_takes_everybody_down_also_where_there_are_two_ports() {
+    let strategy = rollout("strategy = \"recreate\"");
+    assert_eq!((strategy.placement, strategy.exclusive, strategy.at_once(3)), (Placement::InPlace, true, 3));
 }
 
 #[test]

@@ -48,6 +48,18 @@ golden! {
     a_public_port_is_no_slots
     an_address_to_listen_on_has_a_number_and_a_port
     in_place_needs_a_host_that_may_be_missing
+    blue_green_needs_two_ports
+    blue_green_switches_everything_at_once
+    blue_green_needs_a_balancer
+    what_is_kept_needs_a_slot_of_its_own
+    a_canary_needs_steps
+    a_share_needs_a_balancer
+    steps_grow
+    steps_are_shares_or_hosts_with_a_time
+    a_share_in_place_leaves_somebody_for_the_rest
+    steps_belong_to_a_canary
+    recreate_spares_nobody
+    one_wave_asks_for_nobodys_word
     amounts_are_whole_numbers_or_shares
     waves_grow
     a_wave_has_hosts
