@@ -67,6 +67,8 @@ pub enum Verb {
     Pause(steer::PauseArgs),
     /// Let a paused rollout go on
     Resume(steer::ResumeArgs),
+    /// Let a rollout that asks for it go on, or end the watch of its wave
+    Promote(steer::PromoteArgs),
     /// Give the rollout under way up and go back
     Abort(rollback::AbortArgs),
     /// List hosts, or show one

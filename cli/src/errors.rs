@@ -26,6 +26,8 @@ pub mod code {
     pub const REPORT: Code = Code(138);
     /// Only the service was named where its version belongs.
     pub const NO_VERSION: Code = Code(139);
+    /// Nobody would serve during the release, and nobody was asked.
+    pub const INTERRUPTS: Code = Code(729);
     /// Neither a socket nor a login.
     pub const NOT_CONNECTED: Code = Code(520);
     /// The files of a login, or its token, cannot be used.

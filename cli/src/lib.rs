@@ -79,6 +79,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Why(args) => verbs::why::run(args, context).await,
         Verb::Rollback(args) => verbs::rollback::rollback(args, context).await,
         Verb::Abort(args) => verbs::rollback::abort(args, context).await,
+        Verb::Promote(args) => verbs::steer::promote(args, context).await,
         Verb::Pause(args) => verbs::steer::pause(args, context).await,
         Verb::Resume(args) => verbs::steer::resume(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,

@@ -23,6 +23,9 @@ pub mod state {
     pub const FAILED: &str = "failed";
 }
 
+/// The word for waiting for a person's word.
+pub const APPROVAL: &str = "approval";
+
 pub const HEALTHY: &str = "healthy";
 /// Who turned a rollout back when no person did.
 pub const EVIDENCE: &str = "evidence";
@@ -39,8 +42,15 @@ pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
         state::REVERTED if service.health == HEALTHY || rollout.from_version.is_empty() => Some(Exit::RolledBack),
         state::REVERTED | state::FAILED => Some(Exit::NeedsPerson),
         state::PAUSED => Some(Exit::Waiting),
+        _ if asks_for_approval(service) => Some(Exit::Waiting),
         _ => None,
     }
+}
+
+/// Whether the rollout waits for nothing but a person's word.
+#[must_use]
+pub fn asks_for_approval(service: &ServiceView) -> bool {
+    service.waiting.iter().any(|waiting| waiting.host.is_empty() && waiting.reason == APPROVAL)
 }
 
 /// Whether the rollout is under way, paused or not.
@@ -65,6 +75,7 @@ fn became(service: &ServiceView, exit: Exit) -> String {
     match exit {
         Exit::TimedOut => "not done in time, the rollout goes on".to_owned(),
         Exit::Interrupted => "interrupted, the rollout goes on".to_owned(),
+        Exit::Waiting if asks_for_approval(service) => "ready, and waits for approval".to_owned(),
         Exit::Waiting => paused(rollout),
         Exit::Aborted => format!("aborted by {}, rolled back", rollout.turned_by),
         _ if reverted => "rolled back".to_owned(),
@@ -98,6 +109,7 @@ pub fn health(service: &ServiceView) -> String {
 pub fn next(service: &ServiceView, exit: Exit) -> String {
     let name = &service.name;
     match exit {
+        Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
         Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),
         Exit::RolledBack | Exit::NeedsPerson => format!("baton why {name}"),
         Exit::TimedOut | Exit::Interrupted => format!("baton watch {name}"),
@@ -107,10 +119,10 @@ pub fn next(service: &ServiceView, exit: Exit) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Wish, outcome, sentence};
+    use super::{Wish, next, outcome, sentence};
     use crate::exit::Exit;
     use crate::render::example::{rollout, service};
-    use baton_proto::v1::{RolloutView, ServiceView};
+    use baton_proto::v1::{RolloutView, ServiceView, WaitingView};
 
     fn view(state: &str, turned_by: &str, health: &str) -> ServiceView {
         ServiceView {
@@ -139,6 +151,15 @@ mod tests {
         for (state, turned_by, health, exit) in table {
             assert_eq!(outcome(&view(state, turned_by, health), Wish::Forward), exit, "{state} {turned_by} {health}");
         }
+    }
+
+    #[test]
+    fn a_rollout_that_waits_for_a_persons_word_is_waiting() {
+        let mut asks = view("running", "", "healthy");
+        asks.waiting = vec![WaitingView { reason: "approval".to_owned(), ..WaitingView::default() }];
+        assert_eq!(outcome(&asks, Wish::Forward), Some(Exit::Waiting));
+        assert_eq!(sentence(&asks, Exit::Waiting), "ready, and waits for approval · service healthy on 2.0.4");
+        assert_eq!(next(&asks, Exit::Waiting), "baton promote shop   or   baton rollback shop");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What a deploy would do.
 
 use super::page::{Line, Page, Tone};
-use super::units::{bytes, counted};
+use super::units::{bytes, counted, millis, share};
 use crate::errors::problem_page;
-use baton_proto::v1::PlanView;
+use baton_proto::v1::{PlanView, PlannedWave};
 
 /// The screen of `baton plan`; `upload` bytes are still to be brought to the coordinator.
 #[must_use]
@@ -23,12 +23,7 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
         );
         return page;
     }
-    let placement = plan.placement.replace('-', " ");
-    page.line(
-        Line::default()
-            .span(Tone::Strong, versions)
-            .plain(format!("   {placement}, {} at a time, {hosts}", plan.max_unavailable.max(1))),
-    );
+    page.line(Line::default().span(Tone::Strong, versions).plain(format!("   {}, {hosts}", manner(plan))));
     let widest = plan.changes.iter().map(|change| change.field.chars().count()).max().unwrap_or(0).max(5);
     for change in &plan.changes {
         let field = format!("{:<widest$}", change.field);
@@ -44,6 +39,9 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     }
     order(&mut page, plan, widest);
     let back = match plan.from_version.as_str() {
+        from if !from.is_empty() && plan.keep_old_ms > 0 => {
+            format!("baton rollback {}   {from} stays warm for {}", plan.service, millis(plan.keep_old_ms))
+        }
         "" => "nothing to go back to: this is the first release".to_owned(),
         from => format!("baton rollback {}   {from} stays on all hosts", plan.service),
     };
@@ -54,19 +52,50 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     page
 }
 
+/// `in place, 1 at a time`, `blue-green, all together`.
+fn manner(plan: &PlanView) -> String {
+    let placement = plan.placement.replace('-', " ");
+    match plan.strategy.as_str() {
+        "blue-green" => "blue-green, all together".to_owned(),
+        "recreate" => "recreate, all at once".to_owned(),
+        "canary" => format!("canary, {placement}, {} at a time", plan.max_unavailable.max(1)),
+        _ => format!("{placement}, {} at a time", plan.max_unavailable.max(1)),
+    }
+}
+
+/// ` · 5% of traffic, watched for 5 min, after approval`.
+fn terms(wave: &PlannedWave) -> String {
+    let mut terms = Vec::new();
+    if wave.share > 0 {
+        terms.push(format!("{} of traffic", share(wave.share)));
+    }
+    if wave.bake_ms > 0 {
+        terms.push(format!("watched for {}", millis(wave.bake_ms)));
+    }
+    if wave.approve {
+        terms.push("after approval".to_owned());
+    }
+    if terms.is_empty() { String::new() } else { format!("   {}", terms.join(", ")) }
+}
+
 fn order(page: &mut Page, plan: &PlanView, widest: usize) {
     for (nth, wave) in plan.waves.iter().enumerate() {
         let label = match (nth, plan.waves.len()) {
             (0, 1) => "order".to_owned(),
             (nth, _) => format!("wave {}", nth + 1),
         };
-        page.text(format!("  {label:<1$}  {}", wave.hosts.join(", "), widest + 2));
+        let hosts = if wave.hosts.is_empty() { "the same hosts".to_owned() } else { wave.hosts.join(", ") };
+        page.text(format!("  {label:<0$}  {hosts}{1}", widest + 2, terms(wave)));
     }
     let total: usize = plan.waves.iter().map(|wave| wave.hosts.len()).sum();
     if plan.from_version.is_empty() {
         return;
     }
     let serving = match plan.at_least_serving {
+        0 if plan.interrupts => format!(
+            "nobody serves from the last stop to the first start: {} at most, if all goes well",
+            millis(plan.interrupted_ms)
+        ),
         0 => "no host serves for a moment".to_owned(),
         least => format!("at least {least} of {} serve at any time", counted(total as u64, "host", "hosts")),
     };

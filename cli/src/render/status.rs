@@ -3,7 +3,7 @@
 use super::frame::health_tone;
 use super::page::{Line, Page, Tone};
 use super::table::Table;
-use super::units::{counted, millis};
+use super::units::{counted, millis, share};
 use crate::outcome::{self, state};
 use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView};
 
@@ -30,7 +30,7 @@ fn services(services: &[ServiceView]) -> Page {
             Line::of(live),
             Line::default().span(health_tone(health), health),
             Line::of(serving(service)),
-            Line::of(service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), rollout)),
+            Line::of(service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), rollout) + &warm(service)),
         ]);
     }
     table.page()
@@ -41,12 +41,21 @@ fn serving(service: &ServiceView) -> String {
     format!("{serving} of {} serve", service.hosts.len())
 }
 
+/// `, 2.0.4 warm for 14 min`.
+fn warm(service: &ServiceView) -> String {
+    match service.warm_version.as_str() {
+        "" => String::new(),
+        version => format!(", {version} warm for {}", millis(service.warm_left_ms)),
+    }
+}
+
 /// `r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s`.
 fn rollout(rollout: &RolloutView) -> String {
     let RolloutView { id, to_version, state, hosts_done, hosts_total, .. } = rollout;
     if outcome::is_active(rollout) {
         let elapsed = millis(rollout.elapsed_ms);
-        return format!("{id} to {to_version} {state}, {hosts_done} of {hosts_total} hosts, {elapsed}");
+        let share = if rollout.share > 0 { format!(", {} of traffic", share(rollout.share)) } else { String::new() };
+        return format!("{id} to {to_version} {state}, {hosts_done} of {hosts_total} hosts{share}, {elapsed}");
     }
     let word = if state == state::REVERTED { "rolled back" } else { state };
     format!("{id} to {to_version} {word}")

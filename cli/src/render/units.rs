@@ -26,6 +26,13 @@ pub fn millis(millis: u64) -> String {
     duration(Duration::from_millis(millis))
 }
 
+/// A share in hundredths of a percent: `5%`, `0.5%`.
+#[must_use]
+pub fn share(hundredths: u32) -> String {
+    let share = u16::try_from(hundredths).ok().and_then(|share| baton_core::fleet::split::Share::try_from(share).ok());
+    share.map_or_else(|| "?".to_owned(), |share| share.to_string())
+}
+
 /// A count with its thousands apart: `41 208`.
 #[must_use]
 pub fn count(count: u64) -> String {

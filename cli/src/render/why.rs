@@ -75,6 +75,10 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
         page.text(format!("  {} turned it back", rollout.turned_by));
     }
     evidence(&mut page, rollout);
+    if !service.warm_version.is_empty() {
+        let left = millis(service.warm_left_ms);
+        page.text(format!("  {} stays warm for {left}: baton rollback {} is a switch", service.warm_version, service.name));
+    }
     for waiting in &service.waiting {
         page.text(format!(
             "  {}{}",
@@ -104,6 +108,9 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
     let name = &service.name;
     if rollout.state == state::PAUSED {
         return format!("baton resume {name}   ·   baton rollback {name}");
+    }
+    if outcome::asks_for_approval(service) {
+        return format!("baton promote {name}   ·   baton rollback {name}");
     }
     let first = causes_first(&service.waiting).into_iter().next();
     let host = first.map_or("", |waiting| waiting.host.as_str());

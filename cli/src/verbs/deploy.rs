@@ -42,6 +42,9 @@ pub struct DeployArgs {
     /// Write how it went as a JUnit report, for pipelines
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Do not ask before a release during which nobody serves
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Deploys and waits for the end.
@@ -91,6 +94,9 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
         }
     };
     let name = loaded.manifest.service.as_str();
+    if !args.yes && interrupts(&prepared.before, &loaded) && !confirmed(name, context)? {
+        return Ok(Done::Otherwise(Exit::Refused));
+    }
     let rollout = tokio::select! {
         rollout = hand_over(&mut connection, prepared.request) => rollout?,
         () = interrupted() => {
@@ -150,6 +156,28 @@ async fn prepare(
         }
     };
     Ok(Prepared { request: request(loaded, version, &artifact), before })
+}
+
+/// Whether nobody will serve for a while who does now.
+fn interrupts(before: &FleetView, loaded: &Loaded) -> bool {
+    let live = service(before, loaded.manifest.service.as_str()).is_some_and(|it| !it.committed_version.is_empty());
+    loaded.manifest.strategy.exclusive && live
+}
+
+/// Asks on a terminal; elsewhere nobody can be asked.
+fn confirmed(name: &str, context: Context<'_>) -> Result<bool, Failure> {
+    use std::io::IsTerminal as _;
+    if !std::io::stdin().is_terminal() {
+        return Err(Problem::new(code::INTERRUPTS, format!("nobody serves {name} while this release replaces the other"))
+            .saw("strategy", "recreate: the two releases cannot coexist")
+            .help("baton plan shows for how long; baton deploy --yes does it")
+            .into());
+    }
+    let ask = format!("nobody serves {name} while this release replaces the other. Go on? [y/N]");
+    context.output.note(Page::new().text(ask));
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The request for a version of the manifest's service.

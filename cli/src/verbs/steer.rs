@@ -1,4 +1,4 @@
-//! `baton pause [SERVICE]` and `baton resume [SERVICE]`.
+//! `baton pause [SERVICE]`, `baton resume [SERVICE]` and `baton promote [SERVICE]`.
 
 use super::target::one_service;
 use crate::Context;
@@ -27,6 +27,13 @@ pub struct ResumeArgs {
     pub service: Option<String>,
 }
 
+/// `baton promote`.
+#[derive(Debug, Args)]
+pub struct PromoteArgs {
+    /// The service, where there are several
+    pub service: Option<String>,
+}
+
 /// Holds the rollout under way. What is half done on a host is finished there.
 ///
 /// # Errors
@@ -51,6 +58,20 @@ pub async fn resume(args: ResumeArgs, context: Context<'_>) -> Result<Exit, Fail
     let request = ServiceRequest { service: service.name.clone(), why: String::new() };
     let rollout = connection.control.resume(request).await?.into_inner().rollout;
     tell(&service.name, &rollout, "goes on", context);
+    context.output.next(&format!("baton watch {}", service.name));
+    Ok(Exit::Done)
+}
+
+/// Lets a rollout go on that waits for a person's word, or ends the watch of the wave under way.
+///
+/// # Errors
+/// When there is none, or nobody's word is waited for.
+pub async fn promote(args: PromoteArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut connection = Connection::open(context.connect)?;
+    let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
+    let request = ServiceRequest { service: service.name.clone(), why: String::new() };
+    let rollout = connection.control.promote(request).await?.into_inner().rollout;
+    tell(&service.name, &rollout, "promoted", context);
     context.output.next(&format!("baton watch {}", service.name));
     Ok(Exit::Done)
 }

@@ -167,6 +167,10 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn promote(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Answer<FleetView> {
         Ok(Response::new(self.views.borrow().clone()))
     }

@@ -82,6 +82,11 @@ impl Control for Api {
         self.ask(Ask::Abort { service, by }).await
     }
 
+    async fn promote(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        let (service, by, _) = self.about(request)?;
+        self.ask(Ask::Promote { service, by }).await
+    }
+
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<FleetView>, Status> {
         let service = only(&request.get_ref().service)?;
         Ok(Response::new(look(&self.access, service.as_ref())?))

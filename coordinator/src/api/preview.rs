@@ -33,6 +33,11 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         changes: diff::diff(live.zip(before), (&release, &shape)),
         strategy: strategy.word().to_owned(),
         keep_old_ms: millis(strategy.keep_old),
+        interrupts: strategy.exclusive && live.is_some(),
+        interrupted_ms: live.filter(|_| strategy.exclusive).map_or(0, |live| {
+            let health = &release.health;
+            millis(strategy.drain_deadline + live.run.stop.timeout + health.start_timeout + health.healthy_for)
+        }),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         ..PlanView::default()
     };
@@ -59,7 +64,7 @@ fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
     let mut begun = 0;
     for wave in &strategy.waves {
         let until = wave.hosts.of(order.len()).max(begun);
-        if until > begun {
+        if until > begun || wave.share.is_some() {
             let hosts = order.iter().take(until).skip(begun).map(ToString::to_string).collect();
             waves.push(PlannedWave {
                 hosts,

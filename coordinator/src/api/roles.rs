@@ -44,6 +44,7 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/Pause", DRIVERS),
     ("/baton.v1.Control/Resume", DRIVERS),
     ("/baton.v1.Control/Abort", DRIVERS),
+    ("/baton.v1.Control/Promote", DRIVERS),
     ("/baton.v1.Control/Status", OPERATORS),
     ("/baton.v1.Control/Watch", OPERATORS),
     ("/baton.v1.Control/ListReleases", OPERATORS),

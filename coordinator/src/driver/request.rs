@@ -27,6 +27,7 @@ pub enum Ask {
     Pause { service: ServiceName, by: String, why: String },
     Resume { service: ServiceName, by: String },
     Abort { service: ServiceName, by: String },
+    Promote { service: ServiceName, by: String },
 }
 
 impl Ask {
@@ -38,7 +39,8 @@ impl Ask {
             | Self::Rollback { service, .. }
             | Self::Pause { service, .. }
             | Self::Resume { service, .. }
-            | Self::Abort { service, .. } => Some(service),
+            | Self::Abort { service, .. }
+            | Self::Promote { service, .. } => Some(service),
         }
     }
 }
@@ -156,6 +158,7 @@ fn command(ask: Ask, id: &str) -> Result<Command, Problem> {
         Ask::Pause { service, by, why } => Command::Pause { service, by, why },
         Ask::Resume { service, by } => Command::Resume { service, by },
         Ask::Abort { service, by } => Command::Abort { service, by },
+        Ask::Promote { service, by } => Command::Promote { service, by },
     })
 }
 

@@ -10,6 +10,7 @@
 mod agenda;
 mod coordinator;
 mod host;
+mod notes;
 mod random;
 mod scenario;
 mod strategies;

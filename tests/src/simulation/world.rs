@@ -12,7 +12,6 @@ use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{HostName, RolloutId};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Command, Deploy};
-use baton_core::rollout::waiting::Reason;
 use baton_core::rollout::{RolloutState, Turned};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,13 +23,13 @@ const LOOK: u64 = 100;
 const LAST: u64 = 600_000;
 
 pub(super) struct World<'a> {
-    scenario: Scenario,
+    pub(super) scenario: Scenario,
     random: Random,
-    now: u64,
+    pub(super) now: u64,
     agenda: Agenda,
-    hosts: truth::Hosts,
-    store: Store,
-    coordinator: Option<Coordinator>,
+    pub(super) hosts: truth::Hosts,
+    pub(super) store: Store,
+    pub(super) coordinator: Option<Coordinator>,
     outcome: Outcome,
     rollouts: u32,
     tell: &'a mut dyn FnMut(&str),
@@ -366,29 +365,6 @@ impl World<'_> {
         !self.is_rolling() && (self.is_committed_to_crashes() || !self.any_moving()) && self.judge_rest().is_ok()
     }
 
-    fn asks_for_approval(&self) -> bool {
-        let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
-        waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
-    }
-
-    /// What is worth knowing of a pass, so that no check of it is empty.
-    fn note_strategy(&mut self) {
-        if self.asks_for_approval() {
-            self.sometimes("an approval was waited for");
-        }
-        let rolling = self.store.fleet.rollouts.values().find(|rollout| rollout.state.is_active() && rollout.from.is_some());
-        let Some(exclusive) = rolling.map(|rollout| rollout.strategy.exclusive) else { return };
-        let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
-        if pools.flat_map(|pool| pool.members.values()).any(|member| member.weight != 100) {
-            self.sometimes("traffic was shared by weight");
-        }
-        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| &pool.on);
-        let serve = |it: &HostName| truth::serving_hosts(&self.scenario, &self.hosts, it, self.now) > 0;
-        if exclusive && !balancers.into_iter().any(serve) {
-            self.sometimes("nobody served between two that exclude each other");
-        }
-    }
-
     /// A release that crashes later than anybody watched it is live, and crashes: there is no rest to judge.
     fn is_committed_to_crashes(&self) -> bool {
         let committed = self.store.fleet.services.get(&self.scenario.name).and_then(|service| service.committed);
@@ -475,7 +451,7 @@ impl World<'_> {
         Some(self.now + self.random.between(1, self.scenario.delay))
     }
 
-    fn sometimes(&mut self, what: &'static str) {
+    pub(super) fn sometimes(&mut self, what: &'static str) {
         *self.outcome.sometimes.entry(what).or_default() += 1;
     }
 

@@ -143,8 +143,11 @@ on_failure = "pause"
         }
     );
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
-    assert_eq!(given, keys::KEYS.len() - 5,
-        "all but the other two probes, steps instead of waves, what in place cannot keep, and what excludes a balancer");
+    assert_eq!(
+        given,
+        keys::KEYS.len() - 5,
+        "all but the other two probes, steps instead of waves, what in place cannot keep, and what excludes a balancer"
+    );
 }
 
 fn rollout(text: &str) -> Strategy {

@@ -1,0 +1,31 @@
+//! What is worth knowing of a run, so that no check of it is empty.
+
+use super::truth;
+use super::world::World;
+use baton_core::name::HostName;
+use baton_core::rollout::waiting::Reason;
+
+impl World<'_> {
+    pub(super) fn asks_for_approval(&self) -> bool {
+        let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
+        waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
+    }
+
+    /// What is worth knowing of a pass, so that no check of it is empty.
+    pub(super) fn note_strategy(&mut self) {
+        if self.asks_for_approval() {
+            self.sometimes("an approval was waited for");
+        }
+        let rolling = self.store.fleet.rollouts.values().find(|rollout| rollout.state.is_active() && rollout.from.is_some());
+        let Some(exclusive) = rolling.map(|rollout| rollout.strategy.exclusive) else { return };
+        let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
+        if pools.flat_map(|pool| pool.members.values()).any(|member| member.weight != 100) {
+            self.sometimes("traffic was shared by weight");
+        }
+        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| &pool.on);
+        let serve = |it: &HostName| truth::serving_hosts(&self.scenario, &self.hosts, it, self.now) > 0;
+        if exclusive && !balancers.into_iter().any(serve) {
+            self.sometimes("nobody served between two that exclude each other");
+        }
+    }
+}
