@@ -7,7 +7,7 @@ use crate::fleet::{Fleet, Service, Warm};
 use crate::name::{HostName, ReleaseId};
 use crate::problem::Problem;
 use crate::strategy::OnFailure;
-use crate::time::{Moment, earlier};
+use crate::time::Moment;
 use std::time::Duration;
 
 /// Where one host stands in this pass.
@@ -47,13 +47,14 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
 
 /// When the rollout may move although nothing is heard.
 #[must_use]
-pub fn wake_at(fleet: &Fleet, rollout: &Rollout, standings: &[Standing]) -> Option<Moment> {
+pub fn wake_at(fleet: &Fleet, rollout: &Rollout, standings: &[Standing], now: Moment) -> Option<Moment> {
     let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake_of(rollout.wave));
     let moves = matches!(rollout.state, RolloutState::Running | RolloutState::Reverting);
     let deadline = moves.then(|| rollout.progressed + progress_deadline(fleet, rollout));
     let refused = standings.iter().any(|standing| refusal(standing).is_some());
     let refused = refused.then(|| rollout.progressed + start_timeout(fleet, rollout.to));
-    earlier(bake, earlier(deadline, refused))
+    // What is over has been looked at: a rollout that waits for a person is not looked at again and again.
+    [bake, deadline, refused].into_iter().flatten().filter(|moment| *moment > now).min()
 }
 
 /// Collects what speaks against the new release: one piece a host is enough.
