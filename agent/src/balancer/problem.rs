@@ -83,8 +83,22 @@ pub(crate) fn not_answering(key: &MemberKey, asked: &str, answer: &str) -> Probl
         .help("is the service bound to an address this host can reach, and is the way there open?")
 }
 
+/// A runtime socket over the network: HAProxy serves it in plain text, also on a line that says `ssl`.
+pub(crate) fn no_unix_socket(path: &Path) -> Problem {
+    Problem::new(Code(439), format!("`{}` is not the path of a unix socket", path.display()))
+        .saw("HAProxy", "a runtime socket on TCP is in plain text and asks for no certificate, whatever its line says")
+        .help("write `stats socket /run/haproxy/admin.sock mode 600 level admin`, and name this path in agent.toml")
+}
+
 /// The balancer was told, and did something else.
 pub(crate) fn not_taken(key: &MemberKey, asked: impl Display, seen: impl Display, complaint: &str) -> Problem {
+    if complaint.contains("static LB algorithm") {
+        return Problem::new(Code(438), format!("the weight of {key} cannot be changed with this `balance` algorithm"))
+            .saw("asked", asked.to_string())
+            .saw("read back", seen.to_string())
+            .saw("answer", excerpt(complaint))
+            .help("`balance roundrobin`, `leastconn` and `random` take weights; or leave `weight` off the server's line");
+    }
     let problem = Problem::new(Code(410), format!("the balancer did not take what was asked for {key}"))
         .saw("asked", asked.to_string())
         .saw("read back", seen.to_string());

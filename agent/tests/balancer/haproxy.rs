@@ -8,6 +8,7 @@ use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::name::PoolName;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -200,6 +201,53 @@ async fn a_socket_without_admin_level_is_named() {
     let mut bench = Bench::new(front, &places[..1]);
     let report = bench.until_problem(405).await;
     assert!(report.problem.expect("a problem").help.expect("help").contains("level admin"));
+}
+
+#[tokio::test]
+async fn a_socket_over_tcp_is_refused() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    for address in ["127.0.0.1:9999", "ipv4@127.0.0.1:9999"] {
+        let BalancerConfig::Haproxy(mut config) = front.config.clone() else { panic!("HAProxy") };
+        config.socket = address.into();
+        let refused = baton_agent::balancer::open(BalancerConfig::Haproxy(config), &front.path("agent"));
+        let problem = refused.err().expect("it is refused");
+        assert_eq!((problem.code.0, problem.help.expect("help").contains("mode 600")), (439, true));
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_the_agent_may_not_open_is_named() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    fs::set_permissions(bench.front.path("stats.sock"), fs::Permissions::from_mode(0)).expect("a mode");
+    // Root opens everything: a thread gives that up for itself.
+    let asking = std::thread::spawn(move || {
+        if rustix::process::geteuid().is_root() {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).expect("nobody");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let report = runtime.block_on(bench.pass());
+        // Given back, as nobody may not end HAProxy either.
+        (codes(&report), bench)
+    });
+    let (codes, _bench) = asking.join().expect("an answer");
+    assert_eq!(codes, [403]);
+}
+
+#[tokio::test]
+async fn a_static_algorithm_is_named_when_a_weight_is_asked_of_it() {
+    let places = places();
+    let fixed = |config: String| config.replace("balance roundrobin", "balance static-rr");
+    let Some(front) = Front::haproxy_with(&format!("    server s0 {} disabled\n", places[0]), fixed) else { return };
+    let mut bench = Bench::new(front, &places[..1]);
+    bench.want(0, Ready);
+    bench.until("in", |pool| member(pool, 0).is_in() && codes(pool).is_empty()).await;
+    bench.pool().members.values_mut().for_each(|member| member.weight = 3);
+    let report = bench.until_problem(438).await;
+    let problem = member(&report, 0).problem.clone().expect("a problem");
+    assert!(problem.seen.iter().any(|(_, seen)| seen.contains("static LB algorithm")), "{problem:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What Baton itself costs: the time of a rollout that is nobody else's, and the memory of a fleet at rest. And how well it
 //! judges.
 
+mod balancers;
 mod handover;
 mod idle;
 mod judge;
@@ -30,6 +31,8 @@ struct Line {
 enum Bench {
     /// An in-place rolling release, one host at a time, under load: wall time against what nobody could avoid
     Rollout(RolloutArgs),
+    /// Members out and in again under load, on every balancer that is installed: failed requests, and how soon it is seen
+    Balancers(BalancersArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
     /// Releases on one host without a balancer, under new connections to its public socket
@@ -71,6 +74,16 @@ struct HandoverArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct BalancersArgs {
+    /// Members taken out, killed and put back, for each balancer
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=10_000))]
+    cycles: u16,
+    /// Times nine clients: kept and fresh connections, POSTs, slow requests, a stream
+    #[arg(long, default_value_t = 2)]
+    clients: usize,
+}
+
+#[derive(Debug, clap::Args)]
 struct IdleArgs {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..=100))]
     hosts: u8,
@@ -102,6 +115,7 @@ pub fn main() -> ExitCode {
             match line.bench {
                 Bench::Rollout(args) => rollout::run(args).await,
                 Bench::Handover(args) => handover::run(args).await,
+                Bench::Balancers(args) => balancers::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
                 Bench::Judge(args) => Ok(judge::run(&args)),
             }

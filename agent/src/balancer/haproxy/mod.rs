@@ -71,8 +71,12 @@ struct Haproxy {
 /// Opens the driver.
 ///
 /// # Errors
-/// [`Problem`] when the agent's state folder cannot be written.
+/// [`Problem`] when the agent's state folder cannot be written, or a socket is none of a file system.
 pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
+    let sockets = [Some(&config.socket), config.master_socket.as_ref()];
+    if let Some(path) = sockets.into_iter().flatten().find(|path| !path.is_absolute()) {
+        return Err(problem::no_unix_socket(path));
+    }
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
     let maps = Maps::new(config.maps.clone());
     let haproxy = Haproxy {

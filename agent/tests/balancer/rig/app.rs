@@ -25,6 +25,7 @@ pub(crate) struct Log {
     pub(crate) in_flight: AtomicU64,
     /// How often each POST was executed.
     pub(crate) posts: Mutex<BTreeMap<String, u32>>,
+    pub(crate) last_answer: Mutex<Option<Instant>>,
     /// Requests that were in its hands when it was killed.
     pub(crate) killed_with: AtomicU64,
 }
@@ -70,6 +71,18 @@ impl App {
         if self.life.is_none() {
             self.start();
         }
+    }
+
+    /// When it was last done with a request.
+    #[allow(dead_code, reason = "for the bench")]
+    pub(crate) fn last_answer(&self) -> Option<Instant> {
+        *self.log.last_answer.lock().expect("the log")
+    }
+
+    /// POSTs that were executed more than once.
+    #[allow(dead_code, reason = "for the bench")]
+    pub(crate) fn posts_twice(&self) -> usize {
+        self.log.posts.lock().expect("the log").values().filter(|times| **times > 1).count()
     }
 
     /// Sends requests until one of them arrives here.
@@ -131,6 +144,7 @@ impl InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
+        *self.0.last_answer.lock().expect("the log") = Some(Instant::now());
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }

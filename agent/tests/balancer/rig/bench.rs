@@ -36,8 +36,14 @@ pub(crate) fn shop() -> PoolName {
 impl Bench {
     /// Applications that run, a pool that wants none of them in yet.
     pub(crate) fn new(front: Front, places: &[SocketAddr]) -> Self {
-        let mut apps: Vec<App> = places.iter().map(|address| App::at(*address)).collect();
-        apps.iter_mut().for_each(App::start);
+        let mut bench = Self::without_apps(front, places);
+        bench.apps = places.iter().map(|address| App::at(*address)).collect();
+        bench.apps.iter_mut().for_each(App::start);
+        bench
+    }
+
+    /// The same for members that are somebody else's.
+    pub(crate) fn without_apps(front: Front, places: &[SocketAddr]) -> Self {
         let members = (0..).zip(places).map(|(index, address): (usize, _)| {
             let probe = Probe::Http { path: "/health".to_owned() };
             let member = MemberSpec { address: *address, state: MemberState::Out, weight: 1, side: Side::Stable, probe };
@@ -51,7 +57,7 @@ impl Bench {
             exchange: Exchange::Each,
         };
         let driver = open(&front);
-        Self { front, driver, apps, pools: BTreeMap::from([(shop(), pool)]) }
+        Self { front, driver, apps: Vec::new(), pools: BTreeMap::from([(shop(), pool)]) }
     }
 
     /// The same with both in.

@@ -84,7 +84,8 @@ async fn client(target: SocketAddr, kind: Kind, tally: Arc<Tally>) {
                 Kind::Kept => get(&mut connection, target, "/", None).await,
                 Kind::Slow => get(&mut connection, target, "/slow", None).await,
                 Kind::Post => {
-                    let id = tally.posts.fetch_add(1, Ordering::SeqCst).to_string();
+                    // Of this load alone: there may be another one on the same applications.
+                    let id = format!("{:p}-{}", Arc::as_ptr(&tally), tally.posts.fetch_add(1, Ordering::SeqCst));
                     get(&mut connection, target, "/post", Some(id)).await
                 }
             }
