@@ -18,6 +18,7 @@ pub mod probe;
 pub mod reconciler;
 pub mod renewal;
 pub mod runtime;
+pub mod secrets;
 pub mod session;
 pub mod text;
 

@@ -60,6 +60,7 @@ pub(crate) fn release(service: &str, version: &str) -> Release {
             command: vec!["bin/shop".into()],
             user: None,
             env: BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(30) },
             listen: Vec::new(),
         },

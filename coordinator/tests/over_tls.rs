@@ -6,6 +6,7 @@ mod site;
 
 use baton_coordinator::{Running, init, start};
 use baton_core::problem::Code;
+use baton_proto::PROTOCOL;
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, from_status};
 use baton_proto::tls::Credentials;
@@ -209,6 +210,20 @@ async fn the_newer_stream_of_a_host_gets_the_specs_and_the_older_ends() {
     let mut newer = Line::open(&site.dial(&credentials)).await.unwrap();
     newer.spec().await.unwrap();
     assert_eq!(older.spec().await.unwrap_err().code, code::REFUSED);
+}
+
+#[tokio::test]
+async fn an_agent_of_the_next_protocol_is_served_and_one_too_far_apart_is_told_so() {
+    let site = Site::new().await;
+    let web1 = site.dial(&site.member("host", "web1").await);
+    let mut next = Line::speaking(&web1, PROTOCOL + 1, Vec::new()).await.unwrap();
+    next.spec().await.unwrap();
+    for protocol in [PROTOCOL + 2, 0] {
+        let refused = Line::speaking(&web1, protocol, Vec::new()).await.unwrap().spec().await.unwrap_err();
+        assert_eq!(refused.code, code::NOT_UNDERSTOOD);
+        assert!(refused.what.contains("too far apart") && refused.help.is_some(), "{refused:?}");
+        assert!(refused.seen[0].1.contains(&format!("protocol {protocol}")), "{refused:?}");
+    }
 }
 
 #[tokio::test]

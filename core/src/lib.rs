@@ -11,5 +11,6 @@ pub mod name;
 pub mod problem;
 pub mod release;
 pub mod rollout;
+pub mod secret;
 pub mod strategy;
 pub mod time;

@@ -1,6 +1,7 @@
 //! A release: everything that makes one version of a service behave as it does, under one digest.
 
 use crate::name::{Digest, ReleaseId, ServiceName, Slot, Version};
+use crate::secret::Secret;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +34,9 @@ pub struct Run {
     /// The user to run as; the agent's own where none is named.
     pub user: Option<String>,
     pub env: BTreeMap<String, String>,
+    /// By name, where each host finds them. Their values are no part of a release.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Secret>,
     pub stop: Stop,
     /// Sockets its host holds for the service, across releases and restarts, and hands to every instance.
     #[serde(default)]
@@ -105,6 +109,13 @@ impl Release {
         hash.number(self.run.env.len() as u64);
         for (key, value) in &self.run.env {
             hash.text(key).text(value);
+        }
+        // Only where there are any: releases from before there were keep their id.
+        if !self.run.secrets.is_empty() {
+            hash.text("secrets").number(self.run.secrets.len() as u64);
+            for (name, secret) in &self.run.secrets {
+                hash.text(name).text(&secret.to_string());
+            }
         }
         hash.text(self.run.stop.signal.name()).duration(self.run.stop.timeout);
         match &self.health.probe {

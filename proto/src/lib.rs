@@ -14,6 +14,12 @@ pub const PROTOCOL: u32 = 1;
 /// The oldest conversation this version can still hold.
 pub const OLDEST_PROTOCOL: u32 = 1;
 
+/// Whether this version can talk with one that speaks another protocol: the one before and the one after it can be had.
+#[must_use]
+pub const fn understands(protocol: u32) -> bool {
+    protocol >= OLDEST_PROTOCOL && protocol <= PROTOCOL + 1
+}
+
 /// The generated messages, clients and servers.
 #[allow(clippy::all, clippy::needless_pass_by_value, missing_debug_implementations, unreachable_pub, rustdoc::all)]
 pub mod v1 {

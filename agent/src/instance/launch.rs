@@ -24,6 +24,7 @@ impl Life {
             command: wanted.fill(&self.key, &run.command),
             user: run.user.clone(),
             env: self.environment(wanted),
+            secrets: crate::secrets::find(&run.secrets).await?,
             stop: run.stop.clone(),
             listen: run.listen.clone(),
         };

@@ -13,6 +13,7 @@ pub mod systemd;
 pub use sockets::hold;
 
 use crate::config::RuntimeKind;
+use crate::secrets::Hidden;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::ReleaseId;
 use baton_core::problem::Problem;
@@ -75,6 +76,8 @@ pub struct Launch {
     pub command: Vec<String>,
     pub user: Option<String>,
     pub env: BTreeMap<String, String>,
+    /// Given as files, and in no other way.
+    pub secrets: BTreeMap<String, Hidden>,
     pub stop: Stop,
     /// The service's public addresses: their sockets are handed over.
     pub listen: Vec<SocketAddr>,

@@ -5,12 +5,12 @@ use crate::audit::chain::Head;
 use crate::driver::{Hello, LinkId, SILENCE, Specs};
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
-use baton_proto::PROTOCOL;
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::agent_link_server::AgentLink;
 use baton_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
+use baton_proto::{OLDEST_PROTOCOL, PROTOCOL, understands};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -96,11 +96,15 @@ async fn read_hello(incoming: &mut Streaming<AgentMessage>) -> Result<v1::AgentH
     let Some(agent_message::Kind::Hello(hello)) = first.and_then(|message| message.kind) else {
         return Err(invalid("hello", "the first message must be one"));
     };
-    if hello.protocol != PROTOCOL {
-        let problem = Problem::new(code::NOT_UNDERSTOOD, "this agent and this coordinator do not speak the same protocol")
-            .saw("agent", format!("version {}, protocol {}", shortened(&hello.agent_version), hello.protocol))
-            .saw("coordinator", format!("version {}, protocol {PROTOCOL}", env!("CARGO_PKG_VERSION")))
-            .help("install the version of the other one; what runs goes on serving meanwhile");
+    if !understands(hello.protocol) {
+        let problem =
+            Problem::new(code::NOT_UNDERSTOOD, "the versions of this agent and this coordinator are too far apart")
+                .saw("agent", format!("version {}, protocol {}", shortened(&hello.agent_version), hello.protocol))
+                .saw(
+                    "coordinator",
+                    format!("version {}, protocols {OLDEST_PROTOCOL} to {}", env!("CARGO_PKG_VERSION"), PROTOCOL + 1),
+                )
+                .help("upgrade the older of the two, one version at a time; what runs goes on serving meanwhile");
         return Err(to_status(problem));
     }
     Ok(hello)

@@ -57,7 +57,13 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         keys.push(("balancer.pool", balancer.pool.to_string()));
     }
     let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));
-    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(env).filter(|(_, value)| !value.is_empty()).collect()
+    let secrets = run.secrets.iter().map(|(name, secret)| (format!("run.secrets.{name}"), secret.to_string()));
+    keys.into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .chain(env)
+        .chain(secrets)
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
 }
 
 fn probe(probe: &Probe) -> String {

@@ -118,10 +118,18 @@ impl Line {
 
     /// The same, of a host that remembers heads of the audit log.
     pub(crate) async fn remembering(channel: &Channel, audit_heads: Vec<v1::AuditHead>) -> Result<Self, Problem> {
+        Self::speaking(channel, PROTOCOL, audit_heads).await
+    }
+
+    pub(crate) async fn speaking(
+        channel: &Channel,
+        protocol: u32,
+        audit_heads: Vec<v1::AuditHead>,
+    ) -> Result<Self, Problem> {
         let (say, said) = mpsc::channel(16);
         let hello = v1::AgentHello {
             agent_version: "0.0.1-test".into(),
-            protocol: PROTOCOL,
+            protocol,
             facts: [("os".to_owned(), "test".to_owned())].into(),
             audit_heads,
             ..v1::AgentHello::default()

@@ -81,4 +81,8 @@ codes! {
     BAD_ADDRESS = 127, "an address that nobody can listen on",
         "run.listen takes IP addresses with a port: \"0.0.0.0:8100\", \"[::]:8100\", \"10.0.0.7:80\". Names are not looked up: \
          which address a name has on a host is not for the manifest to guess.";
+    BAD_SECRET = 140, "a secret that is no reference",
+        "run.secrets says where each host finds a value and never the value itself: file:/etc/shop/db, \
+         env-file:/etc/shop/env#NAME or exec:/usr/bin/pass show shop/db. What was written is not shown, because it may \
+         have been the secret.";
 }

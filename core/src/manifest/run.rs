@@ -8,6 +8,7 @@ use super::reader::{Finding, Reader, quoted};
 use super::values::integer;
 use super::{secret, words};
 use crate::release::{Placeholders, Run, Signal, Stop};
+use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -37,11 +38,12 @@ pub(super) fn run(reader: &mut Reader<'_, '_>) -> Option<Run> {
     let command = reader.text("run.command").and_then(|text| command(reader, &text));
     let user = user(reader);
     let env = env(reader);
+    let secrets = secrets(reader);
     let signal = reader.choice("run.stop.signal").and_then(Signal::from_name);
     let timeout = reader.duration("run.stop.timeout", Duration::ZERO);
     let listen = listen(reader);
     let stop = Stop { signal: signal?, timeout: timeout? };
-    Some(Run { command: command?, user: user?, env: env?, stop, listen: listen? })
+    Some(Run { command: command?, user: user?, env: env?, secrets: secrets?, stop, listen: listen? })
 }
 
 /// The words of a command, with placeholders that will be filled in on the host.
@@ -132,6 +134,39 @@ fn env(reader: &mut Reader<'_, '_>) -> Option<BTreeMap<String, String>> {
     (variables.len() == table.len()).then_some(variables)
 }
 
+/// Secrets: plain names, and where each host finds them.
+fn secrets(reader: &mut Reader<'_, '_>) -> Option<BTreeMap<String, Secret>> {
+    let Some(value) = reader.value("run.secrets") else { return Some(BTreeMap::new()) };
+    let Some(table) = value.get_ref().as_table() else {
+        reader.wrong_type("run.secrets", Kind::Variables, value);
+        return None;
+    };
+    let mut secrets = BTreeMap::new();
+    for (name, value) in table {
+        let key = name.get_ref();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if key.is_empty() || key.len() > 64 || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(plain) {
+            let what = format!("{} cannot be the name of a secret", quoted(key));
+            let finding = Finding::error(codes::BAD_ENV, name.span(), what);
+            reader.report(finding.label("it becomes a file's name: letters, digits and `_`, no digit first"));
+            continue;
+        }
+        match value.get_ref().as_str().map(str::parse::<Secret>) {
+            Some(Ok(secret)) => drop(secrets.insert(key.to_string(), secret)),
+            Some(Err(error)) => {
+                let finding = Finding::error(codes::BAD_SECRET, value.span(), format!("{key} is no reference to a secret"));
+                reader
+                    .report(finding.label(error.to_string()).help(format!("for example: {key} = \"file:/etc/shop/{key}\"")));
+            }
+            None => reader.wrong_type(&format!("run.secrets.{key}"), Kind::Text, value),
+        }
+    }
+    let words: Vec<String> =
+        secrets.iter().map(|(name, secret)| format!("{name} = {}", quoted(&secret.to_string()))).collect();
+    reader.note("run.secrets", format!("{{ {} }}", words.join(", ")), Some(value.span()));
+    (secrets.len() == table.len()).then_some(secrets)
+}
+
 fn variable(
     reader: &mut Reader<'_, '_>,
     name: &Spanned<std::borrow::Cow<'_, str>>,
@@ -155,10 +190,10 @@ fn variable(
     }
     if let Some(why) = secret::suspicion(key, text) {
         let finding = Finding::error(codes::SECRET, value.span(), format!("{key} looks like a secret")).label(why);
-        reader.report(finding.help(format!(
-            "put it into a file on the hosts that only the service's user can read, and name that file: \
-             {key}_FILE = \"/etc/…\""
-        )));
+        reader
+            .report(finding.help(format!(
+                "put it into a file on the hosts and name that file in run.secrets: {key} = \"file:/etc/…\""
+            )));
         return None;
     }
     if let Some(placeholder) = Placeholders::NAMES.iter().find(|name| text.contains(&format!("{{{name}}}"))) {

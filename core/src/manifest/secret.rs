@@ -1,5 +1,6 @@
 //! Values that look like secrets: refused, and never quoted back.
 
+use crate::secret::Secret;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -17,7 +18,7 @@ const PREFIXES: [&str; 9] = ["-----BEGIN ", "AKIA", "ghp_", "github_pat_", "glpa
 
 /// Why a value looks like a secret, if it does. Paths do not: a secret belongs in a file.
 pub(super) fn suspicion(name: &str, value: &str) -> Option<&'static str> {
-    if named(name) && !value.is_empty() && !value.starts_with('/') {
+    if named(name) && !value.is_empty() && !value.starts_with('/') && value.parse::<Secret>().is_err() {
         return Some("its name says that it is a secret");
     }
     shaped(value)
@@ -49,8 +50,16 @@ pub(super) fn ranges(table: &DeTable<'_>) -> Vec<Range<usize>> {
     found
 }
 
+/// Under `secrets`, whatever is no reference: people put the value there by mistake.
+fn literals(table: &DeTable<'_>) -> Vec<Range<usize>> {
+    let literal =
+        |value: &&Spanned<DeValue<'_>>| value.get_ref().as_str().is_none_or(|text| text.parse::<Secret>().is_err());
+    table.iter().map(|(_, value)| value).filter(literal).map(Spanned::span).collect()
+}
+
 fn collect(name: &str, value: &Spanned<DeValue<'_>>, found: &mut Vec<Range<usize>>) {
     match value.get_ref() {
+        DeValue::Table(table) if name == "secrets" => found.extend(literals(table)),
         DeValue::Table(table) => table.iter().for_each(|(name, value)| collect(name.get_ref(), value, found)),
         DeValue::Array(items) => items.iter().for_each(|value| collect(name, value, found)),
         DeValue::String(text) if suspicion(name, text).is_none() => {}

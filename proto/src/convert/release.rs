@@ -3,6 +3,7 @@
 use super::{InvalidMessage, bytes, digest, duration, millis, parse, present, required};
 use crate::v1;
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
+use baton_core::secret::{InvalidSecret, Secret};
 
 impl From<&Release> for v1::Release {
     fn from(release: &Release) -> Self {
@@ -14,6 +15,7 @@ impl From<&Release> for v1::Release {
             command: release.run.command.clone(),
             user: release.run.user.clone().unwrap_or_default(),
             env: release.run.env.clone(),
+            secrets: release.run.secrets.iter().map(|(name, secret)| (name.clone(), secret.to_string())).collect(),
             stop_signal: release.run.stop.signal.name().to_owned(),
             stop_timeout_ms: millis(release.run.stop.timeout),
             probe: Some((&release.health.probe).into()),
@@ -49,6 +51,7 @@ impl TryFrom<v1::Release> for Release {
                 command: command("command", message.command)?,
                 user: Some(message.user).filter(|user| !user.is_empty()),
                 env: message.env,
+                secrets: message.secrets.into_iter().map(secret).collect::<Result<_, _>>()?,
                 stop: Stop { signal, timeout: duration("stop_timeout_ms", message.stop_timeout_ms)? },
                 listen: message.listen.iter().map(|address| parse("listen", address)).collect::<Result<_, _>>()?,
             },
@@ -61,6 +64,16 @@ impl TryFrom<v1::Release> for Release {
             },
         })
     }
+}
+
+/// A name that is safe as a file's, and a reference.
+fn secret((name, reference): (String, String)) -> Result<(String, Secret), InvalidMessage> {
+    let field = || format!("secrets[{}]", name.chars().take(64).collect::<String>());
+    if name.is_empty() || name.len() > 64 || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(InvalidMessage::new(field(), "not the name of a secret"));
+    }
+    let secret = reference.parse().map_err(|error: InvalidSecret| InvalidMessage::new(field(), error.to_string()))?;
+    Ok((name, secret))
 }
 
 impl From<&Probe> for v1::Probe {

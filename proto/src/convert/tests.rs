@@ -41,6 +41,7 @@ fn release(probe: Probe, signal: Signal) -> Release {
             command: vec!["bin/shop".to_owned(), String::new(), "--listen={address}:{port}".to_owned()],
             user: matches!(signal, Signal::Term).then(|| "shop".to_owned()),
             env: [("RUST_LOG", "debug"), ("EMPTY", "")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            secrets: std::collections::BTreeMap::new(),
             stop: Stop { signal, timeout: ms(30_000) },
             listen: ["0.0.0.0:8100", "[::1]:80"].map(|address| address.parse().unwrap()).to_vec(),
         },

@@ -64,6 +64,12 @@ pub struct Release {
     /// Addresses of sockets the host holds for the service.
     #[prost(string, repeated, tag = "15")]
     pub listen: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the host finds its secrets, such as `file:/etc/shop/db`. Never their values.
+    #[prost(btree_map = "string, string", tag = "16")]
+    pub secrets: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

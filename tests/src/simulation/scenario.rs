@@ -147,6 +147,7 @@ fn release(version: &str) -> Release {
             command: vec!["bin/shop".into()],
             user: None,
             env: BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(3) },
             listen: Vec::new(),
         },

@@ -138,6 +138,7 @@ impl Host {
                 command: app::command(&[]),
                 user: None,
                 env: app::env(behaviour),
+                secrets: std::collections::BTreeMap::new(),
                 stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(5) },
                 listen: Vec::new(),
             },

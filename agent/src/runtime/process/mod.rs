@@ -11,6 +11,7 @@ use super::handle::Handle;
 use super::sockets::PublicSockets;
 use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, command, handing};
 use crate::connections::descendants;
+use crate::secrets;
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::problem::{Code, Problem};
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub struct ProcessRuntime {
     journal: Journal,
+    /// Where instances find their secrets: beside the folder of journals, which nobody else may walk through.
+    credentials: PathBuf,
     /// By incarnation.
     handles: Mutex<BTreeMap<String, Arc<Handle>>>,
     sockets: Arc<PublicSockets>,
@@ -44,7 +47,8 @@ impl ProcessRuntime {
         let journal = Journal::open(folder)?;
         let starter = holder::Starter::new(parts.clone());
         let sockets = Arc::new(PublicSockets::new(journal.folder().to_owned(), Box::new(starter)));
-        Ok(Self { journal, handles: Mutex::default(), sockets, parts })
+        let credentials = folder.with_file_name("credentials");
+        Ok(Self { journal, credentials, handles: Mutex::default(), sockets, parts })
     }
 
     fn handles(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
@@ -77,11 +81,16 @@ impl ProcessRuntime {
         let words = command::words(&self.parts, program, sockets);
         let mut child = Command::new(&words.path);
         child.args(&words.arguments).current_dir(&launch.folder).process_group(0);
-        child.env_clear().envs(command::environment(&launch.env)).env(MARK, self.journal.mark(&launch.key));
+        let user = launch.user.as_deref().map(command::user).transpose()?;
+        let credentials = self.lay_down(launch, user.as_ref())?;
+        child
+            .env_clear()
+            .envs(secrets::variables(&credentials, launch.secrets.keys().cloned()))
+            .envs(command::environment(&launch.env))
+            .env(MARK, self.journal.mark(&launch.key));
         let (out, err) = log::create(&self.journal.log(&launch.key));
         child.stdin(Stdio::null()).stdout(out).stderr(err);
-        if let Some(name) = &launch.user {
-            let user = command::user(name)?;
+        if let Some(user) = user {
             child.uid(user.uid).gid(user.gid);
         }
         if sockets.is_empty() {
@@ -96,6 +105,17 @@ impl ProcessRuntime {
             return Err(self.refused(launch, &program.path, &error));
         }
         Ok(begun)
+    }
+
+    /// The folder of an instance's secrets, made anew.
+    fn lay_down(&self, launch: &Launch, user: Option<&command::User>) -> Result<PathBuf, Problem> {
+        let credentials = secrets::folder(&self.credentials, &launch.key);
+        if launch.secrets.is_empty() {
+            let _ = secrets::take_away(&credentials);
+        } else {
+            secrets::lay_down(&credentials, &launch.secrets, user.map(|user| (user.uid, user.gid)))?;
+        }
+        Ok(credentials)
     }
 
     fn refused(&self, launch: &Launch, program: &Path, error: &std::io::Error) -> Problem {
@@ -167,7 +187,10 @@ impl Runtime for ProcessRuntime {
     }
 
     fn forget<'a>(&'a self, key: &'a InstanceKey) -> Answer<'a, ()> {
-        Box::pin(async { self.journal.remove(key) })
+        Box::pin(async {
+            self.journal.remove(key);
+            let _ = secrets::take_away(&secrets::folder(&self.credentials, key));
+        })
     }
 
     fn keep_listening<'a>(&'a self, addresses: &'a BTreeSet<SocketAddr>) -> Answer<'a, Result<(), Problem>> {

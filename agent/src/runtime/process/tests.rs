@@ -27,6 +27,7 @@ impl Host {
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             user: None,
             env: BTreeMap::from([("BATON_RELEASE".to_owned(), release.to_string())]),
+            secrets: BTreeMap::new(),
             stop: polite(Duration::from_secs(5)),
             listen: Vec::new(),
         }
@@ -204,4 +205,29 @@ async fn a_script_without_its_interpreter_names_it() {
     assert_eq!(problem.code, Code(201));
     assert!(problem.what.starts_with("`/opt/none/python9`"), "{problem}");
     assert_eq!(host.runtime.list().await.unwrap(), [], "nothing is left of a start that was none");
+}
+
+#[tokio::test]
+async fn a_secret_reaches_the_instance_as_a_file_and_nothing_else_of_it_anywhere() {
+    const SENTINEL: &str = "s3cr3t-of-the-process-test";
+    let host = host();
+    let source = host.folder.path().join("source");
+    std::fs::write(&source, SENTINEL).unwrap();
+    let reference = BTreeMap::from([("DB".to_owned(), format!("file:{}", source.display()).parse().unwrap())]);
+    let secrets = crate::secrets::find(&reference).await.unwrap();
+    let script = "cmp -s \"$CREDENTIALS_DIRECTORY/DB\" \"$DB_FILE\" && wc -c < \"$DB_FILE\" > length; exec sleep 60";
+    let running = host.runtime.start(Launch { secrets, ..host.launch(script) }).await.unwrap();
+    let length = SENTINEL.len().to_string();
+    eventually("read", || fs::read_to_string(host.file("length")).is_ok_and(|read| read.trim() == length)).await;
+    for name in ["environ", "cmdline"] {
+        let seen = std::fs::read(format!("/proc/{}/{name}", running.pid)).unwrap();
+        assert!(!String::from_utf8_lossy(&seen).contains(SENTINEL), "{name}");
+    }
+    for entry in std::fs::read_dir(host.folder.path().join("run")).unwrap() {
+        let text = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&text).contains(SENTINEL));
+    }
+    host.runtime.stop(&running, &running.stop).await;
+    host.runtime.forget(&running.key).await;
+    assert!(!host.folder.path().join("credentials/shop-0").exists());
 }

@@ -9,6 +9,7 @@ mod unit;
 use super::handle::Handle;
 use super::sockets::PublicSockets;
 use super::{Answer, End, Exit, Found, Launch, Running, Runtime, command};
+use crate::secrets;
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::problem::{Code, Problem};
@@ -41,6 +42,8 @@ pub fn runs_here() -> bool {
     Path::new("/run/systemd/system").is_dir() && rustix::process::geteuid().is_root()
 }
 
+/// Where secrets lie for the moment in which systemd reads them: in memory, root's alone.
+const HANDED_OVER: &str = "/run/baton-agent/credentials";
 /// Beyond an instance's own timeout, before all of it is killed from here.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 /// Lines of the journal shown as evidence.
@@ -103,11 +106,22 @@ impl SystemdRuntime {
         let sockets = self.sockets.get(&launch.key.service, &launch.listen).await?;
         let name = unit::name(&launch.key);
         let words = command::words(&self.parts, &program, &sockets);
-        let mut properties = unit::properties(&launch, &words, &self.mark(&launch.key));
+        let credentials = secrets::folder(Path::new(HANDED_OVER), &launch.key);
+        let mut properties = unit::properties(&launch, &words, &self.mark(&launch.key), &credentials);
         let outcome = unit::hand(&mut properties, &sockets)?;
         self.bus.reset(&name).await;
-        self.bus.start(&name, properties).await?;
-        let state = self.bus.settled(&name).await?;
+        // Read by systemd while it starts the unit, into memory of the unit's own; then nobody needs them any more.
+        if !launch.secrets.is_empty() {
+            secrets::lay_down(&credentials, &launch.secrets, None)?;
+        }
+        let settled = match self.bus.start(&name, properties).await {
+            Ok(()) => self.bus.settled(&name).await,
+            Err(problem) => Err(problem),
+        };
+        if !launch.secrets.is_empty() {
+            let _ = secrets::take_away(&credentials);
+        }
+        let state = settled?;
         let became = match outcome.filter(|_| !state.never_ran()) {
             Some(outcome) => outcome.known().await,
             None => Ok(()),

@@ -48,6 +48,7 @@ impl Host {
                 ("BATON_RELEASE".to_owned(), release.to_string()),
                 ("WORD".to_owned(), "100% $HOME".to_owned()),
             ]),
+            secrets: BTreeMap::new(),
             stop: polite(Duration::from_secs(5)),
             listen: Vec::new(),
         }

@@ -6,11 +6,13 @@ use super::bus::{Properties, State};
 use crate::runtime::command::{self, Program};
 use crate::runtime::handing::{self, Outcome};
 use crate::runtime::{Launch, MARK, Running};
+use crate::secrets;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::ReleaseId;
 use baton_core::problem::Problem;
 use baton_core::release::{Signal, Stop};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use zbus_systemd::zbus::wire::{Fd, Variant};
@@ -27,13 +29,15 @@ pub(super) fn key(name: &str) -> Option<InstanceKey> {
 }
 
 /// The unit of an instance. An application gets a world it cannot change, and a state folder of its own to write to.
-pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Properties {
+pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credentials: &Path) -> Properties {
     let mut properties = Properties::default();
     let service = launch.key.service.to_string();
     let mut words = vec![program.path.display().to_string()];
     words.extend(program.arguments.clone());
-    let mut environment: Vec<_> =
-        command::environment(&launch.env).iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let given = Path::new(CREDENTIALS).join(name(&launch.key));
+    let mut all = secrets::variables(&given, launch.secrets.keys().cloned());
+    all.extend(command::environment(&launch.env));
+    let mut environment: Vec<_> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
     environment.push(format!("{MARK}={mark}"));
     if !launch.listen.is_empty() {
         environment.push(format!("LISTEN_FDNAMES={}", handing::names(&service, &launch.listen)));
@@ -46,6 +50,10 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str) -> Prop
     properties.set("Environment", environment);
     if let Some(user) = &launch.user {
         properties.text("User", user);
+    }
+    if !launch.secrets.is_empty() {
+        let load = |name: &String| (name.clone(), credentials.join(name).display().to_string());
+        properties.set("LoadCredential", launch.secrets.keys().map(load).collect::<Vec<_>>());
     }
     properties.text("KillMode", "mixed");
     properties.set("KillSignal", number(launch.stop.signal));
@@ -73,6 +81,9 @@ pub(super) fn hand(properties: &mut Properties, sockets: &[Arc<OwnedFd>]) -> Res
     properties.descriptor("StandardInputFileDescriptor", input);
     Ok(Some(outcome))
 }
+
+/// Where systemd lays a unit's credentials: memory that only the unit sees.
+const CREDENTIALS: &str = "/run/credentials";
 
 /// A word that systemd would fill variables into, so that it stays as it is.
 ///

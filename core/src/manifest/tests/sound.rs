@@ -84,6 +84,7 @@ fn everything_can_be_said() {
         "\n[health]\nhttp = \"/healthz\"\n",
         r#"user = "shop"
 env = { RUST_LOG = "info", DB_PASSWORD_FILE = "/etc/shop/db" }
+secrets = { DB = "file:/etc/shop/db", DB_TOKEN = "exec:/usr/bin/pass show db" }
 
 [run.stop]
 signal = "SIGQUIT"
@@ -112,6 +113,7 @@ on_failure = "pause"
     ));
     assert_eq!(manifest.run.user.as_deref(), Some("shop"));
     assert_eq!(manifest.run.env["DB_PASSWORD_FILE"], "/etc/shop/db");
+    assert_eq!(manifest.run.secrets["DB_TOKEN"].to_string(), "exec:/usr/bin/pass show db");
     assert_eq!((manifest.run.stop.signal, manifest.run.stop.timeout), (Signal::Quit, Duration::from_secs(90)));
     let command = ["bin/check", "--url", "http://{address}:{port}/"].map(str::to_string).to_vec();
     assert_eq!(manifest.health.probe, Probe::Exec { command });

@@ -66,6 +66,7 @@ golden! {
     a_wave_has_no_more_hosts_than_there_are
     rules_and_users_are_what_a_balancer_can_tell
     rules_need_a_balancer
+    a_secret_is_where_it_is_found
     a_secret_is_refused_and_never_shown
     a_secret_is_not_shown_in_a_file_that_is_no_toml
     the_environment_takes_strings_with_plain_names

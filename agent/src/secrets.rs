@@ -1,0 +1,227 @@
+//! Secrets: found on this host when an instance starts, given to it as files, and remembered nowhere.
+//!
+//! A value is in no argument, no environment, no journal, no log line and no message; what is said of a secret is its name and
+//! where it should have been.
+
+use baton_core::problem::{Code, Problem};
+use baton_core::secret::Secret;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// The largest value: as much as systemd takes.
+const LARGEST: u64 = 1024 * 1024;
+/// How long a command may take to print one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where an instance looks for them: systemd's name for it, under every runtime.
+pub const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// A value that shows itself to nobody by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(Vec<u8>);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Finds every secret of a release.
+///
+/// # Errors
+/// B0212 names the secret and where it should be, and never what is there.
+pub async fn find(secrets: &BTreeMap<String, Secret>) -> Result<BTreeMap<String, Hidden>, Problem> {
+    let mut found = BTreeMap::new();
+    for (name, secret) in secrets {
+        let value = match secret {
+            Secret::File { path } => read(Path::new(path)).map_err(|error| error.to_string()),
+            Secret::EnvFile { path, variable } => {
+                let text = read(Path::new(path)).map_err(|error| error.to_string());
+                text.and_then(|text| variable_of(&text, variable.as_deref().unwrap_or(name)))
+            }
+            Secret::Exec { command } => printed(command).await,
+        };
+        let value = value.map_err(|why| {
+            Problem::new(Code(212), format!("the secret {name} cannot be had on this host"))
+                .saw("found at", secret.to_string())
+                .saw("reason", why)
+                .help("put it there, readable for the agent, or change run.secrets in baton.toml")
+        })?;
+        found.insert(name.clone(), Hidden(value));
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("larger than {LARGEST} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// A variable of a file such as systemd's `EnvironmentFile`: `NAME=value` lines, `#` comments, quotes around a value.
+fn variable_of(text: &[u8], variable: &str) -> Result<Vec<u8>, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8".to_owned())?;
+    let value = text.lines().filter(|line| !line.trim_start().starts_with('#')).find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim().trim_start_matches("export ").trim() == variable).then_some(value.trim())
+    });
+    let value = value.ok_or_else(|| format!("it has no variable {variable}"))?;
+    let inner = ['"', '\''].iter().find_map(|mark| value.strip_prefix(*mark)?.strip_suffix(*mark));
+    Ok(inner.unwrap_or(value).as_bytes().to_vec())
+}
+
+async fn printed(command: &[String]) -> Result<Vec<u8>, String> {
+    let Some((program, arguments)) = command.split_first() else { return Err("no command".to_owned()) };
+    let mut child = Command::new(program);
+    child.args(arguments).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, child.output()).await;
+    let output = output.map_err(|_| format!("nothing for {} s", PATIENCE.as_secs()))?.map_err(|error| error.to_string())?;
+    match (output.status.success(), output.stdout.len() as u64 > LARGEST) {
+        (false, _) => Err(format!("it ended with {}; what it wrote is not shown", output.status)),
+        (true, true) => Err(format!("it printed more than {LARGEST} bytes")),
+        // A command ends its line; a secret does not.
+        (true, false) => Ok(output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout).to_vec()),
+    }
+}
+
+/// Lays values down as files of mode 0400 in a folder of mode 0500 that is made anew; both belong to `owner` where one is named.
+///
+/// # Errors
+/// B0215: the folder cannot be made.
+pub fn lay_down(folder: &Path, values: &BTreeMap<String, Hidden>, owner: Option<(u32, u32)>) -> Result<(), Problem> {
+    write_all(folder, values, owner).map_err(|error| {
+        Problem::new(Code(215), "an instance's secrets cannot be laid down for it")
+            .saw("folder", folder.display().to_string())
+            .saw("reason", crate::text::io_error(&error))
+    })
+}
+
+fn write_all(folder: &Path, values: &BTreeMap<String, Hidden>, owner: Option<(u32, u32)>) -> io::Result<()> {
+    take_away(folder)?;
+    // Only whoever is allowed to look may walk through; what is below is each instance's own.
+    if let Some(parent) = folder.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(folder)?;
+    for (name, value) in values {
+        let path = folder.join(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
+        file.write_all(&value.0)?;
+        own(&path, owner)?;
+    }
+    own(folder, owner)
+}
+
+fn own(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    std::os::unix::fs::chown(path, Some(uid), Some(gid))
+}
+
+/// Takes the values of an instance away; none is as good.
+///
+/// # Errors
+/// Those of the file system.
+pub fn take_away(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// What an instance is told beside the folder: `DB_FILE` for a secret `DB`, unless the release says something else.
+#[must_use]
+pub fn variables(folder: &Path, names: impl Iterator<Item = String>) -> BTreeMap<String, String> {
+    let file = |name: String| (format!("{name}_FILE"), folder.join(name).display().to_string());
+    let mut variables: BTreeMap<String, String> = names.map(file).collect();
+    if !variables.is_empty() {
+        variables.insert(DIRECTORY.to_owned(), folder.display().to_string());
+    }
+    variables
+}
+
+/// The folder of one instance's values below another.
+#[must_use]
+pub fn folder(below: &Path, key: &baton_core::fleet::InstanceKey) -> PathBuf {
+    below.join(format!("{}-{}", key.service, key.slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const SENTINEL: &str = "s3cr3t-of-the-test";
+
+    async fn one(reference: &str) -> Result<Vec<u8>, Problem> {
+        let secrets = BTreeMap::from([("DB".to_owned(), reference.parse().unwrap())]);
+        find(&secrets).await.map(|mut found| found.remove("DB").unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_secret_comes_from_a_file_a_variable_or_a_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, env) = (folder.path().join("db"), folder.path().join("env"));
+        fs::write(&file, format!("{SENTINEL}\n")).unwrap();
+        fs::write(&env, format!("# DB=no\nOTHER=x\nexport DB=\"{SENTINEL}\"\nURL = 'a b'\n")).unwrap();
+        let (file, env) = (file.display(), env.display());
+        assert_eq!(one(&format!("file:{file}")).await.unwrap(), format!("{SENTINEL}\n").as_bytes());
+        assert_eq!(one(&format!("env-file:{env}")).await.unwrap(), SENTINEL.as_bytes());
+        assert_eq!(one(&format!("env-file:{env}#URL")).await.unwrap(), b"a b");
+        assert_eq!(one("exec:/bin/echo from a command").await.unwrap(), b"from a command");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_had_says_where_it_should_be_and_never_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = folder.path().join("env");
+        fs::write(&env, format!("OTHER={SENTINEL}\n")).unwrap();
+        let talks = folder.path().join("talks");
+        fs::write(&talks, format!("#!/bin/sh\necho {SENTINEL}; echo {SENTINEL} >&2; exit 3\n")).unwrap();
+        fs::set_permissions(&talks, fs::Permissions::from_mode(0o700)).unwrap();
+        for (reference, why) in [
+            ("file:/none/of/this".to_owned(), "No such file"),
+            (format!("file:{}", folder.path().display()), "not a regular file"),
+            (format!("env-file:{}", env.display()), "no variable DB"),
+            (format!("exec:{}", talks.display()), "exit status: 3"),
+            ("exec:/none/of/this".to_owned(), "No such file"),
+        ] {
+            let problem = one(&reference).await.unwrap_err();
+            assert_eq!(problem.code, Code(212));
+            assert!(problem.seen[1].1.contains(why), "{problem:?}");
+            assert!(!format!("{problem:?}").contains(SENTINEL), "{problem:?}");
+        }
+        assert!(!format!("{:?}", Hidden(SENTINEL.into())).contains(SENTINEL));
+    }
+
+    #[test]
+    fn values_are_for_their_owner_only_and_are_laid_down_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("credentials/shop-0");
+        let values = |name: &str| BTreeMap::from([(name.to_owned(), Hidden(SENTINEL.into()))]);
+        lay_down(&folder, &values("OLD"), None).unwrap();
+        lay_down(&folder, &values("DB"), None).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join("DB"))), (0o700, 0o400));
+        assert!(!folder.join("OLD").exists());
+        let told = variables(&folder, ["DB".to_owned()].into_iter());
+        assert_eq!(told["DB_FILE"], folder.join("DB").display().to_string());
+        assert_eq!(told[DIRECTORY], folder.display().to_string());
+        take_away(&folder).unwrap();
+        take_away(&folder).unwrap();
+        assert!(!folder.exists() && variables(&folder, std::iter::empty()).is_empty());
+    }
+}
