@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod local;
 pub mod log;
 mod pools;
+pub mod preflight;
 pub mod probe;
 pub mod reconciler;
 pub mod renewal;

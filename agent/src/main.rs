@@ -5,9 +5,10 @@ use baton_agent::balancer::builtin;
 use baton_agent::config::Config;
 use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
-use baton_agent::{artifact, enroll, ledger::Ledger, local, log};
+use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::problem::Problem;
+use baton_proto::token::JoinToken;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fs;
@@ -136,11 +137,28 @@ async fn join(
     config.name = name.or(config.name);
     let text = fs::read_to_string(&token_file).with_context(|| format!("cannot read {}", token_file.display()))?;
     let token = text.trim().parse().with_context(|| format!("{} holds no join token", token_file.display()))?;
+    preflight(&config, &coordinator, &token).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "joined {coordinator} as {identity}")?;
     writeln!(out, "next: systemctl enable --now baton-agent")?;
     Ok(())
+}
+
+/// Says what was looked at, and ends with the first thing that keeps this machine from joining.
+async fn preflight(config: &Config, coordinator: &str, token: &JoinToken) -> Result<(), Problem> {
+    let mut out = anstream::stderr().lock();
+    let mut first = None;
+    for check in preflight::examine(config, coordinator, token).await {
+        let (mark, seen) = match &check.outcome {
+            Ok(seen) => ("ok", seen.clone()),
+            Err(problem) => ("bad", problem.what.clone()),
+        };
+        // Nobody reads it: nothing to do about it.
+        let _ = writeln!(out, "{mark:<4} {:<12} {seen}", check.name);
+        first = first.or(check.outcome.err());
+    }
+    first.map_or(Ok(()), Err)
 }
 
 async fn status(config: &Config, json: bool) -> anyhow::Result<()> {

@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, balancers, certificates, completions, config, deploy, explain, hosts, init, login, plan, releases, rollback,
-    status, steer, token, watch, why,
+    audit, balancers, certificates, completions, config, deploy, doctor, explain, hosts, init, login, plan, releases,
+    rollback, status, steer, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -81,6 +81,8 @@ pub enum Verb {
     Token(token::TokenArgs),
     /// Certificates of hosts and operators: who has one, until when; take one away
     Certificates(certificates::CertificatesArgs),
+    /// Look at this machine, the coordinator and the fleet, and say what is wrong and what mends it
+    Doctor(doctor::DoctorArgs),
     /// The audit log: who did what, from where, and what it changed
     Audit(audit::AuditArgs),
     /// Keep credentials for a coordinator on this machine
@@ -140,6 +142,7 @@ mod tests {
             "token list",
             "token revoke t-1",
             "certificates list",
+            "doctor",
             "audit list",
             "audit verify",
             "audit export",

@@ -70,7 +70,11 @@ impl Connection {
     }
 }
 
-fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
+/// The bare way, for what is asked of others than `Control`.
+///
+/// # Errors
+/// As [`Connection::open`].
+pub fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
     if let Some(socket) = &args.socket {
         return Ok(tls::local_channel(socket));
     }

@@ -7,6 +7,7 @@ pub mod args;
 pub mod ci;
 pub mod connection;
 pub mod demo;
+pub mod doctor;
 pub mod errors;
 pub mod exit;
 pub mod follow;
@@ -85,6 +86,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Balancers(args) => verbs::balancers::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,
+        Verb::Doctor(args) => verbs::doctor::run(args, context).await,
         Verb::Audit(args) => verbs::audit::run(args, context).await,
         Verb::Certificates(args) => verbs::certificates::run(args, context).await,
         Verb::Token(args) => verbs::token::run(args, context).await,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use baton_cli::demo::stage::{COORDINATOR, Setup, Stage};
+use baton_coordinator::identity::authority::{Authority, Request, Serial, Validity};
+use baton_coordinator::store::WallTime;
 use baton_proto::tls::Credentials;
 use baton_tests::e2e::{in_time, setup};
 use std::time::{Duration, Instant};
@@ -74,4 +76,44 @@ async fn a_revoked_agent_is_cut_within_five_seconds_and_its_app_is_left_alone() 
     })
     .await;
     assert!(stage.pid("web1").is_some());
+}
+
+const YEAR: i64 = 365 * 24 * 3600;
+
+/// A certificate of the stage's own authority, as if it had been issued at another time.
+fn issued_at(stage: &Stage, identity: &str, now: i64) -> Credentials {
+    let authority = Authority::load(&stage.folder().join("coordinator/identity")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let during = Validity { now: WallTime(now), life: 90 * 24 * 3600 };
+    let (request, serial) = (Request::read(&csr).unwrap(), Serial::random().unwrap());
+    let certificate_pem = authority.sign(&request, &identity.parse().unwrap(), &serial, during, &[]).unwrap();
+    let authority_pem = authority.certificate_pem().to_owned();
+    Credentials { certificate_pem, key_pem: key.serialize_pem(), authority_pem }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_by_a_year_is_said_in_clear_words_and_stops_no_application() {
+    let mut stage = Stage::raise(Setup { hosts: 1, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
+    let now = baton_coordinator::identity::wall_time().0;
+    let identity = stage.folder().join("web1/identity");
+    for now in [now - YEAR, now + YEAR] {
+        stage.kill("web1").await.unwrap();
+        let before = stage.log("web1").len();
+        issued_at(&stage, "host/web1", now).save(&identity).unwrap();
+        stage.start("web1").unwrap();
+        in_time("the agent says why", async {
+            while !stage.log("web1")[before..].contains("by its clock it has expired or is not valid yet") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        assert!(stage.log(COORDINATOR).contains("B0504"), "{}", stage.last_words());
+    }
+    // With the right dates it is back, without anybody's help.
+    stage.kill("web1").await.unwrap();
+    issued_at(&stage, "host/web1", baton_coordinator::identity::wall_time().0).save(&identity).unwrap();
+    stage.start("web1").unwrap();
+    let control = stage.control().await.unwrap();
+    in_time("web1", control.wait_connected(&["web1".to_owned()])).await.unwrap();
 }

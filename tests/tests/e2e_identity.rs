@@ -4,6 +4,7 @@
 
 use baton_agent::config::Config;
 use baton_agent::enroll::{Claim, join};
+use baton_agent::preflight::examine;
 use baton_cli::demo::stage::{Setup, Stage};
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, from_status};
@@ -57,6 +58,28 @@ async fn a_token_of_another_authority_does_not_even_reach_the_coordinator() {
     let elsewhere = JoinToken { pin: [9; 32], ..good.clone() };
     assert_refused(joins(&stage, &elsewhere).await, code::WRONG_PIN);
     assert_eq!(joins(&stage, &good).await.unwrap(), "host/web7", "the token was not spent on it");
+}
+
+#[tokio::test]
+async fn what_is_looked_at_before_joining_has_names_and_spends_no_token() {
+    let stage = stage().await;
+    let good = token(&stage).await;
+    let endpoint = stage.places.coordinator.to_string();
+    let state = tempfile::tempdir().unwrap();
+    let config = Config { state: state.path().join("state"), ..Config::default() };
+    let began = std::time::Instant::now();
+    let checks = examine(&config, &endpoint, &good).await;
+    let bad: Vec<_> = checks.iter().filter(|check| check.outcome.is_err()).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    let names: Vec<_> = checks.iter().map(|check| check.name).collect();
+    assert_eq!(names, ["systemd", "disk", "ports", "reach", "fingerprint", "clock", "version"]);
+
+    let elsewhere = JoinToken { pin: [9; 32], ..good.clone() };
+    let last = examine(&config, &endpoint, &elsewhere).await.pop().unwrap();
+    assert_eq!((last.name, last.outcome.unwrap_err().code), ("fingerprint", code::WRONG_PIN));
+    assert!(!config.state.exists(), "nothing is made before it is known that it will be of use");
+    assert_eq!(joins(&stage, &good).await.unwrap(), "host/web7");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "looked at twice and joined in {:?}", began.elapsed());
 }
 
 #[tokio::test]

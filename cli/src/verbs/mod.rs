@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod completions;
 pub mod config;
 pub mod deploy;
+pub mod doctor;
 pub mod ending;
 pub mod explain;
 pub mod hosts;

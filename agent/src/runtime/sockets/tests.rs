@@ -43,6 +43,7 @@ impl Host {
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             user: None,
             env: BTreeMap::from([("BATON_RELEASE".to_owned(), release.to_string())]),
+            secrets: BTreeMap::new(),
             stop: Stop { signal: Signal::Term, timeout: Duration::from_secs(5) },
             listen: vec![self.address],
         }

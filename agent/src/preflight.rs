@@ -1,0 +1,210 @@
+//! What is looked at before a machine joins, by name, while the token is still whole.
+
+use crate::balancer::BalancerConfig;
+use crate::config::{Config, RuntimeKind};
+use crate::runtime::systemd;
+use baton_core::problem::{Code, Problem};
+use baton_proto::problem::{code, from_status};
+use baton_proto::tls::{channel, hot, joining_config};
+use baton_proto::token::JoinToken;
+use baton_proto::v1::enrollment_client::EnrollmentClient;
+use baton_proto::v1::{GreetRequest, Greeting};
+use baton_proto::{PROTOCOL, understands};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far the clocks may be apart: certificates begin five minutes early.
+const CLOCKS: i64 = 240;
+/// A release and the one before it need some room.
+const ROOM: u64 = 200 * 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub struct Check {
+    pub name: &'static str,
+    /// What was seen, or why this machine should not join like this.
+    pub outcome: Result<String, Problem>,
+}
+
+/// Looks at everything, in this order; nothing is changed and nothing is spent.
+///
+/// What needs the coordinator's answer is left out once it has none: one reason is enough.
+pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken) -> Vec<Check> {
+    let mut checks = vec![
+        Check { name: "systemd", outcome: runtime(config.runtime) },
+        Check { name: "disk", outcome: disk(&config.state) },
+        Check { name: "ports", outcome: ports(config.balancer.as_ref()) },
+        Check { name: "reach", outcome: reach(endpoint).await },
+    ];
+    if checks.iter().all(|check| check.name != "reach" || check.outcome.is_ok()) {
+        // Whoever answers shows its chain first: without the pinned authority in it there is no greeting.
+        match greet(endpoint, token).await {
+            Ok(greeting) => {
+                checks.push(Check { name: "fingerprint", outcome: Ok("the authority is the token's".to_owned()) });
+                checks.push(Check { name: "clock", outcome: clock(&greeting, now()) });
+                checks.push(Check { name: "version", outcome: version(&greeting) });
+            }
+            Err(problem) if problem.code == code::CERTIFICATE_TIME => {
+                checks.push(Check { name: "clock", outcome: Err(problem) });
+            }
+            Err(problem) => checks.push(Check { name: "fingerprint", outcome: Err(problem) }),
+        }
+    }
+    checks
+}
+
+fn runtime(kind: RuntimeKind) -> Result<String, Problem> {
+    match (kind, systemd::runs_here()) {
+        (RuntimeKind::Process, _) => Ok("not used: runtime = \"process\"".to_owned()),
+        (_, true) => Ok("it runs this machine".to_owned()),
+        (RuntimeKind::Auto, false) => Ok("not here: instances will be plain processes".to_owned()),
+        (RuntimeKind::Systemd, false) => {
+            Err(Problem::new(Code(537), "systemd does not run this machine, or this user may not use it")
+                .saw("asked for", "runtime = \"systemd\"")
+                .help("be root on a machine that systemd runs, or write runtime = \"process\" into agent.toml"))
+        }
+    }
+}
+
+fn disk(state: &Path) -> Result<String, Problem> {
+    let there = state.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let refuse = |what: String| Problem::new(Code(538), what).saw("state", state.display().to_string());
+    let disk =
+        rustix::fs::statvfs(there).map_err(|error| refuse(format!("the disk of the state folder says nothing: {error}")))?;
+    if disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(refuse("the disk of the state folder is read-only".to_owned()).help("mount it for writing"));
+    }
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match free < ROOM {
+        true => Err(refuse(format!("only {} are free on the disk of the state folder", crate::text::bytes(free)))
+            .help("make room, or name another folder: state = \"/…\" in agent.toml")),
+        false => Ok(format!("{} free", crate::text::bytes(free))),
+    }
+}
+
+fn ports(balancer: Option<&BalancerConfig>) -> Result<String, Problem> {
+    match balancer {
+        None => Ok("none: this host drives no balancer".to_owned()),
+        Some(BalancerConfig::Builtin(builtin)) => {
+            for (pool, address) in &builtin.listen {
+                TcpListener::bind(address).map_err(|error| {
+                    Problem::new(Code(539), format!("the balancer cannot listen at {address} for {pool}"))
+                        .saw("network", error.to_string())
+                        .help(format!("see who does: ss -ltnp 'sport = :{}'", address.port()))
+                })?;
+            }
+            Ok(format!("{} free for the balancer", builtin.listen.len()))
+        }
+        Some(BalancerConfig::Haproxy(haproxy)) => match haproxy.socket.exists() {
+            true => Ok("HAProxy's socket is there".to_owned()),
+            false => Err(Problem::new(Code(539), "HAProxy's socket is not there")
+                .saw("socket", haproxy.socket.display().to_string())
+                .help("start HAProxy, and check `stats socket` in its configuration")),
+        },
+        // What others need is looked at when the agent runs.
+        Some(_) => Ok("left to the balancer".to_owned()),
+    }
+}
+
+async fn reach(endpoint: &str) -> Result<String, Problem> {
+    let unreachable = |code, seen: String| {
+        Problem::new(code, format!("{endpoint} cannot be reached from here"))
+            .saw("connect", seen)
+            .help("is baton-coordinator running there, is the address right, and does a firewall let it through?")
+    };
+    let addresses = endpoint.to_socket_addrs().map_err(|error| unreachable(code::UNREACHABLE, error.to_string()))?;
+    let mut last = unreachable(code::UNREACHABLE, "no address".to_owned());
+    for address in addresses {
+        match tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Ok(address.to_string()),
+            Ok(Err(error)) => last = unreachable(code::UNREACHABLE, format!("{address}: {error}")),
+            Err(_) => last = unreachable(code::NO_ANSWER, format!("{address}: nothing for {} s", PATIENCE.as_secs())),
+        }
+    }
+    Err(last)
+}
+
+async fn greet(endpoint: &str, token: &JoinToken) -> Result<Option<Greeting>, Problem> {
+    let mut client = EnrollmentClient::new(channel(endpoint, hot(joining_config(token.pin)?))?);
+    match client.greet(GreetRequest {}).await {
+        Ok(greeting) => Ok(Some(greeting.into_inner())),
+        // A coordinator from before there were greetings; it says more when the machine joins.
+        Err(status) if from_status(&status).code == code::NOT_UNDERSTOOD => Ok(None),
+        Err(status) => Err(from_status(&status)),
+    }
+}
+
+fn clock(greeting: &Option<Greeting>, now: i64) -> Result<String, Problem> {
+    let Some(greeting) = greeting else { return Ok("not said".to_owned()) };
+    let apart = now.saturating_sub(greeting.clock_seconds);
+    if apart.abs() <= CLOCKS {
+        return Ok(format!("{} s apart", apart.abs()));
+    }
+    let word = if apart > 0 { "ahead of" } else { "behind" };
+    Err(Problem::new(code::CERTIFICATE_TIME, format!("the clock here is {} s {word} the coordinator's", apart.abs()))
+        .saw("allowed", format!("{CLOCKS} s"))
+        .help("timedatectl set-ntp true on both machines, and compare `date -u`: certificates have dates"))
+}
+
+fn version(greeting: &Option<Greeting>) -> Result<String, Problem> {
+    let Some(greeting) = greeting else { return Ok("not said".to_owned()) };
+    let mine = env!("CARGO_PKG_VERSION");
+    if understands(greeting.protocol) {
+        return Ok(format!("{mine} here, {} there", greeting.coordinator_version));
+    }
+    Err(Problem::new(code::NOT_UNDERSTOOD, "the versions of this agent and the coordinator are too far apart")
+        .saw("agent", format!("version {mine}, protocol {PROTOCOL}"))
+        .saw("coordinator", format!("version {}, protocol {}", greeting.coordinator_version, greeting.protocol))
+        .help("upgrade the older of the two, one version at a time"))
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greeting(clock_seconds: i64, protocol: u32) -> Option<Greeting> {
+        Some(Greeting { clock_seconds, protocol, oldest_protocol: 1, ..Greeting::default() })
+    }
+
+    #[test]
+    fn a_clock_that_is_off_by_a_year_is_said_with_its_direction() {
+        const YEAR: i64 = 365 * 24 * 3600;
+        assert!(clock(&greeting(1_000_000, 1), 1_000_100).is_ok());
+        let ahead = clock(&greeting(1_000_000, 1), 1_000_000 + YEAR).unwrap_err();
+        assert!(ahead.code == code::CERTIFICATE_TIME && ahead.what.contains("31536000 s ahead of"), "{ahead:?}");
+        let behind = clock(&greeting(1_000_000 + YEAR, 1), 1_000_000).unwrap_err();
+        assert!(behind.what.contains("behind") && behind.help.is_some(), "{behind:?}");
+    }
+
+    #[test]
+    fn versions_too_far_apart_are_refused_before_the_token_is_spent() {
+        assert!(version(&greeting(0, PROTOCOL + 1)).is_ok() && version(&None).is_ok());
+        assert_eq!(version(&greeting(0, PROTOCOL + 2)).unwrap_err().code, code::NOT_UNDERSTOOD);
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_whom_to_ask() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let text = format!("driver = \"builtin\"\nlisten = {{ shop = \"{address}\" }}");
+        let config: BalancerConfig = toml::from_str(&text).unwrap();
+        let refused = ports(Some(&config)).unwrap_err();
+        assert!(refused.code == Code(539) && refused.help.unwrap().contains(&address.port().to_string()));
+        drop(taken);
+        assert!(ports(Some(&config)).is_ok() && ports(None).is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_nobody_listens_at_is_not_reached() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(reach(&free.to_string()).await.unwrap_err().code, code::UNREACHABLE);
+        assert_eq!(reach("no.such.host.invalid:7443").await.unwrap_err().code, code::UNREACHABLE);
+    }
+}

@@ -1,0 +1,191 @@
+//! The fleet, as the coordinator sees it.
+
+use super::{Check, now};
+use crate::connection::Connection;
+use baton_proto::v1::{CertificateView, FleetView, ListCertificatesRequest, ListTokensRequest, VerifyAuditRequest};
+
+const DAY: i64 = 24 * 3600;
+/// A host's certificate that ends so soon was not renewed.
+const LATE: i64 = 14 * DAY;
+/// Tokens are for today.
+const LONG_LIVED: u64 = 7 * 24 * 3600 * 1000;
+
+const FLEET: [&str; 9] = [
+    "coordinator's store",
+    "hosts",
+    "agents' versions",
+    "hosts' problems",
+    "services",
+    "rollouts",
+    "balancers",
+    "members",
+    "releases",
+];
+const ADMIN: [&str; 3] = ["hosts' certificates", "tokens", "audit log"];
+
+pub(super) async fn checks(reached: Option<(Connection, String)>) -> Vec<Check> {
+    let skipped = |names: &[&'static str], why: &str| names.iter().map(|name| Check::skipped(name, why)).collect::<Vec<_>>();
+    let Some((mut connection, role)) = reached else {
+        return skipped(&[&FLEET[..], &ADMIN[..]].concat(), "the coordinator was not reached");
+    };
+    let mut checks = match connection.view("").await {
+        Ok(view) => of(&view),
+        Err(problem) => skipped(&FLEET, &problem.to_string()),
+    };
+    match role.as_str() {
+        "admin" => checks.extend(of_admins(&mut connection).await),
+        _ => checks.extend(skipped(&ADMIN, "only an admin may look")),
+    }
+    checks
+}
+
+fn of(view: &FleetView) -> Vec<Check> {
+    let mine = env!("CARGO_PKG_VERSION");
+    let hosts = view.hosts.iter();
+    let name = |host: &baton_proto::v1::HostView| host.name.clone();
+    let problem = |problem: &baton_proto::v1::Problem| format!("B{:04} {}", problem.code, problem.what);
+    let others: Vec<_> = hosts
+        .clone()
+        .filter(|host| !host.agent_version.is_empty() && host.agent_version != mine)
+        .map(|host| format!("{} runs {}", host.name, host.agent_version))
+        .collect();
+    let pools = || hosts.clone().flat_map(|host| host.pools.iter().map(move |pool| (host, pool)));
+    let astray = pools().flat_map(|(host, pool)| {
+        let members =
+            pool.members.iter().filter(|member| member.running != member.wanted || member.on_disk != member.running);
+        members.map(move |member| format!("{} in {} on {} is {}", member.key, pool.pool, host.name, member.running))
+    });
+    let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));
+    let paused = paused.filter(|(_, rollout)| matches!(rollout.state.as_str(), "paused" | "failed"));
+    vec![
+        Check::unless(FLEET[0], view.problems.iter().map(problem), "it is written", "baton status"),
+        Check::unless(
+            FLEET[1],
+            hosts.clone().filter(|host| !host.connected).map(|host| format!("{} is not connected", host.name)),
+            format!("{} connected", view.hosts.len()),
+            "on the host: systemctl status baton-agent; then baton why HOST",
+        ),
+        match others.is_empty() {
+            true => Check::good(FLEET[2], mine),
+            false => Check::warning(FLEET[2], others.join("; "), "install the same version on every host"),
+        },
+        Check::unless(
+            FLEET[3],
+            hosts.clone().flat_map(|host| host.problems.iter().map(|it| format!("{}: {}", name(host), problem(it)))),
+            "none",
+            "baton why HOST",
+        ),
+        Check::unless(
+            FLEET[4],
+            view.services.iter().filter(|it| it.health != "healthy").map(|it| format!("{} is {}", it.name, it.health)),
+            format!("{} healthy", view.services.len()),
+            "baton why SERVICE",
+        ),
+        Check::unless(
+            FLEET[5],
+            paused.map(|(service, rollout)| format!("{} of {} is {}", rollout.id, service.name, rollout.state)),
+            "none stands still",
+            "baton why SERVICE, then baton resume or baton rollback",
+        ),
+        Check::unless(
+            FLEET[6],
+            pools().filter_map(|(host, pool)| Some(format!("{}: {}", host.name, problem(pool.problem.as_ref()?)))),
+            "they answer",
+            "baton why HOST",
+        ),
+        match astray.collect::<Vec<_>>() {
+            astray if astray.is_empty() => Check::good(FLEET[7], "as wanted, now and after a restart"),
+            astray => Check::warning(FLEET[7], astray.join("; "), "wait for the rollout under way; else baton why HOST"),
+        },
+        Check::unless(
+            FLEET[8],
+            hosts
+                .flat_map(|host| host.instances.iter().map(move |it| (host, it)))
+                .filter(|(_, instance)| instance.state == "failed")
+                .map(|(host, instance)| format!("{} {} on {} failed", instance.key, instance.version, host.name)),
+            "no instance failed",
+            "baton why SERVICE",
+        ),
+    ]
+}
+
+async fn of_admins(connection: &mut Connection) -> Vec<Check> {
+    let certificates = match connection.control.list_certificates(ListCertificatesRequest {}).await {
+        Ok(list) => ending(&list.into_inner().certificates, now()),
+        Err(status) => Check::skipped(ADMIN[0], status.message()),
+    };
+    let tokens = match connection.control.list_tokens(ListTokensRequest {}).await {
+        Ok(list) => {
+            let long = list.into_inner().tokens.into_iter().filter(|token| token.ttl_left_ms > LONG_LIVED);
+            let long: Vec<_> = long.map(|token| format!("{} ({})", token.id, token.role)).collect();
+            match long.is_empty() {
+                true => Check::good(ADMIN[1], "none lives longer than a week"),
+                false => {
+                    Check::warning(ADMIN[1], format!("{} live longer than a week", long.join(", ")), "baton token revoke ID")
+                }
+            }
+        }
+        Err(status) => Check::skipped(ADMIN[1], status.message()),
+    };
+    let audit = match connection.control.verify_audit(VerifyAuditRequest {}).await {
+        Ok(verdict) => {
+            let verdict = verdict.into_inner();
+            let faults = verdict.faults.into_iter().map(|fault| fault.what);
+            Check::unless(
+                ADMIN[2],
+                faults,
+                format!("{} entries, as they were written", verdict.entries),
+                "baton audit verify",
+            )
+        }
+        Err(status) => Check::skipped(ADMIN[2], status.message()),
+    };
+    vec![certificates, tokens, audit]
+}
+
+/// Hosts whose newest certificate will end soon.
+fn ending(certificates: &[CertificateView], now: i64) -> Check {
+    let mut newest = std::collections::BTreeMap::new();
+    for it in certificates.iter().filter(|it| !it.revoked && it.identity.starts_with("host/")) {
+        let late = LATE.min((it.expires_seconds - it.issued_seconds) / 6);
+        let kept = newest.entry(&it.identity).or_insert((it.expires_seconds, late));
+        if it.expires_seconds > kept.0 {
+            *kept = (it.expires_seconds, late);
+        }
+    }
+    let late: Vec<_> = newest
+        .iter()
+        .filter(|(_, (expires, late))| expires - now < *late)
+        .map(|(identity, (expires, _))| format!("{identity} ends in {} days", (expires - now) / DAY))
+        .collect();
+    Check::unless(ADMIN[0], late, format!("{} hosts, none ends soon", newest.len()), "start its agent: it renews by itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::render::example;
+
+    #[test]
+    fn a_certificate_that_was_not_renewed_is_found_by_its_newest() {
+        let of = |identity: &str, days: i64, revoked| CertificateView {
+            serial: String::new(),
+            identity: identity.into(),
+            issued_seconds: 0,
+            expires_seconds: days * DAY,
+            revoked,
+        };
+        let found =
+            ending(&[of("host/web1", 100, false), of("host/web2", 95, false), of("host/web2", 180, false)], 90 * DAY);
+        assert_eq!((found.state, found.seen.as_str()), (State::Bad, "host/web1 ends in 10 days"));
+        assert_eq!(ending(&[of("host/web1", 100, true), of("viewer/v", 91, false)], 90 * DAY).state, State::Good);
+    }
+
+    #[test]
+    fn a_fleet_in_the_middle_of_something_is_looked_at_as_a_whole() {
+        let checks = of(&example::fleet());
+        assert_eq!(checks.len(), FLEET.len());
+        assert!(checks.iter().all(|check| (check.state >= State::Warning) == check.fix.is_some()), "{checks:#?}");
+    }
+}

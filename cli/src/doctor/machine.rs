@@ -1,0 +1,231 @@
+//! What can be seen on this machine without asking anybody.
+
+use super::{Check, Places, now};
+use baton_core::manifest::{Severity, parse};
+use baton_proto::tls::{Credentials, authority_pin};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+const DAY: i64 = 24 * 3600;
+/// Certificates renew themselves a month before they end: two weeks are late.
+const LATE: i64 = 14 * DAY;
+/// No version of Baton was built before this: a clock that says so is wrong. 2025-01-01.
+const EARLIEST: i64 = 1_735_689_600;
+/// Below these shares of a disk, or of its files, something will soon fail.
+const ROOM: u64 = 10;
+const LITTLE_ROOM: u64 = 2;
+
+const COORDINATOR: &str = "/var/lib/baton-coordinator";
+const AGENT: &str = "/var/lib/baton-agent";
+
+pub(super) fn checks(places: &Places) -> Vec<Check> {
+    let mut checks = vec![clock(), manifest(places)];
+    match &places.login {
+        Some(folder) if folder.join("certificate.pem").exists() => {
+            checks.push(private("login key", &folder.join("key.pem")));
+            checks.push(ends("login certificate", folder, "baton login HOST:PORT --token-file FILE"));
+        }
+        _ => {
+            checks.push(Check::skipped("login key", "nobody logged in here"));
+            checks.push(Check::skipped("login certificate", "nobody logged in here"));
+        }
+    }
+    checks.extend(agent(places));
+    checks.extend(coordinator(places));
+    checks
+}
+
+fn clock() -> Check {
+    match now() < EARLIEST {
+        true => Check::bad("clock", "the clock stands before 2025", "timedatectl set-ntp true, and compare `date -u`"),
+        false => Check::good("clock", "the date can be right"),
+    }
+}
+
+fn manifest(places: &Places) -> Check {
+    const NAME: &str = "manifest";
+    let text = match std::fs::read_to_string(&places.manifest) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Check::skipped(NAME, "no baton.toml in this folder"),
+        Err(error) => return Check::bad(NAME, error.to_string(), "chmod u+r baton.toml"),
+    };
+    match parse("baton.toml", &text) {
+        Ok(manifest) if manifest.warnings.is_empty() => Check::good(NAME, format!("{} can be deployed", manifest.service)),
+        Ok(manifest) => Check::warning(NAME, format!("{} warnings", manifest.warnings.len()), "baton config check"),
+        Err(found) => {
+            let errors = found.iter().filter(|it| it.severity == Severity::Error).count();
+            Check::bad(NAME, format!("{errors} errors"), "baton config check")
+        }
+    }
+}
+
+fn agent(places: &Places) -> Vec<Check> {
+    const NAMES: [&str; 7] = [
+        "agent settings",
+        "agent identity",
+        "agent key",
+        "agent certificate",
+        "agent process",
+        "agent disk",
+        "agent state folder",
+    ];
+    let state = places.at(AGENT);
+    let installed = places.at("/usr/bin/baton-agent").exists();
+    if !state.join("identity/certificate.pem").exists() {
+        let mut checks: Vec<_> = NAMES.iter().map(|name| Check::skipped(name, "this machine is no host")).collect();
+        if installed {
+            let fix = "baton-agent join HOST:PORT --token-file FILE";
+            checks[1] = Check::warning(NAMES[1], "the agent is installed and has not joined", fix);
+        }
+        return checks;
+    }
+    let identity = state.join("identity");
+    let running = std::os::unix::net::UnixStream::connect(state.join("run/agent.sock"));
+    vec![
+        settings(NAMES[0], &places.at("/etc/baton/agent.toml")),
+        readable(NAMES[1], &identity),
+        private(NAMES[2], &identity.join("key.pem")),
+        ends(NAMES[3], &identity, "baton token create --name NAME, then on this host: baton-agent join --replace"),
+        match running {
+            Ok(_) => Check::good(NAMES[4], "it answers"),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Check::skipped(NAMES[4], "only root may ask it"),
+            Err(error) => Check::bad(NAMES[4], format!("it does not answer: {error}"), "systemctl status baton-agent"),
+        },
+        room(NAMES[5], &state),
+        match std::fs::metadata(&state).map(|folder| (folder.mode() & 0o022, folder.uid())) {
+            Ok((0, _)) => Check::good(NAMES[6], "nobody else writes there"),
+            Ok(_) => Check::bad(NAMES[6], "others may write there", format!("chmod go-w {AGENT}")),
+            Err(error) => Check::skipped(NAMES[6], error.to_string()),
+        },
+    ]
+}
+
+fn coordinator(places: &Places) -> Vec<Check> {
+    const NAMES: [&str; 5] =
+        ["coordinator settings", "authority", "authority key", "coordinator certificate", "coordinator disk"];
+    let state = places.at(COORDINATOR);
+    let identity = state.join("identity");
+    if !identity.join("authority.pem").exists() {
+        let mut checks: Vec<_> =
+            NAMES.iter().map(|name| Check::skipped(name, "this machine is no coordinator, or only root may see")).collect();
+        if places.at("/usr/bin/baton-coordinator").exists() && std::fs::read_dir(&state).is_ok() {
+            checks[1] = Check::warning(NAMES[1], "the coordinator is installed and not set up", "baton-coordinator init");
+        }
+        return checks;
+    }
+    let authority = std::fs::read_to_string(identity.join("authority.pem"));
+    vec![
+        settings(NAMES[0], &places.at("/etc/baton/coordinator.toml")),
+        match authority.is_ok_and(|text| authority_pin(&text).is_ok()) {
+            true => Check::good(NAMES[1], "it can be read"),
+            false => Check::bad(NAMES[1], "it cannot be read", "restore /var/lib/baton-coordinator/identity from a backup"),
+        },
+        private(NAMES[2], &identity.join("authority.key.pem")),
+        ends(NAMES[3], &identity, "systemctl restart baton-coordinator renews it"),
+        room(NAMES[4], &state),
+    ]
+}
+
+fn settings(name: &'static str, path: &Path) -> Check {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Check::good(name, "none, so the defaults hold"),
+        Err(error) => return Check::skipped(name, error.to_string()),
+    };
+    match toml::from_str::<toml::Table>(&text) {
+        Ok(_) => Check::good(name, format!("{} is TOML", path.display())),
+        Err(error) => Check::bad(name, error.message().to_owned(), format!("edit {}", path.display())),
+    }
+}
+
+/// Whether a key is its owner's alone.
+fn private(name: &'static str, path: &Path) -> Check {
+    match std::fs::metadata(path).map(|file| file.permissions().mode() & 0o077) {
+        Ok(0) => Check::good(name, "only its owner may read it"),
+        Ok(_) => Check::bad(name, format!("others may read {}", path.display()), format!("chmod 600 {}", path.display())),
+        Err(error) => Check::skipped(name, error.to_string()),
+    }
+}
+
+fn readable(name: &'static str, folder: &Path) -> Check {
+    match Credentials::load(folder).map_err(|error| error.to_string()).and_then(|it| it.subject().map_err(|e| e.to_string()))
+    {
+        Ok(subject) => Check::good(name, subject.identity.to_string()),
+        Err(error) => Check::bad(name, error, "join again: baton-agent join HOST:PORT --token-file FILE --replace"),
+    }
+}
+
+fn ends(name: &'static str, folder: &Path, fix: &str) -> Check {
+    let credentials = match Credentials::load(folder) {
+        Ok(credentials) => credentials,
+        Err(error) => return Check::bad(name, error.to_string(), fix),
+    };
+    let Ok(subject) = credentials.subject() else { return Check::bad(name, "it names nobody", fix) };
+    let (now, left) = (now(), subject.not_after - now());
+    // Those that live for hours are renewed by the hour: late is what their renewal should not have let happen.
+    let late = LATE.min((subject.not_after - subject.not_before) / 6);
+    match () {
+        () if now < subject.not_before => {
+            Check::bad(name, "it is not valid yet, or the clock here is behind", "compare `date -u` on both machines")
+        }
+        () if left < 0 => Check::bad(name, "it has ended, or the clock here is ahead", fix),
+        () if left < late => Check::warning(name, format!("it ends in {} days and was not renewed", left / DAY), fix),
+        () => Check::good(name, format!("{}, {} days left", subject.identity, left / DAY)),
+    }
+}
+
+/// Whether a disk has room for what comes.
+fn room(name: &'static str, folder: &Path) -> Check {
+    let Ok(disk) = rustix::fs::statvfs(folder) else { return Check::skipped(name, "the disk says nothing") };
+    let share = |free: u64, of: u64| free.saturating_mul(100).checked_div(of).unwrap_or(100);
+    let (space, files) = (share(disk.f_bavail, disk.f_blocks), share(disk.f_favail, disk.f_files));
+    let seen = format!("{space} % of the space and {files} % of the files are free");
+    let fix = format!("make room on the disk of {}", folder.display());
+    match space.min(files) {
+        ..LITTLE_ROOM => Check::bad(name, seen, fix),
+        LITTLE_ROOM..ROOM => Check::warning(name, seen, fix),
+        _ => Check::good(name, seen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use std::fs;
+
+    fn places(root: &Path) -> Places {
+        Places { root: root.to_owned(), login: None, manifest: root.join("baton.toml") }
+    }
+
+    fn state_of(checks: &[Check], name: &str) -> State {
+        checks.iter().find(|check| check.name == name).map(|check| check.state).unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_is_nothing_has_nothing_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        let checks = checks(&places(root.path()));
+        assert!(checks.iter().all(|check| check.state <= State::Good), "{checks:#?}");
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_a_damaged_identity_and_a_bad_manifest_are_found_with_their_fix() {
+        let root = tempfile::tempdir().unwrap();
+        let identity = root.path().join("var/lib/baton-agent/identity");
+        fs::create_dir_all(&identity).unwrap();
+        for file in ["certificate.pem", "key.pem", "authority.pem"] {
+            fs::write(identity.join(file), "nonsense").unwrap();
+        }
+        fs::set_permissions(identity.join("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+        fs::create_dir_all(root.path().join("etc/baton")).unwrap();
+        fs::write(root.path().join("etc/baton/agent.toml"), "name = ").unwrap();
+        fs::write(root.path().join("baton.toml"), "service = 1").unwrap();
+        let checks = checks(&places(root.path()));
+        for name in ["manifest", "agent settings", "agent identity", "agent key", "agent certificate", "agent process"] {
+            assert_eq!(state_of(&checks, name), State::Bad, "{name}: {checks:#?}");
+        }
+        assert!(checks.iter().all(|check| (check.state >= State::Warning) == check.fix.is_some()), "{checks:#?}");
+    }
+}
