@@ -1,11 +1,19 @@
 //! What is worth knowing of a run, so that no check of it is empty.
 
+use super::host::Host;
+use super::scenario::{FAULTS_BEGIN, FAULTS_END};
 use super::truth;
 use super::world::World;
 use baton_core::name::HostName;
 use baton_core::rollout::waiting::Reason;
 
 impl World<'_> {
+    /// Whether a balancer's agent dies now, in the middle of a change of everything together: by chance alone that is rare.
+    pub(super) fn dies_in_a_switch(&mut self, name: &HostName) -> bool {
+        let faulty = (FAULTS_BEGIN..FAULTS_END).contains(&self.now);
+        faulty && self.hosts.get(name).is_some_and(Host::is_in_switch) && self.random.chance(5)
+    }
+
     pub(super) fn asks_for_approval(&self) -> bool {
         let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
         waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))

@@ -87,7 +87,10 @@ impl Scenario {
             _ => Quality::RejectedArtifact,
         };
         let capacity_faults = random.chance(50);
-        let script = script(random, &web, &on, capacity_faults);
+        let mut script = script(random, &web, &on, capacity_faults);
+        if service.strategy.keeps_old() && random.chance(40) {
+            script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Rollback));
+        }
         Self {
             name: ServiceName::new("shop").expect("a name"),
             service,

@@ -24,7 +24,7 @@ const LAST: u64 = 600_000;
 
 pub(super) struct World<'a> {
     pub(super) scenario: Scenario,
-    random: Random,
+    pub(super) random: Random,
     pub(super) now: u64,
     agenda: Agenda,
     pub(super) hosts: truth::Hosts,
@@ -232,6 +232,9 @@ impl World<'_> {
                 truth::check_floor(&self.scenario, &self.hosts, name, now)?;
             }
             self.note_deadline(name, effect);
+        }
+        if self.dies_in_a_switch(name) {
+            return self.happen(Happening::AgentCrash(name.clone(), 2_000));
         }
         let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
         let report = host.report(now, rejected);
