@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, balancers, certificates, completions, config, deploy, doctor, explain, hosts, init, login, plan, releases,
-    rollback, status, steer, token, watch, why,
+    audit, balancers, certificates, completions, config, deploy, doctor, explain, history, hosts, init, login, plan,
+    releases, rollback, status, steer, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -59,6 +59,10 @@ pub enum Verb {
     Status(status::StatusArgs),
     /// Follow a rollout until it ends
     Watch(watch::WatchArgs),
+    /// List rollouts, and what the load balancers counted of each
+    History(history::HistoryArgs),
+    /// Show one rollout: how it ended, what was counted, what spoke against it
+    Show(history::ShowArgs),
     /// Say why a service or a host is as it is, and what would help
     Why(why::WhyArgs),
     /// Go back: turn the rollout under way round, or return to the release before
@@ -128,6 +132,9 @@ mod tests {
             "status",
             "watch",
             "why",
+            "history",
+            "history shop --limit 3",
+            "show r-1",
             "rollback",
             "pause",
             "resume",

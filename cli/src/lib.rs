@@ -77,6 +77,8 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Plan(args) => verbs::plan::run(args, context).await,
         Verb::Status(args) => verbs::status::run(args, context).await,
         Verb::Watch(args) => verbs::watch::run(args, context).await,
+        Verb::History(args) => verbs::history::history(args, context).await,
+        Verb::Show(args) => verbs::history::show(args, context).await,
         Verb::Why(args) => verbs::why::run(args, context).await,
         Verb::Rollback(args) => verbs::rollback::rollback(args, context).await,
         Verb::Abort(args) => verbs::rollback::abort(args, context).await,

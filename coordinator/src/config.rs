@@ -24,6 +24,8 @@ pub struct Config {
     /// How long certificates of hosts, operators and the coordinator itself last; they renew themselves after two thirds.
     #[serde(deserialize_with = "life")]
     pub certificate_life: Duration,
+    /// Where Prometheus may ask; None: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -33,6 +35,7 @@ impl Default for Config {
             socket: PathBuf::from("/run/baton/coordinator.sock"),
             state: PathBuf::from("/var/lib/baton-coordinator"),
             certificate_life: Duration::from_secs(90 * 24 * 3600),
+            metrics: None,
         }
     }
 }
@@ -76,7 +79,7 @@ impl Config {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Problem::new(Code(1007), format!("{}:{line} is not a setting of the coordinator", at.display()))
                 .saw("toml", error.message().to_owned())
-                .help("the keys are listen, socket, state and certificate_life")
+                .help("the keys are listen, socket, state, certificate_life and metrics")
         })
     }
 }

@@ -13,6 +13,7 @@ pub mod identity;
 mod init;
 mod local;
 pub mod log;
+pub mod metrics;
 mod run;
 #[cfg(test)]
 mod samples;

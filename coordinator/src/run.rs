@@ -9,6 +9,7 @@ use crate::driver::Driver;
 use crate::identity::authority::{Authority, Validity};
 use crate::identity::{server, wall_time};
 use crate::local;
+use crate::metrics;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -77,6 +78,10 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
             .help("choose another address (`listen` in coordinator.toml), or stop what listens there")
     })?;
     let listen = listener.local_addr().map_err(|error| Problem::new(Code(1011), error.to_string()))?;
+    let metrics = match config.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let (local, socket) = local::listen(&config.socket)?;
     let store = SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?;
     let revoked = store.load().await.map_err(|error| error.problem())?.revoked;
@@ -102,6 +107,9 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         audit,
     };
     let mut servers = JoinSet::new();
+    if let Some(listener) = metrics {
+        servers.spawn(metrics::serve(listener, api.access.clone(), stopped()));
+    }
     for served in [
         listening(api.clone(), incoming(listener, Arc::clone(&tls)), stopped()),
         listening(api, local_incoming(local, local::identify), stopped()),

@@ -30,6 +30,7 @@ pub(crate) fn strategy() -> Strategy {
         users: Default::default(),
         guard: Default::default(),
         gate: None,
+        max_failed: None,
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Strategy {
     /// What must be ruled out before a wave counts as good; None: nothing is waited for.
     #[serde(default)]
     pub gate: Option<GateSettings>,
+    /// How many requests may fail by the balancers' own count; None: nobody asks for proof.
+    #[serde(default)]
+    pub max_failed: Option<u64>,
 }
 
 /// Whose requests a release on trial gets.

@@ -33,8 +33,8 @@ pub struct DemoArgs {
     /// Where the new instance starts
     #[arg(long, value_enum, default_value_t = Place::SideBySide)]
     pub placement: Place,
-    /// How many hosts run the service
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
+    /// How many hosts run the service; two at least, so that two releases can be compared
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=50))]
     pub hosts: u8,
     /// Requests a second
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]

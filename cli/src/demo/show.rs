@@ -12,11 +12,15 @@ use crate::render::page::{Line, Page, Tone};
 use baton_core::problem::{Code, Problem};
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// Something of the demo's machinery did not work: not a verdict on a release.
 const BROKEN_STAGE: Code = Code(1090);
+
+/// Time for three looks at the balancer's counters.
+const WATCHED: Duration = Duration::from_secs(6);
 
 pub(super) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Failure> {
     let shown = runtime().and_then(|runtime| runtime.block_on(guarded(args, output)));
@@ -42,6 +46,9 @@ async fn show(args: DemoArgs, output: &Output) -> anyhow::Result<Exit> {
     let program = std::env::current_exe()?;
     let mut setup = Setup::new(vec![program.display().to_string(), "demo-part".to_owned()]);
     (setup.hosts, setup.front, setup.place) = (args.hosts, args.balancer, args.placement);
+    if args.placement != Place::Handover {
+        setup.watched = WATCHED;
+    }
     let parts = match args.placement {
         Place::Handover => {
             // Every host has its own address, and clients of the demo go to one.

@@ -1,6 +1,7 @@
 //! One rollout as it stands: the frame that `deploy` and `watch` redraw.
 
 use super::balancers::split_line;
+use super::history;
 use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, counted, millis};
@@ -44,6 +45,9 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
     page.extend(hosts(service, drawing));
     for waiting in service.waiting.iter().filter(|waiting| waiting.host.is_empty()) {
         page.line(Line::default().span(Tone::Busy, "waiting  ").plain(waiting.text.clone()));
+    }
+    if let Some(seen) = service.rollout.as_ref().and_then(history::guard) {
+        page.line(Line::default().span(Tone::Quiet, "guard    ").plain(seen));
     }
     for (host, problem) in service.rollout.iter().flat_map(evidence) {
         page.line(Line::default().span(Tone::Bad, "failed   ").plain(format!("{host}: {problem}")));

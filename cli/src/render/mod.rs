@@ -5,6 +5,7 @@ pub mod balancers;
 pub mod certificates;
 pub mod changes;
 pub mod frame;
+pub mod history;
 pub mod hosts;
 pub mod live;
 pub mod page;

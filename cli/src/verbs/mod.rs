@@ -9,6 +9,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod ending;
 pub mod explain;
+pub mod history;
 pub mod hosts;
 pub mod init;
 pub mod login;

@@ -171,6 +171,13 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn history(&self, _: Request<HistoryRequest>) -> Answer<RolloutList> {
+        let services = self.views.borrow().services.clone();
+        let record =
+            |service: ServiceView| RolloutRecord { service: service.name, rollout: service.rollout, ended_ago_ms: 0 };
+        Ok(Response::new(RolloutList { rollouts: services.into_iter().map(record).collect() }))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Answer<FleetView> {
         Ok(Response::new(self.views.borrow().clone()))
     }

@@ -5,9 +5,10 @@ use super::{Api, invalid, preview, view};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture};
+use crate::store::About;
 use baton_core::fleet::Service;
 use baton_core::manifest;
-use baton_core::name::{Digest, ServiceName, Version};
+use baton_core::name::{Digest, InvalidName, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Release};
 use baton_core::rollout::command::Accepted;
@@ -23,6 +24,9 @@ use tonic::{Request, Response, Status};
 
 /// How often somebody who watches is told: faster than that nobody reads.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// Rollouts in one answer, at most.
+const HISTORY_MAX: u32 = 1000;
 
 /// Why a rollout is paused, at most.
 const WHY_MAX: usize = 500;
@@ -112,6 +116,17 @@ impl Control for Api {
             }
         });
         Ok(Response::new(ReceiverStream::new(views)))
+    }
+
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::RolloutList>, Status> {
+        let v1::HistoryRequest { service, rollout, limit } = request.into_inner();
+        let rollout = Some(rollout).filter(|rollout| !rollout.is_empty()).map(|rollout| rollout.parse()).transpose();
+        let rollout = rollout.map_err(|error: InvalidName| invalid("rollout", error.to_string()))?;
+        let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
+        let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        let (picture, now) = (self.access.picture(), self.access.now());
+        let rollouts = rollouts.iter().map(|rollout| view::record(&picture.fleet, rollout, now)).collect();
+        Ok(Response::new(v1::RolloutList { rollouts }))
     }
 
     async fn list_releases(&self, request: Request<ServiceRequest>) -> Result<Response<ReleaseList>, Status> {

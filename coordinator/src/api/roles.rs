@@ -47,6 +47,7 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/Promote", DRIVERS),
     ("/baton.v1.Control/Status", OPERATORS),
     ("/baton.v1.Control/Watch", OPERATORS),
+    ("/baton.v1.Control/History", OPERATORS),
     ("/baton.v1.Control/ListReleases", OPERATORS),
     ("/baton.v1.Control/CreateToken", ADMINS),
     ("/baton.v1.Control/ListTokens", ADMINS),

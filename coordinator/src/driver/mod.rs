@@ -5,6 +5,7 @@
 //! this file only puts them in order.
 
 mod clock;
+mod counted;
 mod links;
 mod picture;
 mod request;
@@ -17,13 +18,15 @@ pub use picture::Picture;
 pub use request::{Access, Ask};
 
 use crate::store::{Changes, HostRecord, Store, StoreError};
+use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::{Fleet, Heard, Host};
-use baton_core::name::ServiceName;
+use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
 use baton_core::rollout::interlock::{self, Violation};
 use baton_core::rollout::plan::{Plan, refused};
 use baton_core::rollout::waiting::Waiting;
 use baton_core::time::{Moment, earlier};
+use counted::Counted;
 use links::Mail;
 use request::{Reply, Request};
 use std::collections::BTreeMap;
@@ -60,6 +63,7 @@ pub struct Driver {
     links: Arc<Links>,
     pictures: watch::Sender<Arc<Picture>>,
     fleet: Fleet,
+    counted: Counted,
     /// The number of the last rollout that got an id.
     sequence: u64,
     waiting: BTreeMap<ServiceName, Vec<Waiting>>,
@@ -111,6 +115,7 @@ impl Driver {
             links,
             pictures,
             fleet,
+            counted: Counted::default(),
             sequence,
             waiting: BTreeMap::new(),
             clock_kept: moment,
@@ -164,6 +169,7 @@ impl Driver {
     /// Takes in what was heard. Nothing here is durable: agents repeat it.
     fn observe(&mut self, mail: &Mail, now: Moment) {
         for (name, (at, report)) in &mail.reports {
+            self.counted.hear(&self.fleet, name, report, now);
             if let Some(host) = self.fleet.hosts.get_mut(name) {
                 host.heard = Some(Heard { at: self.clock.at(*at), report: report.clone() });
                 self.unshown.get_or_insert_with(Instant::now);
@@ -185,19 +191,26 @@ impl Driver {
     /// Applies what was asked, plans, has the plan checked, and makes all of it durable as one transaction.
     async fn decide(&mut self, requests: Vec<Request>, now: Moment) -> Result<Option<Moment>, StoreError> {
         let recovers = self.trouble.is_some();
-        let plan = requests.is_empty().then(|| (self.planner)(&self.fleet, now));
+        let looks = self.counted.looks(&self.fleet, now);
+        let plan = (requests.is_empty() && looks.is_empty()).then(|| (self.planner)(&self.fleet, now));
         let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
         if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
             self.waiting.clone_from(&plan.waiting);
             return Ok(plan.wake_at);
         }
         let mut draft = self.fleet.clone();
+        for (id, judgement) in &looks {
+            if let Some(rollout) = draft.rollouts.get_mut(id) {
+                rollout.judgement.clone_from(judgement);
+            }
+        }
         let mut sequence = self.sequence;
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);
         plan.take(&mut draft);
+        self.close(&mut draft, &looks, now);
         let changes = self.changes(&draft, sequence, now);
         let decided = !changes.decides_nothing();
         if decided || recovers || self.clock_is_due(now) {
@@ -211,6 +224,7 @@ impl Driver {
             tracing::info!("the store works again");
         }
         log(&changes, &self.fleet);
+        self.counted.took(&looks, now);
         self.fleet = draft;
         self.sequence = sequence;
         self.waiting = plan.waiting;
@@ -220,6 +234,15 @@ impl Driver {
         replies.into_iter().for_each(Reply::send);
         // Planning twice changes nothing; if it ever did, the second plan should not wait for somebody to wake us.
         Ok(if decided { Some(now) } else { plan.wake_at })
+    }
+
+    /// Rollouts that end take with them what was counted to the last.
+    fn close(&self, draft: &mut Fleet, looks: &BTreeMap<RolloutId, Judgement>, now: Moment) {
+        for (id, rollout) in draft.rollouts.iter_mut().filter(|(_, rollout)| !rollout.state.is_active()) {
+            if self.fleet.rollouts.get(id).is_some_and(|before| before.state.is_active()) {
+                self.counted.close(rollout, looks.contains_key(id), now);
+            }
+        }
     }
 
     /// The plan, if the interlock lets it pass; else one that pauses what it refused.

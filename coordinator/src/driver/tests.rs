@@ -1,5 +1,7 @@
 //! The driver against a store in memory and agents that do at once what they are told.
 
+mod judging;
+
 use super::*;
 use crate::samples;
 use crate::store::memory::MemoryStore;

@@ -3,7 +3,7 @@
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{Changes, HostRecord, Store, StoreError, WallTime};
+use super::{About, Changes, HostRecord, Store, StoreError, WallTime};
 use crate::audit::chain::{Entry, verify};
 use crate::samples;
 use baton_core::name::{Digest, Epoch};
@@ -46,6 +46,7 @@ contract!(
     a_refused_transaction_leaves_nothing_behind,
     whoever_does_not_hold_the_epoch_is_fenced,
     only_active_and_last_ended_rollouts_are_loaded,
+    the_history_begins_with_what_is_under_way_and_goes_back,
     exactly_one_of_a_hundred_redeems_a_single_use,
     a_token_with_four_uses_admits_four_names,
     a_token_is_refused_with_the_reason,
@@ -127,6 +128,26 @@ async fn only_active_and_last_ended_rollouts_are_loaded(Fixture { store, folder 
     store.commit(&changes([samples::rollout("r-4", "shop", RolloutState::Running)])).await.unwrap();
     let loaded: Vec<_> = store.load().await.unwrap().rollouts.into_keys().map(|id| id.to_string()).collect();
     assert_eq!(loaded, ["r-2", "r-4"]);
+    drop(folder);
+}
+
+async fn the_history_begins_with_what_is_under_way_and_goes_back(Fixture { store, folder }: Fixture) {
+    for (id, service, ended) in [("r-1", "shop", 10), ("r-2", "shop", 30), ("r-3", "other", 20)] {
+        let mut rollout = samples::rollout(id, service, RolloutState::Succeeded);
+        rollout.ended = Some(Moment(ended));
+        store.commit(&changes([rollout])).await.unwrap();
+    }
+    store.commit(&changes([samples::rollout("r-4", "shop", RolloutState::Running)])).await.unwrap();
+    let ids = async |about: About| {
+        let rollouts = store.history(&about).await.unwrap();
+        rollouts.into_iter().map(|rollout| rollout.id.to_string()).collect::<Vec<_>>()
+    };
+    let all = About { limit: 9, ..About::default() };
+    assert_eq!(ids(all.clone()).await, ["r-4", "r-2", "r-3", "r-1"]);
+    assert_eq!(ids(About { limit: 2, ..all.clone() }).await, ["r-4", "r-2"]);
+    assert_eq!(ids(About { service: Some("shop".parse().unwrap()), ..all.clone() }).await, ["r-4", "r-2", "r-1"]);
+    assert_eq!(ids(About { rollout: Some("r-3".parse().unwrap()), ..all.clone() }).await, ["r-3"]);
+    assert!(ids(About { rollout: Some("r-9".parse().unwrap()), ..all }).await.is_empty());
     drop(folder);
 }
 

@@ -2,10 +2,11 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
-use super::{Changes, Snapshot, Store, StoreError, WallTime};
+use super::{About, Changes, Snapshot, Store, StoreError, WallTime};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::RolloutId;
 use baton_core::rollout::Rollout;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -78,6 +79,20 @@ impl Store for MemoryStore {
         snapshot.services.extend(changes.services.clone());
         snapshot.releases.extend(changes.releases.clone());
         Ok(())
+    }
+
+    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {
+        let state = self.state();
+        let fits = |rollout: &&Rollout| {
+            about.service.as_ref().is_none_or(|service| *service == rollout.service)
+                && about.rollout.as_ref().is_none_or(|id| *id == rollout.id)
+        };
+        let mut rollouts: Vec<Rollout> = state.snapshot.rollouts.values().filter(fits).cloned().collect();
+        rollouts.sort_by_key(|rollout| {
+            Reverse((rollout.state.is_active(), rollout.ended.unwrap_or_default(), rollout.id.clone()))
+        });
+        rollouts.truncate(about.limit as usize);
+        Ok(rollouts)
     }
 
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {

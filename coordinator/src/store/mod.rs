@@ -44,6 +44,9 @@ pub trait Store: Send + Sync + 'static {
     /// Within one call, rollouts that end make room for those that begin.
     async fn commit(&self, changes: &Changes) -> Result<(), StoreError>;
 
+    /// Rollouts, those under way first, then the newest.
+    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError>;
+
     /// Lists tokens that could still be redeemed at `now`, oldest first.
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError>;
 
@@ -101,6 +104,16 @@ pub struct Snapshot {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// Serial numbers of certificates that are not accepted any more, though they have not expired.
     pub revoked: BTreeSet<String>,
+}
+
+/// Which rollouts are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// None: of every service.
+    pub service: Option<ServiceName>,
+    /// None: all of them.
+    pub rollout: Option<RolloutId>,
+    pub limit: u32,
 }
 
 /// What is remembered of a host.

@@ -6,9 +6,9 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{Changes, HostRecord, Snapshot, Store, StoreError, WallTime, schema};
+use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, WallTime, schema};
 use crate::audit::chain::{Entry, Head, Record};
-use baton_core::name::{Epoch, ServiceName};
+use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
 use serde::Serialize;
@@ -130,6 +130,15 @@ impl Store for SqliteStore {
             put_rollout(&mut transaction, rollout).await?;
         }
         Ok(transaction.commit().await?)
+    }
+
+    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {
+        let text = "SELECT document FROM rollouts WHERE ($1 = '' OR service = $2) AND ($3 = '' OR id = $4)
+                    ORDER BY active DESC, ended DESC, id DESC LIMIT $5";
+        let service = about.service.as_ref().map_or("", ServiceName::as_str);
+        let rollout = about.rollout.as_ref().map_or("", RolloutId::as_str);
+        let query = sqlx::query(text).bind(service).bind(service).bind(rollout).bind(rollout).bind(i64::from(about.limit));
+        query.fetch_all(&self.pool).await?.iter().map(|row| document(row, 0)).collect()
     }
 
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {

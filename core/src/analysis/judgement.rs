@@ -14,6 +14,9 @@ use crate::problem::{Code, Problem};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 
+/// The new release fails more often than the old one.
+pub const WORSE: Code = Code(901);
+
 /// What is persisted. A coordinator that restarts goes on exactly where it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -30,7 +33,7 @@ pub struct Judgement {
     past: Counts,
     /// The same, every request.
     past_requests: Counts,
-    /// Members with traffic and requests of the old release before the rollout.
+    /// Requests of the old release and the members they went to, over all polls, those before the rollout among them.
     before: (u64, u64),
     /// Where most failures of the new release were.
     worst: Option<(HostName, u64)>,
@@ -70,9 +73,11 @@ impl Judgement {
         }
         let (new, old) = (traffic.of(Whose::New), traffic.of(Whose::Old));
         let raw = Unit::Requests.poll(&new, &old);
-        if self.unit.is_none() && raw.new.requests > 0 && raw.old.requests > 0 {
-            let slots = old.len() as u64 + self.before.1;
-            self.unit = Some(Unit::for_traffic(raw.old.requests.saturating_add(self.before.0), slots));
+        if raw.new.requests > 0 && raw.old.requests > 0 {
+            // How much traffic there is says nothing of how good it was, so the unit may follow it.
+            self.before.0 = self.before.0.saturating_add(raw.old.requests);
+            self.before.1 = self.before.1.saturating_add(old.len() as u64);
+            self.unit = Some(Unit::for_traffic(self.before.0, self.before.1));
         }
         let poll = self.unit.unwrap_or(Unit::Requests).poll(&new, &old);
         let phi = self.phi.map_or(1.0, Real::get);
@@ -83,6 +88,13 @@ impl Judgement {
         self.past += poll.old;
         self.past_requests += raw.old;
         self.note_worst(traffic);
+    }
+
+    /// The rollout ends: what was counted since the last look is in the proof, too. Of the readings nothing is kept.
+    pub fn close(&mut self, traffic: &Traffic, now: Moment) {
+        self.proof.take(traffic, self.looked, now);
+        self.looked = Some(now);
+        self.meters = Meters::default();
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {
@@ -99,7 +111,7 @@ impl Judgement {
     pub fn verdict(&self, settings: &GuardSettings, new: &str, old: &str) -> Option<(HostName, Problem)> {
         let (host, _) = self.worst.as_ref().filter(|_| self.guard.speaks_against(settings))?;
         let failed = |counts: Counts| format!("{} of {} requests failed", counts.errors, counts.requests);
-        let problem = Problem::new(Code(901), format!("{new} fails more often than {old}"))
+        let problem = Problem::new(WORSE, format!("{new} fails more often than {old}"))
             .saw(new, failed(self.proof.new))
             .saw(format!("{old}, meanwhile"), failed(self.proof.old))
             .saw("chance", self.chance())

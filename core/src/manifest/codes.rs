@@ -78,6 +78,8 @@ codes! {
     BAD_RULE = 123, "a rule or a user that no balancer can tell",
         "Rules are `header NAME = VALUE` or `cookie NAME = VALUE`, users are told apart by `cookie NAME`, `header NAME` or \
          `source`. Names are letters, digits, `-` and `_`.";
+    BAD_FIGURE = 124, "a figure that cannot be used",
+        "Confidence, tolerance and regressions are strings such as \"99%\", \"1.2x + 0.1%\" and \"+1%\".";
     BAD_ADDRESS = 127, "an address that nobody can listen on",
         "run.listen takes IP addresses with a port: \"0.0.0.0:8100\", \"[::]:8100\", \"10.0.0.7:80\". Names are not looked up: \
          which address a name has on a host is not for the manifest to guess.";

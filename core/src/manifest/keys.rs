@@ -25,6 +25,10 @@ pub enum Kind {
     Steps,
     Flag,
     Variables,
+    Confidence,
+    Tolerance,
+    Regression,
+    Count,
     OneOf(&'static [&'static str]),
 }
 
@@ -56,6 +60,10 @@ impl Kind {
             Self::Steps => "a list of steps such as \"5% for 5m\"",
             Self::Flag => "true or false",
             Self::Variables => "a table of strings",
+            Self::Confidence => "a share in a string, such as \"99%\"",
+            Self::Tolerance => "a factor and a share in a string, such as \"1.2x + 0.1%\"",
+            Self::Regression => "a share in a string, such as \"+1%\"",
+            Self::Count => "a whole number",
         }
     }
 }
@@ -164,6 +172,27 @@ pub const KEYS: &[Key] = &[
         "How long a rollout may stand without any progress before it pauses and asks.",
     ),
     key("rollout.on_failure", Kind::OneOf(&["revert", "pause"]), Value("revert"), "What evidence against it leads to."),
+    key(
+        "guard.confidence",
+        Kind::Confidence,
+        Value("99%"),
+        "How sure the guard must be: of releases that are no worse it takes back at most the rest.",
+    ),
+    key(
+        "guard.tolerance",
+        Kind::Tolerance,
+        Value("1.2x + 0.1%"),
+        "How much more often than the old release the new one may fail without being worse.",
+    ),
+    key("gate.rule_out", Kind::Regression, Value("+1%"), "The regression that must be ruled out before a wave is done."),
+    key("gate.max_wait", Kind::Duration, Value("30m"), "How long the gate may wait for requests after the bake."),
+    key(
+        "gate.on_not_enough_data",
+        Kind::OneOf(&["pause", "promote", "revert"]),
+        Value("pause"),
+        "What happens when it has waited for so long.",
+    ),
+    key("proof.max_failed", Kind::Count, Absent, "How many requests may fail, by the load balancers' own count."),
 ];
 
 /// Keys and tables that are planned and refused until they work.
@@ -179,8 +208,6 @@ pub const LATER: &[&str] = &[
     "balancer.slow_start",
     "balancer.preview",
     "rollout.spread_by",
-    "guard",
-    "gate",
     "hooks",
 ];
 

@@ -8,6 +8,7 @@ pub mod keys;
 
 mod diagnostic;
 mod health;
+mod judging;
 mod listen;
 mod nearest;
 mod reader;

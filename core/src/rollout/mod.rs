@@ -8,6 +8,7 @@ pub mod command;
 pub mod converge;
 pub mod divide;
 pub mod draft;
+pub mod gate;
 pub mod interlock;
 pub mod place;
 pub mod plan;

@@ -4,6 +4,7 @@ use super::Rollout;
 use super::converge::{Step, converge};
 use super::divide;
 use super::draft::Draft;
+use super::gate;
 use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
@@ -125,6 +126,7 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
             rollout.progressed = now;
         }
         plan.wake_at = earlier(plan.wake_at, progress::wake_at(fleet, &rollout, &standings, now));
+        plan.wake_at = earlier(plan.wake_at, gate::wake_at(&rollout, service, now));
         if fleet.rollouts.get(&rollout.id) != Some(&rollout) {
             plan.rollouts.insert(rollout.id.clone(), rollout);
         }

@@ -1,8 +1,11 @@
 //! How a rollout moves through its states: total, monotone, and only ever by what was seen.
 
 use super::converge::Step;
+use super::gate::{self, Word};
 use super::waiting::Reason;
 use super::{Direction, Evidence, Pause, Rollout, RolloutState, Turned};
+use crate::analysis::judgement;
+use crate::analysis::settings::NotEnough;
 use crate::fleet::{Fleet, Service, Warm};
 use crate::name::{HostName, ReleaseId};
 use crate::problem::Problem;
@@ -62,6 +65,8 @@ fn gather_evidence(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing],
     if rollout.direction == Direction::Back {
         return;
     }
+    let traffic = gate::verdict(fleet, rollout).or_else(|| gate::too_many(rollout));
+    rollout.evidence.extend(traffic);
     let patience = start_timeout(fleet, rollout.to);
     let stuck = now.since(rollout.progressed) >= patience;
     for standing in standings.iter().filter(|standing| standing.goal == Some(rollout.to)) {
@@ -86,7 +91,10 @@ fn refusal(standing: &Standing) -> Option<&Problem> {
 
 fn turn_on_evidence(rollout: &mut Rollout) {
     let Some(evidence) = rollout.evidence.first() else { return };
-    if rollout.direction == Direction::Back || rollout.state != RolloutState::Running {
+    // Traffic that speaks against a release does so while a rollout is held, too: it would only get worse.
+    let judged = rollout.evidence.iter().any(|evidence| evidence.problem.code == judgement::WORSE);
+    let held = rollout.state == RolloutState::Paused && judged && rollout.strategy.on_failure == OnFailure::Revert;
+    if rollout.direction == Direction::Back || !(held || rollout.state == RolloutState::Running) {
         return;
     }
     match rollout.strategy.on_failure {
@@ -122,12 +130,24 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
     if is_watched(rollout, now) {
         return;
     }
+    match gate::ask(rollout, service, now) {
+        Word::Go => {}
+        Word::Wait(_) => return,
+        Word::Enough(NotEnough::Revert, problem) => {
+            rollout.evidence.extend(gate::against(rollout, problem));
+            return turn_back(rollout, Turned::Evidence);
+        }
+        Word::Enough(_, problem) => return pause(rollout, "baton".into(), problem.what),
+    }
     if next < rollout.strategy.waves.len() {
         if rollout.strategy.lockstep || is_let_through(rollout, next) {
             rollout.wave = next;
             rollout.wave_done = None;
         }
         return;
+    }
+    if let Some(why) = gate::unproven(rollout) {
+        return pause(rollout, "baton".into(), why);
     }
     rollout.wave_done = None;
     rollout.state = RolloutState::Succeeded;

@@ -2,6 +2,7 @@
 
 use super::converge::Step;
 use super::draft::{Draft, Manner};
+use super::gate::{self, Word};
 use super::place::Place;
 use super::progress::{self, Standing};
 use super::target::wave_of;
@@ -69,7 +70,7 @@ impl<'a> Turn<'a> {
     pub(super) fn take(&mut self, standings: &[Standing], draft: &mut Draft<'_>) -> bool {
         if let Some(rollout) = self.rollout {
             self.say_rollout(rollout, standings);
-            self.gate = gate(rollout, standings);
+            self.gate = entry(rollout, standings);
             self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
         }
         self.begun = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing)).count();
@@ -197,7 +198,11 @@ impl<'a> Turn<'a> {
         if let Some(pause) = &rollout.pause {
             say(Reason::Paused { by: pause.by.clone(), why: pause.why.clone() });
         }
-        if let Some(wave) = progress::asks_for(rollout, standings, self.now) {
+        let baked = |since| self.now.since(since) >= rollout.strategy.bake_of(rollout.wave);
+        let held = rollout.wave_done.filter(|since| baked(*since)).map(|_| gate::ask(rollout, self.service, self.now));
+        if let Some(Word::Wait(reason)) = held {
+            say(reason);
+        } else if let Some(wave) = progress::asks_for(rollout, standings, self.now) {
             say(Reason::Approval { wave: count(wave) });
         } else if let Some(since) = rollout.wave_done {
             say(Reason::Bake { left: rollout.strategy.bake_of(rollout.wave).saturating_sub(self.now.since(since)) });
@@ -206,7 +211,7 @@ impl<'a> Turn<'a> {
 }
 
 /// What keeps the hosts that enter together from doing so; None: they may, or need not.
-fn gate(rollout: &Rollout, standings: &[Standing]) -> Option<Reason> {
+fn entry(rollout: &Rollout, standings: &[Standing]) -> Option<Reason> {
     if !rollout.strategy.lockstep || rollout.direction == Direction::Back {
         return None;
     }

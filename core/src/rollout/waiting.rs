@@ -103,6 +103,13 @@ pub enum Reason {
         #[serde(with = "millis")]
         left: Duration,
     },
+    /// The gate has not seen enough requests of the new release to rule a regression out.
+    Data {
+        has: u64,
+        needs: u64,
+        #[serde(with = "millis")]
+        left: Duration,
+    },
     /// The instance failed, and the rollout does not go on by itself.
     Failed {
         problem: Problem,
@@ -135,6 +142,7 @@ impl Reason {
             Self::Exclusive { .. } => "exclusive",
             Self::Approval { .. } => "approval",
             Self::Bake { .. } => "bake",
+            Self::Data { .. } => "data",
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
         }
@@ -192,6 +200,9 @@ impl fmt::Display for Reason {
             }
             Self::Approval { wave } => write!(f, "wave {} waits for a person's word", wave + 1),
             Self::Bake { left } => write!(f, "the wave is watched for {} more", Seconds(*left)),
+            Self::Data { has, needs, left } => {
+                write!(f, "not enough data: has {has} of {needs} requests, and waits for {} more", Seconds(*left))
+            }
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
         }

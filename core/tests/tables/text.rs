@@ -182,6 +182,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         users: Default::default(),
         guard: Default::default(),
         gate: None,
+        max_failed: None,
     };
     let first = options.contains("none->");
     Service {

@@ -2006,6 +2006,76 @@ pub struct RolloutView {
     /// The share of traffic asked for the new release, in hundredths of a percent; 0: what its hosts get.
     #[prost(uint32, tag = "18")]
     pub share: u32,
+    /// None: no balancer was looked at.
+    #[prost(message, optional, tag = "30")]
+    pub proof: ::core::option::Option<ProofView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    /// Empty: of every service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Empty: all of them.
+    #[prost(string, tag = "2")]
+    pub rollout: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutList {
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<RolloutRecord>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutRecord {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub rollout: ::core::option::Option<RolloutView>,
+    /// On the coordinator's own clock, which stands while it is down; 0 while the rollout is under way.
+    #[prost(uint64, tag = "3")]
+    pub ended_ago_ms: u64,
+}
+/// What the load balancers counted during a rollout, and what followed from it.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProofView {
+    #[prost(uint64, tag = "1")]
+    pub new_requests: u64,
+    #[prost(uint64, tag = "2")]
+    pub new_failed: u64,
+    #[prost(uint64, tag = "3")]
+    pub old_requests: u64,
+    #[prost(uint64, tag = "4")]
+    pub old_failed: u64,
+    /// Answered by neither release of the rollout.
+    #[prost(uint64, tag = "5")]
+    pub other_requests: u64,
+    #[prost(uint64, tag = "6")]
+    pub other_failed: u64,
+    /// Broken off at a drain's deadline.
+    #[prost(uint64, tag = "7")]
+    pub cut: u64,
+    /// How often counters began anew: what was answered in between is not in here.
+    #[prost(uint32, tag = "8")]
+    pub restarts: u32,
+    /// How long both releases answered.
+    #[prost(uint64, tag = "9")]
+    pub mixed_ms: u64,
+    /// The longest time in which no request was counted.
+    #[prost(uint64, tag = "10")]
+    pub quiet_ms: u64,
+    /// What was compared, and how surprising it would be; empty: nothing was.
+    #[prost(string, tag = "11")]
+    pub unit: ::prost::alloc::string::String,
+    #[prost(string, tag = "12")]
+    pub chance: ::prost::alloc::string::String,
+    /// The smallest share of failures that would have been noticed; empty: none.
+    #[prost(string, tag = "13")]
+    pub would_have_caught: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2582,6 +2652,25 @@ pub mod control_client {
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Rollouts, those under way first, then the newest.
+        pub async fn history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/History");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "History"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn list_releases(
             &mut self,
             request: impl tonic::IntoRequest<super::ServiceRequest>,
@@ -2826,6 +2915,11 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Rollouts, those under way first, then the newest.
+        async fn history(
+            &self,
+            request: tonic::Request<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::RolloutList>, tonic::Status>;
         async fn list_releases(
             &self,
             request: tonic::Request<super::ServiceRequest>,
@@ -3374,6 +3468,49 @@ pub mod control_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/History" => {
+                    #[allow(non_camel_case_types)]
+                    struct HistorySvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HistoryRequest>
+                    for HistorySvc<T> {
+                        type Response = super::RolloutList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -21,6 +21,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         users: Default::default(),
         guard: Default::default(),
         gate: None,
+        max_failed: None,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
     let keep_old = Duration::from_millis(random.between(0, 4) * 5_000);

@@ -45,6 +45,9 @@ pub struct AppArgs {
     /// What `/healthz` answers.
     #[arg(long, default_value_t = 200)]
     pub status: u16,
+    /// How many of a hundred requests fail; the health check and WebSockets never do.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub fail_percent: u8,
     /// Exit with this code instead of listening.
     #[arg(long)]
     pub exit: Option<i32>,

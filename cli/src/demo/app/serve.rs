@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +29,8 @@ const MAX_ORDER_BYTES: usize = 4096;
 pub(super) struct App {
     pub(super) args: AppArgs,
     pub(super) journal: Journal,
+    /// Requests that may fail.
+    asked: AtomicU64,
     /// Requests and WebSockets under way.
     open: watch::Sender<usize>,
     /// Connections to sockets that were handed over, and those of them on which nothing was asked yet.
@@ -42,9 +44,10 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(args: AppArgs, journal: Journal) -> Shared {
+        let asked = AtomicU64::new(0);
         let [open, direct, fresh] = [(); 3].map(|()| watch::Sender::new(0));
         let (leaving, parting) = (watch::Sender::new(false), watch::Sender::new(false));
-        Arc::new(Self { args, journal, open, direct, fresh, leaving, parting })
+        Arc::new(Self { args, journal, asked, open, direct, fresh, leaving, parting })
     }
 
     /// Serves until `stop`, then finishes: no new connections, `Connection: close` on what is still answered, and the end
@@ -104,6 +107,12 @@ impl App {
         let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
+    /// Whether this request fails: evenly, so that a share is a share from the first requests on.
+    fn fails(&self) -> bool {
+        let (share, number) = (u64::from(self.args.fail_percent), self.asked.fetch_add(1, Ordering::Relaxed));
+        (number + 1).saturating_mul(share) / 100 > number.saturating_mul(share) / 100
+    }
+
     async fn quiet(&self) {
         let mut open = self.open.subscribe();
         loop {
@@ -149,6 +158,9 @@ async fn connection(app: Shared, stream: TcpStream, direct: Option<Direct>) {
 async fn answer(app: Shared, request: Request<Incoming>, under_way: UnderWay) -> Response<Answer> {
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&app),
+        (_, path) if path != "/ws" && app.fails() => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "this release has a mistake in it\n".to_owned())
+        }
         (&Method::GET, "/") => text(StatusCode::OK, format!("shop {}\n", app.args.version_text)),
         (&Method::GET, "/version") => text(StatusCode::OK, format!("{}\n", app.args.version_text)),
         (&Method::GET, "/slow") => {

@@ -138,7 +138,7 @@ async fn one(target: Arc<Target>, tally: Arc<Tally>, kind: Kind, due: Instant, t
     let id = order.as_ref().map(tally::Order::text);
     let answer = match tokio::time::timeout(timeout, target.request(kind, id.as_deref())).await {
         Ok(answer) => answer,
-        Err(_) => Err(format!("no whole answer within {timeout:?}")),
+        Err(_) => Err(format!("no whole answer within {timeout:?}").into()),
     };
     tally.end(kind, due, order, answer);
 }

@@ -73,7 +73,21 @@ struct Connection {
 }
 
 /// The version that answered, or what went wrong.
-pub(super) type Answer = Result<String, String>;
+pub(super) type Answer = Result<String, Refused>;
+
+/// A request that failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) text: String,
+    /// The version that answered, where one did.
+    pub(super) version: Option<String>,
+}
+
+impl From<String> for Refused {
+    fn from(text: String) -> Self {
+        Self { text, version: None }
+    }
+}
 
 impl Target {
     pub(super) fn new(address: SocketAddr) -> Self {
@@ -159,16 +173,16 @@ impl Target {
             socket.send(sent.clone()).await.map_err(|error| format!("echo {number}: {error}"))?;
             match socket.next().await {
                 Some(Ok(received)) if received == sent => {}
-                Some(Ok(other)) => return Err(format!("echo {number}: got {other:?}")),
-                Some(Err(error)) => return Err(format!("echo {number}: {error}")),
-                None => return Err(format!("echo {number}: the connection ended")),
+                Some(Ok(other)) => return Err(format!("echo {number}: got {other:?}").into()),
+                Some(Err(error)) => return Err(format!("echo {number}: {error}").into()),
+                None => return Err(format!("echo {number}: the connection ended").into()),
             }
         }
         // Ours is the goodbye; from here on the session has done what it was for, but it must still end in order.
         socket.close(None).await.map_err(|error| format!("goodbye: {error}"))?;
         while let Some(message) = socket.next().await {
             if let Err(error) = message {
-                return Err(format!("goodbye: {error}"));
+                return Err(format!("goodbye: {error}").into());
             }
         }
         Ok(version(response.headers()))
@@ -192,10 +206,12 @@ async fn exchange(connection: &mut Connection, request: http::request::Builder, 
         Limited::new(received, MAX_ANSWER_BYTES).collect().await.map_err(|error| format!("inside the answer: {error}"))?;
     if head.status != StatusCode::OK {
         let text = String::from_utf8_lossy(&received.to_bytes()).chars().take(60).collect::<String>();
-        return Err(format!("status {}: {}", head.status.as_u16(), text.lines().next().unwrap_or_default()));
+        let text = format!("status {}: {}", head.status.as_u16(), text.lines().next().unwrap_or_default());
+        return Err(Refused { text, version: Some(version(&head.headers)) });
     }
     if !body.is_empty() && received.to_bytes() != body.as_bytes() {
-        return Err("the answer is not the order's".into());
+        let text = "the answer is not the order's".to_owned();
+        return Err(Refused { text, version: Some(version(&head.headers)) });
     }
     // The connection is usable again once hyper has noticed that the answer is over.
     let _ = connection.sender.ready().await;

@@ -1,7 +1,7 @@
 //! What was counted in one phase.
 
 use super::histogram::Histogram;
-use super::request::{Answer, Kind};
+use super::request::{Answer, Kind, Refused};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,8 @@ pub struct Report {
     pub kinds: BTreeMap<Kind, KindReport>,
     /// Good answers by the version that gave them.
     pub versions: BTreeMap<String, u64>,
+    /// Failed ones by the version that answered them; `none`: nobody did.
+    pub failed_versions: BTreeMap<String, u64>,
     pub posts: Posts,
     /// The first failures, in order.
     pub failures: Vec<Failure>,
@@ -98,6 +100,7 @@ struct Counts {
     all: Histogram,
     kinds: BTreeMap<Kind, (u64, u64, Histogram)>,
     versions: BTreeMap<String, u64>,
+    failed_versions: BTreeMap<String, u64>,
     failures: Vec<Failure>,
     last_good: Instant,
     longest_gap_ms: f64,
@@ -113,6 +116,7 @@ impl Tally {
             all: Histogram::new(),
             kinds: Kind::ALL.into_iter().map(|kind| (kind, (0, 0, Histogram::new()))).collect(),
             versions: BTreeMap::new(),
+            failed_versions: BTreeMap::new(),
             failures: Vec::new(),
             last_good: begun,
             longest_gap_ms: 0.0,
@@ -135,7 +139,7 @@ impl Tally {
         if admitted {
             self.open.send_modify(|open| *open += 1);
         } else {
-            counts.fail(self.begun, kind, format!("unsent: {max_open} requests are under way"));
+            counts.fail(self.begun, kind, format!("unsent: {max_open} requests are under way").into());
         }
         admitted
     }
@@ -163,7 +167,7 @@ impl Tally {
                 }
                 counts.good(kind, due, version);
             }
-            Err(text) => counts.fail(self.begun, kind, text),
+            Err(refused) => counts.fail(self.begun, kind, refused),
         }
         drop(counts);
         self.open.send_modify(|open| *open -= 1);
@@ -193,6 +197,7 @@ impl Tally {
             max_ms: counts.all.longest_ms(),
             kinds,
             versions: counts.versions.clone(),
+            failed_versions: counts.failed_versions.clone(),
             posts: Posts {
                 sent: counts.next_post - counts.first_post,
                 acknowledged: counts.next_post - counts.first_post - counts.unacknowledged.len() as u64,
@@ -219,7 +224,9 @@ impl Counts {
         self.last_good = now;
     }
 
-    fn fail(&mut self, begun: Instant, kind: Kind, text: String) {
+    fn fail(&mut self, begun: Instant, kind: Kind, refused: Refused) {
+        let Refused { text, version } = refused;
+        *self.failed_versions.entry(version.unwrap_or_else(|| "none".to_owned())).or_default() += 1;
         if let Some((_, failed, _)) = self.kinds.get_mut(&kind) {
             *failed += 1;
         }

@@ -27,7 +27,9 @@ impl Control {
         Self { channel: baton_proto::tls::local_channel(socket) }
     }
 
-    fn client(&self) -> ControlClient<Channel> {
+    /// The calls themselves, for those that no method here makes.
+    #[must_use]
+    pub fn client(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone())
     }
 

@@ -205,6 +205,10 @@ pub(super) fn manifest(setup: &Setup, places: &Places, folder: &Path) -> String 
     let log = app_logs(folder).join("{version}-{address}-{port}.log");
     let [healthy_for, start_timeout, drain] =
         [setup.healthy_for, setup.start_timeout, setup.drain].map(|duration| format!("{}ms", duration.as_millis()));
+    let waves = match setup.watched.as_millis() {
+        0 => String::new(),
+        bake => format!("waves = [1, \"100%\"]\nbake = \"{bake}ms\"\n"),
+    };
     format!(
         "service = \"{SERVICE}\"
 hosts = [{hosts}]
@@ -228,7 +232,7 @@ start_timeout = \"{start_timeout}\"
 strategy = \"rolling\"
 max_unavailable = 1
 drain = \"{drain}\"
-",
+{waves}",
         log.display()
     )
 }

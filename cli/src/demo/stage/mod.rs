@@ -64,6 +64,8 @@ pub struct Setup {
     pub healthy_for: Duration,
     pub start_timeout: Duration,
     pub drain: Duration,
+    /// How long the first host alone is watched, and all of them in the end; zero: there are no waves.
+    pub watched: Duration,
     /// The first host keeps its state on a disk of this size, in KiB. Needs user namespaces: see [`small_disks`].
     pub small_disk: Option<u32>,
     /// How long certificates last; the coordinator's default where nothing is said.
@@ -92,6 +94,7 @@ impl Setup {
             healthy_for: Duration::from_millis(500),
             start_timeout: Duration::from_secs(4),
             drain: Duration::from_secs(10),
+            watched: Duration::ZERO,
             small_disk: None,
             certificate_life: None,
         }

@@ -17,6 +17,8 @@ pub enum Fault {
     NeverListens,
     ListensElsewhere(u16),
     Answers(u16),
+    /// Ready, and so many of a hundred requests fail.
+    Fails(u8),
     Exits(u8),
 }
 
@@ -37,6 +39,7 @@ impl Behaviour {
             Fault::NeverListens => " --never-listen".to_owned(),
             Fault::ListensElsewhere(port) => format!(" --listen-elsewhere {port}"),
             Fault::Answers(status) => format!(" --status {status}"),
+            Fault::Fails(percent) => format!(" --fail-percent {percent}"),
             Fault::Exits(code) => format!(" --exit {code}"),
         };
         format!("--start-delay {}ms{fault}", self.start_delay.as_millis())

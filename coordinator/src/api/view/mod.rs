@@ -1,6 +1,7 @@
 //! The fleet as people see it: core's types and reasons as the words and numbers of a view.
 
 mod host;
+mod proof;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -8,8 +9,9 @@ mod tests;
 use crate::driver::{Hello, Picture};
 use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, ReleaseId, ServiceName};
+use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
-use baton_proto::v1::{FleetView, ReleaseList, ReleaseView};
+use baton_proto::v1::{FleetView, ReleaseList, ReleaseView, RolloutRecord};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -30,6 +32,16 @@ pub fn fleet(picture: &Picture, hellos: &BTreeMap<HostName, Hello>, now: Moment,
         hosts: hosts.map(|(name, it)| host::view(fleet, name, it, hellos.get(name), now)).collect(),
         epoch: fleet.epoch.0,
         problems: picture.trouble.iter().map(Into::into).collect(),
+    }
+}
+
+/// One rollout as it was or is.
+#[must_use]
+pub fn record(fleet: &Fleet, rollout: &Rollout, now: Moment) -> RolloutRecord {
+    RolloutRecord {
+        service: rollout.service.to_string(),
+        rollout: Some(service::rollout_view(fleet, rollout, 0, now)),
+        ended_ago_ms: rollout.ended.map(|ended| millis(now.since(ended))).unwrap_or_default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One service: how it is, where each of its hosts stands, and its rollout.
 
 use super::super::preview::placement;
-use super::{millis, version};
+use super::{millis, proof, version};
 use crate::driver::Picture;
 use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
 use baton_core::fleet::{Fleet, Service};
@@ -216,7 +216,7 @@ fn waiting_view(waiting: &Waiting) -> WaitingView {
     }
 }
 
-fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
+pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
     let total = rollout.hosts.len();
     let done = if rollout.state == RolloutState::Succeeded { total } else { done.min(total) };
     let pause = rollout.pause.as_ref();
@@ -246,6 +246,7 @@ fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> R
         },
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
+        proof: proof::view(rollout),
         evidence: rollout
             .evidence
             .iter()

@@ -4,13 +4,13 @@ mod steps;
 mod waves;
 
 use super::codes;
+use super::judging;
 use super::keys::Kind;
 use super::listen::handover;
 use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::users;
 use super::values::shown;
-use crate::analysis::settings::GuardSettings;
 use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
 
@@ -83,6 +83,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         "pause" => OnFailure::Pause,
         _ => OnFailure::Revert,
     });
+    let (guard, gate, max_failed) = (judging::guard(reader), judging::gate(reader), judging::max_failed(reader));
     let means = means?;
     let placement = placement(reader, &means, around.ports);
     let max_unavailable = max_unavailable(reader, &means);
@@ -108,8 +109,9 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         progress_deadline: progress_deadline?,
         on_failure: on_failure?,
         users: users?,
-        guard: GuardSettings::default(),
-        gate: None,
+        guard: guard?,
+        gate: gate?,
+        max_failed: max_failed?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Manifests that hold together, and what they come to.
 
 use super::{SAMPLE, edited, sound};
+use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
 use crate::release::{Artifact, Probe, Signal};
@@ -36,6 +37,7 @@ fn the_smallest_manifest_gets_every_default() {
             users: Users::default(),
             guard: Default::default(),
             gate: None,
+            max_failed: None,
         }
     );
     assert!(manifest.warnings.is_empty());
@@ -74,7 +76,9 @@ rollout.keep_old = "0s"
 rollout.bake = "0s"
 rollout.drain = "30s"
 rollout.progress_deadline = "10m"
-rollout.on_failure = "revert""#;
+rollout.on_failure = "revert"
+guard.confidence = "99%"
+guard.tolerance = "1.2x + 0.1%""#;
     assert_eq!(said.join("\n"), expect.trim_start());
 }
 
@@ -109,6 +113,18 @@ bake = "10m"
 drain = "2m"
 progress_deadline = "30m"
 on_failure = "pause"
+
+[guard]
+confidence = "99.9%"
+tolerance = "2x + 0.5%"
+
+[gate]
+rule_out = "+2%"
+max_wait = "1h"
+on_not_enough_data = "promote"
+
+[proof]
+max_failed = 10
 "#,
     ));
     assert_eq!(manifest.run.user.as_deref(), Some("shop"));
@@ -140,8 +156,13 @@ on_failure = "pause"
                 sticky: Some("cookie uid".parse().unwrap()),
                 rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
             },
-            guard: Default::default(),
-            gate: None,
+            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000 },
+            gate: Some(GateSettings {
+                rule_out_ppm: 20_000,
+                max_wait: Duration::from_secs(3600),
+                on_not_enough_data: NotEnough::Promote,
+            }),
+            max_failed: Some(10),
         }
     );
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();

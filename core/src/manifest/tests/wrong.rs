@@ -75,4 +75,5 @@ golden! {
     a_probe_that_asks_nothing_is_none
     a_probe_asks_the_instance_and_nobody_else
     marks_stand_below_wide_characters
+    what_traffic_decides_needs_figures_and_somebody_who_counts
 }

@@ -1,0 +1,213 @@
+//! Rollouts that were, as a table; one of them, with what the load balancers counted.
+
+use super::page::{Line, Page, Tone};
+use super::table::Table;
+use super::units::{count, millis};
+use crate::errors::{from_host, problem_page};
+use crate::outcome::{is_active, state};
+use baton_proto::v1::{ProofView, RolloutList, RolloutRecord, RolloutView};
+
+#[must_use]
+pub fn table(list: &RolloutList) -> Page {
+    if list.rollouts.is_empty() {
+        let mut page = Page::new();
+        page.text("no rollout yet");
+        return page;
+    }
+    let mut table = Table::new(&["ROLLOUT", "SERVICE", "RELEASE", "OUTCOME", "ENDED", "TOOK", "REQUESTS", "FAILED", "BY"]);
+    for record in &list.rollouts {
+        let rollout = record.rollout.clone().unwrap_or_default();
+        let (requests, failed) = rollout.proof.as_ref().and_then(sum).unzip();
+        let number = |number: Option<u64>| number.map_or_else(|| "not counted".to_owned(), count);
+        let tone = if failed.unwrap_or(0) > 0 { Tone::Bad } else { Tone::Plain };
+        table.row(vec![
+            Line::of(&rollout.id),
+            Line::of(&record.service),
+            Line::of(way(&rollout)),
+            outcome(&rollout),
+            Line::of(ended(record, &rollout)),
+            Line::of(millis(rollout.elapsed_ms)),
+            Line::of(number(requests)),
+            Line::default().span(tone, failed.map_or_else(|| "–".to_owned(), count)),
+            Line::of(&rollout.by),
+        ]);
+    }
+    table.page()
+}
+
+/// One rollout.
+#[must_use]
+pub fn one(record: &RolloutRecord) -> Page {
+    let rollout = record.rollout.clone().unwrap_or_default();
+    let mut page = Page::new();
+    let title = format!("{} {}", record.service, rollout.id);
+    let Line(words) = outcome(&rollout);
+    let mut line = Line::default().span(Tone::Strong, title).plain(format!("  {}  ", way(&rollout)));
+    line.0.extend(words);
+    page.line(line);
+    let facts = [rollout.strategy.clone(), rollout.by.clone(), millis(rollout.elapsed_ms), ended(record, &rollout)];
+    page.text(format!("  {}", facts.into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")));
+    if !rollout.paused_why.is_empty() {
+        page.text(format!("  paused by {}: {}", rollout.paused_by, rollout.paused_why));
+    }
+    page.extend(proof(&rollout));
+    for evidence in &rollout.evidence {
+        if let Some(problem) = &evidence.problem {
+            page.extend(problem_page(&from_host(&evidence.host, problem)));
+        }
+    }
+    page
+}
+
+/// What the load balancers counted; never "0 failed" where nobody counted.
+fn proof(rollout: &RolloutView) -> Page {
+    let mut page = Page::new();
+    let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
+        page.text("  no request was counted by a load balancer, so nothing is known of failures");
+        return page;
+    };
+    let all = if proof.restarts > 0 { ", and more were answered that nobody counted" } else { "" };
+    page.text(format!("  {} failed of {} requests seen by the load balancer{all}", count(failed), count(requests)));
+    let side = |version: &str, failed: u64, requests: u64| {
+        format!(
+            "  {:<12}{} of {} failed",
+            if version.is_empty() { "nothing" } else { version },
+            count(failed),
+            count(requests)
+        )
+    };
+    page.text(side(&rollout.to_version, proof.new_failed, proof.new_requests));
+    if !rollout.from_version.is_empty() {
+        page.text(side(&rollout.from_version, proof.old_failed, proof.old_requests));
+    }
+    if proof.other_requests > 0 {
+        page.text(side("others", proof.other_failed, proof.other_requests));
+    }
+    page.text(format!("  {:<12}{} at the end of a drain", "cut", count(proof.cut)));
+    page.text(format!("  {:<12}both releases answered for {}", "mixed", millis(proof.mixed_ms)));
+    if proof.quiet_ms > 0 {
+        page.text(format!("  {:<12}no request was counted for {} at most", "quiet", millis(proof.quiet_ms)));
+    }
+    if proof.restarts > 0 {
+        page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
+    }
+    if !proof.unit.is_empty() {
+        page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
+    }
+    page
+}
+
+/// Requests and failures of everybody, where any were counted.
+fn sum(proof: &ProofView) -> Option<(u64, u64)> {
+    let requests = proof.new_requests + proof.old_requests + proof.other_requests;
+    (requests > 0).then_some((requests, proof.new_failed + proof.old_failed + proof.other_failed))
+}
+
+fn way(rollout: &RolloutView) -> String {
+    match rollout.from_version.as_str() {
+        "" => format!("→ {}", rollout.to_version),
+        from => format!("{from} → {}", rollout.to_version),
+    }
+}
+
+fn outcome(rollout: &RolloutView) -> Line {
+    let (tone, word) = match rollout.state.as_str() {
+        state::SUCCEEDED => (Tone::Good, "live"),
+        state::REVERTED => (Tone::Bad, "rolled back"),
+        state::FAILED => (Tone::Bad, "failed"),
+        other => (Tone::Busy, other),
+    };
+    Line::default().span(tone, word)
+}
+
+fn ended(record: &RolloutRecord, rollout: &RolloutView) -> String {
+    if is_active(rollout) { "under way".to_owned() } else { format!("{} ago", millis(record.ended_ago_ms)) }
+}
+
+/// `guard  2.1.0: 0 of 812 failed · 2.0.4: 1 of 2 204 · would have caught 1.8 %`; None where nothing can be compared.
+#[must_use]
+pub fn guard(rollout: &RolloutView) -> Option<String> {
+    let proof = rollout.proof.as_ref().filter(|proof| proof.new_requests > 0 && !rollout.from_version.is_empty())?;
+    let mut line = format!(
+        "{}: {} of {} failed · {}: {} of {}",
+        rollout.to_version,
+        count(proof.new_failed),
+        count(proof.new_requests),
+        rollout.from_version,
+        count(proof.old_failed),
+        count(proof.old_requests)
+    );
+    if !proof.would_have_caught.is_empty() {
+        line.push_str(&format!(" · would have caught {}", proof.would_have_caught));
+    }
+    Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{guard, one, table};
+    use crate::render::page::Look;
+    use baton_proto::v1::{ProofView, RolloutList, RolloutRecord, RolloutView};
+
+    fn record(proof: Option<ProofView>) -> RolloutRecord {
+        let rollout = RolloutView {
+            id: "r-7f3".into(),
+            state: "reverted".into(),
+            from_version: "2.0.4".into(),
+            to_version: "2.1.0".into(),
+            by: "ana".into(),
+            elapsed_ms: 108_000,
+            proof,
+            ..RolloutView::default()
+        };
+        RolloutRecord { service: "shop".into(), rollout: Some(rollout), ended_ago_ms: 7_200_000 }
+    }
+
+    fn counted() -> ProofView {
+        ProofView {
+            new_requests: 812,
+            new_failed: 52,
+            old_requests: 2_204,
+            old_failed: 1,
+            mixed_ms: 12_000,
+            would_have_caught: "1.8 %".into(),
+            ..ProofView::default()
+        }
+    }
+
+    #[test]
+    fn what_was_counted_stands_beside_the_outcome() {
+        let text = one(&record(Some(counted()))).to_text(Look::default());
+        assert_eq!(
+            text,
+            "shop r-7f3  2.0.4 → 2.1.0  rolled back
+  ana · 1 min 48 s · 2 h ago
+  53 failed of 3 016 requests seen by the load balancer
+  2.1.0       52 of 812 failed
+  2.0.4       1 of 2 204 failed
+  cut         0 at the end of a drain
+  mixed       both releases answered for 12 s
+"
+        );
+    }
+
+    #[test]
+    fn nothing_counted_is_never_zero_failed() {
+        for proof in [None, Some(ProofView::default())] {
+            let list = RolloutList { rollouts: vec![record(proof.clone())] };
+            let texts = [one(&record(proof)).to_text(Look::default()), table(&list).to_text(Look::default())];
+            for text in texts {
+                assert!(text.contains("no request was counted") || text.contains("not counted"), "{text}");
+                assert!(!text.contains("0 failed"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_guard_says_what_it_saw_and_what_it_would_have_caught() {
+        let record = record(Some(counted()));
+        let line = guard(record.rollout.as_ref().unwrap()).unwrap();
+        assert_eq!(line, "2.1.0: 52 of 812 failed · 2.0.4: 1 of 2 204 · would have caught 1.8 %");
+        assert_eq!(guard(&RolloutView { proof: Some(ProofView::default()), ..RolloutView::default() }), None);
+    }
+}

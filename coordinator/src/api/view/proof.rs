@@ -1,0 +1,28 @@
+//! What the load balancers counted during a rollout.
+
+use super::millis;
+use baton_core::analysis::settings::Share;
+use baton_core::rollout::Rollout;
+use baton_proto::v1::ProofView;
+
+/// None: nobody looked at a balancer.
+pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
+    let judgement = &rollout.judgement;
+    let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0)?;
+    let caught = judgement.would_have_caught(&rollout.strategy.guard);
+    Some(ProofView {
+        new_requests: proof.new.requests,
+        new_failed: proof.new.errors,
+        old_requests: proof.old.requests,
+        old_failed: proof.old.errors,
+        other_requests: proof.other.requests,
+        other_failed: proof.other.errors,
+        cut: proof.cut,
+        restarts: proof.restarts,
+        mixed_ms: proof.mixed().map(millis).unwrap_or_default(),
+        quiet_ms: millis(proof.quiet),
+        unit: judgement.unit.map(|unit| unit.words().to_owned()).unwrap_or_default(),
+        chance: judgement.unit.map(|_| judgement.chance()).unwrap_or_default(),
+        would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,147 @@
+//! What the balancers count, service by service, and the looks that follow from it.
+//!
+//! Readings are taken in with every report; what a rollout remembers of them changes only with a look, every two seconds, in
+//! the same transaction as everything else of that pass. A look that was not stored did not happen: the next one sees what
+//! it would have seen.
+
+use baton_core::analysis::POLL;
+use baton_core::analysis::history::History;
+use baton_core::analysis::judgement::{Judgement, Settings};
+use baton_core::analysis::meters::{Meters, Traffic, Whose};
+use baton_core::fleet::report::HostReport;
+use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
+use baton_core::name::{HostName, RolloutId, ServiceName};
+use baton_core::rollout::{Direction, Rollout};
+use baton_core::time::Moment;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Reports come every two seconds, a little earlier or later.
+const LEAST: Duration = POLL.saturating_sub(Duration::from_millis(150));
+
+/// Every service that is behind a balancer.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    services: BTreeMap<ServiceName, Service>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    meters: Meters,
+    history: History,
+    /// The rollout these readings belong to.
+    rollout: Option<RolloutId>,
+    looked: Option<Moment>,
+    /// Something was read since the last look.
+    news: bool,
+}
+
+impl Counted {
+    /// Takes in what a balancer's host says.
+    pub(super) fn hear(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, now: Moment) {
+        let Some(issued) = fleet.hosts.get(host).map(|host| &host.issued) else { return };
+        for (pool, spec) in &issued.pools {
+            let Some(said) = report.pools.get(pool) else { continue };
+            let rollout = fleet.active_rollout(&spec.service);
+            let service = self.services.entry(spec.service.clone()).or_insert_with(|| Service::found(rollout));
+            service.belong_to(rollout, now);
+            service.meters.read(host, said, |member| whose(fleet, &spec.service, rollout, member));
+            service.news = true;
+        }
+    }
+
+    /// The looks that are due: the rollouts' judgements after them.
+    pub(super) fn looks(&mut self, fleet: &Fleet, now: Moment) -> BTreeMap<RolloutId, Judgement> {
+        let mut looks = BTreeMap::new();
+        for (name, service) in &mut self.services {
+            if !service.news || service.looked.is_some_and(|looked| now.since(looked) < LEAST) {
+                continue;
+            }
+            match fleet.active_rollout(name) {
+                Some(rollout) => {
+                    looks.insert(rollout.id.clone(), service.after(rollout, now));
+                }
+                None => {
+                    let traffic = service.took(now);
+                    service.history.take(now, &traffic.of(Whose::Old));
+                }
+            }
+        }
+        looks
+    }
+
+    /// These rollouts' looks are durable.
+    pub(super) fn took(&mut self, looks: &BTreeMap<RolloutId, Judgement>, now: Moment) {
+        for service in self.services.values_mut() {
+            if service.rollout.as_ref().is_some_and(|rollout| looks.contains_key(rollout)) {
+                service.took(now);
+            }
+        }
+    }
+
+    /// Adds what was counted since the last look to a rollout that ends now; `looked`: the look was in this very pass.
+    pub(super) fn close(&self, rollout: &mut Rollout, looked: bool, now: Moment) {
+        let service = self.services.get(&rollout.service).filter(|service| service.rollout.as_ref() == Some(&rollout.id));
+        if let Some(service) = service {
+            let traffic = if looked { Traffic::default() } else { service.meters.clone().take() };
+            rollout.judgement.close(&traffic, now);
+        }
+    }
+}
+
+impl Service {
+    /// A service not seen before by this driver: a rollout under way goes on from the readings stored with it.
+    fn found(rollout: Option<&Rollout>) -> Self {
+        let known = rollout.filter(|rollout| rollout.judgement.looked.is_some());
+        Self {
+            meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
+            rollout: known.map(|rollout| rollout.id.clone()),
+            looked: known.and_then(|rollout| rollout.judgement.looked),
+            ..Self::default()
+        }
+    }
+
+    fn belong_to(&mut self, rollout: Option<&Rollout>, now: Moment) {
+        if self.rollout.as_ref() == rollout.map(|rollout| &rollout.id) {
+            return;
+        }
+        let traffic = self.meters.take();
+        if self.rollout.is_none() {
+            self.history.take(now, &traffic.of(Whose::Old));
+        }
+        self.meters.relabel();
+        self.rollout = rollout.map(|rollout| rollout.id.clone());
+    }
+
+    fn after(&self, rollout: &Rollout, now: Moment) -> Judgement {
+        let mut meters = self.meters.clone();
+        let traffic = meters.take();
+        let mut judgement = match rollout.judgement.looked {
+            Some(_) => rollout.judgement.clone(),
+            None => Judgement::begin(&self.history.summary(now), Meters::default()),
+        };
+        judgement.meters = meters;
+        let strategy = &rollout.strategy;
+        let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
+        let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
+        judgement.look(settings, &traffic, now);
+        judgement
+    }
+
+    fn took(&mut self, now: Moment) -> Traffic {
+        (self.looked, self.news) = (Some(now), false);
+        self.meters.take()
+    }
+}
+
+/// Whose release a member is: by what its host was told to run there.
+fn whose(fleet: &Fleet, service: &ServiceName, rollout: Option<&Rollout>, member: &MemberKey) -> Option<Whose> {
+    let key = InstanceKey { service: service.clone(), slot: member.slot };
+    let release = fleet.hosts.get(&member.host)?.issued.instances.get(&key)?.release;
+    Some(match rollout {
+        None => Whose::Old,
+        Some(rollout) if release == rollout.to => Whose::New,
+        Some(rollout) if Some(release) == rollout.from => Whose::Old,
+        Some(_) => Whose::Other,
+    })
+}

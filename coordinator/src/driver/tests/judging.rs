@@ -1,0 +1,190 @@
+//! A release judged by what a balancer counts, in time that passes by itself.
+
+use super::*;
+use baton_core::analysis::counts::Counts;
+use baton_core::fleet::MemberKey;
+use baton_core::strategy::{Amount, Wave};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// What a balancer counted of each member since it started.
+type Counters = Arc<Mutex<BTreeMap<MemberKey, Counts>>>;
+
+/// A balancer's host that obeys, and counts 200 requests a member every two seconds; release 2.0 fails so many of them.
+fn balancer(stage: &Stage, counters: &Counters, failing: u64) -> JoinHandle<()> {
+    let (access, counters) = (stage.access.clone(), Arc::clone(counters));
+    tokio::spawn(async move {
+        let host = samples::host("lb1");
+        let (link, mut specs) = access.links().connect(&host, Hello::default());
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(2));
+        let bad = samples::release("shop", "2.0").id();
+        loop {
+            let counts = tokio::select! {
+                changed = specs.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+                _ = heartbeat.tick() => true,
+            };
+            let Some(spec) = specs.borrow_and_update().clone() else { continue };
+            let mut report = obeyed(&spec);
+            let fleet = &access.picture().fleet;
+            let mut counters = counters.lock().unwrap();
+            for pool in report.pools.values_mut() {
+                for (key, member) in &mut pool.members {
+                    let counter = counters.entry(key.clone()).or_default();
+                    if counts && member.running == MemberState::Ready {
+                        let runs = fleet.hosts[&key.host].issued.instances.values().next().map(|it| it.release);
+                        *counter += Counts::new(200, if runs == Some(bad) { failing } else { 0 });
+                    }
+                    (member.requests, member.errors) = (counter.requests, counter.errors);
+                }
+            }
+            drop(counters);
+            if !access.links().report(&host, link, report) {
+                return;
+            }
+        }
+    })
+}
+
+fn web(stage: &Stage) -> Vec<JoinHandle<()>> {
+    // A host that says nothing for ten seconds is silent: these repeat themselves.
+    let hosts = ["web1", "web2"].map(|name| {
+        let (access, host) = (stage.access.clone(), samples::host(name));
+        tokio::spawn(async move {
+            let (link, mut specs) = access.links().connect(&host, Hello::default());
+            loop {
+                let _ = timeout(Duration::from_secs(2), specs.changed()).await;
+                let Some(spec) = specs.borrow_and_update().clone() else { continue };
+                if !access.links().report(&host, link, obeyed(&spec)) {
+                    return;
+                }
+            }
+        })
+    });
+    hosts.into()
+}
+
+/// One host first, watched for a minute.
+fn careful() -> baton_core::fleet::Service {
+    let mut shape = samples::behind(samples::service(&["web1", "web2"]), &["lb1"], "shop");
+    shape.strategy.waves = [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec();
+    shape.strategy.bake = Duration::from_secs(60);
+    shape
+}
+
+async fn patiently(stage: &Stage, fits: impl FnMut(&Arc<Picture>) -> bool) -> Arc<Picture> {
+    let mut pictures = stage.access.pictures();
+    timeout(Duration::from_secs(600), pictures.wait_for(fits)).await.expect("never came").unwrap().clone()
+}
+
+async fn with_first_release(failing: u64) -> (Stage, Counters, Vec<JoinHandle<()>>) {
+    let (stage, counters) = (Stage::new().await, Counters::default());
+    stage.admit(&["web1", "web2", "lb1"]).await;
+    let mut agents = web(&stage);
+    agents.push(balancer(&stage, &counters, failing));
+    stage.access.ask(super::deploy(careful(), "1.0")).await.unwrap();
+    patiently(&stage, |picture| state(picture, "r-1") == Some(RolloutState::Succeeded)).await;
+    (stage, counters, agents)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_by_what_the_balancer_counts() {
+    let (stage, _, _agents) = with_first_release(40).await;
+    let began = stage.access.now();
+    stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
+    let picture = patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Reverted)).await;
+    let rollout = &picture.fleet.rollouts[&"r-2".parse().unwrap()];
+    assert_eq!(
+        rollout.evidence.iter().map(|it| (it.host.as_str(), it.problem.code)).collect::<Vec<_>>(),
+        [("web1", Code(901))]
+    );
+    assert!(rollout.ended.unwrap().since(began) < Duration::from_secs(12), "{:?}", rollout.ended);
+    let proof = &rollout.judgement.proof;
+    assert!(proof.new.errors > 0 && proof.new.errors * 5 == proof.new.requests && proof.old.errors == 0, "{proof:?}");
+    assert_eq!(rollout.wave, 0, "no second host got it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_no_worse_passes_and_its_proof_is_what_was_counted() {
+    let (stage, counters, _agents) = with_first_release(0).await;
+    let before: u64 = counters.lock().unwrap().values().map(|counts| counts.requests).sum();
+    stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
+    let picture = patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Succeeded)).await;
+    let after: u64 = counters.lock().unwrap().values().map(|counts| counts.requests).sum();
+    let proof = &picture.fleet.rollouts[&"r-2".parse().unwrap()].judgement.proof;
+    let all = proof.all().unwrap();
+    assert_eq!(all.errors, 0);
+    // What came between the last report before the rollout and its begin may be in it, what came after the last one is not.
+    assert!(all.requests.abs_diff(after - before) <= 400, "{all} of {}", after - before);
+    assert!(proof.mixed().unwrap() >= Duration::from_secs(50), "{proof:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
+    let (stage, counters, agents) = with_first_release(0).await;
+    stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
+    let id = "r-2".parse().unwrap();
+    let looks = |picture: &Picture| picture.fleet.rollouts.get(&id).map_or(0, |rollout| rollout.judgement.guard.polls());
+    patiently(&stage, |picture| looks(picture) >= 5).await;
+    stage.driver.abort();
+    agents.iter().for_each(JoinHandle::abort);
+    let stored = stage.store.load().await.unwrap().rollouts.remove(&id).unwrap().judgement;
+    // A minute's requests, which nobody of ours saw.
+    counters.lock().unwrap().values_mut().for_each(|counts| *counts += Counts::new(6000, 0));
+
+    let again = Stage::on(Arc::clone(&stage.store), plan).await;
+    let mut agents = web(&again);
+    agents.push(balancer(&again, &counters, 0));
+    let picture = patiently(&again, |picture| looks(picture) > stored.guard.polls()).await;
+    let judgement = &picture.fleet.rollouts[&id].judgement;
+    assert!(judgement.proof.all().unwrap().requests >= stored.proof.all().unwrap().requests + 12_000, "nothing was lost");
+    assert_eq!(judgement.proof.restarts, 0);
+    assert_eq!(judgement.unit, stored.unit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_without_traffic_pauses_says_what_is_missing_and_can_be_resumed() {
+    use baton_core::analysis::settings::{GateSettings, NotEnough};
+    let (stage, counters, mut agents) = with_first_release(0).await;
+    agents.pop().unwrap().abort();
+    let silent = quiet_balancer(&stage, &counters);
+    let mut shape = careful();
+    let max_wait = Duration::from_secs(30);
+    shape.strategy.gate = Some(GateSettings { rule_out_ppm: 10_000, max_wait, on_not_enough_data: NotEnough::Pause });
+    stage.access.ask(super::deploy(shape, "2.0")).await.unwrap();
+    let data = |picture: &Arc<Picture>| {
+        let waiting = picture.waiting.values().flatten();
+        waiting.map(|waiting| waiting.reason.to_string()).find(|reason| reason.starts_with("not enough data: has 0 of "))
+    };
+    patiently(&stage, |picture| data(picture).is_some()).await;
+    let picture = patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Paused)).await;
+    let pause = picture.fleet.rollouts[&"r-2".parse().unwrap()].pause.clone().unwrap();
+    assert!(pause.by == "baton" && pause.why.starts_with("not enough data: has 0 of"), "{pause:?}");
+    stage.access.ask(Ask::Resume { service: "shop".parse().unwrap(), by: "ana".into() }).await.unwrap();
+    silent.abort();
+    let _counting = balancer(&stage, &counters, 0);
+    patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Succeeded)).await;
+}
+
+/// A balancer's host that obeys and counts nothing.
+fn quiet_balancer(stage: &Stage, counters: &Counters) -> JoinHandle<()> {
+    let (access, counters) = (stage.access.clone(), Arc::clone(counters));
+    tokio::spawn(async move {
+        let host = samples::host("lb1");
+        let (link, mut specs) = access.links().connect(&host, Hello::default());
+        loop {
+            let _ = timeout(Duration::from_secs(2), specs.changed()).await;
+            let Some(spec) = specs.borrow_and_update().clone() else { continue };
+            let mut report = obeyed(&spec);
+            for (key, member) in report.pools.values_mut().flat_map(|pool| &mut pool.members) {
+                let counts = counters.lock().unwrap().get(key).copied().unwrap_or_default();
+                (member.requests, member.errors) = (counts.requests, counts.errors);
+            }
+            if !access.links().report(&host, link, report) {
+                return;
+            }
+        }
+    })
+}

@@ -1,0 +1,123 @@
+//! The fleet's numbers: from the same view that operators see.
+
+use super::text::{Exposition, Kind};
+use crate::driver::Picture;
+use baton_core::rollout::Rollout;
+use baton_core::time::Moment;
+use baton_proto::v1::FleetView;
+use std::collections::BTreeMap;
+
+const HEALTH: [&str; 4] = ["healthy", "degraded", "down", "unknown"];
+
+/// Everything there is to say about a fleet.
+#[must_use]
+pub fn metrics(picture: &Picture, view: &FleetView, now: Moment) -> String {
+    let mut out = Exposition::default();
+    out.family("baton_build_info", Kind::Gauge, "The version of this coordinator.");
+    out.sample("baton_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    out.family("baton_deciding", Kind::Gauge, "Whether the coordinator decides: 0 while its store fails.");
+    out.sample("baton_deciding", &[], flag(picture.trouble.is_none()));
+    out.family("baton_epoch", Kind::Gauge, "The epoch it drives: one more with every start of a coordinator.");
+    out.sample("baton_epoch", &[], view.epoch as f64);
+    hosts(&mut out, picture, view, now);
+    members(&mut out, view);
+    services(&mut out, view);
+    rollouts(&mut out, picture);
+    out.text()
+}
+
+fn hosts(out: &mut Exposition, picture: &Picture, view: &FleetView, now: Moment) {
+    out.family("baton_host_connected", Kind::Gauge, "Whether a host's agent is connected.");
+    out.family("baton_host_silence_seconds", Kind::Gauge, "Since a host's agent was last heard.");
+    out.family("baton_host_problems", Kind::Gauge, "Problems a host reports of itself.");
+    for host in &view.hosts {
+        let labels = [("host", host.name.as_str())];
+        out.sample("baton_host_connected", &labels, flag(host.connected));
+        out.sample("baton_host_problems", &labels, host.problems.len() as f64);
+    }
+    for (name, host) in &picture.fleet.hosts {
+        if let Some(heard) = &host.heard {
+            let silence = now.since(heard.at).as_secs_f64();
+            out.sample("baton_host_silence_seconds", &[("host", name.as_str())], silence);
+        }
+    }
+}
+
+fn members(out: &mut Exposition, view: &FleetView) {
+    out.family("baton_member_requests_total", Kind::Counter, "Requests a member answered, by a load balancer's own count.");
+    out.family("baton_member_errors_total", Kind::Counter, "Of these, answered 5xx, unreachable, or broken off.");
+    out.family("baton_member_in_flight_requests", Kind::Gauge, "Requests under way at a member.");
+    for host in &view.hosts {
+        for pool in &host.pools {
+            for member in &pool.members {
+                let labels = [("balancer", host.name.as_str()), ("member", &member.key), ("pool", &pool.pool)];
+                out.sample("baton_member_requests_total", &labels, member.requests as f64);
+                out.sample("baton_member_errors_total", &labels, member.errors as f64);
+                out.sample("baton_member_in_flight_requests", &labels, member.in_flight as f64);
+            }
+        }
+    }
+}
+
+fn services(out: &mut Exposition, view: &FleetView) {
+    out.family("baton_service_health", Kind::Gauge, "How a service is: 1 for the word that holds.");
+    out.family("baton_service_hosts", Kind::Gauge, "Hosts of a service.");
+    out.family("baton_service_serving_hosts", Kind::Gauge, "Hosts of a service that serve.");
+    out.family("baton_service_waiting", Kind::Gauge, "What a service waits for: hosts, or the rollout itself, by reason.");
+    for service in &view.services {
+        let name = service.name.as_str();
+        for health in HEALTH {
+            out.sample("baton_service_health", &[("health", health), ("service", name)], flag(service.health == health));
+        }
+        out.sample("baton_service_hosts", &[("service", name)], service.hosts.len() as f64);
+        let serving = service.hosts.iter().filter(|host| host.serves).count();
+        out.sample("baton_service_serving_hosts", &[("service", name)], serving as f64);
+        let mut reasons: BTreeMap<&str, u32> = BTreeMap::new();
+        service.waiting.iter().for_each(|waiting| *reasons.entry(&waiting.reason).or_default() += 1);
+        for (reason, number) in reasons {
+            out.sample("baton_service_waiting", &[("reason", reason), ("service", name)], f64::from(number));
+        }
+    }
+}
+
+fn rollouts(out: &mut Exposition, picture: &Picture) {
+    out.family("baton_rollout_active", Kind::Gauge, "Whether a rollout of a service is under way.");
+    out.family("baton_rollout_paused", Kind::Gauge, "Whether it is paused.");
+    out.family(
+        "baton_rollout_requests",
+        Kind::Gauge,
+        "Requests counted in the rollout under way or the last one, by release.",
+    );
+    out.family("baton_rollout_errors", Kind::Gauge, "Of these, failed.");
+    out.family(
+        "baton_rollout_evidence",
+        Kind::Gauge,
+        "What the guard's bet against the new release is worth; it begins with 1.",
+    );
+    out.family("baton_rollout_evidence_threshold", Kind::Gauge, "What it must be worth for the release to be taken back.");
+    for service in picture.fleet.services.keys() {
+        let rollouts = picture.fleet.rollouts.values().filter(|rollout| rollout.service == *service);
+        let last = rollouts.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended));
+        let name = [("service", service.as_str())];
+        out.sample("baton_rollout_active", &name, flag(last.is_some_and(|rollout| rollout.state.is_active())));
+        out.sample("baton_rollout_paused", &name, flag(last.is_some_and(|rollout| rollout.pause.is_some())));
+        if let Some(rollout) = last {
+            rollout_samples(out, service.as_str(), rollout);
+        }
+    }
+}
+
+fn rollout_samples(out: &mut Exposition, service: &str, rollout: &Rollout) {
+    let judgement = &rollout.judgement;
+    for (release, counts) in [("new", judgement.proof.new), ("old", judgement.proof.old)] {
+        let labels = [("release", release), ("service", service)];
+        out.sample("baton_rollout_requests", &labels, counts.requests as f64);
+        out.sample("baton_rollout_errors", &labels, counts.errors as f64);
+    }
+    out.sample("baton_rollout_evidence", &[("service", service)], judgement.guard.worth());
+    out.sample("baton_rollout_evidence_threshold", &[("service", service)], 1.0 / rollout.strategy.guard.alpha());
+}
+
+const fn flag(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}

@@ -1,0 +1,111 @@
+//! What the traffic says of a rollout: what speaks against it, and whether the end of a bake is good enough to go on.
+
+use super::waiting::Reason;
+use super::{Evidence, Rollout};
+use crate::analysis::settings::{GateSettings, NotEnough};
+use crate::fleet::{Fleet, Service};
+use crate::name::ReleaseId;
+use crate::problem::{Code, Problem};
+use crate::time::Moment;
+
+/// More failures than the manifest allows.
+const TOO_MANY: Code = Code(903);
+
+/// The gate's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// Ruled out, or nothing to rule out.
+    Go,
+    Wait(Reason),
+    /// It waited for as long as it may.
+    Enough(NotEnough, Problem),
+}
+
+/// Asks the gate, once the wave has baked. It needs an old release to compare with, and a balancer that counts.
+#[must_use]
+pub fn ask(rollout: &Rollout, service: &Service, now: Moment) -> Word {
+    let Some((gate, has, needs)) = holds(rollout, service) else { return Word::Go };
+    let left = until(rollout, gate).since(now);
+    if !left.is_zero() {
+        return Word::Wait(Reason::Data { has, needs, left });
+    }
+    let share = f64::from(gate.rule_out_ppm) / 10_000.0;
+    let problem = Problem::new(Code(902), format!("not enough data: has {has} of {needs} requests"))
+        .saw("to rule out", format!("{share} % more failures than the old release"))
+        .saw("waited", humantime::format_duration(gate.max_wait).to_string())
+        .help("wait for traffic and resume, or let it through as it is");
+    match gate.on_not_enough_data {
+        NotEnough::Promote => Word::Go,
+        otherwise => Word::Enough(otherwise, problem),
+    }
+}
+
+/// When the gate will have waited for as long as it may, while it holds the rollout.
+#[must_use]
+pub fn wake_at(rollout: &Rollout, service: &Service, now: Moment) -> Option<Moment> {
+    let (gate, _, _) = holds(rollout, service)?;
+    rollout.wave_done.map(|_| until(rollout, gate)).filter(|moment| *moment > now)
+}
+
+/// Evidence needs a host: the first that has the new release.
+#[must_use]
+pub fn against(rollout: &Rollout, problem: Problem) -> Option<Evidence> {
+    rollout.hosts.first().map(|host| Evidence { host: host.clone(), problem })
+}
+
+fn holds<'a>(rollout: &'a Rollout, service: &Service) -> Option<(&'a GateSettings, u64, u64)> {
+    let gate = rollout.strategy.gate.as_ref()?;
+    let compares = rollout.from.is_some_and(|from| from != rollout.to) && service.balancer.is_some();
+    let (has, needs) = rollout.judgement.missing(gate).filter(|_| compares && !is_vouched_for(rollout))?;
+    Some((gate, has, needs))
+}
+
+/// A person let the wave through although it was watched.
+fn is_vouched_for(rollout: &Rollout) -> bool {
+    rollout.promoted > rollout.wave + 1
+}
+
+/// A person who resumes gives it the whole time again.
+fn until(rollout: &Rollout, gate: &GateSettings) -> Moment {
+    let baked = rollout.wave_done.map_or(rollout.progressed, |since| since + rollout.strategy.bake_of(rollout.wave));
+    baked.max(rollout.progressed) + gate.max_wait
+}
+
+/// What is counted that must not be: more failures than the manifest allows.
+#[must_use]
+pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
+    let (most, all) = (rollout.strategy.max_failed?, rollout.judgement.proof.all()?);
+    let failed = all.errors.saturating_add(rollout.judgement.proof.cut);
+    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == TOO_MANY);
+    if failed <= most || known {
+        return None;
+    }
+    let proof = &rollout.judgement.proof;
+    let problem = Problem::new(TOO_MANY, format!("{failed} requests failed, and the manifest allows {most}"))
+        .saw("new release", format!("{} failed", proof.new))
+        .saw("old release", format!("{} failed", proof.old))
+        .saw("cut", format!("{} at the end of a drain", proof.cut))
+        .help("find out what failed, or allow more in [proof] max_failed");
+    against(rollout, problem)
+}
+
+/// Why a rollout that needs proof cannot end well: nothing was counted.
+#[must_use]
+pub fn unproven(rollout: &Rollout) -> Option<String> {
+    let needed = rollout.strategy.max_failed.is_some() && !is_vouched_for(rollout);
+    let counted = rollout.judgement.proof.all().is_some();
+    (needed && !counted).then(|| "no request was counted, so nothing is proven".to_owned())
+}
+
+/// What the traffic of the new release says against it.
+#[must_use]
+pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
+    let version = |release: Option<ReleaseId>| {
+        let release = fleet.releases.get(&release?);
+        Some(release.map_or_else(String::new, |release| release.version.to_string()))
+    };
+    let (new, old) = (version(Some(rollout.to))?, version(rollout.from)?);
+    let (host, problem) = rollout.judgement.verdict(&rollout.strategy.guard, &new, &old)?;
+    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
+    (!known).then_some(Evidence { host, problem })
+}

@@ -1,0 +1,53 @@
+//! A release that answers its probe and fails its users is taken back, and the proof says what was counted.
+
+#![allow(clippy::unwrap_used)]
+
+use baton_cli::demo::stage::release::{Behaviour, Fault};
+use baton_cli::demo::stage::{Front, Setup, Stage};
+use baton_proto::v1::{HistoryRequest, RolloutView};
+use baton_tests::e2e::{assert_each_order_once, have, in_time, setup, traffic};
+use std::time::Duration;
+
+async fn a_fifth_fails(front: Front) {
+    if front == Front::Haproxy && !have("haproxy") {
+        return;
+    }
+    let watched = Duration::from_secs(8);
+    let stage = Stage::raise(Setup { front, watched, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
+    let control = stage.control().await.unwrap();
+    let good = std::fs::read(stage.build("1", &Behaviour::good(Duration::from_millis(50))).unwrap()).unwrap();
+    let bad = std::fs::read(stage.build("2", &Behaviour::bad(Fault::Fails(20))).unwrap()).unwrap();
+    let rollout = control.deploy(&stage.manifest(), "1", &good).await.unwrap();
+    let ended = in_time("the first release", control.wait_ended(&rollout)).await.unwrap();
+    assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+
+    let load = traffic(&stage);
+    let rollout = control.deploy(&stage.manifest(), "2", &bad).await.unwrap();
+    let ended = in_time("the release that fails", control.wait_ended(&rollout)).await.unwrap();
+    assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
+    let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();
+    assert_eq!(codes, [901], "{ended:#?}");
+    assert!(ended.elapsed_ms < 15_000, "taken back after {} ms", ended.elapsed_ms);
+
+    let during = load.stop().await.unwrap();
+    assert_each_order_once(&stage, &during);
+    assert_eq!(during.failed_versions.keys().collect::<Vec<_>>(), ["2"], "every failure was on the new release");
+
+    let request = HistoryRequest { rollout, limit: 1, ..HistoryRequest::default() };
+    let stored = control.client().history(request).await.unwrap().into_inner().rollouts.remove(0);
+    let stored: RolloutView = stored.rollout.unwrap();
+    let proof = stored.proof.unwrap();
+    // The client counts from its own side of the wire; the balancer never counts what did not happen.
+    assert!((1..=during.failed).contains(&proof.new_failed), "{} failed for the client: {proof:?}", during.failed);
+    assert_eq!((proof.old_failed, proof.restarts), (0, 0), "{proof:?}");
+}
+
+#[tokio::test]
+async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_behind_the_builtin_balancer() {
+    a_fifth_fails(Front::Builtin).await;
+}
+
+#[tokio::test]
+async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_behind_haproxy() {
+    a_fifth_fails(Front::Haproxy).await;
+}
