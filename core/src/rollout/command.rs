@@ -146,11 +146,11 @@ fn apply_deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accept
     let same_hosts = before.is_some_and(|before| before.hosts == service.hosts);
     let is_live = service.committed == Some(release) && same_hosts;
     fleet.releases.insert(release, deploy.release);
-    fleet.services.insert(deploy.name.clone(), service.clone());
+    let strategy = service.strategy.clone();
+    fleet.services.insert(deploy.name.clone(), service);
     if is_live {
         return Ok(Accepted::AlreadyLive);
     }
-    let strategy = service.strategy.clone();
     Ok(start(fleet, deploy.id, &deploy.name, release, strategy, deploy.by, now))
 }
 

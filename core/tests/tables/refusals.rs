@@ -174,3 +174,37 @@ fn a_refusal_holds_its_own_service_and_no_other() {
     assert!(plan.specs[&host("web2")].instances.contains_key(&key), "cart goes on");
     assert!(!plan.specs.contains_key(&host("lb1")), "shop does not");
 }
+
+#[test]
+fn it_refuses_to_let_go_of_the_way_back() {
+    let mut proposal = Proposal::on(SERVING);
+    proposal.spec("web1").releases.remove(&release("v2").id());
+    proposal.breaks(18);
+    let mut proposal = Proposal::on("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    proposal.world.fleet.services.get_mut(&shop()).expect("a service").previous = Some(release("v2").id());
+    let held = release("v2");
+    proposal.world.fleet.hosts.get_mut(&host("web1")).expect("a host").issued.releases.insert(held.id(), held.clone());
+    proposal.spec("web1").releases.remove(&held.id());
+    proposal.breaks(12);
+}
+
+#[test]
+fn it_refuses_a_success_that_a_host_does_not_attest() {
+    for web2 in ["a=v1:ready:in", "a=v2:ready:out", "a=v2:unready:in", "a=v2:ready:in behind"] {
+        let mut proposal = Proposal::on(&format!("in-place max=1 v1->v2\n web1 a=v2:ready:in\n web2 {web2}\n lb1"));
+        let mut rollout = proposal.world.fleet.rollouts.values().next().cloned().expect("a rollout");
+        rollout.state = RolloutState::Succeeded;
+        proposal.plan.rollouts.insert(rollout.id.clone(), rollout);
+        proposal.breaks(13);
+    }
+}
+
+#[test]
+fn it_refuses_to_start_a_release_beside_one_that_it_excludes() {
+    for web2 in ["a=v1:ready:out", "a=v1:leftover", "behind"] {
+        let mut proposal = Proposal::on(&format!("in-place max=100% v1->v2\n web1 a=v2:none:out\n web2 {web2}\n lb1"));
+        let rollout = proposal.world.fleet.rollouts.values_mut().next().expect("a rollout");
+        rollout.strategy.exclusive = true;
+        proposal.run("web1", 0, "v2").breaks(22);
+    }
+}

@@ -184,6 +184,15 @@ impl Control {
         Ok(self.client().rollback(request).await.map_err(|status| problem(&status))?.into_inner().rollout)
     }
 
+    /// Lets a rollout go on that waits for a person's word.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn promote(&self, service: &str) -> Result<String, Problem> {
+        let request = ServiceRequest { service: service.to_owned(), why: "test".to_owned() };
+        Ok(self.client().promote(request).await.map_err(|status| problem(&status))?.into_inner().rollout)
+    }
+
     /// The rollout's last view, once it has ended or paused.
     ///
     /// # Errors

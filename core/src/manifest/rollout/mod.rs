@@ -188,7 +188,8 @@ fn stages(
     placement: Option<Placement>,
     around: Surroundings,
 ) -> Option<Vec<Wave>> {
-    for place in STAGES.into_iter().filter(|place| Some(*place) != means.stages && reader.value(place).is_some()) {
+    let foreign = STAGES.into_iter().find(|place| Some(*place) != means.stages && reader.value(place).is_some());
+    if let Some(place) = foreign {
         let what = format!("{} has no {}", means.word, place.trim_start_matches("rollout."));
         let help = match means.stages {
             None => format!("{} does everything at once: leave it out", means.word),
