@@ -1,5 +1,7 @@
 //! What a rollout remembers of its judging, as it is stored.
 
+#![allow(clippy::unwrap_used)]
+
 use baton_core::analysis::counts::Counts;
 use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
@@ -20,8 +22,8 @@ const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_t
 fn seen(look: u64) -> Traffic {
     let slot = |whose, host: &str, counts| ((whose, format!("{host}/0").parse::<MemberKey>().unwrap()), counts);
     let slots = [
-        slot(Whose::New, "web1", Counts::new(30, u64::from(look % 3 == 0))),
-        slot(Whose::Old, "web2", Counts::new(33, u64::from(look % 7 == 0))),
+        slot(Whose::New, "web1", Counts::new(30, u64::from(look.is_multiple_of(3)))),
+        slot(Whose::Old, "web2", Counts::new(33, u64::from(look.is_multiple_of(7)))),
         slot(Whose::Old, "web3", Counts::new(31, 0)),
     ];
     Traffic { slots: slots.into(), ..Traffic::default() }

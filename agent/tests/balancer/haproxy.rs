@@ -211,7 +211,7 @@ async fn a_socket_over_tcp_is_refused() {
         let BalancerConfig::Haproxy(mut config) = front.config.clone() else { panic!("HAProxy") };
         config.socket = address.into();
         let refused = baton_agent::balancer::open(BalancerConfig::Haproxy(config), &front.path("agent"));
-        let problem = refused.err().expect("it is refused");
+        let problem = refused.expect_err("it is refused");
         assert_eq!((problem.code.0, problem.help.expect("help").contains("mode 600")), (439, true));
     }
 }
@@ -221,7 +221,7 @@ async fn a_socket_that_the_agent_may_not_open_is_named() {
     let places = places();
     let Some(front) = Front::haproxy(&places) else { return };
     let mut bench = Bench::serving(front, &places).await;
-    fs::set_permissions(bench.front.path("stats.sock"), fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(bench.front.path("stats.sock"), fs::Permissions::from_mode(0o000)).expect("a mode");
     // Root opens everything: a thread gives that up for itself.
     let asking = std::thread::spawn(move || {
         if rustix::process::geteuid().is_root() {
