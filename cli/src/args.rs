@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, balancers, certificates, completions, config, deploy, doctor, explain, history, hosts, init, login, plan,
-    releases, rollback, status, steer, token, watch, why,
+    audit, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init, login, plan,
+    releases, renew, retry, rollback, services, status, steer, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -73,9 +73,23 @@ pub enum Verb {
     Resume(steer::ResumeArgs),
     /// Let a rollout that asks for it go on, or end the watch of its wave
     Promote(steer::PromoteArgs),
-    /// Give the rollout under way up and go back
+    /// Give the rollout under way up and go back; with --keep, end it where it stands
     Abort(rollback::AbortArgs),
-    /// List hosts, or show one
+    /// Try again what failed, and take skipped hosts back in
+    Retry(retry::RetryArgs),
+    /// Leave a host out of rollouts, by name and on the record
+    Skip(retry::SkipArgs),
+    /// Start every instance anew, host by host, on the release it has
+    Restart(renew::RestartArgs),
+    /// Drain one host, start it anew and bring it back, and tell how long each part took
+    Rehearse(renew::RehearseArgs),
+    /// Refuse new releases for a while; going back stays possible
+    Freeze(freeze::FreezeArgs),
+    /// End a freeze
+    Unfreeze(freeze::UnfreezeArgs),
+    /// List services, or remove one
+    Services(services::ServicesArgs),
+    /// List hosts, show one, take one out for work on it, or remove it
     Hosts(hosts::HostsArgs),
     /// Load balancers: what they should serve, and what they do
     Balancers(balancers::BalancersArgs),
@@ -139,6 +153,23 @@ mod tests {
             "pause",
             "resume",
             "abort",
+            "abort --keep",
+            "abort shop --queued r-9",
+            "retry shop web1",
+            "skip shop web1",
+            "restart",
+            "rehearse shop web1",
+            "freeze shop --why holidays",
+            "freeze --all --why holidays --for 3d",
+            "unfreeze --all",
+            "services",
+            "services remove shop --yes",
+            "hosts drain web1 --stop",
+            "hosts undrain web1",
+            "hosts remove web1 --force",
+            "rollback --to 2.0.4",
+            "deploy 2.1.0 --queue",
+            "deploy 2.1.0 --supersede",
             "hosts",
             "hosts show web1",
             "balancers",
@@ -191,6 +222,12 @@ mod tests {
             "baton depoly",
             "baton status --json --json-lines",
             "baton deploy 1 --timeout x",
+            "baton deploy 1 --queue --supersede",
+            "baton abort --keep --queued",
+            "baton freeze --why x",
+            "baton freeze shop --all --why x",
+            "baton freeze shop",
+            "baton skip",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), i32::from(Exit::Usage.code()), "{line}");
         }

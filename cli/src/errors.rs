@@ -26,6 +26,8 @@ pub mod code {
     pub const REPORT: Code = Code(138);
     /// Only the service was named where its version belongs.
     pub const NO_VERSION: Code = Code(139);
+    /// What cannot be taken back was not confirmed.
+    pub const NOT_CONFIRMED: Code = Code(134);
     /// Nobody would serve during the release, and nobody was asked.
     pub const INTERRUPTS: Code = Code(729);
     /// Neither a socket nor a login.
@@ -119,7 +121,7 @@ impl From<tonic::Status> for Failure {
 /// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
 /// are mistakes instead: no host, a host that never joined, a port in use, no release to go back to, no rollout, no service.
 const fn is_refusal(code: Code) -> bool {
-    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708 | 709)
+    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708 | 709 | 714..=716 | 721 | 722)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

@@ -141,6 +141,9 @@ impl Watcher {
         if id == Some(followed) || followed.is_empty() {
             screen.view(service);
             self.last = Some(service.clone());
+        } else if service.queue.iter().any(|queued| queued.rollout == *followed) {
+            // Its turn has not come.
+            self.began = Instant::now().min(self.began + APPEARS);
         } else if self.last.is_some() || self.began.elapsed() > APPEARS {
             self.superseded = true;
             // What the service is now is known; what became of the rollout follows from it.

@@ -18,6 +18,7 @@ pub mod output;
 pub mod render;
 pub mod renewal;
 pub mod screen;
+pub mod steps;
 pub mod traffic;
 pub mod upload;
 pub mod verbs;
@@ -85,6 +86,13 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Promote(args) => verbs::steer::promote(args, context).await,
         Verb::Pause(args) => verbs::steer::pause(args, context).await,
         Verb::Resume(args) => verbs::steer::resume(args, context).await,
+        Verb::Retry(args) => verbs::retry::retry(args, context).await,
+        Verb::Skip(args) => verbs::retry::skip(args, context).await,
+        Verb::Restart(args) => verbs::renew::restart(args, context).await,
+        Verb::Rehearse(args) => verbs::renew::rehearse(args, context).await,
+        Verb::Freeze(args) => verbs::freeze::freeze(args, context).await,
+        Verb::Unfreeze(args) => verbs::freeze::unfreeze(args, context).await,
+        Verb::Services(args) => verbs::services::run(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Balancers(args) => verbs::balancers::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,

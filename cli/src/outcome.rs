@@ -19,6 +19,7 @@ pub mod state {
     pub const PAUSED: &str = "paused";
     pub const REVERTING: &str = "reverting";
     pub const SUCCEEDED: &str = "succeeded";
+    pub const PARTIAL: &str = "partial";
     pub const REVERTED: &str = "reverted";
     pub const FAILED: &str = "failed";
 }
@@ -37,6 +38,8 @@ pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
     match rollout.state.as_str() {
         state::SUCCEEDED => Some(Exit::Done),
         state::REVERTED if wish == Wish::Back => Some(Exit::Done),
+        state::PARTIAL if turned_by_a_person(rollout) => Some(Exit::Aborted),
+        state::PARTIAL => Some(Exit::NeedsPerson),
         state::REVERTED if turned_by_a_person(rollout) => Some(Exit::Aborted),
         // Before the first release of a service nothing ran: then back is as it was, and healthy is not to be had.
         state::REVERTED if service.health == HEALTHY || rollout.from_version.is_empty() => Some(Exit::RolledBack),
@@ -77,12 +80,26 @@ fn became(service: &ServiceView, exit: Exit) -> String {
         Exit::Interrupted => "interrupted, the rollout goes on".to_owned(),
         Exit::Waiting if asks_for_approval(service) => "ready, and waits for approval".to_owned(),
         Exit::Waiting => paused(rollout),
+        _ if rollout.state == state::PARTIAL => partial(rollout),
         Exit::Aborted => format!("aborted by {}, rolled back", rollout.turned_by),
         _ if reverted => "rolled back".to_owned(),
         _ if rollout.state == state::SUCCEEDED => {
             format!("live on {} of {} hosts", rollout.hosts_done, rollout.hosts_total)
         }
         _ => rollout.state.clone(),
+    }
+}
+
+/// `live, but not on web3 (ana: disk)`; of a rollout that was ended where it stood, who ended it.
+fn partial(rollout: &RolloutView) -> String {
+    let without = match rollout.turned_by.as_str() {
+        "" => rollout.left_out.iter().map(|it| format!("{} ({}: {})", it.host, it.by, it.why)).collect::<Vec<_>>(),
+        _ => rollout.left_out.iter().map(|it| it.host.clone()).collect(),
+    };
+    match (rollout.turned_by.as_str(), without.as_slice()) {
+        ("", _) => format!("partial, not on {}", without.join(", ")),
+        (by, []) => format!("ended by {by} where it stood, on every host"),
+        (by, _) => format!("ended by {by} where it stood, not on {}", without.join(", ")),
     }
 }
 
@@ -108,7 +125,9 @@ pub fn health(service: &ServiceView) -> String {
 #[must_use]
 pub fn next(service: &ServiceView, exit: Exit) -> String {
     let name = &service.name;
+    let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL);
     match exit {
+        Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   baton rollback {name}"),
         Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
         Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),
         Exit::RolledBack | Exit::NeedsPerson => format!("baton why {name}"),
@@ -146,6 +165,8 @@ mod tests {
             ("reverted", "ana", "healthy", Some(Exit::Aborted)),
             ("reverted", "ana", "down", Some(Exit::Aborted)),
             ("failed", "evidence", "down", Some(Exit::NeedsPerson)),
+            ("partial", "", "healthy", Some(Exit::NeedsPerson)),
+            ("partial", "ana", "healthy", Some(Exit::Aborted)),
             ("a word of a later version", "", "healthy", None),
         ];
         for (state, turned_by, health, exit) in table {

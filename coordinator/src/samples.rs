@@ -1,5 +1,6 @@
 //! Small fleets for this crate's tests.
 
+use baton_core::fleet::orders::Orders;
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use baton_core::fleet::{BalancerPool, InstanceKey, Service};
 use baton_core::name::{Digest, HostName, Slot};
@@ -43,6 +44,7 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
         committed: None,
         previous: None,
         warm: None,
+        orders: Orders::default(),
     }
 }
 
@@ -79,7 +81,7 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
     let key = InstanceKey { service: release.service.clone(), slot: Slot(0) };
     let address = "127.0.0.2:8101".parse().unwrap();
     HostSpec {
-        instances: [(key, InstanceSpec { release: release.id(), address, restart: Restart::Always })].into(),
+        instances: [(key, InstanceSpec { release: release.id(), address, restart: Restart::Always, start: 0 })].into(),
         releases: [(release.id(), release.clone())].into(),
         ..HostSpec::default()
     }
@@ -106,5 +108,7 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         by: "ana".into(),
         evidence: Vec::new(),
         judgement: Default::default(),
+        starts: BTreeMap::new(),
+        left_out: Vec::new(),
     }
 }

@@ -20,6 +20,7 @@ impl Life {
         let launch = Launch {
             key: self.key.clone(),
             release: self.release_id,
+            start: wanted.start,
             folder: wanted.folder.clone(),
             command: wanted.fill(&self.key, &run.command),
             user: run.user.clone(),

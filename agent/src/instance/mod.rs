@@ -57,6 +57,7 @@ pub(crate) struct Life {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub release: Arc<Release>,
+    pub start: u32,
     pub address: SocketAddr,
     pub folder: PathBuf,
 }

@@ -69,12 +69,18 @@ impl Instances {
                 self.watch(running, spec);
             } else if !self.notes.verdicts().contains_key(&running.key) {
                 let problem = ended_unseen(running.key.service.as_str(), self.runtime.as_ref(), &running).await;
-                self.remember_failed(&running.key.clone(), running.release, running.incarnation.clone(), problem);
+                let verdict = Verdict {
+                    release: running.release,
+                    incarnation: running.incarnation.clone(),
+                    start: running.start,
+                    problem,
+                };
+                self.remember_failed(&running.key.clone(), verdict);
             }
         }
         for (key, verdict) in self.notes.verdicts().clone() {
             if !self.slots.contains_key(&key) {
-                self.remember_failed(&key, verdict.release, verdict.incarnation, verdict.problem);
+                self.remember_failed(&key, verdict);
             }
         }
     }
@@ -185,7 +191,8 @@ impl Instances {
         slot.stop = None;
         slot.view.proven = false;
         slot.view.phase = Phase::Failed { problem: problem.clone() };
-        let verdict = Verdict { release: slot.view.release, incarnation: slot.view.incarnation.clone(), problem };
+        let InstanceView { release, start, ref incarnation, .. } = slot.view;
+        let verdict = Verdict { release, incarnation: incarnation.clone(), start, problem };
         let failures = self.failures.entry(key.clone()).or_insert(Failures { count: 0, last: now });
         *failures = Failures { count: failures.count.saturating_add(1), last: now };
         if restart != Some(Restart::Always) {
@@ -229,8 +236,12 @@ impl Instances {
         let (serial, (stop, asked)) = (self.serial, oneshot::channel());
         let address = wanted.as_ref().map(|wanted| wanted.address);
         let informed = if wanted.is_some() { Informed::Yes } else { Informed::No };
+        let start = match &origin {
+            Origin::Adopted { running, .. } => running.start,
+            Origin::Start => wanted.as_ref().map_or(0, |wanted| wanted.start),
+        };
+        let view = InstanceView { release, incarnation: String::new(), start, phase, proven: false };
         let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime: self.runtime.clone() };
-        let view = InstanceView { release, incarnation: String::new(), phase, proven: false };
         self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact, address });
         let (tell, mut changes) = unbounded_channel();
         tokio::spawn(life.live(tell, asked));
@@ -242,9 +253,10 @@ impl Instances {
         });
     }
 
-    fn remember_failed(&mut self, key: &InstanceKey, release: ReleaseId, incarnation: String, problem: Problem) {
+    fn remember_failed(&mut self, key: &InstanceKey, verdict: Verdict) {
         self.serial += 1;
-        let view = InstanceView { release, incarnation, phase: Phase::Failed { problem }, proven: false };
+        let Verdict { release, incarnation, start, problem } = verdict;
+        let view = InstanceView { release, incarnation, start, phase: Phase::Failed { problem }, proven: false };
         let slot = Slot {
             serial: self.serial,
             view,
@@ -263,5 +275,5 @@ fn wanted(key: &InstanceKey, release: ReleaseId, spec: Option<&HostSpec>, placin
     let instance = spec.instances.get(key).filter(|instance| instance.release == release)?;
     let release = Arc::new(spec.releases.get(&release)?.clone());
     let folder = placing.path(&release.artifact.digest);
-    Some(Wanted { address: instance.address, folder, release })
+    Some(Wanted { address: instance.address, folder, release, start: instance.start })
 }

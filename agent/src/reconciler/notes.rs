@@ -29,6 +29,8 @@ struct Facts {
 pub struct Verdict {
     pub release: ReleaseId,
     pub incarnation: String,
+    #[serde(default)]
+    pub start: u32,
     pub problem: Problem,
 }
 

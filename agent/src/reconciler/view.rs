@@ -27,6 +27,7 @@ pub struct View {
 pub struct InstanceView {
     pub release: ReleaseId,
     pub incarnation: String,
+    pub start: u32,
     pub phase: Phase,
     /// Ready for as long as its release asks: worth a report of its own.
     pub proven: bool,
@@ -102,6 +103,6 @@ impl InstanceView {
             Phase::Stopping { at } => InstanceState::Stopping { since: since(at) },
             Phase::Failed { problem } => InstanceState::Failed { problem: problem.clone() },
         };
-        InstanceReport { release: self.release, incarnation: self.incarnation.clone(), state }
+        InstanceReport { release: self.release, incarnation: self.incarnation.clone(), start: self.start, state }
     }
 }

@@ -34,6 +34,9 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// died before it could write it down, and two agents of one host never touch each other's.
 const MARK: &str = "BATON_INSTANCE";
 
+/// Beside the mark: which start of its release the instance is.
+const START: &str = "BATON_START";
+
 /// Starts, finds, watches and stops instances.
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// Every instance of this host that an agent ever started and none has stopped or forgotten.
@@ -71,6 +74,8 @@ pub trait Runtime: Send + Sync + fmt::Debug {
 pub struct Launch {
     pub key: InstanceKey,
     pub release: ReleaseId,
+    /// The spec's count, so that a later agent knows which start this was.
+    pub start: u32,
     /// The unpacked release: the working directory, and where a relative program is looked up.
     pub folder: PathBuf,
     pub command: Vec<String>,
@@ -88,6 +93,8 @@ pub struct Launch {
 pub struct Running {
     pub key: InstanceKey,
     pub release: ReleaseId,
+    #[serde(default)]
+    pub start: u32,
     /// Tells this start from every other: boot, process id and start time, or the unit's invocation.
     pub incarnation: String,
     /// The first process.

@@ -38,8 +38,6 @@ fn on_host(host: &str, versions: &[&str], step: &str, detail: &str, step_ms: u64
 
 pub(crate) fn service() -> ServiceView {
     ServiceView {
-        warm_version: String::new(),
-        warm_left_ms: 0,
         name: "shop".into(),
         health: "healthy".into(),
         committed_version: "2.0.4".into(),
@@ -68,7 +66,7 @@ pub(crate) fn service() -> ServiceView {
                 problem: None,
             },
         ],
-        splits: Default::default(),
+        ..ServiceView::default()
     }
 }
 
@@ -158,6 +156,6 @@ pub(crate) fn fleet() -> FleetView {
             silent,
         ],
         epoch: 3,
-        problems: Vec::new(),
+        ..FleetView::default()
     }
 }

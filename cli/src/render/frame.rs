@@ -6,7 +6,7 @@ use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, counted, millis};
 use crate::outcome::{self, EVIDENCE, state};
-use baton_proto::v1::{RolloutView, ServiceHostView, ServiceView};
+use baton_proto::v1::{FreezeView, RolloutView, ServiceHostView, ServiceView};
 use std::collections::BTreeMap;
 
 const BAR: usize = 46;
@@ -49,10 +49,44 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
     if let Some(seen) = service.rollout.as_ref().and_then(history::guard) {
         page.line(Line::default().span(Tone::Quiet, "guard    ").plain(seen));
     }
+    page.extend(orders(service));
     for (host, problem) in service.rollout.iter().flat_map(evidence) {
         page.line(Line::default().span(Tone::Bad, "failed   ").plain(format!("{host}: {problem}")));
     }
     page
+}
+
+/// What people decided about the service, and what waits its turn.
+fn orders(service: &ServiceView) -> Page {
+    let mut page = Page::new();
+    let mut line = |word: &str, text: String| {
+        page.line(Line::default().span(Tone::Busy, format!("{word:<9}")).plain(text));
+    };
+    for left_out in service.rollout.iter().flat_map(|rollout| &rollout.left_out) {
+        line("left out", format!("{}: {} ({})", left_out.host, left_out.why, left_out.by));
+    }
+    for queued in &service.queue {
+        let since = millis(queued.since_ms);
+        line("queued", format!("{} to {}, by {} for {since}", queued.rollout, queued.version, queued.by));
+    }
+    if let Some(freeze) = &service.freeze {
+        line("frozen", frozen(freeze));
+    }
+    if let Some(removal) = &service.removal {
+        line("removal", format!("asked for by {}, {} ago", removal.by, millis(removal.since_ms)));
+    }
+    page
+}
+
+/// `by ana for 2 h: holidays; ends in 3 d`.
+#[must_use]
+pub(crate) fn frozen(freeze: &FreezeView) -> String {
+    let order = freeze.order.clone().unwrap_or_default();
+    let ends = match freeze.left_ms {
+        0 => String::new(),
+        left => format!("; ends in {}", millis(left)),
+    };
+    format!("by {} for {}: {}{ends}", order.by, millis(order.since_ms), order.why)
 }
 
 fn evidence(rollout: &RolloutView) -> impl Iterator<Item = (&str, &str)> {
@@ -88,6 +122,7 @@ fn state_words(rollout: &RolloutView) -> Option<(Tone, String)> {
         state::PAUSED => Some((Tone::Busy, format!("paused by {}", rollout.paused_by))),
         state::REVERTING => Some((Tone::Bad, format!("going back{}", back(&rollout.turned_by)))),
         state::SUCCEEDED => Some((Tone::Good, "live".to_owned())),
+        state::PARTIAL => Some((Tone::Bad, format!("partial{}", back(&rollout.turned_by)))),
         state::REVERTED => Some((Tone::Bad, format!("rolled back{}", back(&rollout.turned_by)))),
         state::FAILED => Some((Tone::Bad, "failed".to_owned())),
         _ => None,

@@ -33,6 +33,9 @@ fn address(host: &HostView) -> &str {
 }
 
 fn agent(host: &HostView) -> Line {
+    if let Some(order) = host.maintenance.as_ref().filter(|_| host.connected) {
+        return Line::default().span(Tone::Busy, format!("drained by {} for {}", order.by, millis(order.since_ms)));
+    }
     match (host.connected, host.silent_ms) {
         (true, _) if !host.problems.is_empty() => Line::default().span(Tone::Bad, "connected, has problems"),
         (true, _) => Line::default().span(Tone::Good, "connected"),

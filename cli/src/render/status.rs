@@ -1,6 +1,6 @@
 //! The fleet at a glance.
 
-use super::frame::health_tone;
+use super::frame::{frozen, health_tone};
 use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{counted, millis, share};
@@ -15,6 +15,9 @@ pub fn fleet(view: &FleetView) -> Page {
         page.text(format!("no service yet, {}", counted(view.hosts.len() as u64, "host", "hosts")));
     } else {
         page.extend(services(&view.services));
+    }
+    if let Some(freeze) = &view.freeze {
+        page.line(Line::default().span(Tone::Busy, "every service is frozen  ").plain(frozen(freeze)));
     }
     page.extend(troubles(&view.hosts));
     page
@@ -66,6 +69,14 @@ fn rollout(rollout: &RolloutView) -> String {
 pub fn troubles(hosts: &[HostView]) -> Page {
     let mut page = Page::new();
     for host in hosts {
+        if let Some(order) = &host.maintenance {
+            let since = millis(order.since_ms);
+            page.line(
+                Line::default()
+                    .span(Tone::Busy, format!("{}  ", host.name))
+                    .plain(format!("drained by {} for {since}: {}", order.by, order.why)),
+            );
+        }
         if !host.connected {
             let silent = match host.silent_ms {
                 0 => "its agent is not connected".to_owned(),

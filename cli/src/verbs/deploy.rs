@@ -18,7 +18,7 @@ use baton_core::name::{Digest, Version};
 use baton_core::problem::Problem;
 use baton_core::release::Artifact;
 use baton_proto::problem::from_status;
-use baton_proto::v1::{DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView};
+use baton_proto::v1::{DeployReply, DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +45,22 @@ pub struct DeployArgs {
     /// Do not ask before a release during which nobody serves
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub when: WhenArgs,
+}
+
+/// When it may begin.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WhenArgs {
+    /// While another rollout is under way: wait until it has ended
+    #[arg(long, conflicts_with = "supersede")]
+    pub queue: bool,
+    /// While another rollout is under way: take its place, from wherever its hosts are
+    #[arg(long)]
+    pub supersede: bool,
+    /// Only if the fleet is still as it was for this plan: `basis` of `baton plan --json`
+    #[arg(long, value_name = "BASIS")]
+    pub if_plan: Option<String>,
 }
 
 /// Deploys and waits for the end.
@@ -97,14 +113,18 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
     if !args.yes && interrupts(&prepared.before, &loaded) && !confirmed(name, context)? {
         return Ok(Done::Otherwise(Exit::Refused));
     }
-    let rollout = tokio::select! {
-        rollout = hand_over(&mut connection, prepared.request) => rollout?,
+    let DeployReply { rollout, queued, .. } = tokio::select! {
+        reply = hand_over(&mut connection, args.when.clone().onto(prepared.request)) => reply?,
         () = interrupted() => {
             context.output.note(Page::new().text("interrupted; the rollout may have been accepted"));
             context.output.next(&format!("baton status {name}"));
             return Ok(Done::Otherwise(Exit::Interrupted));
         }
     };
+    if queued {
+        let behind = active_rollout(&prepared.before, name).map(|active| active.id.as_str()).unwrap_or_default();
+        context.output.note(Page::new().text(format!("{rollout} waits until {behind} has ended")));
+    }
     if rollout.is_empty() {
         return Ok(Done::Otherwise(ending::nothing_to_do(name, version.as_str(), context.output)));
     }
@@ -127,6 +147,13 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
         pause: OnPause::End,
     };
     Ok(Done::Waited(Box::new(ending::wait(&connection, follow, context).await?)))
+}
+
+impl WhenArgs {
+    fn onto(self, request: DeployRequest) -> DeployRequest {
+        let Self { queue, supersede, if_plan } = self;
+        DeployRequest { queue, supersede, if_plan: if_plan.unwrap_or_default(), ..request }
+    }
 }
 
 /// What is ready to be asked for, and the fleet as it was before.
@@ -189,6 +216,7 @@ pub fn request(loaded: &Loaded, version: &Version, artifact: &Artifact) -> Deplo
         version: version.to_string(),
         artifact_digest: artifact.digest.as_bytes().to_vec(),
         artifact_size: artifact.size,
+        ..DeployRequest::default()
     }
 }
 
@@ -215,11 +243,11 @@ pub async fn released(connection: &mut Connection, loaded: &Loaded, version: &Ve
 }
 
 /// Hands the request over; a lost reply is asked for again.
-async fn hand_over(connection: &mut Connection, request: DeployRequest) -> Result<String, Failure> {
+async fn hand_over(connection: &mut Connection, request: DeployRequest) -> Result<DeployReply, Failure> {
     let mut attempt = 1;
     loop {
         match connection.control.deploy(request.clone()).await {
-            Ok(reply) => return Ok(reply.into_inner().rollout),
+            Ok(reply) => return Ok(reply.into_inner()),
             Err(status) if !is_lost(status.code()) => return Err(status.into()),
             Err(_) if attempt < ATTEMPTS => {
                 attempt += 1;

@@ -1,5 +1,6 @@
-//! `baton hosts list` and `baton hosts show HOST`.
+//! `baton hosts list` and `baton hosts show HOST`; the other words are in [`maintenance`].
 
+use super::maintenance;
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
@@ -24,6 +25,12 @@ pub enum Hosts {
     List,
     /// One host: its instances, its balancer's pools, its problems
     Show { host: String },
+    /// Take a host out of every balancer for work on it, and out of rollouts meanwhile
+    Drain(maintenance::DrainArgs),
+    /// Bring a drained host back, on the release that is live now
+    Undrain(maintenance::UndrainArgs),
+    /// Forget a host and revoke its certificate
+    Remove(maintenance::RemoveArgs),
 }
 
 /// Lists hosts, or shows one.
@@ -31,10 +38,17 @@ pub enum Hosts {
 /// # Errors
 /// When the coordinator cannot be asked, or no host has that name.
 pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let what = match args.what.unwrap_or(Hosts::List) {
+        Hosts::Drain(args) => return maintenance::drain(args, context).await,
+        Hosts::Undrain(args) => return maintenance::undrain(args, context).await,
+        Hosts::Remove(args) => return maintenance::remove(args, context).await,
+        Hosts::List => None,
+        Hosts::Show { host } => Some(host),
+    };
     let view = Connection::open(context.connect)?.view("").await?;
     let output = context.output;
-    match args.what.unwrap_or(Hosts::List) {
-        Hosts::List => {
+    match what {
+        None => {
             output.answer(&hosts::list(&view.hosts));
             output.json(&json!({ "hosts": view.hosts }));
             match view.hosts.first() {
@@ -42,7 +56,7 @@ pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure>
                 None => output.next("baton token create --hosts 3"),
             }
         }
-        Hosts::Show { host } => {
+        Some(host) => {
             let host = find(&view.hosts, &host)?;
             output.answer(&hosts::show(host));
             output.json(host);

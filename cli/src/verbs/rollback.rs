@@ -8,15 +8,20 @@ use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::follow::{Follow, OnPause};
 use crate::outcome::{Wish, is_active};
+use crate::render::page::Page;
 use crate::traffic::Tally;
-use baton_proto::v1::ServiceRequest;
+use baton_proto::v1::{AbortRequest, RollbackRequest};
 use clap::Args;
+use serde_json::json;
 
 /// `baton rollback`.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
     /// The service, where there are several
     pub service: Option<String>,
+    /// To this version; else to the release before
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -26,6 +31,12 @@ pub struct RollbackArgs {
 pub struct AbortArgs {
     /// The service, where there are several
     pub service: Option<String>,
+    /// End the rollout where it stands: every host keeps what it has
+    #[arg(long)]
+    pub keep: bool,
+    /// Take deploys out of the queue instead: this one, or all that wait
+    #[arg(long, value_name = "ROLLOUT", num_args = 0..=1, default_missing_value = "", conflicts_with = "keep")]
+    pub queued: Option<String>,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -35,29 +46,54 @@ pub struct AbortArgs {
 /// # Errors
 /// When it is refused, or nothing more is heard.
 pub async fn rollback(args: RollbackArgs, context: Context<'_>) -> Result<Exit, Failure> {
-    back(args.service.as_deref(), args.wait, Way::Rollback, context).await
+    let version = args.to.unwrap_or_default();
+    back(args.service.as_deref(), args.wait, Way::Rollback { version }, context).await
 }
 
-/// Turns the rollout under way round.
+/// Turns the rollout under way round, ends it where it stands, or takes deploys out of the queue.
 ///
 /// # Errors
 /// When there is none, or nothing more is heard.
 pub async fn abort(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    if args.keep || args.queued.is_some() {
+        return stop(args, context).await;
+    }
     back(args.service.as_deref(), args.wait, Way::Abort, context).await
 }
 
+async fn stop(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut connection = Connection::open(context.connect)?;
+    let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
+    let name = service.name;
+    let (cancel, queued) = (args.queued.is_some(), args.queued.unwrap_or_default());
+    let request = AbortRequest { service: name.clone(), keep: args.keep, cancel, queued, why: String::new() };
+    let rollout = connection.control.abort(request).await?.into_inner().rollout;
+    let (words, outcome) = match cancel {
+        true => ("no such deploy waits any more".to_owned(), "cancelled"),
+        false => (format!("{rollout} ended where it stood; every host keeps what it has"), "kept"),
+    };
+    let output = context.output;
+    output.answer(Page::new().text(format!("{name}: {words}")));
+    output.json(&json!({ "service": name, "rollout": rollout, "outcome": outcome, "exit": Exit::Done.code() }));
+    match cancel {
+        true => output.next(&format!("baton status {name}")),
+        false => output.next(&format!("baton retry {name}   or   baton rollback {name}")),
+    }
+    Ok(Exit::Done)
+}
+
 enum Way {
-    Rollback,
+    Rollback { version: String },
     Abort,
 }
 
 async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let (service, before) = one_service(&mut connection, service).await?;
-    let request = ServiceRequest { service: service.name.clone(), why: String::new() };
+    let (name, why) = (service.name.clone(), String::new());
     let reply = match way {
-        Way::Rollback => connection.control.rollback(request).await?,
-        Way::Abort => connection.control.abort(request).await?,
+        Way::Rollback { version } => connection.control.rollback(RollbackRequest { service: name, why, version }).await?,
+        Way::Abort => connection.control.abort(AbortRequest { service: name, why, ..AbortRequest::default() }).await?,
     };
     let rollout = reply.into_inner().rollout;
     if rollout.is_empty() {

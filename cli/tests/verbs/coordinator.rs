@@ -118,7 +118,7 @@ impl Double {
         if let Some(view) = script.then.take() {
             self.views.send_replace(view);
         }
-        Ok(Response::new(DeployReply { rollout: script.rollout.clone() }))
+        Ok(Response::new(DeployReply { rollout: script.rollout.clone(), ..DeployReply::default() }))
     }
 }
 
@@ -151,7 +151,7 @@ impl Control for Double {
         self.accept()
     }
 
-    async fn rollback(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
+    async fn rollback(&self, _: Request<RollbackRequest>) -> Answer<DeployReply> {
         self.accept()
     }
 
@@ -163,7 +163,47 @@ impl Control for Double {
         self.accept()
     }
 
-    async fn abort(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
+    async fn abort(&self, _: Request<AbortRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn retry(&self, _: Request<PlaceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn skip(&self, _: Request<PlaceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn restart(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn rehearse(&self, _: Request<PlaceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn freeze(&self, _: Request<FreezeRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn unfreeze(&self, _: Request<FreezeRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn remove_service(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn drain_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn undrain_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn remove_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
         self.accept()
     }
 

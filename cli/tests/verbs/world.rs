@@ -119,7 +119,7 @@ pub(crate) fn at_rest(requests: u64) -> FleetView {
         }],
         hosts: vec![HostView { pools: vec![pool], ..host("lb1") }, host("web2"), host("web3")],
         epoch: 1,
-        problems: Vec::new(),
+        ..FleetView::default()
     }
 }
 

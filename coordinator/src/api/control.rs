@@ -1,17 +1,17 @@
 //! What operators and CI ask.
 
-use super::before::state;
-use super::{Api, invalid, preview, view};
+use super::before::{fleet, state};
+use super::{Api, invalid, orders, preview, view};
 use crate::artifact::missing;
 use crate::audit::call;
-use crate::driver::{Access, Ask, Picture};
+use crate::driver::{Access, Ask, Picture, When};
 use crate::store::About;
 use baton_core::fleet::Service;
 use baton_core::manifest;
-use baton_core::name::{Digest, InvalidName, ServiceName, Version};
+use baton_core::name::{Digest, HostName, InvalidName, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Release};
-use baton_core::rollout::command::Accepted;
+use baton_core::rollout::command::{Busy, Command};
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
@@ -27,9 +27,6 @@ const WATCH_EVERY: Duration = Duration::from_millis(50);
 
 /// Rollouts in one answer, at most.
 const HISTORY_MAX: u32 = 1000;
-
-/// Why a rollout is paused, at most.
-const WHY_MAX: usize = 500;
 
 /// A deploy as it was asked for, read and not yet judged.
 pub(super) struct Wish {
@@ -52,43 +49,83 @@ impl Control for Api {
     }
 
     async fn plan(&self, request: Request<DeployRequest>) -> Result<Response<PlanView>, Status> {
-        let wish = self.read(request.into_inner())?;
+        let wish = self.read(&request.into_inner())?;
         Ok(Response::new(preview::preview(&self.access.picture(), wish, self.access.now())))
     }
 
     async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
         let (_, by) = operator(&request)?;
-        let Wish { name, shape, release, missing } = self.read(request.into_inner())?;
+        let request = request.into_inner();
+        let when = when(&request)?;
+        let Wish { name, shape, release, missing } = self.read(&request)?;
         if let Some(problem) = missing {
             return Err(to_status(problem));
         }
         tracing::info!(service = %name, version = %release.version, %by, "deploy");
-        self.ask(Ask::Deploy { service: name, shape: Box::new(shape), release: Box::new(release), by }).await
+        self.ask(Ask::Deploy { service: name, shape: Box::new(shape), release: Box::new(release), by, when }).await
     }
 
-    async fn rollback(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
-        let (service, by, _) = self.about(request)?;
-        self.ask(Ask::Rollback { service, by }).await
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::rollback).await
     }
 
     async fn pause(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
-        let (service, by, why) = self.about(request)?;
-        self.ask(Ask::Pause { service, by, why }).await
+        self.order(request, orders::pause).await
     }
 
     async fn resume(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
-        let (service, by, _) = self.about(request)?;
-        self.ask(Ask::Resume { service, by }).await
+        self.order(request, orders::resume).await
     }
 
-    async fn abort(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
-        let (service, by, _) = self.about(request)?;
-        self.ask(Ask::Abort { service, by }).await
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::abort).await
+    }
+
+    async fn retry(&self, request: Request<v1::PlaceRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::retry).await
+    }
+
+    async fn skip(&self, request: Request<v1::PlaceRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::skip).await
+    }
+
+    async fn restart(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::restart).await
+    }
+
+    async fn rehearse(&self, request: Request<v1::PlaceRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::rehearse).await
+    }
+
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::freeze).await
+    }
+
+    async fn unfreeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::unfreeze).await
+    }
+
+    async fn remove_service(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::remove_service).await
+    }
+
+    async fn drain_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::drain_host).await
+    }
+
+    async fn undrain_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::undrain_host).await
+    }
+
+    async fn remove_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        let host = orders::host(&request.get_ref().host)?;
+        let reply = self.order(request, orders::remove_host).await?;
+        self.cut_off(&host).await?;
+        Ok(reply)
     }
 
     async fn promote(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
-        let (service, by, _) = self.about(request)?;
-        self.ask(Ask::Promote { service, by }).await
+        self.order(request, orders::promote).await
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<FleetView>, Status> {
@@ -172,24 +209,49 @@ impl Control for Api {
 impl Api {
     async fn ask(&self, ask: Ask) -> Result<Response<DeployReply>, Status> {
         let service = ask.service().cloned();
-        call::about(service.as_ref().map_or("", ServiceName::as_str));
+        call::about(ask.about());
         call::may_command(service.as_ref()).map_err(to_status)?;
-        let state = || service.as_ref().map_or_else(Default::default, |name| state(&self.access.picture().fleet, name));
+        let state = || {
+            let picture = self.access.picture();
+            service.as_ref().map_or_else(|| fleet(&picture.fleet), |name| state(&picture.fleet, name))
+        };
         let before = state();
         let accepted = self.access.ask(ask).await.map_err(to_status)?;
         call::changed(before, state());
-        let rollout = match accepted {
-            Accepted::Rollout(id) => id.to_string(),
-            Accepted::AlreadyLive => String::new(),
-        };
-        Ok(Response::new(DeployReply { rollout }))
+        Ok(Response::new(orders::reply(accepted)))
+    }
+
+    /// Reads what is asked for and by whom, and asks the driver.
+    async fn order<T>(
+        &self,
+        request: Request<T>,
+        read: impl FnOnce(&Picture, &T, String) -> Result<Ask, Status>,
+    ) -> Result<Response<DeployReply>, Status> {
+        let (_, by) = operator(&request)?;
+        let ask = read(&self.access.picture(), request.get_ref(), by)?;
+        self.ask(ask).await
+    }
+
+    /// Makes sure that a host that was removed has no say any more: its certificates, its stream, its record.
+    async fn cut_off(&self, host: &HostName) -> Result<(), Status> {
+        let revoked = self
+            .store
+            .revoke(&Identity::Host(host.clone()).to_string())
+            .await
+            .map_err(|error| to_status(error.problem()))?;
+        self.revoked.extend(revoked);
+        self.access.links().cut(host);
+        // Its agent may have come back in between; from here on it cannot.
+        let again = Command::RemoveHost { host: host.clone(), force: true, by: String::new() };
+        drop(self.access.ask(Ask::Order(Box::new(again))).await);
+        Ok(())
     }
 
     /// Reads a manifest and what it is to be deployed with.
-    fn read(&self, request: DeployRequest) -> Result<Wish, Status> {
+    fn read(&self, request: &DeployRequest) -> Result<Wish, Status> {
         let path = if request.manifest_path.is_empty() { "baton.toml" } else { &request.manifest_path };
         let manifest = manifest::parse(path, &request.manifest).map_err(|found| to_status(in_one(&found)))?;
-        let version = Version::new(request.version).map_err(|error| invalid("version", error.to_string()))?;
+        let version = Version::new(request.version.clone()).map_err(|error| invalid("version", error.to_string()))?;
         let digest: [u8; 32] = request
             .artifact_digest
             .as_slice()
@@ -208,19 +270,6 @@ impl Api {
         };
         let shape = manifest.service();
         Ok(Wish { name: manifest.service.clone(), shape, release: manifest.release(version, artifact), missing })
-    }
-
-    /// The service a request is about, who asks, and why.
-    fn about(&self, request: Request<ServiceRequest>) -> Result<(ServiceName, String, String), Status> {
-        let (_, by) = operator(&request)?;
-        let ServiceRequest { service, why } = request.into_inner();
-        let service = match only(&service)? {
-            Some(service) => service,
-            None => the_only_one(&self.access.picture())?,
-        };
-        let why: String = why.chars().take(WHY_MAX).collect();
-        call::why(why.as_str());
-        Ok((service, by, why))
     }
 }
 
@@ -243,27 +292,25 @@ fn operator<T>(request: &Request<T>) -> Result<(String, String), Status> {
     }
 }
 
-fn only(service: &str) -> Result<Option<ServiceName>, Status> {
+pub(super) fn only(service: &str) -> Result<Option<ServiceName>, Status> {
     if service.is_empty() {
         return Ok(None);
     }
     service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| invalid("service", error.to_string()))
 }
 
-fn the_only_one(picture: &Picture) -> Result<ServiceName, Status> {
-    let mut names = picture.fleet.services.keys();
-    match (names.next(), names.next()) {
-        (Some(name), None) => Ok(name.clone()),
-        (None, _) => {
-            Err(to_status(Problem::new(Code(709), "there is no service yet").help("baton deploy brings the first release")))
-        }
-        _ => {
-            let all: Vec<_> = picture.fleet.services.keys().map(ServiceName::as_str).collect();
-            Err(to_status(
-                Problem::new(Code(709), "which service?").saw("services", all.join(", ")).help("name one of them"),
-            ))
-        }
-    }
+fn when(request: &DeployRequest) -> Result<When, Status> {
+    let busy = match (request.queue, request.supersede) {
+        (true, true) => return Err(invalid("queue", "it is either queued or takes the place of what is under way")),
+        (true, false) => Busy::Queue,
+        (false, true) => Busy::Supersede,
+        (false, false) => Busy::Refuse,
+    };
+    let if_plan = match request.if_plan.as_str() {
+        "" => None,
+        digest => Some(digest.parse::<Digest>().map_err(|error| invalid("if_plan", error.to_string()))?),
+    };
+    Ok(When { busy, if_plan })
 }
 
 fn look(access: &Access, service: Option<&ServiceName>) -> Result<FleetView, Status> {

@@ -9,6 +9,7 @@ mod control;
 mod diff;
 mod enrollment;
 pub mod gate;
+mod orders;
 mod preview;
 pub mod revoked;
 pub mod roles;

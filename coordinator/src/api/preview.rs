@@ -8,7 +8,7 @@ use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
-use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections};
+use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
 use baton_core::strategy::{Placement, Strategy};
 use baton_core::time::Moment;
 use baton_proto::v1::{PlanView, PlannedWave};
@@ -39,12 +39,13 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
             millis(strategy.drain_deadline + live.run.stop.timeout + health.start_timeout + health.healthy_for)
         }),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
+        basis: basis(fleet, &name).to_string(),
         ..PlanView::default()
     };
     let Ok(id) = RolloutId::new(NOBODY) else { return view };
     let hosts = shape.hosts.clone();
-    let deploy = Deploy { id, name, service: shape, release, by: NOBODY.to_owned() };
-    let problems = missing.into_iter().chain(objections(fleet, &deploy)).chain(picture.trouble.clone());
+    let deploy = Deploy::new(id, name, shape, release, NOBODY.to_owned());
+    let problems = missing.into_iter().chain(objections(fleet, &deploy, now)).chain(picture.trouble.clone());
     view.problems = problems.map(|problem| (&problem).into()).collect();
     let mut after: Fleet = fleet.clone();
     match apply(&mut after, Command::Deploy(Box::new(deploy)), now) {
@@ -53,7 +54,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
             let order = after.rollouts.get(&id).map_or(&hosts, |rollout: &Rollout| &rollout.hosts);
             view.waves = waves(order, &strategy);
         }
-        Err(_) => view.waves = waves(&hosts, &strategy),
+        Ok(_) | Err(_) => view.waves = waves(&hosts, &strategy),
     }
     view
 }

@@ -15,9 +15,9 @@ mod tests;
 pub use clock::Clock;
 pub use links::{Hello, LinkId, Links, Specs};
 pub use picture::Picture;
-pub use request::{Access, Ask};
+pub use request::{Access, Ask, When};
 
-use crate::store::{Changes, HostRecord, Store, StoreError};
+use crate::store::{Changes, HostRecord, Store, StoreError, Thaw};
 use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::{RolloutId, ServiceName};
@@ -29,7 +29,7 @@ use baton_core::time::{Moment, earlier};
 use counted::Counted;
 use links::Mail;
 use request::{Reply, Request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,7 +262,9 @@ impl Driver {
     fn changes(&self, draft: &Fleet, sequence: u64, now: Moment) -> Changes {
         let hosts = draft.hosts.iter().filter(|(name, host)| {
             let before = self.fleet.hosts.get(*name);
-            before.is_none_or(|before| before.issued != host.issued || before.address != host.address)
+            before.is_none_or(|before| {
+                (&before.issued, before.address, &before.maintenance) != (&host.issued, host.address, &host.maintenance)
+            })
         });
         Changes {
             held: self.fleet.epoch,
@@ -273,6 +275,9 @@ impl Driver {
             services: difference(&self.fleet.services, &draft.services),
             releases: difference(&self.fleet.releases, &draft.releases),
             rollouts: difference(&self.fleet.rollouts, &draft.rollouts),
+            freeze: (self.fleet.freeze != draft.freeze).then(|| Thaw(draft.freeze.clone())),
+            gone_hosts: gone(&self.fleet.hosts, &draft.hosts),
+            gone_services: gone(&self.fleet.services, &draft.services),
         }
     }
 
@@ -329,12 +334,16 @@ impl std::fmt::Debug for Driver {
 }
 
 fn record(host: &Host) -> HostRecord {
-    HostRecord { address: host.address, issued: host.issued.clone() }
+    HostRecord { address: host.address, issued: host.issued.clone(), maintenance: host.maintenance.clone() }
 }
 
 fn difference<K: Ord + Clone, V: PartialEq + Clone>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> BTreeMap<K, V> {
     let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
     changed.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn gone<K: Ord + Clone, V>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> BTreeSet<K> {
+    before.keys().filter(|key| !after.contains_key(*key)).cloned().collect()
 }
 
 fn log(changes: &Changes, before: &Fleet) {

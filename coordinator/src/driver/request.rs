@@ -2,10 +2,10 @@
 
 use super::{Clock, Links, Picture};
 use baton_core::fleet::{Fleet, Host, Service};
-use baton_core::name::{HostName, RolloutId, ServiceName};
+use baton_core::name::{Digest, HostName, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
-use baton_core::rollout::command::{Accepted, Command, Deploy, apply};
+use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply};
 use baton_core::time::Moment;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,12 +22,62 @@ pub struct Access {
 /// A request; ids are the driver's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    Deploy { service: ServiceName, shape: Box<Service>, release: Box<Release>, by: String },
-    Rollback { service: ServiceName, by: String },
-    Pause { service: ServiceName, by: String, why: String },
-    Resume { service: ServiceName, by: String },
-    Abort { service: ServiceName, by: String },
-    Promote { service: ServiceName, by: String },
+    Deploy {
+        service: ServiceName,
+        shape: Box<Service>,
+        release: Box<Release>,
+        by: String,
+        when: When,
+    },
+    Rollback {
+        service: ServiceName,
+        by: String,
+    },
+    Pause {
+        service: ServiceName,
+        by: String,
+        why: String,
+    },
+    Resume {
+        service: ServiceName,
+        by: String,
+    },
+    Abort {
+        service: ServiceName,
+        by: String,
+    },
+    Promote {
+        service: ServiceName,
+        by: String,
+    },
+    RollbackTo {
+        service: ServiceName,
+        version: Version,
+        by: String,
+    },
+    Retry {
+        service: ServiceName,
+        host: Option<HostName>,
+        by: String,
+    },
+    Restart {
+        service: ServiceName,
+        by: String,
+    },
+    Rehearse {
+        service: ServiceName,
+        host: Option<HostName>,
+        by: String,
+    },
+    /// Whatever begins no rollout.
+    Order(Box<Command>),
+}
+
+/// When a deploy may begin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct When {
+    pub busy: Busy,
+    pub if_plan: Option<Digest>,
 }
 
 impl Ask {
@@ -40,8 +90,24 @@ impl Ask {
             | Self::Pause { service, .. }
             | Self::Resume { service, .. }
             | Self::Abort { service, .. }
-            | Self::Promote { service, .. } => Some(service),
+            | Self::Promote { service, .. }
+            | Self::RollbackTo { service, .. }
+            | Self::Retry { service, .. }
+            | Self::Restart { service, .. }
+            | Self::Rehearse { service, .. } => Some(service),
+            Self::Order(command) => command.service(),
         }
+    }
+
+    /// What it is about, in a word: a service, a host, or everything.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let host = match self {
+            Self::Order(command) => command.host().map(ToString::to_string),
+            _ => None,
+        };
+        let service = self.service().map(ToString::to_string);
+        service.or(host).unwrap_or_else(|| "the fleet".to_owned())
     }
 }
 
@@ -109,7 +175,8 @@ impl Request {
             Self::Ask(ask, reply) => {
                 let id = format!("r-{:x}", *sequence + 1);
                 let accepted = command(ask, &id).and_then(|command| apply(fleet, command, now));
-                if matches!(&accepted, Ok(Accepted::Rollout(accepted)) if accepted.as_str() == id) {
+                let begun = |id: &str, accepted: &RolloutId| accepted.as_str() == id;
+                if matches!(&accepted, Ok(Accepted::Rollout(it) | Accepted::Queued(it)) if begun(&id, it)) {
                     *sequence += 1;
                 }
                 Reply::Asked(accepted, reply)
@@ -151,14 +218,20 @@ impl Reply {
 fn command(ask: Ask, id: &str) -> Result<Command, Problem> {
     let id = || RolloutId::new(id).map_err(|error| Problem::new(Code(1010), error.to_string()));
     Ok(match ask {
-        Ask::Deploy { service, shape, release, by } => {
-            Command::Deploy(Box::new(Deploy { id: id()?, name: service, service: *shape, release: *release, by }))
+        Ask::Deploy { service, shape, release, by, when: When { busy, if_plan } } => {
+            let deploy = Deploy::new(id()?, service, *shape, *release, by);
+            Command::Deploy(Box::new(Deploy { busy, if_plan, ..deploy }))
         }
         Ask::Rollback { service, by } => Command::Rollback { id: id()?, service, by },
         Ask::Pause { service, by, why } => Command::Pause { service, by, why },
         Ask::Resume { service, by } => Command::Resume { service, by },
         Ask::Abort { service, by } => Command::Abort { service, by },
         Ask::Promote { service, by } => Command::Promote { service, by },
+        Ask::RollbackTo { service, version, by } => Command::RollbackTo { id: id()?, service, version, by },
+        Ask::Retry { service, host, by } => Command::Retry { id: id()?, service, host, by },
+        Ask::Restart { service, by } => Command::Restart { id: id()?, service, by },
+        Ask::Rehearse { service, host, by } => Command::Rehearse { id: id()?, service, host, by },
+        Ask::Order(command) => *command,
     })
 }
 

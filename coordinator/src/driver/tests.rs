@@ -54,7 +54,13 @@ impl Stage {
 
 fn deploy(shape: baton_core::fleet::Service, version: &str) -> Ask {
     let release = Box::new(samples::release("shop", version));
-    Ask::Deploy { service: "shop".parse().unwrap(), shape: Box::new(shape), release, by: "ana".into() }
+    Ask::Deploy {
+        service: "shop".parse().unwrap(),
+        shape: Box::new(shape),
+        release,
+        by: "ana".into(),
+        when: When::default(),
+    }
 }
 
 /// What a host reports that has done everything it was told.
@@ -62,6 +68,7 @@ fn obeyed(spec: &HostSpec) -> HostReport {
     let instance = |release| InstanceReport {
         release,
         incarnation: format!("boot.{release}"),
+        start: 0,
         state: InstanceState::Ready { since: Duration::from_secs(60) },
     };
     let member = |state: MemberState| MemberReport { requests: 7, ..MemberReport::quiet(state) };

@@ -2,7 +2,7 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, Snapshot, Store, StoreError, WallTime};
+use super::{About, Changes, Snapshot, Store, StoreError, Thaw, WallTime};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::RolloutId;
 use baton_core::rollout::Rollout;
@@ -78,6 +78,12 @@ impl Store for MemoryStore {
         snapshot.hosts.extend(changes.hosts.clone());
         snapshot.services.extend(changes.services.clone());
         snapshot.releases.extend(changes.releases.clone());
+        snapshot.hosts.retain(|name, _| !changes.gone_hosts.contains(name));
+        snapshot.services.retain(|name, _| !changes.gone_services.contains(name));
+        snapshot.releases.retain(|_, release| !changes.gone_services.contains(&release.service));
+        if let Some(Thaw(freeze)) = &changes.freeze {
+            snapshot.freeze.clone_from(freeze);
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub mod sqlite;
 pub mod token;
 
 use crate::audit::chain::{Entry, Head, Record};
+use baton_core::fleet::orders::{Freeze, Maintenance};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
@@ -102,6 +103,8 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, Service>,
     pub releases: BTreeMap<ReleaseId, Release>,
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// A freeze of every service.
+    pub freeze: Option<Freeze>,
     /// Serial numbers of certificates that are not accepted any more, though they have not expired.
     pub revoked: BTreeSet<String>,
 }
@@ -121,6 +124,7 @@ pub struct About {
 pub struct HostRecord {
     pub address: IpAddr,
     pub issued: HostSpec,
+    pub maintenance: Option<Maintenance>,
 }
 
 /// One transaction: what is in it replaces what was there; what is not stays.
@@ -136,7 +140,17 @@ pub struct Changes {
     pub services: BTreeMap<ServiceName, Service>,
     pub releases: BTreeMap<ReleaseId, Release>,
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// The freeze of every service, where it changed.
+    pub freeze: Option<Thaw>,
+    /// Hosts that are forgotten.
+    pub gone_hosts: BTreeSet<HostName>,
+    /// Services that are forgotten, with their releases. Their rollouts stay as history.
+    pub gone_services: BTreeSet<ServiceName>,
 }
+
+/// A change of the fleet's freeze: to this one, or to none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thaw(pub Option<Freeze>);
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,9 +193,12 @@ impl StoreError {
 impl Snapshot {
     /// The fleet as it was last decided; nobody has been heard yet.
     #[must_use]
-    pub fn into_fleet(self) -> Fleet {
+    pub fn into_fleet(mut self) -> Fleet {
+        // Rollouts of services that were removed are history.
+        self.rollouts.retain(|_, rollout| self.services.contains_key(&rollout.service));
         let hosts = self.hosts.into_iter().map(|(name, record)| {
-            (name, Host { address: record.address, issued: record.issued, heard: None, connected: false })
+            let HostRecord { address, issued, maintenance } = record;
+            (name, Host { address, issued, heard: None, connected: false, maintenance })
         });
         Fleet {
             epoch: self.epoch,
@@ -189,6 +206,7 @@ impl Snapshot {
             services: self.services,
             releases: self.releases,
             rollouts: self.rollouts,
+            freeze: self.freeze,
         }
     }
 }
@@ -202,5 +220,8 @@ impl Changes {
             && self.services.is_empty()
             && self.releases.is_empty()
             && self.rollouts.is_empty()
+            && self.freeze.is_none()
+            && self.gone_hosts.is_empty()
+            && self.gone_services.is_empty()
     }
 }

@@ -52,6 +52,10 @@ ALTER TABLE tokens ADD COLUMN services TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE tokens ADD COLUMN life BIGINT NOT NULL DEFAULT 0;
 CREATE TABLE audit (number BIGINT PRIMARY KEY, at BIGINT NOT NULL, entry TEXT NOT NULL, hash TEXT NOT NULL);
 ",
+    "
+ALTER TABLE hosts ADD COLUMN maintenance TEXT NOT NULL DEFAULT 'null';
+ALTER TABLE driver ADD COLUMN freeze TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -6,7 +6,7 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, WallTime, schema};
+use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, schema};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::rollout::Rollout;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyConnection, Executor, Row, Transaction};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -65,15 +66,17 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn load(&self) -> Result<Snapshot, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let driver = sqlx::query("SELECT epoch, moment, sequence FROM driver").fetch_one(&mut *transaction).await?;
+        let driver = sqlx::query("SELECT epoch, moment, sequence, freeze FROM driver").fetch_one(&mut *transaction).await?;
         let mut snapshot = Snapshot {
             epoch: Epoch(unsigned(&driver, 0)?),
             moment: Moment(unsigned(&driver, 1)?),
             sequence: unsigned(&driver, 2)?,
+            freeze: document(&driver, 3)?,
             ..Snapshot::default()
         };
-        for row in rows(&mut transaction, "SELECT name, address, issued FROM hosts").await? {
-            let record = HostRecord { address: parsed(&row, 1)?, issued: document(&row, 2)? };
+        for row in rows(&mut transaction, "SELECT name, address, issued, maintenance FROM hosts").await? {
+            let record =
+                HostRecord { address: parsed(&row, 1)?, issued: document(&row, 2)?, maintenance: document(&row, 3)? };
             snapshot.hosts.insert(parsed(&row, 0)?, record);
         }
         for row in rows(&mut transaction, "SELECT name, document FROM services").await? {
@@ -111,9 +114,11 @@ impl Store for SqliteStore {
             return Err(StoreError::Fenced { held: changes.held, found: Epoch(unsigned(&row, 0)?) });
         }
         for (name, record) in &changes.hosts {
-            let text = "INSERT INTO hosts (name, address, issued) VALUES ($1, $2, $3)
-                        ON CONFLICT (name) DO UPDATE SET address = excluded.address, issued = excluded.issued";
-            let query = sqlx::query(text).bind(name.as_str()).bind(record.address.to_string()).bind(json(&record.issued)?);
+            let text = "INSERT INTO hosts (name, address, issued, maintenance) VALUES ($1, $2, $3, $4)
+                        ON CONFLICT (name) DO UPDATE SET address = excluded.address, issued = excluded.issued,
+                        maintenance = excluded.maintenance";
+            let query = sqlx::query(text).bind(name.as_str()).bind(record.address.to_string());
+            let query = query.bind(json(&record.issued)?).bind(json(&record.maintenance)?);
             query.execute(&mut *transaction).await?;
         }
         for (name, service) in &changes.services {
@@ -125,6 +130,13 @@ impl Store for SqliteStore {
             let text = "INSERT INTO releases (id, document) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
             sqlx::query(text).bind(id.to_string()).bind(json(release)?).execute(&mut *transaction).await?;
         }
+        if let Some(Thaw(freeze)) = &changes.freeze {
+            sqlx::query("UPDATE driver SET freeze = $1").bind(json(freeze)?).execute(&mut *transaction).await?;
+        }
+        for name in &changes.gone_hosts {
+            sqlx::query("DELETE FROM hosts WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
+        }
+        forget(&mut transaction, &changes.gone_services).await?;
         let (active, ended): (Vec<_>, Vec<_>) = changes.rollouts.values().partition(|rollout| rollout.state.is_active());
         for rollout in ended.into_iter().chain(active) {
             put_rollout(&mut transaction, rollout).await?;
@@ -319,6 +331,24 @@ const LIVE_ROLLOUTS: &str = "
 SELECT document FROM rollouts AS this WHERE active = 1 OR NOT EXISTS (
     SELECT 1 FROM rollouts AS other WHERE other.service = this.service AND other.active = 0
         AND (other.ended > this.ended OR (other.ended = this.ended AND other.id > this.id)))";
+
+/// Forgets services and their releases. What a release is of stands in its document only.
+async fn forget(transaction: &mut Transaction<'_, Any>, services: &BTreeSet<ServiceName>) -> Result<(), StoreError> {
+    if services.is_empty() {
+        return Ok(());
+    }
+    for row in rows(transaction, "SELECT document FROM releases").await? {
+        let release: baton_core::release::Release = document(&row, 0)?;
+        if services.contains(&release.service) {
+            let query = sqlx::query("DELETE FROM releases WHERE id = $1").bind(release.id().to_string());
+            query.execute(&mut **transaction).await?;
+        }
+    }
+    for name in services {
+        sqlx::query("DELETE FROM services WHERE name = $1").bind(name.as_str()).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
 
 async fn put_rollout(transaction: &mut Transaction<'_, Any>, rollout: &Rollout) -> Result<(), StoreError> {
     let text = "INSERT INTO rollouts (id, service, active, ended, document) VALUES ($1, $2, $3, $4, $5)

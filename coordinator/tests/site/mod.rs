@@ -87,6 +87,7 @@ pub(crate) fn obeyed(spec: &HostSpec) -> HostReport {
     let instance = |release| InstanceReport {
         release,
         incarnation: format!("boot.{release}"),
+        start: 0,
         state: InstanceState::Ready { since: Duration::from_secs(60) },
     };
     let member = |state| MemberReport { requests: 7, ..MemberReport::quiet(state) };
@@ -226,6 +227,7 @@ pub(crate) fn wish(hosts: &[&str], version: &str, artifact: &[u8]) -> v1::Deploy
         version: version.into(),
         artifact_digest: blake3::hash(artifact).as_bytes().to_vec(),
         artifact_size: artifact.len() as u64,
+        ..v1::DeployRequest::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod ability;
 pub mod latency;
+pub mod orders;
 pub mod report;
 pub mod spec;
 pub mod split;
@@ -11,6 +12,7 @@ use crate::release::Release;
 use crate::rollout::Rollout;
 use crate::strategy::Strategy;
 use crate::time::Moment;
+use orders::{Freeze, Maintenance, Orders};
 use report::HostReport;
 use serde::{Deserialize, Serialize};
 use spec::HostSpec;
@@ -29,6 +31,8 @@ pub struct Fleet {
     pub releases: BTreeMap<ReleaseId, Release>,
     /// Active rollouts and the latest ended one of each service.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// A freeze of every service.
+    pub freeze: Option<Freeze>,
 }
 
 /// A host that joined: what it was told, and what it last said.
@@ -42,6 +46,8 @@ pub struct Host {
     pub heard: Option<Heard>,
     /// False from the moment its stream closed or fell silent.
     pub connected: bool,
+    /// Taken out of every balancer, and out of every rollout, for work on it.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// A report and the moment it arrived.
@@ -69,6 +75,9 @@ pub struct Service {
     /// What still runs of it, out of every balancer, so that going back is a switch and no start.
     #[serde(default)]
     pub warm: Option<Warm>,
+    /// What people decided beyond the release.
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 /// A release that stays running beside the committed one for a while.
@@ -154,6 +163,13 @@ impl Fleet {
         self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
     }
 
+    /// Forgets a service with its releases and rollouts: nothing of it runs.
+    pub fn forget(&mut self, service: &ServiceName) {
+        self.services.remove(service);
+        self.rollouts.retain(|_, rollout| rollout.service != *service);
+        self.releases.retain(|_, release| release.service != *service);
+    }
+
     /// Begins a new epoch: every spec is stamped anew, so that whoever drove before has no effect any more.
     pub fn take_over(&mut self) {
         self.epoch = self.epoch.next();
@@ -168,7 +184,7 @@ impl Host {
     /// A host that joined and was told nothing yet.
     #[must_use]
     pub fn new(address: IpAddr) -> Self {
-        Self { address, issued: HostSpec::default(), heard: None, connected: false }
+        Self { address, issued: HostSpec::default(), heard: None, connected: false, maintenance: None }
     }
 
     #[must_use]

@@ -37,6 +37,9 @@ pub struct InstanceReport {
     pub release: ReleaseId,
     /// Which start of it: boot id and unit invocation, or pid and start time.
     pub incarnation: String,
+    /// The count of the spec it was started for.
+    #[serde(default)]
+    pub start: u32,
     pub state: InstanceState,
 }
 

@@ -30,6 +30,9 @@ pub struct InstanceSpec {
     pub release: ReleaseId,
     pub address: SocketAddr,
     pub restart: Restart,
+    /// Counts up when an instance should be started anew although its release stays the same.
+    #[serde(default)]
+    pub start: u32,
 }
 
 /// What an exit means.

@@ -2,7 +2,7 @@
 
 use crate::fleet::InstanceKey;
 use crate::fleet::report::{InstanceReport, InstanceState, ReleaseState};
-use crate::fleet::spec::{HostSpec, Restart};
+use crate::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use crate::name::ReleaseId;
 use crate::time::Moment;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub fn plan(spec: &HostSpec, observed: &Observed, now: Moment) -> HostPlan {
         if observed.releases.get(&wanted.release) != Some(&ReleaseState::Held) {
             continue;
         }
-        match start(key, wanted.release, wanted.restart, observed, now) {
+        match start(key, wanted, observed, now) {
             Start::Now => plan.actions.push(Action::Start(key.clone())),
             Start::At(moment) => plan.wake_at = crate::time::earlier(plan.wake_at, Some(moment)),
             Start::No => {}
@@ -81,12 +81,17 @@ pub fn plan(spec: &HostSpec, observed: &Observed, now: Moment) -> HostPlan {
 }
 
 fn retire(spec: &HostSpec, key: &InstanceKey, instance: &InstanceReport) -> Option<Action> {
-    let wanted = spec.instances.get(key).is_some_and(|wanted| wanted.release == instance.release);
+    let wanted = spec.instances.get(key).is_some_and(|wanted| is_of(instance, wanted));
     match (wanted, &instance.state) {
         (true, _) | (_, InstanceState::Stopping { .. }) => None,
         (false, InstanceState::Failed { .. }) => Some(Action::Forget(key.clone())),
         (false, _) => Some(Action::Stop { key: key.clone(), incarnation: instance.incarnation.clone() }),
     }
+}
+
+/// Whether it is the release that is wanted, and the start of it.
+fn is_of(instance: &InstanceReport, wanted: &InstanceSpec) -> bool {
+    instance.release == wanted.release && instance.start == wanted.start
 }
 
 enum Start {
@@ -95,15 +100,15 @@ enum Start {
     No,
 }
 
-fn start(key: &InstanceKey, release: ReleaseId, restart: Restart, observed: &Observed, now: Moment) -> Start {
+fn start(key: &InstanceKey, wanted: &InstanceSpec, observed: &Observed, now: Moment) -> Start {
     let Some(instance) = observed.instances.get(key) else { return Start::Now };
     if instance.state.may_run() {
         return Start::No;
     }
-    if instance.release != release {
+    if !is_of(instance, wanted) {
         return Start::Now;
     }
-    match restart {
+    match wanted.restart {
         Restart::Never => Start::No,
         Restart::Always => match observed.failures.get(key) {
             None => Start::Now,

@@ -197,6 +197,7 @@ impl Manifest {
             committed: None,
             previous: None,
             warm: None,
+            orders: crate::fleet::orders::Orders::default(),
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Way {
     pub exclusive: bool,
     /// The release that may stay beside the one the host is brought to.
     pub keep: Option<Keep>,
+    /// An instance of an earlier start than this is replaced, though its release is the right one.
+    pub start: u32,
 }
 
 /// What stays beside the goal: in, with a share of the traffic, or out, as a way back that needs no start.
@@ -60,7 +62,7 @@ pub fn converge(place: &Place<'_>, goal: Option<ReleaseId>, way: Way) -> Step {
     let Some(report) = host.echoed() else { return Step::Wait(Reason::Echo) };
     let Some(goal) = goal else { return retire(place, None, Way { keep: None, ..way }) };
     let way = Way { keep: way.keep.filter(|keep| keep.release != goal), ..way };
-    match place.slot_of(goal) {
+    match place.slot_of(goal, way.start) {
         None => begin(place, report, goal, way),
         Some(slot) => finish(place, report, goal, slot, way),
     }
@@ -116,7 +118,8 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
     let deadline = health.map_or(Duration::ZERO, |health| health.start_timeout);
     let probe = |since, last| Step::Wait(Reason::Probe { since, deadline, last });
     let Some(instance) = report.instances.get(&place.key(slot)) else { return probe(Duration::ZERO, None) };
-    if instance.release != goal {
+    let told = place.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec.start);
+    if instance.release != goal || Some(instance.start) != told {
         return Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) });
     }
     match &instance.state {

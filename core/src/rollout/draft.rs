@@ -91,10 +91,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Tells the host to run a release in a slot.
-    pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId) {
+    /// Tells the host to run a release in a slot: anew, where it runs there already at an earlier start.
+    pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
-        let instance = InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never };
+        let instance = InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start };
         if let Some(spec) = self.edit(place.host_name) {
             spec.instances.insert(place.key(slot), instance);
         }
@@ -114,11 +114,8 @@ impl<'a> Draft<'a> {
         for name in &names {
             let Some(spec) = self.spec(name) else { continue };
             let releases = self.wanted_releases(name, spec, services, active);
-            let proven = |service: &Service, release| {
-                service.committed == Some(release) || service.warm.is_some_and(|warm| warm.release == release)
-            };
             let restart = |service: &ServiceName, release| match services.get(service) {
-                Some(service) if proven(service, release) => Restart::Always,
+                Some(service) if stays(service, name, release) => Restart::Always,
                 _ => Restart::Never,
             };
             let stale = spec.releases.keys().ne(releases.iter())
@@ -246,7 +243,8 @@ impl<'a> Draft<'a> {
             .filter(|(_, service, member)| is_history(service, member))
             .map(|(pool, _, member)| (pool.clone(), member.clone()))
             .collect();
-        if history.is_empty() {
+        let is_gone = |pool: &PoolSpec| !services.contains_key(&pool.service);
+        if history.is_empty() && !spec.pools.values().any(is_gone) {
             return;
         }
         if let Some(spec) = self.edit(balancer) {
@@ -255,6 +253,16 @@ impl<'a> Draft<'a> {
                     pool.members.remove(&member);
                 }
             }
+            spec.pools.retain(|_, pool| !(is_gone(pool) && pool.members.is_empty()));
         }
     }
+}
+
+/// Whether a host serves a release for good: the committed one, one that is warm, one it keeps, or one it stands aside with.
+fn stays(service: &Service, host: &HostName, release: ReleaseId) -> bool {
+    let orders = &service.orders;
+    let kept = orders.kept.get(host).is_some_and(|kept| kept.release == release);
+    let aside = orders.skipped.contains_key(host) && service.previous == Some(release);
+    let warm = service.warm.is_some_and(|warm| warm.release == release);
+    service.committed == Some(release) || warm || kept || aside
 }

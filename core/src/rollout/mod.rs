@@ -3,6 +3,7 @@
 //! [`plan`] is the one entry point. It asks [`target`] which release a host should have, and [`converge`] for the next safe
 //! step there; [`interlock`] checks the outcome without trusting any of them.
 
+pub mod aside;
 mod balancers;
 pub mod command;
 pub mod converge;
@@ -13,6 +14,7 @@ pub mod interlock;
 pub mod place;
 pub mod plan;
 pub mod progress;
+pub mod queue;
 mod share;
 pub mod target;
 mod turn;
@@ -24,6 +26,7 @@ use crate::problem::Problem;
 use crate::strategy::Strategy;
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What must be remembered of a rollout; everything else is observed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,12 @@ pub struct Rollout {
     /// What its traffic showed so far.
     #[serde(default)]
     pub judgement: Judgement,
+    /// Hosts whose instances are to be of at least this start, though their release stays the same: a restart, or another try.
+    #[serde(default)]
+    pub starts: BTreeMap<HostName, u32>,
+    /// Hosts that were left out or kept back by name when it ended: then the outcome is partial.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Where a rollout stands.
@@ -73,6 +82,8 @@ pub enum RolloutState {
     Reverting,
     /// Every host attests the new release and no other.
     Succeeded,
+    /// So does every host but those left out by name; or a person ended it where it stood.
+    Partial,
     /// Every host attests the old release and no other.
     Reverted,
     /// Neither; a person is needed.
@@ -108,6 +119,14 @@ pub struct Pause {
 pub struct Evidence {
     pub host: HostName,
     pub problem: Problem,
+}
+
+/// A host that did not take part to the end, and who said so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub host: HostName,
+    pub by: String,
+    pub why: String,
 }
 
 impl RolloutState {

@@ -79,19 +79,20 @@ impl<'a> Place<'a> {
             .filter(|(slot, instance)| instance.state.may_run() && !self.issued().any(|(issued, _)| issued == *slot))
     }
 
-    /// The slot told to run a release. Of two, the one that is ready: the other is in the way.
+    /// The slot told to run a release, of at least this start. Of two, the one that is ready: the other is in the way.
     #[must_use]
-    pub fn slot_of(&self, release: ReleaseId) -> Option<Slot> {
-        let slots = || self.issued().filter(|(_, spec)| spec.release == release).map(|(slot, _)| slot);
+    pub fn slot_of(&self, release: ReleaseId, start: u32) -> Option<Slot> {
+        let fits = move |spec: &InstanceSpec| spec.release == release && spec.start >= start;
+        let slots = || self.issued().filter(move |(_, spec)| fits(spec)).map(|(slot, _)| slot);
         slots().find(|slot| self.is_ready(*slot)).or_else(|| slots().next())
     }
 
     /// Whether the host last said that the instance in this slot is ready, and it is the one it was told to run.
     #[must_use]
     pub fn is_ready(&self, slot: Slot) -> bool {
-        let told = self.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec.release);
+        let told = self.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| (spec.release, spec.start));
         self.reported().any(|(reported, instance)| {
-            reported == slot && Some(instance.release) == told && instance.state.ready_for().is_some()
+            reported == slot && Some((instance.release, instance.start)) == told && instance.state.ready_for().is_some()
         })
     }
 
@@ -136,6 +137,12 @@ impl<'a> Place<'a> {
             }
         }
         instances > 1 || self.leftovers().next().is_some()
+    }
+
+    /// Whether the host was told to run nothing of the service, and nothing is known to run there.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.issued().next().is_none() && self.leftovers().next().is_none()
     }
 
     #[must_use]

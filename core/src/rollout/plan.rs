@@ -1,14 +1,16 @@
 //! The next safe steps for a whole fleet.
 
 use super::Rollout;
-use super::converge::{Step, converge};
+use super::aside::{Aside, aside};
+use super::converge::{Step, Way, converge};
 use super::divide;
 use super::draft::Draft;
 use super::gate;
 use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
-use super::target::{target, way};
+use super::queue;
+use super::target::{start_of, target, way};
 use super::turn::Turn;
 use super::waiting::Waiting;
 use crate::fleet::spec::HostSpec;
@@ -25,6 +27,8 @@ pub struct Plan {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// Services that changed (a rollout ended).
     pub services: BTreeMap<ServiceName, Service>,
+    /// Services that were to be removed, and of which nothing runs any more.
+    pub gone: BTreeSet<ServiceName>,
     /// Specs that changed, with their new stamps.
     pub specs: BTreeMap<HostName, HostSpec>,
     /// Why nothing more happens, by service.
@@ -37,13 +41,16 @@ impl Plan {
     /// Whether anything must be stored or sent.
     #[must_use]
     pub fn changes_anything(&self) -> bool {
-        !(self.rollouts.is_empty() && self.services.is_empty() && self.specs.is_empty())
+        !(self.rollouts.is_empty() && self.services.is_empty() && self.gone.is_empty() && self.specs.is_empty())
     }
 
     /// The fleet once this plan was taken: what the driver keeps after it stored the plan.
     pub fn take(&self, fleet: &mut Fleet) {
         fleet.rollouts.extend(self.rollouts.clone());
         fleet.services.extend(self.services.clone());
+        for name in &self.gone {
+            fleet.forget(name);
+        }
         for (name, spec) in &self.specs {
             if let Some(host) = fleet.hosts.get_mut(name) {
                 host.issued = spec.clone();
@@ -65,10 +72,12 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
     for (name, service) in fleet.services.iter().filter(|(name, _)| !held.contains(name)) {
         plan_service(fleet, name, service, now, &mut draft, &mut plan);
     }
-    let services = fleet.services.iter().map(|(name, service)| (name.clone(), service.clone()));
+    let services = fleet.services.iter().filter(|(name, _)| !plan.gone.contains(*name));
+    let services = services.map(|(name, service)| (name.clone(), service.clone()));
     let services = services.chain(plan.services.clone()).collect();
-    let rollouts = fleet.rollouts.iter().map(|(id, rollout)| plan.rollouts.get(id).unwrap_or(rollout));
-    let active: Vec<&Rollout> = rollouts.filter(|rollout| rollout.state.is_active()).collect();
+    let mut rollouts: BTreeMap<_, _> = fleet.rollouts.iter().collect();
+    rollouts.extend(&plan.rollouts);
+    let active: Vec<&Rollout> = rollouts.into_values().filter(|rollout| rollout.state.is_active()).collect();
     draft.settle(&services, &active);
     divide::divide(fleet, &mut draft, &services, &active);
     plan.specs = draft.finish();
@@ -103,7 +112,14 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
         next.warm = next.warm.filter(|warm| warm.until >= now);
         plan.wake_at = earlier(plan.wake_at, cools(&next));
     }
+    let mut turn_waits = None;
     let standings = loop {
+        if rollout.is_none() {
+            match queue::take_turn(fleet, name, &mut next, now) {
+                Ok(begun) => rollout = begun,
+                Err(reason) => turn_waits = Some(Waiting { host: None, reason }),
+            }
+        }
         let standings = look(fleet, name, &next, rollout.as_ref(), now);
         let Some(active) = &mut rollout else { break standings };
         if !progress::advance(fleet, active, &mut next, &standings, now) {
@@ -117,7 +133,15 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
     let strategy = rollout.as_ref().map_or(&next.strategy, |rollout| &rollout.strategy);
     let mut turn = Turn::new(fleet, name, &next, strategy, rollout.as_ref(), now);
     let acted = turn.take(&standings, draft);
-    plan.waiting.insert(name.clone(), turn.waiting);
+    let mut waiting = turn.waiting;
+    if next.orders.removal.is_some() && waiting.is_empty() && standings.iter().all(|it| it.step == Step::Done) {
+        plan.gone.insert(name.clone());
+        return;
+    }
+    waiting.extend(turn_waits);
+    plan.waiting.insert(name.clone(), waiting);
+    let freeze = queue::freeze(fleet, Some(&next), now).filter(|_| rollout.is_none() && !next.orders.queue.is_empty());
+    plan.wake_at = earlier(plan.wake_at, freeze.and_then(|freeze| freeze.until));
     if next != *service {
         plan.services.insert(name.clone(), next);
     }
@@ -158,12 +182,19 @@ fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&R
         let place = Place { fleet, name, service, host_name: host, now };
         let goal = target(fleet, name, service, rollout, host);
         let has_new = rollout.is_some_and(|rollout| place.issued().any(|(_, told)| told.release == rollout.to));
-        let entered = goal.and_then(|goal| place.slot_of(goal)).is_some_and(|slot| place.is_told_in(slot));
-        let step = converge(&place, goal, way);
+        let aside = aside(fleet, service, host);
+        let start = start_of(rollout, host, goal);
+        let way = Way { start, ..way };
+        let entered = goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_told_in(slot));
+        let step = match aside {
+            Some(aside) => aside.step(&place, way),
+            None if goal.is_none() && place.is_untouched() => Step::Done,
+            None => converge(&place, goal, way),
+        };
         // Where nothing is left to do, what stays beside the release is meant to.
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
         let begun = step != Step::Done && (place.is_begun() || taken_down);
-        Standing { host: host.clone(), goal, step, begun, entered, has_new }
+        Standing { host: host.clone(), goal, step, begun, entered, has_new, start, aside: aside.map(Aside::reason) }
     };
     hosts.into_iter().map(stand).collect()
 }

@@ -3,7 +3,7 @@
 use super::converge::Step;
 use super::gate::{self, Word};
 use super::waiting::Reason;
-use super::{Direction, Evidence, Pause, Rollout, RolloutState, Turned};
+use super::{Direction, Evidence, LeftOut, Pause, Rollout, RolloutState, Turned};
 use crate::analysis::judgement;
 use crate::analysis::settings::NotEnough;
 use crate::fleet::{Fleet, Service, Warm};
@@ -25,6 +25,10 @@ pub struct Standing {
     pub entered: bool,
     /// The host was told to run the rollout's new release.
     pub has_new: bool,
+    /// The start its instance must be of at least.
+    pub start: u32,
+    /// Why it takes no part: then nothing waits for it.
+    pub aside: Option<Reason>,
 }
 
 /// Moves the rollout as far as what was seen allows. Returns whether it changed: then every host is looked at again.
@@ -43,6 +47,9 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
     give_up_waiting(fleet, rollout, standings, now);
     if *rollout == before {
         return false;
+    }
+    if !rollout.state.is_active() {
+        service.orders.kept.clear();
     }
     rollout.progressed = now;
     true
@@ -69,7 +76,8 @@ fn gather_evidence(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing],
     rollout.evidence.extend(traffic);
     let patience = start_timeout(fleet, rollout.to);
     let stuck = now.since(rollout.progressed) >= patience;
-    for standing in standings.iter().filter(|standing| standing.goal == Some(rollout.to)) {
+    let takes_part = |standing: &&Standing| standing.goal == Some(rollout.to) && standing.aside.is_none();
+    for standing in standings.iter().filter(takes_part) {
         let problem = match &standing.step {
             Step::Failed(problem) => Some(problem),
             _ => refusal(standing).filter(|_| stuck),
@@ -122,7 +130,7 @@ pub fn pause(rollout: &mut Rollout, by: String, why: String) {
 }
 
 fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) {
-    if !standings.iter().all(|standing| standing.step == Step::Done) {
+    if !standings.iter().all(|standing| standing.step == Step::Done || standing.aside.is_some()) {
         return;
     }
     let since = *rollout.wave_done.get_or_insert(now);
@@ -150,7 +158,8 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
         return pause(rollout, "baton".into(), why);
     }
     rollout.wave_done = None;
-    rollout.state = RolloutState::Succeeded;
+    rollout.left_out = left_out(standings);
+    rollout.state = if rollout.left_out.is_empty() { RolloutState::Succeeded } else { RolloutState::Partial };
     rollout.ended = Some(now);
     service.committed = Some(rollout.to);
     if let Some(from) = rollout.from.filter(|from| *from != rollout.to) {
@@ -177,7 +186,7 @@ pub fn is_let_through(rollout: &Rollout, wave: usize) -> bool {
 /// How many hosts of the waves reached are ready to enter, or have entered, and of how many.
 #[must_use]
 pub fn staged(rollout: &Rollout, standings: &[Standing]) -> (usize, usize) {
-    let reached = || standings.iter().filter(|standing| standing.goal == Some(rollout.to));
+    let reached = || standings.iter().filter(|it| it.goal == Some(rollout.to) && it.aside.is_none());
     let ready = reached().filter(|standing| standing.entered || matches!(standing.step, Step::Enroll(_))).count();
     (ready, reached().count())
 }
@@ -202,14 +211,25 @@ pub fn asks_for(rollout: &Rollout, standings: &[Standing], now: Moment) -> Optio
 /// A silent host that the rollout never touched has nothing to take back: it is not waited for.
 fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
     let is_back = |standing: &Standing| match standing.step {
+        _ if standing.aside.is_some() => true,
         Step::Done => true,
         Step::Wait(Reason::AgentSilent { .. } | Reason::NeverJoined) => !standing.begun && !standing.has_new,
         _ => false,
     };
     if standings.iter().all(is_back) {
+        rollout.left_out = left_out(standings);
         rollout.state = RolloutState::Reverted;
         rollout.ended = Some(now);
     }
+}
+
+/// The hosts that took no part, with who said so.
+fn left_out(standings: &[Standing]) -> Vec<LeftOut> {
+    let name = |standing: &Standing| {
+        let (Reason::Drained { by, why } | Reason::Skipped { by, why }) = standing.aside.clone()? else { return None };
+        Some(LeftOut { host: standing.host.clone(), by, why })
+    };
+    standings.iter().filter_map(name).collect()
 }
 
 /// Nothing waits for ever: forward it pauses and asks, backward it says that a person is needed.

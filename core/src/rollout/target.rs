@@ -9,8 +9,8 @@ use crate::name::{HostName, ReleaseId, ServiceName};
 /// The release that `host` should have of a service: half of the mind, and all there is to rollback.
 ///
 /// At rest that is the committed one. In a rollout, a host has the new release once its wave was reached, and the old one
-/// before; turned back, every host has the old one. Evidence stops the spread at once (invariant 14): a host that was not
-/// yet told to start the new release keeps the old one, whatever its wave.
+/// before, or the one it was told to keep; turned back, every host has the old one. Evidence stops the spread at once
+/// (invariant 14): a host that was not yet told to start the new release keeps the old one, whatever its wave.
 #[must_use]
 pub fn target(
     fleet: &Fleet,
@@ -19,16 +19,25 @@ pub fn target(
     rollout: Option<&Rollout>,
     host: &HostName,
 ) -> Option<ReleaseId> {
-    if !service.hosts.contains(host) {
+    if !service.hosts.contains(host) || service.orders.removal.is_some() {
         return None;
     }
-    let Some(rollout) = rollout else { return service.committed };
+    let kept = service.orders.kept.get(host).map(|kept| kept.release);
+    let Some(rollout) = rollout else { return kept.or(service.committed) };
     if rollout.direction == Direction::Back {
         return rollout.from;
     }
     let reached = wave_of(rollout, host) <= rollout.wave;
     let spreads = rollout.evidence.is_empty() || was_told(fleet, name, host, rollout.to);
-    if reached && spreads { Some(rollout.to) } else { rollout.from }
+    if reached && spreads { Some(rollout.to) } else { kept.or(rollout.from) }
+}
+
+/// The start its instance must be of at least, where its release alone does not say that it is to be replaced.
+#[must_use]
+pub fn start_of(rollout: Option<&Rollout>, host: &HostName, goal: Option<ReleaseId>) -> u32 {
+    let Some(rollout) = rollout.filter(|it| it.direction == Direction::Forward && goal == Some(it.to)) else { return 0 };
+    let reached = wave_of(rollout, host) <= rollout.wave && rollout.evidence.is_empty();
+    rollout.starts.get(host).copied().filter(|_| reached).unwrap_or_default()
 }
 
 /// How hosts get to what they should have: the strategy's numbers, and what may stay beside the new release.
@@ -48,7 +57,7 @@ pub fn way(service: &Service, rollout: Option<&Rollout>) -> Way {
         }),
     };
     let (placement, drain_deadline) = (strategy.placement, strategy.drain_deadline);
-    Way { placement, drain_deadline, exclusive: strategy.exclusive, keep }
+    Way { placement, drain_deadline, exclusive: strategy.exclusive, keep, start: 0 }
 }
 
 /// The wave a host belongs to, from 0. A host the rollout does not know belongs to the last.

@@ -1,5 +1,6 @@
 //! One pass over the hosts of a service: who may take its step now.
 
+use super::aside::aside;
 use super::converge::Step;
 use super::draft::{Draft, Manner};
 use super::gate::{self, Word};
@@ -28,6 +29,10 @@ pub(super) struct Turn<'a> {
     /// Hosts that do not serve, for whatever reason, and how many may be.
     unavailable: usize,
     unavailable_limit: usize,
+    /// Hosts that left the service and serve still: they stand in for those that do not serve yet.
+    leaving: usize,
+    /// Hosts that stand aside and do not serve.
+    aside: usize,
     /// A host earlier in the order is about to begin: nobody overtakes it.
     order_holds: bool,
     /// What the hosts that enter together still wait for.
@@ -46,8 +51,11 @@ impl<'a> Turn<'a> {
         rollout: Option<&'a Rollout>,
         now: Moment,
     ) -> Self {
-        let hosts = service.hosts.len();
-        let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
+        let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
+        // Whoever stands aside and does not serve is no part of the service meanwhile.
+        let counted = |host: &&HostName| aside(fleet, service, host).is_none() || serves(host);
+        let counted: Vec<&HostName> = service.hosts.iter().filter(counted).collect();
+        let hosts = counted.len();
         Self {
             fleet,
             name,
@@ -57,8 +65,10 @@ impl<'a> Turn<'a> {
             now,
             begun: 0,
             begun_limit: strategy.at_once(hosts),
-            unavailable: service.hosts.iter().filter(|host| !serves(host)).count(),
+            unavailable: counted.iter().filter(|host| !serves(host)).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
+            leaving: fleet.hosts.keys().filter(|host| !service.hosts.contains(host) && serves(host)).count(),
+            aside: service.hosts.len() - hosts,
             order_holds: false,
             gate: None,
             unable: None,
@@ -93,12 +103,12 @@ impl<'a> Turn<'a> {
         let Self { fleet, name, service, now, .. } = *self;
         let place = Place { fleet, name, service, host_name: &standing.host, now };
         match &standing.step {
-            Step::Done => self.say_turn(standing).map(|()| false),
+            Step::Done => self.say_done(standing).map(|()| false),
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
                 if place.issued().any(|(issued, _)| issued == *slot) {
-                    let lowers = standing.goal.is_some() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
+                    let lowers = !self.ends_with_nothing() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
                     self.admit(standing, lowers)?;
                 }
                 draft.set_member(&place, *slot, MemberState::Out, self.manner());
@@ -107,7 +117,7 @@ impl<'a> Turn<'a> {
             Step::Start(slot, release) => {
                 self.admit(standing, false)?;
                 self.alone(*release)?;
-                draft.start(&place, *slot, *release);
+                draft.start(&place, *slot, *release, standing.start);
                 Ok(true)
             }
             Step::Stop(slot) => {
@@ -141,7 +151,7 @@ impl<'a> Turn<'a> {
 
     /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
     fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
-        if !standing.begun {
+        if !standing.begun && standing.aside.is_none() {
             let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
             if held || self.order_holds || self.begun >= self.begun_limit {
                 return Err(Reason::Turn { wave: self.wave(standing) });
@@ -150,12 +160,17 @@ impl<'a> Turn<'a> {
                 return Err(Reason::Exclusive { host: host.clone() });
             }
         }
-        if lowers && self.unavailable >= self.unavailable_limit {
-            let (unavailable, max_unavailable) = (count(self.unavailable), count(self.unavailable_limit));
+        // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
+        let aside = if standing.aside.is_some() { self.aside } else { 0 };
+        if lowers && self.unavailable + aside >= self.unavailable_limit + self.leaving {
+            let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(self.unavailable_limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
         }
         self.begun += usize::from(!standing.begun);
-        self.unavailable += usize::from(lowers);
+        match self.service.hosts.contains(&standing.host) {
+            true => self.unavailable += usize::from(lowers),
+            false => self.leaving -= usize::from(lowers).min(self.leaving),
+        }
         Ok(())
     }
 
@@ -183,12 +198,24 @@ impl<'a> Turn<'a> {
         count(self.rollout.map_or(0, |rollout| wave_of(rollout, &standing.host)))
     }
 
-    /// A host that is done only because its turn has not come says so.
-    fn say_turn(&self, standing: &Standing) -> Result<(), Reason> {
+    /// A service that is removed, or a first release that is taken back, leaves nothing, and that is meant.
+    fn ends_with_nothing(&self) -> bool {
+        self.service.orders.removal.is_some() || self.rollout.is_some_and(|rollout| rollout.goal().is_none())
+    }
+
+    /// A host that is done only because it stands aside, its turn has not come, or it keeps what it has says so.
+    fn say_done(&self, standing: &Standing) -> Result<(), Reason> {
+        if let Some(reason) = &standing.aside {
+            return Err(reason.clone());
+        }
         match self.rollout {
             Some(rollout) if standing.goal.is_some() && standing.goal != rollout.goal() => {
                 Err(Reason::Turn { wave: self.wave(standing) })
             }
+            None => match self.service.orders.kept.get(&standing.host) {
+                Some(kept) if standing.goal == Some(kept.release) => Err(Reason::Kept { by: kept.by.clone() }),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }

@@ -118,6 +118,29 @@ pub enum Reason {
         by: String,
         why: String,
     },
+    /// Taken out of every balancer for work on it; it takes no part until it is taken back in.
+    Drained {
+        by: String,
+        why: String,
+    },
+    /// Left out of rollouts by name.
+    Skipped {
+        by: String,
+        why: String,
+    },
+    /// Keeps another release than the committed one, because a rollout was ended where it stood.
+    Kept {
+        by: String,
+    },
+    /// A deploy waits until no freeze holds any more.
+    Frozen {
+        by: String,
+        why: String,
+    },
+    /// A deploy whose turn has come cannot begin.
+    Refused {
+        problem: Problem,
+    },
 }
 
 impl Reason {
@@ -145,6 +168,11 @@ impl Reason {
             Self::Data { .. } => "data",
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
+            Self::Drained { .. } => "drained",
+            Self::Skipped { .. } => "skipped",
+            Self::Kept { .. } => "kept",
+            Self::Frozen { .. } => "frozen",
+            Self::Refused { .. } => "refused",
         }
     }
 }
@@ -205,6 +233,11 @@ impl fmt::Display for Reason {
             }
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
+            Self::Drained { by, why } => write!(f, "drained by {by}: {why}"),
+            Self::Skipped { by, why } => write!(f, "skipped by {by}: {why}"),
+            Self::Kept { by } => write!(f, "{by} ended the rollout here, and it keeps its release"),
+            Self::Frozen { by, why } => write!(f, "frozen by {by}: {why}"),
+            Self::Refused { problem } => write!(f, "its deploy cannot begin: {problem}"),
         }
     }
 }

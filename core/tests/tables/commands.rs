@@ -14,7 +14,7 @@ fn id() -> RolloutId {
 
 fn deploy(world: &World, version: &str) -> Deploy {
     let service = world.fleet.services[&shop()].clone();
-    Deploy { id: id(), name: shop(), service, release: release(version), by: "ana".into() }
+    Deploy::new(id(), shop(), service, release(version), "ana".into())
 }
 
 #[track_caller]

@@ -95,8 +95,8 @@ fn objected(world: &World, rules: &[&str]) -> Vec<u16> {
     let mut service = world.fleet.services[&shop()].clone();
     steps(&mut service.strategy, &["5%", "100%"], rules);
     let id = RolloutId::new("r-9").expect("an id");
-    let deploy = Deploy { id, name: shop(), service, release: release("v3"), by: "ana".into() };
-    objections(&world.fleet, &deploy).iter().map(|problem| problem.code.0).collect()
+    let deploy = Deploy::new(id, shop(), service, release("v3"), "ana".into());
+    objections(&world.fleet, &deploy, NOW).iter().map(|problem| problem.code.0).collect()
 }
 
 #[test]

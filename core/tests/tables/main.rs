@@ -11,6 +11,7 @@
 
 mod commands;
 mod divide;
+mod orders;
 mod refusals;
 mod rolling;
 mod text;

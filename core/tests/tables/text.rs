@@ -1,5 +1,6 @@
 //! Fleets from text, plans to text.
 
+use baton_core::fleet::orders::Orders;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
@@ -193,6 +194,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         committed: (!first).then(|| release("v1").id()),
         previous: None,
         warm: None,
+        orders: Orders::default(),
     }
 }
 
@@ -230,6 +232,8 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         by: "ana".into(),
         evidence: evidence.into_iter().collect(),
         judgement: Default::default(),
+        starts: BTreeMap::new(),
+        left_out: Vec::new(),
     })
 }
 
@@ -257,9 +261,11 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
             continue;
         }
         if parts[1] != "leftover" {
-            host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart });
+            host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart, start: 0 });
         }
-        report.instances.insert(key, InstanceReport { release, incarnation: "1".into(), state: instance(parts[1]) });
+        report
+            .instances
+            .insert(key, InstanceReport { release, incarnation: "1".into(), start: 0, state: instance(parts[1]) });
     }
     host.heard = Some(Heard { at: NOW, report });
     host

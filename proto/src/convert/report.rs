@@ -59,6 +59,7 @@ fn write_instance((key, report): (&InstanceKey, &InstanceReport)) -> v1::Instanc
         key: key.to_string(),
         release_id: bytes(report.release.0),
         incarnation: report.incarnation.clone(),
+        start: report.start,
         state: Some(state),
     }
 }
@@ -78,8 +79,12 @@ fn read_instance(message: v1::InstanceReport) -> Result<(InstanceKey, InstanceRe
         State::Stopping(stopping) => InstanceState::Stopping { since: duration("stopping.since_ms", stopping.since_ms)? },
         State::Failed(failed) => InstanceState::Failed { problem: required("failed.problem", failed.problem)? },
     };
-    let report =
-        InstanceReport { release: release_id("release_id", &message.release_id)?, incarnation: message.incarnation, state };
+    let report = InstanceReport {
+        release: release_id("release_id", &message.release_id)?,
+        incarnation: message.incarnation,
+        start: message.start,
+        state,
+    };
     Ok((parse("key", &message.key)?, report))
 }
 

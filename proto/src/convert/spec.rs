@@ -52,6 +52,7 @@ fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::Instanc
         release_id: bytes(instance.release.0),
         address: instance.address.to_string(),
         restart_always: instance.restart == Restart::Always,
+        start: instance.start,
     }
 }
 
@@ -60,6 +61,7 @@ fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpe
         release: release_id("release_id", &message.release_id)?,
         address: parse("address", &message.address)?,
         restart: if message.restart_always { Restart::Always } else { Restart::Never },
+        start: message.start,
     };
     Ok((parse("key", &message.key)?, instance))
 }

@@ -60,6 +60,7 @@ fn spec() -> HostSpec {
         release: releases[index].id(),
         address: "[fd00::7]:8101".parse().unwrap(),
         restart,
+        start: u32::try_from(index).unwrap(),
     };
     let member = |state, weight, probe| MemberSpec {
         address: "10.0.0.7:8101".parse().unwrap(),
@@ -118,8 +119,12 @@ fn split() -> TrafficSplit {
 }
 
 fn report() -> HostReport {
-    let instance =
-        |state| InstanceReport { release: ReleaseId(Digest::of(b"v1")), incarnation: "boot:41:7".to_owned(), state };
+    let instance = |state| InstanceReport {
+        release: ReleaseId(Digest::of(b"v1")),
+        incarnation: "boot:41:7".to_owned(),
+        start: 3,
+        state,
+    };
     let member = |running, on_disk, problem: Option<Problem>| MemberReport {
         running,
         on_disk,

@@ -128,6 +128,9 @@ pub struct InstanceSpec {
     pub address: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub restart_always: bool,
+    /// Counts up when the instance should be started anew although its release stays.
+    #[prost(uint32, tag = "5")]
+    pub start: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -226,6 +229,9 @@ pub struct InstanceReport {
     pub release_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "3")]
     pub incarnation: ::prost::alloc::string::String,
+    /// The count of the spec it was started for.
+    #[prost(uint32, tag = "9")]
+    pub start: u32,
     #[prost(oneof = "instance_report::State", tags = "4, 5, 6, 7, 8")]
     pub state: ::core::option::Option<instance_report::State>,
 }
@@ -1804,13 +1810,27 @@ pub struct DeployRequest {
     pub artifact_digest: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "5")]
     pub artifact_size: u64,
+    /// What to do while another rollout of the service is under way; neither: refuse.
+    #[prost(bool, tag = "6")]
+    pub queue: bool,
+    #[prost(bool, tag = "7")]
+    pub supersede: bool,
+    /// Refuse when the fleet is not any more as it was when this plan was made; empty: whatever it is.
+    #[prost(string, tag = "8")]
+    pub if_plan: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeployReply {
-    /// Empty: already live, nothing to do.
+    /// Empty: already live, or nothing that is a rollout.
     #[prost(string, tag = "1")]
     pub rollout: ::prost::alloc::string::String,
+    /// The rollout waits until the one under way has ended.
+    #[prost(bool, tag = "2")]
+    pub queued: bool,
+    /// It was so before.
+    #[prost(bool, tag = "3")]
+    pub unchanged: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1820,6 +1840,70 @@ pub struct ServiceRequest {
     pub service: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// Empty: the release before.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// End it where it stands: hosts keep what they have.
+    #[prost(bool, tag = "3")]
+    pub keep: bool,
+    /// Take deploys out of the queue instead: this one, or all.
+    #[prost(bool, tag = "4")]
+    pub cancel: bool,
+    #[prost(string, tag = "5")]
+    pub queued: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlaceRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Empty: all that are meant.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostRequest {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// Drain: its instances stop too.
+    #[prost(bool, tag = "3")]
+    pub stop: bool,
+    /// Remove: it never comes back.
+    #[prost(bool, tag = "4")]
+    pub force: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeRequest {
+    /// Empty: the whole fleet.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// 0: until somebody ends it.
+    #[prost(uint64, tag = "3")]
+    pub lasts_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1864,6 +1948,9 @@ pub struct PlanView {
     pub interrupted_ms: u64,
     #[prost(uint64, tag = "14")]
     pub keep_old_ms: u64,
+    /// What the plan was made from: see `DeployRequest.if_plan`.
+    #[prost(string, tag = "20")]
+    pub basis: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1900,6 +1987,9 @@ pub struct FleetView {
     /// What keeps the coordinator itself from deciding, such as a full disk; hosts go on serving.
     #[prost(message, repeated, tag = "4")]
     pub problems: ::prost::alloc::vec::Vec<Problem>,
+    /// A freeze of every service.
+    #[prost(message, optional, tag = "5")]
+    pub freeze: ::core::option::Option<FreezeView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1934,6 +2024,13 @@ pub struct ServiceView {
         ::prost::alloc::string::String,
         SplitView,
     >,
+    #[prost(message, optional, tag = "40")]
+    pub freeze: ::core::option::Option<FreezeView>,
+    #[prost(message, repeated, tag = "41")]
+    pub queue: ::prost::alloc::vec::Vec<QueuedView>,
+    /// Set while the service is being removed.
+    #[prost(message, optional, tag = "42")]
+    pub removal: ::core::option::Option<OrderView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2009,6 +2106,12 @@ pub struct RolloutView {
     /// None: no balancer was looked at.
     #[prost(message, optional, tag = "30")]
     pub proof: ::core::option::Option<ProofView>,
+    /// Hosts that did not take part to the end.
+    #[prost(message, repeated, tag = "40")]
+    pub left_out: ::prost::alloc::vec::Vec<LeftOutView>,
+    /// The same release, started anew: on these hosts.
+    #[prost(string, repeated, tag = "41")]
+    pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2078,6 +2181,47 @@ pub struct ProofView {
     pub would_have_caught: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderView {
+    #[prost(string, tag = "1")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeView {
+    #[prost(message, optional, tag = "1")]
+    pub order: ::core::option::Option<OrderView>,
+    /// 0: until somebody ends it.
+    #[prost(uint64, tag = "2")]
+    pub left_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueuedView {
+    #[prost(string, tag = "1")]
+    pub rollout: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub since_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftOutView {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EvidenceView {
     #[prost(string, tag = "1")]
@@ -2129,6 +2273,9 @@ pub struct HostView {
     /// The load balancer its agent drives; empty: none, or not said yet.
     #[prost(string, tag = "20")]
     pub driver: ::prost::alloc::string::String,
+    /// Set while the host is drained for work on it.
+    #[prost(message, optional, tag = "40")]
+    pub maintenance: ::core::option::Option<OrderView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2521,7 +2668,7 @@ pub mod control_client {
         }
         pub async fn rollback(
             &mut self,
-            request: impl tonic::IntoRequest<super::ServiceRequest>,
+            request: impl tonic::IntoRequest<super::RollbackRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
             self.inner
                 .ready()
@@ -2577,7 +2724,7 @@ pub mod control_client {
         }
         pub async fn abort(
             &mut self,
-            request: impl tonic::IntoRequest<super::ServiceRequest>,
+            request: impl tonic::IntoRequest<super::AbortRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
             self.inner
                 .ready()
@@ -2610,6 +2757,205 @@ pub mod control_client {
             let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Promote");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Promote"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What failed is tried again; hosts that were skipped take part again.
+        pub async fn retry(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Retry");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Retry"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Rollouts leave a host out, by name.
+        pub async fn skip(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Skip");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Skip"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same release, started anew: everywhere, or on one host.
+        pub async fn restart(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Restart");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Restart"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn rehearse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/Rehearse",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Rehearse"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn freeze(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FreezeRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Freeze");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Freeze"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn unfreeze(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FreezeRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/Unfreeze",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Unfreeze"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RemoveService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RemoveService"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn drain_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/DrainHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "DrainHost"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn undrain_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/UndrainHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "UndrainHost"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn remove_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RemoveHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RemoveHost"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn status(
@@ -2881,7 +3227,7 @@ pub mod control_server {
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn rollback(
             &self,
-            request: tonic::Request<super::ServiceRequest>,
+            request: tonic::Request<super::RollbackRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn pause(
             &self,
@@ -2893,12 +3239,55 @@ pub mod control_server {
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn abort(
             &self,
-            request: tonic::Request<super::ServiceRequest>,
+            request: tonic::Request<super::AbortRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         /// Lets a rollout pass its approval, or ends the watch of its wave.
         async fn promote(
             &self,
             request: tonic::Request<super::ServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// What failed is tried again; hosts that were skipped take part again.
+        async fn retry(
+            &self,
+            request: tonic::Request<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// Rollouts leave a host out, by name.
+        async fn skip(
+            &self,
+            request: tonic::Request<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// The same release, started anew: everywhere, or on one host.
+        async fn restart(
+            &self,
+            request: tonic::Request<super::ServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn rehearse(
+            &self,
+            request: tonic::Request<super::PlaceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn freeze(
+            &self,
+            request: tonic::Request<super::FreezeRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn unfreeze(
+            &self,
+            request: tonic::Request<super::FreezeRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn remove_service(
+            &self,
+            request: tonic::Request<super::ServiceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn drain_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn undrain_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn remove_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn status(
             &self,
@@ -3171,7 +3560,7 @@ pub mod control_server {
                 "/baton.v1.Control/Rollback" => {
                     #[allow(non_camel_case_types)]
                     struct RollbackSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::ServiceRequest>
+                    impl<T: Control> tonic::server::UnaryService<super::RollbackRequest>
                     for RollbackSvc<T> {
                         type Response = super::DeployReply;
                         type Future = BoxFuture<
@@ -3180,7 +3569,7 @@ pub mod control_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ServiceRequest>,
+                            request: tonic::Request<super::RollbackRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -3300,7 +3689,7 @@ pub mod control_server {
                 "/baton.v1.Control/Abort" => {
                     #[allow(non_camel_case_types)]
                     struct AbortSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::UnaryService<super::ServiceRequest>
+                    impl<T: Control> tonic::server::UnaryService<super::AbortRequest>
                     for AbortSvc<T> {
                         type Response = super::DeployReply;
                         type Future = BoxFuture<
@@ -3309,7 +3698,7 @@ pub mod control_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ServiceRequest>,
+                            request: tonic::Request<super::AbortRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -3368,6 +3757,436 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PromoteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Retry" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetrySvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::PlaceRequest>
+                    for RetrySvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::retry(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetrySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Skip" => {
+                    #[allow(non_camel_case_types)]
+                    struct SkipSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::PlaceRequest>
+                    for SkipSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::skip(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SkipSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Restart" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestartSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ServiceRequest>
+                    for RestartSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::restart(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestartSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Rehearse" => {
+                    #[allow(non_camel_case_types)]
+                    struct RehearseSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::PlaceRequest>
+                    for RehearseSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::rehearse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RehearseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Freeze" => {
+                    #[allow(non_camel_case_types)]
+                    struct FreezeSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::FreezeRequest>
+                    for FreezeSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FreezeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::freeze(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FreezeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Unfreeze" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnfreezeSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::FreezeRequest>
+                    for UnfreezeSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FreezeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::unfreeze(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnfreezeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RemoveService" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveServiceSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ServiceRequest>
+                    for RemoveServiceSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::remove_service(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/DrainHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainHostSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for DrainHostSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::drain_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/UndrainHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndrainHostSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for UndrainHostSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::undrain_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndrainHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RemoveHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveHostSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for RemoveHostSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::remove_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveHostSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -36,6 +36,8 @@ pub(super) struct Host {
 #[derive(Debug, Clone)]
 pub(super) struct Process {
     pub(super) release: ReleaseId,
+    /// Which start of it, as the spec counts.
+    start: u32,
     pub(super) incarnation: u64,
     started: u64,
     ready_at: Option<u64>,
@@ -186,7 +188,7 @@ impl Host {
                 let Some(spec) = self.ledger.instances.get(&key) else { return };
                 self.starts += 1;
                 let quality = if spec.release == new { quality } else { Quality::Good };
-                let process = Process::start(spec.release, self.starts, now, quality, random);
+                let process = Process::start((spec.release, spec.start), self.starts, now, quality, random);
                 effects.push(Effect::Started(key.clone(), spec.release));
                 self.processes.insert(key, process);
             }
@@ -269,7 +271,7 @@ impl Host {
 }
 
 impl Process {
-    fn start(release: ReleaseId, incarnation: u64, now: u64, quality: Quality, random: &mut Random) -> Self {
+    fn start((release, start): (ReleaseId, u32), incarnation: u64, now: u64, quality: Quality, random: &mut Random) -> Self {
         let ready_at = now + random.between(100, 3_000);
         let (ready_at, exits_at) = match quality {
             Quality::Good | Quality::RejectedArtifact => (Some(ready_at), None),
@@ -277,7 +279,7 @@ impl Process {
             Quality::ExitsAtOnce => (None, Some(now + random.between(10, 500))),
             Quality::CrashesLater => (Some(ready_at), Some(ready_at + random.between(500, 4_000))),
         };
-        Self { release, incarnation, started: now, ready_at, exits_at, stopping: None, failed: None }
+        Self { release, start, incarnation, started: now, ready_at, exits_at, stopping: None, failed: None }
     }
 
     fn is_ready(&self, now: u64) -> bool {
@@ -298,7 +300,8 @@ impl Process {
             (None, None, Some(ready)) if ready <= now => InstanceState::Ready { since: millis(ready) },
             _ => InstanceState::Starting { since: millis(self.started), last: None },
         };
-        InstanceReport { release: self.release, incarnation: self.incarnation.to_string(), state }
+        let incarnation = self.incarnation.to_string();
+        InstanceReport { release: self.release, incarnation, start: self.start, state }
     }
 }
 

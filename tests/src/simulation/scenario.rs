@@ -2,6 +2,7 @@
 
 use super::random::Random;
 use super::strategies;
+use baton_core::fleet::orders::Orders;
 use baton_core::fleet::{BalancerPool, Service};
 use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
@@ -78,6 +79,7 @@ impl Scenario {
             committed: None,
             previous: None,
             warm: None,
+            orders: Orders::default(),
         };
         let quality = match random.between(0, 9) {
             0..=4 => Quality::Good,

@@ -413,7 +413,7 @@ impl World<'_> {
     fn deploy(&mut self, release: Release) {
         let id = self.next_id();
         let (name, service) = (self.scenario.name.clone(), self.scenario.service.clone());
-        self.command(Command::Deploy(Box::new(Deploy { id, name, service, release, by: "ana".into() })));
+        self.command(Command::Deploy(Box::new(Deploy::new(id, name, service, release, "ana".into()))));
     }
 
     fn command(&mut self, command: Command) {

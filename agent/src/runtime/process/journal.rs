@@ -4,7 +4,7 @@ use super::log;
 use crate::connections::pids;
 use crate::durable;
 use crate::runtime::handle::start_time;
-use crate::runtime::{MARK, Running};
+use crate::runtime::{MARK, Running, START};
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::Digest;
@@ -100,6 +100,7 @@ impl Journal {
             pid,
             key,
             release: baton_core::name::ReleaseId(release),
+            start: env.get(START).and_then(|start| start.parse().ok()).unwrap_or_default(),
             folder: fs::read_link(format!("/proc/{pid}/cwd")).ok()?,
             stop: STOP,
         })

@@ -9,7 +9,7 @@ mod log;
 use super::command::Program;
 use super::handle::Handle;
 use super::sockets::PublicSockets;
-use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, command, handing};
+use super::{Answer, Exit, Found, Launch, MARK, Running, Runtime, START, command, handing};
 use crate::connections::descendants;
 use crate::secrets;
 use crate::text;
@@ -69,6 +69,7 @@ impl ProcessRuntime {
             pid: handle.pid(),
             key: launch.key,
             release: launch.release,
+            start: launch.start,
             folder: launch.folder,
             stop: launch.stop,
         };
@@ -87,7 +88,8 @@ impl ProcessRuntime {
             .env_clear()
             .envs(secrets::variables(&credentials, launch.secrets.keys().cloned()))
             .envs(command::environment(&launch.env))
-            .env(MARK, self.journal.mark(&launch.key));
+            .env(MARK, self.journal.mark(&launch.key))
+            .env(START, launch.start.to_string());
         let (out, err) = log::create(&self.journal.log(&launch.key));
         child.stdin(Stdio::null()).stdout(out).stderr(err);
         if let Some(user) = user {

@@ -39,6 +39,7 @@ impl Host {
         Launch {
             key: format!("shop/{slot}").parse().unwrap(),
             release,
+            start: 0,
             folder: self.folder.path().to_owned(),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             user: None,

@@ -138,6 +138,7 @@ impl SystemdRuntime {
         Ok(Running {
             key: launch.key,
             release: launch.release,
+            start: launch.start,
             incarnation: self.incarnation(&state.invocation),
             pid: state.pid,
             folder: launch.folder,

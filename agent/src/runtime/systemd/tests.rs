@@ -41,6 +41,7 @@ impl Host {
         Launch {
             key: self.key.clone(),
             release,
+            start: 0,
             folder: self.folder.path().to_owned(),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             user: None,

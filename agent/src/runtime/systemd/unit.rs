@@ -5,7 +5,7 @@
 use super::bus::{Properties, State};
 use crate::runtime::command::{self, Program};
 use crate::runtime::handing::{self, Outcome};
-use crate::runtime::{Launch, MARK, Running};
+use crate::runtime::{Launch, MARK, Running, START};
 use crate::secrets;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::ReleaseId;
@@ -42,6 +42,7 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     if !launch.listen.is_empty() {
         environment.push(format!("LISTEN_FDNAMES={}", handing::names(&service, &launch.listen)));
     }
+    environment.push(format!("{START}={}", launch.start));
     properties.text("Description", &format!("{service}, slot {}, run by Baton", launch.key.slot));
     // The start is over once the program itself runs, so that one that cannot is seen at once.
     properties.text("Type", "exec");
@@ -112,6 +113,7 @@ pub(super) fn read(state: &State, key: &InstanceKey, mark: &str) -> Option<Runni
     Some(Running {
         key: key.clone(),
         release: ReleaseId(variable("BATON_RELEASE")?.parse().ok()?),
+        start: variable(START).and_then(|start| start.parse().ok()).unwrap_or_default(),
         incarnation: state.invocation.clone(),
         pid: state.pid,
         folder: state.folder.trim_start_matches(['!', '-']).into(),

@@ -6,8 +6,9 @@ use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::upload_message::Kind;
 use baton_proto::v1::{
-    ArtifactStatRequest, CertificateView, Chunk, CreateTokenRequest, DeployRequest, FleetView, ListCertificatesRequest,
-    RevokeCertificatesRequest, RolloutView, ServiceRequest, ServiceView, StatusRequest, UploadMessage, UploadOpen,
+    ArtifactStatRequest, CertificateView, Chunk, CreateTokenRequest, DeployRequest, FleetView, HostRequest,
+    ListCertificatesRequest, RevokeCertificatesRequest, RollbackRequest, RolloutView, ServiceRequest, ServiceView,
+    StatusRequest, UploadMessage, UploadOpen,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -141,6 +142,7 @@ impl Control {
             version: version.to_owned(),
             artifact_digest: digest.as_bytes().to_vec(),
             artifact_size: size,
+            ..DeployRequest::default()
         };
         let reply = self.client().deploy(request).await.map_err(|status| problem(&status))?;
         Ok(reply.into_inner().rollout)
@@ -180,7 +182,7 @@ impl Control {
     /// # Errors
     /// A refusal.
     pub async fn rollback(&self, service: &str) -> Result<String, Problem> {
-        let request = ServiceRequest { service: service.to_owned(), why: "test".to_owned() };
+        let request = RollbackRequest { service: service.to_owned(), why: "test".to_owned(), ..RollbackRequest::default() };
         Ok(self.client().rollback(request).await.map_err(|status| problem(&status))?.into_inner().rollout)
     }
 
@@ -191,6 +193,28 @@ impl Control {
     pub async fn promote(&self, service: &str) -> Result<String, Problem> {
         let request = ServiceRequest { service: service.to_owned(), why: "test".to_owned() };
         Ok(self.client().promote(request).await.map_err(|status| problem(&status))?.into_inner().rollout)
+    }
+
+    /// Starts every instance of a service anew.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn restart(&self, service: &str) -> Result<String, Problem> {
+        let request = ServiceRequest { service: service.to_owned(), why: "test".to_owned() };
+        Ok(self.client().restart(request).await.map_err(|status| problem(&status))?.into_inner().rollout)
+    }
+
+    /// Takes a host out of every balancer, or brings it back.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn set_drained(&self, host: &str, drained: bool) -> Result<(), Problem> {
+        let request = HostRequest { host: host.to_owned(), why: "test".to_owned(), ..HostRequest::default() };
+        let reply = match drained {
+            true => self.client().drain_host(request).await,
+            false => self.client().undrain_host(request).await,
+        };
+        reply.map(drop).map_err(|status| problem(&status))
     }
 
     /// The rollout's last view, once it has ended or paused.
@@ -208,7 +232,7 @@ impl Control {
 }
 
 fn has_ended(state: &str) -> bool {
-    ["succeeded", "reverted", "failed", "paused"].contains(&state)
+    ["succeeded", "partial", "reverted", "failed", "paused"].contains(&state)
 }
 
 fn problem(status: &tonic::Status) -> Problem {

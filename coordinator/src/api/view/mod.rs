@@ -8,10 +8,11 @@ mod tests;
 
 use crate::driver::{Hello, Picture};
 use baton_core::fleet::Fleet;
+use baton_core::fleet::orders::{Freeze, Order};
 use baton_core::name::{HostName, ReleaseId, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
-use baton_proto::v1::{FleetView, ReleaseList, ReleaseView, RolloutRecord};
+use baton_proto::v1::{FleetView, FreezeView, OrderView, ReleaseList, ReleaseView, RolloutRecord};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub fn fleet(picture: &Picture, hellos: &BTreeMap<HostName, Hello>, now: Moment,
         hosts: hosts.map(|(name, it)| host::view(fleet, name, it, hellos.get(name), now)).collect(),
         epoch: fleet.epoch.0,
         problems: picture.trouble.iter().map(Into::into).collect(),
+        freeze: freeze(fleet.freeze.as_ref(), now),
     }
 }
 
@@ -72,6 +74,17 @@ pub fn releases(fleet: &Fleet, only: Option<&ServiceName>) -> ReleaseList {
         }
     };
     ReleaseList { releases: shown.map(view).collect() }
+}
+
+fn order(order: &Order, now: Moment) -> OrderView {
+    OrderView { by: order.by.clone(), why: order.why.clone(), since_ms: millis(now.since(order.since)) }
+}
+
+/// A freeze, as long as it holds.
+fn freeze(freeze: Option<&Freeze>, now: Moment) -> Option<FreezeView> {
+    let freeze = freeze.filter(|freeze| freeze.holds(now))?;
+    let left_ms = freeze.until.map_or(0, |until| millis(until.since(now)));
+    Some(FreezeView { order: Some(order(&freeze.order, now)), left_ms })
 }
 
 /// The version people know a release by.

@@ -1,16 +1,19 @@
 //! One service: how it is, where each of its hosts stands, and its rollout.
 
 use super::super::preview::placement;
-use super::{millis, proof, version};
+use super::{freeze, millis, proof, version};
 use crate::driver::Picture;
+use baton_core::fleet::orders::Queued;
 use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
 use baton_core::fleet::{Fleet, Service};
 use baton_core::name::{HostName, ReleaseId, ServiceName, Slot};
 use baton_core::problem::Problem;
 use baton_core::rollout::waiting::{Reason, Waiting};
-use baton_core::rollout::{Direction, Rollout, RolloutState, Turned};
+use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
 use baton_core::time::Moment;
-use baton_proto::v1::{EvidenceView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView};
+use baton_proto::v1::{
+    EvidenceView, LeftOutView, QueuedView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView,
+};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,6 +46,9 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         waiting: waiting.iter().map(waiting_view).collect(),
         warm_version: version(fleet, service.warm.map(|warm| warm.release)),
         warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
+        freeze: freeze(service.orders.freeze.as_ref(), now),
+        queue: service.orders.queue.iter().map(|queued| queued_view(fleet, queued, now)).collect(),
+        removal: service.orders.removal.as_ref().map(|removal| super::order(removal, now)),
         hosts,
         splits: splits(fleet, service),
     }
@@ -216,6 +222,19 @@ fn waiting_view(waiting: &Waiting) -> WaitingView {
     }
 }
 
+fn queued_view(fleet: &Fleet, queued: &Queued, now: Moment) -> QueuedView {
+    QueuedView {
+        rollout: queued.id.to_string(),
+        version: version(fleet, Some(queued.release)),
+        by: queued.by.clone(),
+        since_ms: millis(now.since(queued.since)),
+    }
+}
+
+fn left_out_view(left_out: &LeftOut) -> LeftOutView {
+    LeftOutView { host: left_out.host.to_string(), by: left_out.by.clone(), why: left_out.why.clone() }
+}
+
 pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
     let total = rollout.hosts.len();
     let done = if rollout.state == RolloutState::Succeeded { total } else { done.min(total) };
@@ -247,6 +266,11 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
         proof: proof::view(rollout),
+        left_out: rollout.left_out.iter().map(left_out_view).collect(),
+        renews: match rollout.from == Some(rollout.to) {
+            true => rollout.starts.keys().map(ToString::to_string).collect(),
+            false => Vec::new(),
+        },
         evidence: rollout
             .evidence
             .iter()
@@ -270,6 +294,7 @@ const fn state(state: RolloutState) -> &'static str {
         RolloutState::Paused => "paused",
         RolloutState::Reverting => "reverting",
         RolloutState::Succeeded => "succeeded",
+        RolloutState::Partial => "partial",
         RolloutState::Reverted => "reverted",
         RolloutState::Failed => "failed",
     }

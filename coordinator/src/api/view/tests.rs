@@ -31,7 +31,7 @@ fn picture(hosts: &str) -> Picture {
                 other => panic!("{other}"),
             };
             let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(0) };
-            let instance = InstanceReport { release: release.id(), incarnation: "i".into(), state };
+            let instance = InstanceReport { release: release.id(), incarnation: "i".into(), start: 0, state };
             report.instances.insert(key, instance);
             let routed = if rest == ["in"] { MemberState::Ready } else { MemberState::Out };
             members.insert(MemberKey { host: samples::host(name), slot: Slot(0) }, member(routed));

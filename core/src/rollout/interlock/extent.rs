@@ -44,7 +44,7 @@ impl Check<'_> {
             })
         };
         let mut extent = Extent::default();
-        for host in self.fleet.hosts.keys() {
+        for host in self.fleet.hosts.keys().filter(|host| !self.stands_aside(service, host)) {
             let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
             let told: Vec<_> =
                 told.map(|(key, it)| (it.release, is_in(&MemberKey { host: host.clone(), slot: key.slot }))).collect();

@@ -5,7 +5,7 @@ use crate::fleet::report::{InstanceState, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::fleet::{MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
-use crate::rollout::RolloutState;
+use crate::rollout::{Rollout, RolloutState};
 use std::collections::BTreeSet;
 
 impl Check<'_> {
@@ -38,6 +38,13 @@ impl Check<'_> {
 
     /// 12 and 18: no host is told to let go of what it serves, or of what it would go back to.
     pub(super) fn reserve(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        if self.proposal.gone.contains(name) {
+            // Nothing runs of it any more, so nothing of it is needed: if people said so.
+            if service.orders.removal.is_none() || self.issued_instances(name).next().is_some() {
+                violations.push(violation(12, name, format!("{name} would be forgotten while it runs, or unasked")));
+            }
+            return;
+        }
         let active = self.active(name);
         let under_way: BTreeSet<ReleaseId> = active.into_iter().flat_map(|it| it.from.into_iter().chain([it.to])).collect();
         let at_rest: BTreeSet<ReleaseId> = service.committed.into_iter().chain(service.previous).collect();
@@ -58,16 +65,21 @@ impl Check<'_> {
 
     /// 13: a rollout succeeds only when every host attests it, from what runs there, in every balancer.
     pub(super) fn completeness(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
-        let ended = self.proposal.rollouts.values().filter(|it| it.service == *name && it.state == RolloutState::Succeeded);
+        let ended = self.proposal.rollouts.values().filter(|it| it.service == *name && has_succeeded(it.state));
         let was = |id| self.fleet.rollouts.get(id).map(|rollout| rollout.state);
-        for rollout in ended.filter(|rollout| was(&rollout.id) != Some(RolloutState::Succeeded)) {
-            for host in &service.hosts {
+        for rollout in ended.filter(|rollout| !was(&rollout.id).is_some_and(has_succeeded)) {
+            for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
                 if let Err(why) = self.attests(name, service, host, rollout.to) {
                     let what = format!("the rollout would have succeeded, but on {host} {why}");
                     violations.push(violation(13, name, what));
                 }
             }
         }
+    }
+
+    /// Whether a rollout leaves a host out, and people said so.
+    fn is_left_out(&self, service: &Service, rollout: &Rollout, host: &HostName) -> bool {
+        rollout.left_out.iter().any(|left_out| left_out.host == *host) && self.stands_aside(service, host)
     }
 
     fn attests(
@@ -114,4 +126,9 @@ impl Check<'_> {
         };
         pool.on.iter().map(look).collect()
     }
+}
+
+/// Whether everybody is said to have the release, but those left out by name.
+const fn has_succeeded(state: RolloutState) -> bool {
+    matches!(state, RolloutState::Succeeded | RolloutState::Partial)
 }

@@ -2,7 +2,7 @@
 
 use super::{Check, Violation, violation};
 use crate::fleet::report::{HostReport, InstanceState, MemberReport};
-use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
+use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
 use crate::fleet::{InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
 use std::collections::BTreeSet;
@@ -13,7 +13,10 @@ impl Check<'_> {
         let Some(pool) = &service.balancer else { return };
         for (host, key, before) in self.issued_instances(name) {
             let after = self.after(host).and_then(|spec| spec.instances.get(key));
-            if after.is_some_and(|after| after.release == before.release && after.address == before.address) {
+            let same = |after: &InstanceSpec| {
+                (after.release, after.start, after.address) == (before.release, before.start, before.address)
+            };
+            if after.is_some_and(same) {
                 continue;
             }
             let member = MemberKey { host: host.clone(), slot: key.slot };
@@ -87,10 +90,12 @@ impl Check<'_> {
         let key = InstanceKey { service: name.clone(), slot: member.slot };
         let host = self.fleet.hosts.get(&member.host).ok_or("its host never joined")?;
         let told = host.issued.instances.get(&key).ok_or("nothing was told to run there")?;
-        if !right.contains(&told.release) {
+        let kept = self.fleet.services.get(name).and_then(|service| service.orders.kept.get(&member.host));
+        if !right.contains(&told.release) && kept.is_none_or(|kept| kept.release != told.release) {
             return Err("it is neither the committed release nor the rollout's");
         }
-        if self.after(&member.host).and_then(|spec| spec.instances.get(&key)).map(|it| it.release) != Some(told.release) {
+        let after = self.after(&member.host).and_then(|spec| spec.instances.get(&key));
+        if after.map(|it| (it.release, it.start)) != Some((told.release, told.start)) {
             return Err("the same plan stops it");
         }
         if !host.connected {
@@ -104,6 +109,9 @@ impl Check<'_> {
         if seen.release != told.release {
             return Err("another release runs there");
         }
+        if seen.start != told.start {
+            return Err("an earlier start of it runs there");
+        }
         let healthy_for = self.fleet.releases.get(&told.release).map(|release| release.health.healthy_for);
         match seen.state {
             InstanceState::Ready { since } if since >= healthy_for.unwrap_or_default() => Ok(()),
@@ -114,8 +122,6 @@ impl Check<'_> {
 
     /// 1 and 4: no change of ours takes a balancer below the floor, or empties it.
     pub(super) fn floor(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
-        let hosts = service.hosts.len();
-        let may_miss = self.strategy_of(name, service).max_unavailable.at_most(hosts);
         for (balancer, spec) in &self.proposal.specs {
             let issued = self.fleet.hosts.get(balancer).map(|host| &host.issued);
             for (pool_name, before) in issued.into_iter().flat_map(|spec| &spec.pools) {
@@ -128,6 +134,13 @@ impl Check<'_> {
                     let is_in = is_in.filter(|(member, _)| !only_answering || self.answers(name, member));
                     is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
                 };
+                let serves = |host: &HostName| {
+                    let mut is_in = before.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
+                    is_in.any(|(member, _)| member.host == *host && self.answers(name, member))
+                };
+                let counted = |host: &&HostName| !self.stands_aside(service, host) || serves(host);
+                let hosts = service.hosts.iter().filter(counted).count();
+                let may_miss = self.strategy_of(name, service).max_unavailable.at_most(hosts);
                 let (had, has) = (count(before, true), after.map_or(0, |pool| count(pool, true)));
                 let floor = had.min(hosts.saturating_sub(may_miss));
                 if has < floor && !self.ends_on_purpose(name) {
@@ -152,8 +165,17 @@ impl Check<'_> {
             .is_some_and(|instance| matches!(instance.state, InstanceState::Ready { .. }))
     }
 
-    /// A first deployment taken back, and nothing else, ends with nobody serving.
+    /// Whether people took a host out of the service for a while.
+    pub(super) fn stands_aside(&self, service: &Service, host: &HostName) -> bool {
+        service.orders.skipped.contains_key(host)
+            || self.fleet.hosts.get(host).is_some_and(|host| host.maintenance.is_some())
+    }
+
+    /// A first deployment taken back, or a service that is removed, ends with nobody serving.
     pub(super) fn ends_on_purpose(&self, name: &ServiceName) -> bool {
+        if self.fleet.services.get(name).is_some_and(|service| service.orders.removal.is_some()) {
+            return true;
+        }
         let ids = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys());
         let mut rollouts = ids.filter_map(|id| self.rollout(id)).filter(|rollout| rollout.service == *name);
         rollouts.any(|rollout| rollout.state.is_active() && rollout.goal().is_none())

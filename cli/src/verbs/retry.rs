@@ -1,0 +1,115 @@
+//! `baton retry [SERVICE [HOST]]` and `baton skip [SERVICE] HOST`: the ways on after a host failed.
+
+use super::ending;
+use super::target::{WaitArgs, one_service};
+use crate::Context;
+use crate::connection::Connection;
+use crate::errors::Failure;
+use crate::exit::Exit;
+use crate::follow::{Follow, OnPause};
+use crate::outcome::Wish;
+use crate::render::page::Page;
+use crate::traffic::Tally;
+use baton_proto::v1::{FleetView, PlaceRequest, ServiceView};
+use clap::Args;
+use serde_json::json;
+
+/// `baton retry`.
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// The service, where there are several
+    pub service: Option<String>,
+    /// One host of it; all that failed or were skipped where none is named
+    pub host: Option<String>,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// `baton skip`.
+#[derive(Debug, Args)]
+#[command(override_usage = "baton skip [OPTIONS] [SERVICE] HOST")]
+pub struct SkipArgs {
+    /// The host; before it the service, where there are several
+    #[arg(required = true, num_args = 1..=2, value_name = "HOST")]
+    words: Vec<String>,
+    /// For the record
+    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
+    pub why: String,
+}
+
+/// Tries again what failed, and takes skipped hosts back in.
+///
+/// # Errors
+/// When there is nothing to try again, or nothing more is heard.
+pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut connection = Connection::open(context.connect)?;
+    let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
+    let request =
+        PlaceRequest { service: service.name.clone(), host: args.host.clone().unwrap_or_default(), why: String::new() };
+    let rollout = connection.control.retry(request).await?.into_inner().rollout;
+    if rollout.is_empty() {
+        let words = format!("{}: catches up with {}", args.host.as_deref().unwrap_or("what was skipped"), service.name);
+        context.output.answer(Page::new().text(words));
+        context.output.json(&json!({ "service": service.name, "outcome": "taken_back_in", "exit": Exit::Done.code() }));
+        context.output.next(&format!("baton status {}", service.name));
+        return Ok(Exit::Done);
+    }
+    follow(&connection, &service, &before, rollout, args.wait, context).await
+}
+
+/// Leaves a host out of rollouts, by name and on the record.
+///
+/// # Errors
+/// When nobody would be left, or the host is not of the service.
+pub async fn skip(args: SkipArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    let mut connection = Connection::open(context.connect)?;
+    let named = (args.words.len() > 1).then(|| args.words[0].as_str());
+    let host = args.words.last().cloned().unwrap_or_default();
+    let (service, _) = one_service(&mut connection, named).await?;
+    let request = PlaceRequest { service: service.name.clone(), host: host.clone(), why: args.why };
+    let reply = connection.control.skip(request).await?.into_inner();
+    let words = if reply.unchanged { "was skipped already" } else { "left out until baton retry" };
+    context.output.answer(Page::new().text(format!("{} {host}: {words}", service.name)));
+    let outcome = if reply.unchanged { "unchanged" } else { "skipped" };
+    let document = json!({
+        "service": service.name,
+        "host": host,
+        "rollout": reply.rollout,
+        "outcome": outcome,
+        "exit": Exit::Done.code(),
+    });
+    context.output.json(&document);
+    context.output.next(&match reply.rollout.as_str() {
+        "" => format!("baton retry {} {host}", service.name),
+        _ => format!("baton watch {}", service.name),
+    });
+    Ok(Exit::Done)
+}
+
+/// Waits for a rollout that brings a release, unless nobody wants to wait.
+///
+/// # Errors
+/// When nothing more is heard of it.
+pub(super) async fn follow(
+    connection: &Connection,
+    service: &ServiceView,
+    before: &FleetView,
+    rollout: String,
+    wait: WaitArgs,
+    context: Context<'_>,
+) -> Result<Exit, Failure> {
+    if wait.no_wait {
+        return Ok(ending::accepted(&service.name, &rollout, context.output));
+    }
+    let mut tally = Tally::default();
+    tally.observe(service, before);
+    let follow = Follow {
+        service: service.name.clone(),
+        rollout: Some(rollout),
+        wish: Wish::Forward,
+        tally,
+        timeout: wait.timeout,
+        pause: OnPause::End,
+    };
+    Ok(ending::wait(connection, follow, context).await?.exit)
+}

@@ -1,0 +1,57 @@
+//! Hosts that stand aside: drained for work on them, or skipped by name. They are no targets, and nothing waits for them.
+
+use super::converge::{Step, Way, converge};
+use super::place::{Place, Routing};
+use super::waiting::Reason;
+use crate::fleet::orders::{Maintenance, Order};
+use crate::fleet::{Fleet, Service};
+use crate::name::HostName;
+
+/// Why a host takes no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside<'a> {
+    Drained(&'a Maintenance),
+    Skipped(&'a Order),
+}
+
+/// Whether a host of a service stands aside. What is done with a host that is removed with its service is no rollout.
+#[must_use]
+pub fn aside<'a>(fleet: &'a Fleet, service: &'a Service, host: &HostName) -> Option<Aside<'a>> {
+    if !service.hosts.contains(host) || service.orders.removal.is_some() {
+        return None;
+    }
+    let maintenance = fleet.hosts.get(host).and_then(|host| host.maintenance.as_ref()).map(Aside::Drained);
+    maintenance.or_else(|| service.orders.skipped.get(host).map(Aside::Skipped))
+}
+
+impl Aside<'_> {
+    /// The next safe step: a drained host leaves every balancer, a skipped one is left alone.
+    #[must_use]
+    pub fn step(self, place: &Place<'_>, way: Way) -> Step {
+        match self {
+            Self::Drained(maintenance) if maintenance.stop => converge(place, None, way),
+            Self::Drained(_) => drain(place, way),
+            Self::Skipped(_) => Step::Done,
+        }
+    }
+
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Drained(Maintenance { order, .. }) => Reason::Drained { by: order.by.clone(), why: order.why.clone() },
+            Self::Skipped(order) => Reason::Skipped { by: order.by.clone(), why: order.why.clone() },
+        }
+    }
+}
+
+/// Takes every slot out of the balancers; what runs there goes on running.
+fn drain(place: &Place<'_>, way: Way) -> Step {
+    for (slot, _) in place.issued() {
+        match place.routing(slot, way.drain_deadline) {
+            Routing::Drained => {}
+            Routing::NotAsked => return Step::Drain(slot),
+            Routing::Waiting(reason) | Routing::Unreachable(reason) => return Step::Wait(reason),
+        }
+    }
+    Step::Done
+}

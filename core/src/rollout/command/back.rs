@@ -1,0 +1,143 @@
+//! Going back, and ending where it stands.
+
+use super::super::progress;
+use super::super::{Direction, LeftOut, Rollout, RolloutState, Turned};
+use super::{Accepted, begin, busy, change, known, no_rollout};
+use crate::fleet::Fleet;
+use crate::fleet::orders::Kept;
+use crate::name::{HostName, ReleaseId, RolloutId, ServiceName, Version};
+use crate::problem::{Code, Problem};
+use crate::time::Moment;
+
+pub(super) fn rollback(
+    fleet: &mut Fleet,
+    id: RolloutId,
+    name: &ServiceName,
+    by: String,
+    now: Moment,
+) -> Result<Accepted, Problem> {
+    let service = known(fleet, name)?;
+    if fleet.active_rollout(name).is_some() {
+        return abort(fleet, name, by, now);
+    }
+    // Hosts that keep another release come back to the committed one; else everybody goes to the one before.
+    let back = if service.orders.kept.is_empty() { service.previous } else { service.committed };
+    let to = back.ok_or_else(|| {
+        Problem::new(Code(706), format!("{name} has no release to go back to"))
+            .help(format!("baton releases list {name} shows what there is"))
+    })?;
+    let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
+    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+}
+
+pub(super) fn rollback_to(
+    fleet: &mut Fleet,
+    id: RolloutId,
+    name: &ServiceName,
+    version: &Version,
+    by: String,
+    now: Moment,
+) -> Result<Accepted, Problem> {
+    let service = known(fleet, name)?;
+    let to = find(fleet, name, version)?;
+    if let Some(active) = fleet.active_rollout(name) {
+        return match active.from == Some(to) {
+            true => abort(fleet, name, by, now),
+            false => Err(busy(active, now)),
+        };
+    }
+    if service.committed == Some(to) && service.orders.kept.is_empty() {
+        return Ok(Accepted::AlreadyLive);
+    }
+    let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
+    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+}
+
+/// The release that people mean by a version. Several may have one: then the live one, or the one before.
+fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseId, Problem> {
+    let of_service = || fleet.releases.iter().filter(|(_, release)| release.service == *name);
+    let found: Vec<ReleaseId> = of_service().filter(|(_, it)| it.version == *version).map(|(id, _)| *id).collect();
+    let service = fleet.services.get(name);
+    let near = service.into_iter().flat_map(|service| [service.committed, service.previous]).flatten();
+    match (found.as_slice(), near.into_iter().find(|id| found.contains(id))) {
+        ([only], _) => Ok(*only),
+        (_, Some(near)) => Ok(near),
+        ([], _) => {
+            let versions: Vec<&str> = of_service().map(|(_, release)| release.version.as_str()).collect();
+            Err(Problem::new(Code(721), format!("{name} never had a release {version}"))
+                .saw("releases", if versions.is_empty() { "none yet".into() } else { versions.join(", ") })
+                .help(format!("baton releases list {name}")))
+        }
+        (several, None) => {
+            let ids: Vec<String> = several.iter().map(|id| id.0.short()).collect();
+            Err(Problem::new(Code(721), format!("{name} had several releases called {version}"))
+                .saw("releases", ids.join(", "))
+                .help(format!("baton deploy {name} {version} brings the one of its manifest")))
+        }
+    }
+}
+
+/// Turns the active rollout round.
+pub(super) fn abort(fleet: &mut Fleet, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
+    change(fleet, name, now, |rollout| {
+        match rollout.direction {
+            Direction::Forward => progress::turn_back(rollout, Turned::Operator { by }),
+            Direction::Back if rollout.state == RolloutState::Paused => {
+                rollout.state = RolloutState::Reverting;
+                rollout.pause = None;
+            }
+            Direction::Back => {}
+        }
+        Ok(())
+    })
+}
+
+/// Ends the active rollout where it stands.
+pub(super) fn keep(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Result<Accepted, Problem> {
+    known(fleet, name)?;
+    let active = fleet.active_rollout(name).ok_or_else(|| no_rollout(name))?.clone();
+    let have = told(fleet, &active, |_| true);
+    let id = active.id.clone();
+    end(fleet, active, have, by, now);
+    Ok(Accepted::Rollout(id))
+}
+
+/// Ends the active rollout in favour of another one. A host on which the release works keeps it until its turn comes.
+pub(super) fn give_way(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Option<RolloutId> {
+    let active = fleet.active_rollout(name)?.clone();
+    let id = active.id.clone();
+    let works = |host: &HostName| !active.evidence.iter().any(|evidence| evidence.host == *host);
+    let have = match active.direction {
+        Direction::Forward => told(fleet, &active, works),
+        Direction::Back => Vec::new(),
+    };
+    end(fleet, active, have, by, now);
+    Some(id)
+}
+
+/// The hosts of a service that were told to run the rollout's release, and may keep it.
+fn told(fleet: &Fleet, active: &Rollout, may: impl Fn(&HostName) -> bool) -> Vec<HostName> {
+    let was_told = |host: &&HostName| {
+        fleet.hosts.get(*host).is_some_and(|host| {
+            let mut instances = host.issued.instances.iter().filter(|(key, _)| key.service == active.service);
+            instances.any(|(_, instance)| instance.release == active.to)
+        })
+    };
+    active.hosts.iter().filter(was_told).filter(|host| may(host)).cloned().collect()
+}
+
+fn end(fleet: &mut Fleet, mut rollout: Rollout, have: Vec<HostName>, by: &str, now: Moment) {
+    let Some(service) = fleet.services.get_mut(&rollout.service) else { return };
+    let lack = service.hosts.iter().filter(|host| !have.contains(host));
+    let why = "the rollout was ended before it had the release";
+    rollout.left_out = lack.map(|host| LeftOut { host: host.clone(), by: by.to_owned(), why: why.to_owned() }).collect();
+    rollout.state = RolloutState::Partial;
+    rollout.turned = Some(Turned::Operator { by: by.to_owned() });
+    (rollout.pause, rollout.wave_done) = (None, None);
+    (rollout.progressed, rollout.ended) = (now, Some(now));
+    let kept = |host| (host, Kept { release: rollout.to, by: by.to_owned() });
+    if service.committed != Some(rollout.to) {
+        service.orders.kept.extend(have.into_iter().filter(|host| service.hosts.contains(host)).map(kept));
+    }
+    fleet.rollouts.insert(rollout.id.clone(), rollout);
+}

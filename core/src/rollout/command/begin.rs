@@ -1,0 +1,65 @@
+//! How every rollout begins.
+
+use super::super::aside::aside;
+use super::super::place::Place;
+use super::super::{Direction, Rollout, RolloutState};
+use crate::analysis::judgement::Judgement;
+use crate::fleet::{Fleet, Service};
+use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
+use crate::strategy::Strategy;
+use crate::time::Moment;
+use std::collections::BTreeMap;
+
+/// A new rollout. Hosts that do not serve come first: nothing is lost there. Those that stand aside come last, so that no wave
+/// is done because nobody is in it.
+#[must_use]
+pub fn begin(
+    fleet: &Fleet,
+    id: RolloutId,
+    name: &ServiceName,
+    service: &Service,
+    (to, strategy): (ReleaseId, Strategy),
+    by: String,
+    now: Moment,
+) -> Rollout {
+    let (away, present): (Vec<&HostName>, Vec<_>) =
+        service.hosts.iter().partition(|host| aside(fleet, service, host).is_some());
+    let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
+    let (up, down): (Vec<&HostName>, Vec<_>) = present.into_iter().partition(serves);
+    Rollout {
+        id,
+        service: name.clone(),
+        from: service.committed,
+        to,
+        strategy,
+        hosts: down.into_iter().chain(up).chain(away).cloned().collect(),
+        state: RolloutState::Pending,
+        direction: Direction::Forward,
+        turned: None,
+        pause: None,
+        wave: 0,
+        promoted: 0,
+        wave_done: None,
+        started: now,
+        progressed: now,
+        ended: None,
+        by,
+        evidence: Vec::new(),
+        judgement: Judgement::default(),
+        starts: BTreeMap::new(),
+        left_out: Vec::new(),
+    }
+}
+
+/// Puts a rollout under way. Of those that ended, only the one it takes the place of stays: that is not durable yet.
+pub(super) fn put(fleet: &mut Fleet, rollout: Rollout, instead_of: Option<&RolloutId>) -> RolloutId {
+    let (id, name) = (rollout.id.clone(), rollout.service.clone());
+    // What is still warm is where this rollout goes, or stands where its release starts.
+    if let Some(service) = fleet.services.get_mut(&name) {
+        service.warm = None;
+    }
+    let stays = |old: &Rollout| old.service != name || old.state.is_active() || Some(&old.id) == instead_of;
+    fleet.rollouts.retain(|_, old| stays(old));
+    fleet.rollouts.insert(id.clone(), rollout);
+    id
+}

@@ -1,0 +1,245 @@
+//! Deploys: what speaks against one, and what becomes of it while another is under way.
+
+use super::super::balancers;
+use super::super::queue::freeze;
+use super::super::{Direction, Rollout};
+use super::{Accepted, back, begin, busy, frozen, never_joined, removed};
+use crate::fleet::orders::Queued;
+use crate::fleet::{BalancerPool, Fleet, Service};
+use crate::name::{Digest, HostName, ReleaseId, RolloutId, ServiceName};
+use crate::problem::{Code, Problem};
+use crate::release::Release;
+use crate::time::Moment;
+use std::net::SocketAddr;
+
+/// Deploys that may wait for one service: more than that is no queue but a pipeline that runs away.
+const QUEUE_MAX: usize = 8;
+
+/// Bring a service to a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// The id for the rollout, if one is needed.
+    pub id: RolloutId,
+    pub name: ServiceName,
+    /// Hosts, ports, balancer and strategy as the manifest says; everything else is kept from the fleet.
+    pub service: Service,
+    pub release: Release,
+    pub by: String,
+    /// What to do while another rollout is under way.
+    pub busy: Busy,
+    /// The [`basis`] of the plan that was looked at; None: whatever the fleet is now.
+    pub if_plan: Option<Digest>,
+}
+
+/// What a deploy does while another rollout of its service is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Busy {
+    #[default]
+    Refuse,
+    /// Waits until it has ended.
+    Queue,
+    /// Takes its place: hosts go on to this release from wherever they are.
+    Supersede,
+}
+
+impl Deploy {
+    #[must_use]
+    pub fn new(id: RolloutId, name: ServiceName, service: Service, release: Release, by: String) -> Self {
+        Self { id, name, service, release, by, busy: Busy::Refuse, if_plan: None }
+    }
+
+    /// The service as it will be: the manifest's shape, with what is remembered of the service before.
+    #[must_use]
+    pub fn shape_over(&self, before: Option<&Service>) -> Service {
+        let mut service = self.service.clone();
+        service.committed = before.and_then(|before| before.committed);
+        service.previous = before.and_then(|before| before.previous);
+        service.warm = before.and_then(|before| before.warm);
+        service.orders = before.map(|before| before.orders.clone()).unwrap_or_default();
+        service.orders.skipped.retain(|host, _| service.hosts.contains(host));
+        service.orders.kept.retain(|host, _| service.hosts.contains(host));
+        service
+    }
+}
+
+/// What speaks against a deploy, all of it: empty when it would be accepted.
+#[must_use]
+pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if deploy.service.hosts.is_empty() {
+        problems.push(Problem::new(Code(702), format!("{} names no host", deploy.name)).help("add names to `hosts`"));
+    }
+    let balancers = deploy.service.balancer.iter().flat_map(|balancer| &balancer.on);
+    let unknown: Vec<&HostName> =
+        deploy.service.hosts.iter().chain(balancers).filter(|host| !fleet.hosts.contains_key(*host)).collect();
+    if !unknown.is_empty() {
+        problems.push(never_joined(fleet, &unknown));
+    }
+    let before = fleet.services.get(&deploy.name);
+    if let Some(order) = before.and_then(|service| service.orders.removal.as_ref()) {
+        problems.push(removed(&deploy.name, order));
+    }
+    problems.extend(freeze(fleet, before, now).map(|freeze| frozen(&deploy.name, freeze, now)));
+    problems.extend(nobody_left(fleet, deploy));
+    problems.extend(balancers::objections(fleet, &deploy.service));
+    problems.extend(port_conflicts(fleet, deploy));
+    problems.extend(pool_conflicts(fleet, deploy));
+    problems.extend(changed_shape(fleet, deploy));
+    if deploy.if_plan.is_some_and(|plan| plan != basis(fleet, &deploy.name)) {
+        problems.push(
+            Problem::new(Code(719), format!("{} is not any more as it was when this plan was made", deploy.name))
+                .help("look at a new one: baton plan, then deploy with its --if-plan"),
+        );
+    }
+    let active = fleet.active_rollout(&deploy.name).filter(|active| !goes_the_same_way(active, deploy.release.id()));
+    if let Some(active) = active.filter(|_| deploy.busy == Busy::Refuse) {
+        problems.push(match active.from == Some(deploy.release.id()) {
+            // Not "already live": some hosts may have the other one.
+            true => busy(active, now).help(format!("baton rollback {} goes back to it", deploy.name)),
+            false => busy(active, now),
+        });
+    }
+    problems
+}
+
+/// What a plan of this service was made from: another value later, and the plan is stale.
+#[must_use]
+pub fn basis(fleet: &Fleet, name: &ServiceName) -> Digest {
+    let active = fleet.active_rollout(name).map(|active| (&active.id, active.state, active.direction, active.wave));
+    let work = fleet.hosts.iter().map(|(name, host)| (name, host.maintenance.is_some())).collect::<Vec<_>>();
+    Digest::of(format!("{:?}", (fleet.services.get(name), active, work, &fleet.freeze)).as_bytes())
+}
+
+pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
+    if let Some(problem) = objections(fleet, &deploy, now).into_iter().next() {
+        return Err(problem);
+    }
+    let release = deploy.release.id();
+    if let Some(active) = fleet.active_rollout(&deploy.name) {
+        if goes_the_same_way(active, release) {
+            return Ok(Accepted::Rollout(active.id.clone()));
+        }
+        match deploy.busy {
+            Busy::Queue => return queue(fleet, deploy, now),
+            _ => {
+                let ended = back::give_way(fleet, &deploy.name, &deploy.by, now);
+                return Ok(start(fleet, deploy, release, ended.as_ref(), now));
+            }
+        }
+    }
+    let before = fleet.services.get(&deploy.name);
+    let service = deploy.shape_over(before);
+    let same_hosts = before.is_some_and(|before| before.hosts == service.hosts);
+    if service.committed == Some(release) && same_hosts && service.orders.kept.is_empty() {
+        fleet.services.insert(deploy.name, service);
+        return Ok(Accepted::AlreadyLive);
+    }
+    Ok(start(fleet, deploy, release, None, now))
+}
+
+fn start(fleet: &mut Fleet, deploy: Deploy, release: ReleaseId, instead_of: Option<&RolloutId>, now: Moment) -> Accepted {
+    let service = deploy.shape_over(fleet.services.get(&deploy.name));
+    let to = (release, service.strategy.clone());
+    let rollout = begin::begin(fleet, deploy.id, &deploy.name, &service, to, deploy.by, now);
+    fleet.releases.insert(release, deploy.release);
+    fleet.services.insert(deploy.name, service);
+    Accepted::Rollout(begin::put(fleet, rollout, instead_of))
+}
+
+fn queue(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
+    let release = deploy.release.id();
+    let Some(service) = fleet.services.get_mut(&deploy.name) else {
+        return Err(Problem::new(Code(709), format!("there is no service {}", deploy.name)));
+    };
+    let queue = &mut service.orders.queue;
+    if let Some(same) = queue.iter().find(|queued| queued.release == release) {
+        return Ok(Accepted::Queued(same.id.clone()));
+    }
+    if queue.len() >= QUEUE_MAX {
+        return Err(Problem::new(Code(717), format!("{QUEUE_MAX} deploys of {} wait already", deploy.name))
+            .help(format!("baton abort {} --queued takes them out of the queue", deploy.name)));
+    }
+    let (id, shape) = (deploy.id, Box::new(deploy.service));
+    queue.push(Queued { id: id.clone(), shape, release, by: deploy.by, since: now });
+    fleet.releases.insert(release, deploy.release);
+    Ok(Accepted::Queued(id))
+}
+
+/// Somebody must take part: a rollout in which nobody does would be a success that changes nothing.
+fn nobody_left(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let skipped = fleet.services.get(&deploy.name).map(|before| &before.orders.skipped);
+    let takes_part = |host: &HostName| {
+        let drained = fleet.hosts.get(host).is_some_and(|host| host.maintenance.is_some());
+        !drained && !skipped.is_some_and(|skipped| skipped.contains_key(host))
+    };
+    let nobody = !deploy.service.hosts.is_empty() && !deploy.service.hosts.iter().any(takes_part);
+    nobody.then(|| {
+        Problem::new(Code(713), format!("every host of {} is drained or skipped", deploy.name))
+            .help("baton hosts undrain HOST, or baton retry SERVICE HOST")
+    })
+}
+
+/// Two services cannot listen on one port of a host.
+fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let public: Vec<u16> = deploy.release.run.listen.iter().map(SocketAddr::port).collect();
+    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+    for (name, other) in others {
+        let Some(host) = other.hosts.iter().find(|host| deploy.service.hosts.contains(host)) else { continue };
+        let taken: Vec<u16> = other.ports.iter().copied().chain(public_ports(fleet, name, other)).collect();
+        let mine = [("ports", &deploy.service.ports), ("listen", &public)];
+        let clash = mine.iter().find_map(|(key, ports)| Some((key, ports.iter().find(|port| taken.contains(port))?)));
+        if let Some((key, port)) = clash {
+            return Some(
+                Problem::new(Code(704), format!("port {port} on {host} belongs to {name}"))
+                    .help(format!("give {} another port in [run] {key}", deploy.name)),
+            );
+        }
+    }
+    None
+}
+
+/// The ports of the sockets that hosts hold for a service: of the release it is at, and of the one it is going to.
+fn public_ports(fleet: &Fleet, name: &ServiceName, service: &Service) -> Vec<u16> {
+    let going = fleet.active_rollout(name).map(|rollout| rollout.to);
+    let releases = service.committed.into_iter().chain(going).filter_map(|id| fleet.releases.get(&id));
+    releases.flat_map(|release| &release.run.listen).map(SocketAddr::port).collect()
+}
+
+/// One pool routes to one service: two would take each other's members out.
+fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let mine = deploy.service.balancer.as_ref()?;
+    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+    let shares = |theirs: &BalancerPool| theirs.pool == mine.pool && theirs.on.iter().any(|on| mine.on.contains(on));
+    let (name, _) = others.into_iter().find(|(_, other)| other.balancer.as_ref().is_some_and(shares))?;
+    Some(
+        Problem::new(Code(710), format!("the pool {} belongs to {name}", mine.pool))
+            .help(format!("give {} a pool of its own in [balancer] pool", deploy.name)),
+    )
+}
+
+/// Ports and balancer of a live service are where its members are: they do not change under it.
+fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let before = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some())?;
+    let (what, live, manifest) = match (before.ports != deploy.service.ports, before.balancer != deploy.service.balancer) {
+        (true, _) => ("ports", format!("{:?}", before.ports), format!("{:?}", deploy.service.ports)),
+        (_, true) => ("the balancer", routed(before), routed(&deploy.service)),
+        _ => return None,
+    };
+    Some(
+        Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"))
+            .saw("live", live)
+            .saw("manifest", manifest)
+            .help("deploy it as a service of another name, move the traffic, and remove this one"),
+    )
+}
+
+/// `pool shop on lb1, lb2`.
+fn routed(service: &Service) -> String {
+    let Some(balancer) = &service.balancer else { return "no balancer".to_owned() };
+    let on: Vec<&str> = balancer.on.iter().map(HostName::as_str).collect();
+    format!("pool {} on {}", balancer.pool, on.join(", "))
+}
+
+fn goes_the_same_way(active: &Rollout, release: ReleaseId) -> bool {
+    active.to == release && active.direction == Direction::Forward
+}

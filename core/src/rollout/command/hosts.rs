@@ -1,0 +1,118 @@
+//! Work on hosts: out of every balancer and back, and away for good.
+
+use super::super::aside::aside;
+use super::steer::move_last;
+use super::{Accepted, never_joined};
+use crate::fleet::orders::{Maintenance, Order};
+use crate::fleet::{Fleet, Service};
+use crate::name::{HostName, ServiceName};
+use crate::problem::{Code, Problem};
+
+pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order) -> Result<Accepted, Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    if host.maintenance.as_ref().is_some_and(|maintenance| maintenance.stop == stop) {
+        return Ok(Accepted::Unchanged);
+    }
+    if host.maintenance.is_none() {
+        may_drain(fleet, name)?;
+    }
+    for rollout in fleet.rollouts.values_mut().filter(|rollout| rollout.state.is_active()) {
+        move_last(rollout, name);
+    }
+    if let Some(host) = fleet.hosts.get_mut(name) {
+        let order = host.maintenance.take().map_or(order, |maintenance| maintenance.order);
+        host.maintenance = Some(Maintenance { order, stop });
+    }
+    Ok(Accepted::Noted)
+}
+
+/// Work on a host takes no more from a service than its strategy allows, and never all of it.
+fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
+    if let Some((service, _)) = balanced(fleet, name).next() {
+        return Err(Problem::new(Code(712), format!("{name} balances {service}: requests come in there"))
+            .help("lead the traffic to another balancer first; Baton does not see who sends it"));
+    }
+    for (service_name, service) in running(fleet, name) {
+        let total = service.hosts.len();
+        let may_miss = service.strategy.max_unavailable.at_most(total);
+        let away: Vec<&str> =
+            service.hosts.iter().filter(|host| aside(fleet, service, host).is_some()).map(HostName::as_str).collect();
+        if away.len() < may_miss && away.len() + 1 < total {
+            continue;
+        }
+        let what = format!("without {name} too few hosts of {service_name} would serve");
+        return Err(Problem::new(Code(713), what)
+            .saw("hosts", format!("{total}, of which {may_miss} may be without (max_unavailable)"))
+            .saw("away", if away.is_empty() { "none".into() } else { away.join(", ") })
+            .help("bring one of those back, add a host, or deploy with a larger rollout.max_unavailable"));
+    }
+    Ok(())
+}
+
+pub(super) fn undrain(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Problem> {
+    if !fleet.hosts.contains_key(name) {
+        return Err(never_joined(fleet, &[name]));
+    }
+    let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
+    Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })
+}
+
+pub(super) fn remove(fleet: &mut Fleet, name: &HostName, force: bool) -> Result<Accepted, Problem> {
+    may_remove(fleet, name, force)?;
+    for service in fleet.services.values_mut() {
+        service.hosts.retain(|host| host != name);
+        service.orders.skipped.remove(name);
+        service.orders.kept.remove(name);
+        if let Some(balancer) = &mut service.balancer {
+            balancer.on.retain(|host| host != name);
+        }
+    }
+    for rollout in fleet.rollouts.values_mut().filter(|rollout| rollout.state.is_active()) {
+        rollout.hosts.retain(|host| host != name);
+        rollout.evidence.retain(|evidence| evidence.host != *name);
+        rollout.starts.remove(name);
+    }
+    fleet.hosts.remove(name);
+    Ok(Accepted::Noted)
+}
+
+fn may_remove(fleet: &Fleet, name: &HostName, force: bool) -> Result<(), Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    let in_use = |what: String| Problem::new(Code(712), what);
+    if host.connected && !host.issued.instances.is_empty() && host.maintenance.is_none() {
+        let runs: Vec<String> = host.issued.instances.keys().map(ToString::to_string).collect();
+        return Err(in_use(format!("{name} is there, and serves"))
+            .saw("runs", runs.join(", "))
+            .help(format!("baton hosts drain {name} --stop")));
+    }
+    for (service_name, service) in running(fleet, name).chain(balanced(fleet, name)) {
+        let is_last = service.hosts.iter().all(|host| host == name);
+        let is_last_balancer = service.balancer.as_ref().is_some_and(|balancer| balancer.on.iter().all(|on| on == name));
+        if is_last || is_last_balancer {
+            return Err(in_use(format!("{service_name} has no other host for what {name} does"))
+                .help(format!("baton services remove {service_name}")));
+        }
+        if !force {
+            return Err(in_use(format!("{service_name} names {name}")).help(format!(
+                "deploy {service_name} without it, or, when it never comes back: baton hosts remove {name} --force"
+            )));
+        }
+    }
+    if !force && !host.issued.instances.is_empty() {
+        let runs: Vec<String> = host.issued.instances.keys().map(ToString::to_string).collect();
+        return Err(in_use(format!("{name} runs something still"))
+            .saw("runs", runs.join(", "))
+            .help(format!("wait until it stopped, or, when it never comes back: baton hosts remove {name} --force")));
+    }
+    Ok(())
+}
+
+/// The services that run on a host.
+fn running<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+    fleet.services.iter().filter(move |(_, service)| service.hosts.contains(name))
+}
+
+/// The services whose requests come through a host.
+fn balanced<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+    fleet.services.iter().filter(move |(_, service)| service.balancer.as_ref().is_some_and(|it| it.on.contains(name)))
+}

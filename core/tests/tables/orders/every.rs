@@ -1,0 +1,84 @@
+//! Every command in every state: carried out, or refused with nothing changed.
+
+use super::{Obedient, REST, by, rollout};
+use crate::text::host;
+use baton_core::name::{ServiceName, Version};
+use baton_core::rollout::RolloutState;
+use baton_core::rollout::command::{Command, apply};
+
+/// Every command there is, about `service` and `name`.
+fn commands(world: &Obedient, service: &str, name: &str) -> Vec<Command> {
+    let service = || ServiceName::new(service).expect("a name");
+    let (id, why) = (|| rollout("r-9"), || "because".to_owned());
+    let version = Version::new("v1").expect("a version");
+    vec![
+        Command::Rollback { id: id(), service: service(), by: by() },
+        Command::RollbackTo { id: id(), service: service(), version, by: by() },
+        Command::Pause { service: service(), by: by(), why: why() },
+        Command::Resume { service: service(), by: by() },
+        Command::Promote { service: service(), by: by() },
+        Command::Abort { service: service(), by: by() },
+        Command::Keep { service: service(), by: by() },
+        Command::Cancel { service: service(), queued: None, by: by() },
+        Command::Retry { id: id(), service: service(), host: Some(host(name)), by: by() },
+        Command::Retry { id: id(), service: service(), host: None, by: by() },
+        Command::Skip { service: service(), host: host(name), by: by(), why: why() },
+        Command::Restart { id: id(), service: service(), by: by() },
+        Command::Rehearse { id: id(), service: service(), host: Some(host(name)), by: by() },
+        Command::Freeze { service: Some(service()), lasts: None, by: by(), why: why() },
+        Command::Unfreeze { service: Some(service()), by: by() },
+        Command::RemoveService { service: service(), by: by() },
+        Command::Drain { host: host(name), stop: false, by: by(), why: why() },
+        Command::Undrain { host: host(name), by: by() },
+        Command::RemoveHost { host: host(name), force: false, by: by() },
+        Command::Deploy(Box::new(world.deploy("r-9", "v3"))),
+    ]
+}
+
+#[test]
+fn every_command_in_every_state_is_carried_out_or_refused_with_nothing_changed() {
+    let states = [
+        REST,
+        "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1",
+        "in-place max=1 paused v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1",
+        "in-place on-failure-pause evidence paused v1->v2\n web1 a=v2:failed:out\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1",
+        "in-place max=1 back v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1",
+        "in-place max=1 none->v2\n web1 a=v2:starting:out\n web2\n web3\n lb1",
+        "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:out\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1 behind",
+    ];
+    for state in states {
+        for (nth, command) in commands(&Obedient::at(state), "shop", "web2").into_iter().enumerate() {
+            let mut world = Obedient::at(state);
+            let before = world.fleet.clone();
+            match apply(&mut world.fleet, command.clone(), world.now) {
+                Err(problem) => {
+                    assert!((700..800).contains(&problem.code.0) && problem.help.is_some(), "{problem:?}");
+                    assert_eq!(world.fleet, before, "{command:?} was refused and changed something in {state}");
+                }
+                Ok(_) => world.settle(),
+            }
+            let ended = world.fleet.rollouts.values().all(|it| !matches!(it.state, RolloutState::Pending));
+            assert!(ended, "command {nth} left something that nobody moves in {state}");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_knows_is_refused_by_every_command() {
+    let service = commands(&Obedient::at(REST), "cart", "web2");
+    for command in service.into_iter().filter(|command| command.service().is_some_and(|name| name.as_str() == "cart")) {
+        assert_eq!(Obedient::at(REST).refused(command), 709);
+    }
+    for command in commands(&Obedient::at(REST), "shop", "web9") {
+        let mut world = Obedient::at(REST);
+        match command {
+            Command::Drain { .. } | Command::Undrain { .. } | Command::RemoveHost { .. } => {
+                assert_eq!(world.refused(command), 703);
+            }
+            Command::Skip { .. } | Command::Rehearse { .. } | Command::Retry { host: Some(_), .. } => {
+                assert_eq!(world.refused(command), 716);
+            }
+            _ => {}
+        }
+    }
+}
