@@ -89,9 +89,13 @@ fn every_key_of_the_coordinator_is_on_the_page_with_an_example_that_works() {
     let known = expected(coordinator("nobody_knows = 1\n"));
     assert_eq!(rows(section), known);
     let shown = example(section, "coordinator.toml");
-    assert_eq!(coordinator(shown).unwrap(), coordinator("").unwrap(), "the example shows the defaults");
-    let shown: toml::Table = shown.parse().unwrap();
+    coordinator(shown).unwrap();
+    let mut shown: toml::Table = shown.parse().unwrap();
     assert_eq!(keys(&shown), known);
+    // What is off unless it is asked for has nothing else to show than an example.
+    shown.retain(|key, _| default_of(section, key) != "none");
+    let defaults = coordinator(&shown.to_string()).unwrap();
+    assert_eq!(defaults, coordinator("").unwrap(), "the example shows the defaults");
     for (key, value) in &shown {
         assert_eq!(default_of(section, key).trim_matches('"'), value.as_str().unwrap(), "{key}");
     }

@@ -59,12 +59,11 @@ impl Credentials {
         let kept = Self::read(folder, CERTIFICATE)?;
         let Err(error) = kept.certified() else { return Ok(kept) };
         // The certificate is renamed last: a new key beside the old certificate means that the new one still waits.
-        match Self::read(folder, &staged(CERTIFICATE)) {
-            Ok(renewed) if renewed.certified().is_ok() => {
-                place(folder, CERTIFICATE)?;
-                Ok(renewed)
-            }
-            _ => Err(error),
+        let whole = |name: &str| Self::read(folder, name).ok().filter(|read| read.certified().is_ok());
+        match whole(&staged(CERTIFICATE)) {
+            Some(renewed) => place(folder, CERTIFICATE).map(|()| renewed),
+            // Unless whoever saves put it in place since.
+            None => whole(CERTIFICATE).ok_or(error),
         }
     }
 
@@ -178,8 +177,13 @@ fn stage(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), TlsErro
     write().map_err(|error| file(&path, error))
 }
 
+/// Puts a staged file in place. A save and a load may do so at once: for whoever comes second it is done.
 fn place(folder: &Path, name: &str) -> Result<(), TlsError> {
-    fs::rename(folder.join(staged(name)), folder.join(name)).map_err(|error| file(&folder.join(name), error))
+    let path = folder.join(name);
+    match fs::rename(folder.join(staged(name)), &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+        placed => placed.map_err(|error| file(&path, error)),
+    }
 }
 
 fn sync(folder: &Path) -> Result<(), TlsError> {

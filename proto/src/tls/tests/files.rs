@@ -49,6 +49,21 @@ fn a_save_that_is_cut_short_anywhere_leaves_usable_credentials() {
 }
 
 #[test]
+fn credentials_can_be_read_while_they_are_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let renewals: Vec<_> = (0..20).map(|_| authority.sign("host/web1")).collect();
+    renewals[0].save(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        let saving = scope.spawn(|| renewals.iter().cycle().take(200).try_for_each(|renewed| renewed.save(folder.path())));
+        while !saving.is_finished() {
+            assert!(renewals.contains(&Credentials::load(folder.path()).unwrap()));
+        }
+        saving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_missing_or_foreign_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
