@@ -90,13 +90,13 @@ fn every_key_of_the_coordinator_is_on_the_page_with_an_example_that_works() {
     assert_eq!(rows(section), known);
     let shown = example(section, "coordinator.toml");
     coordinator(shown).unwrap();
-    let mut shown: toml::Table = shown.parse().unwrap();
-    assert_eq!(keys(&shown), known);
     // What is off unless it is asked for has nothing else to show than an example.
-    shown.retain(|key, _| default_of(section, key) != "none");
-    let defaults = coordinator(&shown.to_string()).unwrap();
-    assert_eq!(defaults, coordinator("").unwrap(), "the example shows the defaults");
-    for (key, value) in &shown {
+    let is_off = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| default_of(section, key) == "none");
+    let defaults: Vec<&str> = shown.lines().filter(|line| !is_off(line)).collect();
+    assert_eq!(coordinator(&defaults.join("\n")).unwrap(), coordinator("").unwrap(), "the example shows the defaults");
+    let shown: toml::Table = shown.parse().unwrap();
+    assert_eq!(keys(&shown), known);
+    for (key, value) in shown.iter().filter(|(key, _)| default_of(section, key) != "none") {
         assert_eq!(default_of(section, key).trim_matches('"'), value.as_str().unwrap(), "{key}");
     }
 }
