@@ -87,7 +87,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
     let means = means?;
     let placement = placement(reader, &means, around.ports);
     let max_unavailable = max_unavailable(reader, &means);
-    let keep_old = keep_old(reader, &means, placement);
+    let keep_old = keep_old(reader, &means, placement, around.balanced);
     let waves = stages(reader, &means, placement, around);
     let waves = waves.and_then(|waves| approve(reader, &means, waves));
     let balanced = around.balanced || needs_balancer(reader, &means, waves.as_deref());
@@ -170,9 +170,14 @@ fn max_unavailable(reader: &mut Reader<'_, '_>, means: &Meaning) -> Option<Amoun
     Some(amount)
 }
 
-fn keep_old(reader: &mut Reader<'_, '_>, means: &Meaning, placement: Option<Placement>) -> Option<Duration> {
+fn keep_old(reader: &mut Reader<'_, '_>, means: &Meaning, placement: Option<Placement>, balanced: bool) -> Option<Duration> {
     const PLACE: &str = "rollout.keep_old";
     let keep_old = reader.duration_or(PLACE, means.keep_old)?;
+    if !balanced && !means.lockstep && !keep_old.is_zero() {
+        let what = "without a load balancer nothing keeps requests from the old instance".to_owned();
+        contradicts(reader, PLACE, what, "there is no [balancer]", "add [balancer], or leave keep_old out");
+        return None;
+    }
     if placement == Some(Placement::InPlace) && !keep_old.is_zero() {
         let what = "in place the old instance is gone before the new one starts".to_owned();
         contradicts(reader, PLACE, what, "nothing is left to keep", "give run.ports a second port, or leave keep_old out");

@@ -52,6 +52,7 @@ golden! {
     blue_green_switches_everything_at_once
     blue_green_needs_a_balancer
     what_is_kept_needs_a_slot_of_its_own
+    what_is_kept_needs_a_balancer_that_keeps_requests_away
     a_canary_needs_steps
     a_share_needs_a_balancer
     steps_grow
