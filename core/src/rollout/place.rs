@@ -139,10 +139,12 @@ impl<'a> Place<'a> {
         instances > 1 || self.leftovers().next().is_some()
     }
 
-    /// Whether the host was told to run nothing of the service, and nothing is known to run there.
+    /// Whether the host was told to run nothing of the service, and nothing is known to run there. One that is there has
+    /// said so in answer to its newest spec: until then its ledger may hold what it was told before.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.issued().next().is_none() && self.leftovers().next().is_none()
+        let answers = self.host().is_none_or(|host| !host.connected || host.echoed().is_some());
+        answers && self.issued().next().is_none() && self.leftovers().next().is_none()
     }
 
     #[must_use]

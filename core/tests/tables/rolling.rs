@@ -16,6 +16,13 @@ fn in_place_the_first_host_is_drained_before_anything_else() {
 }
 
 #[test]
+fn a_first_release_is_taken_back_once_the_host_has_said_that_nothing_of_it_is_left() {
+    check("in-place max=1 none->v2 back evidence\n web1 a=v2:failed:out\n lb1", "web1 stops a");
+    check("in-place max=1 none->v2 back evidence\n web1 behind\n lb1", "web1 waits: agent");
+    check("in-place max=1 none->v2 back evidence\n web1\n lb1", "rollout reverted wave 0\n web1 holds 0 releases");
+}
+
+#[test]
 fn nothing_is_drained_while_the_release_is_still_on_its_way() {
     check(
         "in-place max=1 v1->v2\n web1 a=v1:ready:in fetching=v2\n web2 a=v1:ready:in fetching=v2\n lb1",
