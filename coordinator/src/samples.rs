@@ -24,6 +24,7 @@ pub(crate) fn strategy() -> Strategy {
         lockstep: false,
         keep_old: Duration::ZERO,
         exclusive: false,
+        spread_by: None,
         bake: Duration::ZERO,
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),

@@ -106,6 +106,14 @@ name!(
     RolloutId, "rollout id", [], NAME_MAX
 );
 name!(
+    /// What a label of a host is about, such as `rack`.
+    LabelKey, "label", ['.', '_'], NAME_MAX
+);
+name!(
+    /// What a label of a host says, such as `r12`.
+    LabelValue, "label's value", ['.', '_'], NAME_MAX
+);
+name!(
     /// The name of an operator or of a CI pipeline.
     OperatorName, "operator name", ['.', '_', '@'], NAME_MAX
 );

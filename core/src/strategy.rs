@@ -2,6 +2,7 @@
 
 use crate::analysis::settings::{GateSettings, GuardSettings};
 use crate::fleet::split::{PLACES, Rule, Share, UserKey};
+use crate::name::LabelKey;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -18,6 +19,9 @@ pub struct Strategy {
     /// How many hosts may be under way at once, those that still serve among them; None: as many as may be unavailable.
     #[serde(default)]
     pub parallel: Option<Amount>,
+    /// No two hosts of which this label says the same are taken out so that none of them is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread_by: Option<LabelKey>,
     /// The hosts of a wave enter together, and what they had leaves with that: one switch.
     #[serde(default)]
     pub lockstep: bool,

@@ -28,6 +28,13 @@ pub fn list(hosts: &[HostView]) -> Page {
     table.page()
 }
 
+/// `rack=a role=web`.
+fn labels(host: &HostView) -> String {
+    let mut labels: Vec<_> = host.labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    labels.sort();
+    labels.join(" ")
+}
+
 fn address(host: &HostView) -> &str {
     if host.address.is_empty() { "–" } else { &host.address }
 }
@@ -58,7 +65,9 @@ pub fn show(host: &HostView) -> Page {
         first.0.extend(agent(host).0);
     }
     let spec = format!("issued {}, taken {}", stamp(host.issued.as_ref()), stamp(host.observed.as_ref()));
+    let labels = labels(host);
     let mut facts = vec![("agent", host.agent_version.as_str()), ("spec", &spec)];
+    facts.extend(Some(("labels", labels.as_str())).filter(|(_, labels)| !labels.is_empty()));
     facts.extend(host.facts.iter().map(|(fact, value)| (fact.as_str(), value.as_str())));
     let widest = facts.iter().map(|(fact, _)| fact.chars().count()).max().unwrap_or(0);
     for (fact, value) in facts {

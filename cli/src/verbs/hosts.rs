@@ -1,6 +1,6 @@
-//! `baton hosts list` and `baton hosts show HOST`; the other words are in [`maintenance`].
+//! `baton hosts list` and `baton hosts show HOST`; the other words are in [`maintenance`] and [`label`].
 
-use super::maintenance;
+use super::{label, maintenance};
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
@@ -29,6 +29,8 @@ pub enum Hosts {
     Drain(maintenance::DrainArgs),
     /// Bring a drained host back, on the release that is live now
     Undrain(maintenance::UndrainArgs),
+    /// Say of a host what a label means: `rack=a`, or `rack-` to take it back
+    Label(label::LabelArgs),
     /// Forget a host and revoke its certificate
     Remove(maintenance::RemoveArgs),
 }
@@ -41,6 +43,7 @@ pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure>
     let what = match args.what.unwrap_or(Hosts::List) {
         Hosts::Drain(args) => return maintenance::drain(args, context).await,
         Hosts::Undrain(args) => return maintenance::undrain(args, context).await,
+        Hosts::Label(args) => return label::run(args, context).await,
         Hosts::Remove(args) => return maintenance::remove(args, context).await,
         Hosts::List => None,
         Hosts::Show { host } => Some(host),

@@ -13,6 +13,7 @@ pub mod freeze;
 pub mod history;
 pub mod hosts;
 pub mod init;
+pub mod label;
 pub mod login;
 pub mod maintenance;
 pub mod plan;

@@ -203,6 +203,10 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn label_host(&self, _: Request<LabelRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
     async fn remove_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
         self.accept()
     }

@@ -31,6 +31,9 @@ pub(super) fn state(fleet: &Fleet, name: &ServiceName) -> Value {
 
 /// What people decided about the whole fleet and its hosts.
 pub(super) fn fleet(fleet: &Fleet) -> Value {
-    let hosts = fleet.hosts.iter().map(|(name, host)| (name.to_string(), json!({ "maintenance": host.maintenance })));
+    let hosts = fleet
+        .hosts
+        .iter()
+        .map(|(name, host)| (name.to_string(), json!({ "maintenance": host.maintenance, "labels": host.labels })));
     json!({ "hosts": hosts.collect::<serde_json::Map<_, _>>(), "freeze": fleet.freeze })
 }

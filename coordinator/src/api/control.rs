@@ -117,6 +117,10 @@ impl Control for Api {
         self.order(request, orders::undrain_host).await
     }
 
+    async fn label_host(&self, request: Request<v1::LabelRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::label_host).await
+    }
+
     async fn remove_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
         let host = orders::host(&request.get_ref().host)?;
         let reply = self.order(request, orders::remove_host).await?;

@@ -4,12 +4,12 @@ use super::control::only;
 use super::invalid;
 use crate::audit::call;
 use crate::driver::{Ask, Picture};
-use baton_core::name::{HostName, RolloutId, ServiceName, Version};
+use baton_core::name::{HostName, InvalidName, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Command};
 use baton_proto::problem::to_status;
 use baton_proto::v1::{
-    AbortRequest, DeployReply, FreezeRequest, HostRequest, PlaceRequest, RollbackRequest, ServiceRequest,
+    AbortRequest, DeployReply, FreezeRequest, HostRequest, LabelRequest, PlaceRequest, RollbackRequest, ServiceRequest,
 };
 use std::time::Duration;
 use tonic::Status;
@@ -108,6 +108,14 @@ pub(super) fn undrain_host(_: &Picture, request: &HostRequest, by: String) -> As
     Ok(order(Command::Undrain { host: host(&request.host)?, by }))
 }
 
+pub(super) fn label_host(_: &Picture, request: &LabelRequest, by: String) -> Asked {
+    let wrong = |error: InvalidName| invalid("labels", error.to_string());
+    let pair = |(label, value): (&String, &String)| Ok((label.parse().map_err(wrong)?, value.parse().map_err(wrong)?));
+    let set = request.set.iter().map(pair).collect::<Result<_, Status>>()?;
+    let unset = request.unset.iter().map(|label| label.parse().map_err(wrong)).collect::<Result<_, Status>>()?;
+    Ok(order(Command::Label { host: host(&request.host)?, set, unset, by }))
+}
+
 pub(super) fn remove_host(_: &Picture, request: &HostRequest, by: String) -> Asked {
     Ok(order(Command::RemoveHost { host: host(&request.host)?, force: request.force, by }))
 }
@@ -123,7 +131,7 @@ pub(super) fn reply(accepted: Accepted) -> DeployReply {
 }
 
 pub(super) fn host(name: &str) -> Result<HostName, Status> {
-    name.parse().map_err(|error: baton_core::name::InvalidName| invalid("host", error.to_string()))
+    name.parse().map_err(|error: InvalidName| invalid("host", error.to_string()))
 }
 
 fn optional(name: &str) -> Result<Option<HostName>, Status> {

@@ -53,6 +53,8 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/Unfreeze", DRIVERS),
     ("/baton.v1.Control/DrainHost", DRIVERS),
     ("/baton.v1.Control/UndrainHost", DRIVERS),
+    // Where machines stand is an inventory's matter, not a release's.
+    ("/baton.v1.Control/LabelHost", ADMINS),
     // What is removed does not come back by the opposite command.
     ("/baton.v1.Control/RemoveService", ADMINS),
     ("/baton.v1.Control/RemoveHost", ADMINS),

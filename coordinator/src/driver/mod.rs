@@ -262,9 +262,7 @@ impl Driver {
     fn changes(&self, draft: &Fleet, sequence: u64, now: Moment) -> Changes {
         let hosts = draft.hosts.iter().filter(|(name, host)| {
             let before = self.fleet.hosts.get(*name);
-            before.is_none_or(|before| {
-                (&before.issued, before.address, &before.maintenance) != (&host.issued, host.address, &host.maintenance)
-            })
+            before.is_none_or(|before| record(before) != record(host))
         });
         Changes {
             held: self.fleet.epoch,
@@ -334,7 +332,12 @@ impl std::fmt::Debug for Driver {
 }
 
 fn record(host: &Host) -> HostRecord {
-    HostRecord { address: host.address, issued: host.issued.clone(), maintenance: host.maintenance.clone() }
+    HostRecord {
+        address: host.address,
+        issued: host.issued.clone(),
+        maintenance: host.maintenance.clone(),
+        labels: host.labels.clone(),
+    }
 }
 
 fn difference<K: Ord + Clone, V: PartialEq + Clone>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> BTreeMap<K, V> {

@@ -70,9 +70,9 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     first.epoch = Epoch(1);
     first.moment = Moment(5);
     first.sequence = 7;
-    first
-        .hosts
-        .insert(samples::host("web1"), HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None });
+    let labels = [("rack".parse().unwrap(), "a".parse().unwrap())].into();
+    let record = HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None, labels };
+    first.hosts.insert(samples::host("web1"), record);
     first.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
     first.releases.insert(release.id(), release);
     fixture.store.commit(&first).await.unwrap();

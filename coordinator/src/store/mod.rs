@@ -16,7 +16,7 @@ pub mod token;
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::orders::{Freeze, Maintenance};
 use baton_core::fleet::spec::HostSpec;
-use baton_core::fleet::{Fleet, Host, Service};
+use baton_core::fleet::{Fleet, Host, Labels, Service};
 use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
@@ -125,6 +125,7 @@ pub struct HostRecord {
     pub address: IpAddr,
     pub issued: HostSpec,
     pub maintenance: Option<Maintenance>,
+    pub labels: Labels,
 }
 
 /// One transaction: what is in it replaces what was there; what is not stays.
@@ -197,8 +198,8 @@ impl Snapshot {
         // Rollouts of services that were removed are history.
         self.rollouts.retain(|_, rollout| self.services.contains_key(&rollout.service));
         let hosts = self.hosts.into_iter().map(|(name, record)| {
-            let HostRecord { address, issued, maintenance } = record;
-            (name, Host { address, issued, heard: None, connected: false, maintenance })
+            let HostRecord { address, issued, maintenance, labels } = record;
+            (name, Host { address, issued, heard: None, connected: false, maintenance, labels })
         });
         Fleet {
             epoch: self.epoch,

@@ -56,6 +56,9 @@ CREATE TABLE audit (number BIGINT PRIMARY KEY, at BIGINT NOT NULL, entry TEXT NO
 ALTER TABLE hosts ADD COLUMN maintenance TEXT NOT NULL DEFAULT 'null';
 ALTER TABLE driver ADD COLUMN freeze TEXT NOT NULL DEFAULT 'null';
 ",
+    "
+ALTER TABLE hosts ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+",
 ];
 
 /// Brings the tables to this version's shape.

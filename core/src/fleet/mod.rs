@@ -7,7 +7,7 @@ pub mod report;
 pub mod spec;
 pub mod split;
 
-use crate::name::{Epoch, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot};
+use crate::name::{Epoch, HostName, LabelKey, LabelValue, PoolName, ReleaseId, RolloutId, ServiceName, Slot};
 use crate::release::Release;
 use crate::rollout::Rollout;
 use crate::strategy::Strategy;
@@ -48,7 +48,11 @@ pub struct Host {
     pub connected: bool,
     /// Taken out of every balancer, and out of every rollout, for work on it.
     pub maintenance: Option<Maintenance>,
+    pub labels: Labels,
 }
+
+/// What people say of a host: in which rack it stands, which part it plays. Given by operators, never by the host itself.
+pub type Labels = BTreeMap<LabelKey, LabelValue>;
 
 /// A report and the moment it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +188,14 @@ impl Host {
     /// A host that joined and was told nothing yet.
     #[must_use]
     pub fn new(address: IpAddr) -> Self {
-        Self { address, issued: HostSpec::default(), heard: None, connected: false, maintenance: None }
+        Self {
+            address,
+            issued: HostSpec::default(),
+            heard: None,
+            connected: false,
+            maintenance: None,
+            labels: Labels::new(),
+        }
     }
 
     #[must_use]

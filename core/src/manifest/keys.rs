@@ -134,6 +134,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("rollout.waves", Kind::Waves, Value("100%"), "Cumulative; a wave begins when the one before is done and baked."),
     key(
+        "rollout.spread_by",
+        Kind::Text,
+        Absent,
+        "A label such as `rack`: waves are spread over its values, and of no value all hosts are out at once.",
+    ),
+    key(
         "rollout.steps",
         Kind::Steps,
         Absent,
@@ -207,7 +213,6 @@ pub const LATER: &[&str] = &[
     "health.grpc",
     "balancer.slow_start",
     "balancer.preview",
-    "rollout.spread_by",
     "hooks",
 ];
 

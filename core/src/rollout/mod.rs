@@ -16,6 +16,7 @@ pub mod plan;
 pub mod progress;
 pub mod queue;
 mod share;
+pub mod spread;
 pub mod target;
 mod turn;
 pub mod waiting;

@@ -8,7 +8,7 @@ use super::place::Place;
 use super::progress::{self, Standing};
 use super::target::wave_of;
 use super::waiting::{Reason, Waiting};
-use super::{Direction, Rollout, RolloutState, share};
+use super::{Direction, Rollout, RolloutState, share, spread};
 use crate::fleet::spec::{Exchange, MemberState};
 use crate::fleet::{Fleet, Host, Service};
 use crate::name::{HostName, ReleaseId, ServiceName, Slot};
@@ -33,6 +33,8 @@ pub(super) struct Turn<'a> {
     leaving: usize,
     /// Hosts that stand aside and do not serve.
     aside: usize,
+    /// Hosts that stop serving by a step of this pass.
+    lowered: Vec<HostName>,
     /// A host earlier in the order is about to begin: nobody overtakes it.
     order_holds: bool,
     /// What the hosts that enter together still wait for.
@@ -69,6 +71,7 @@ impl<'a> Turn<'a> {
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
             leaving: fleet.hosts.keys().filter(|host| !service.hosts.contains(host) && serves(host)).count(),
             aside: service.hosts.len() - hosts,
+            lowered: Vec::new(),
             order_holds: false,
             gate: None,
             unable: None,
@@ -166,12 +169,29 @@ impl<'a> Turn<'a> {
             let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(self.unavailable_limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
         }
+        if lowers {
+            self.leaves_a_peer(&standing.host)?;
+            self.lowered.push(standing.host.clone());
+        }
         self.begun += usize::from(!standing.begun);
         match self.service.hosts.contains(&standing.host) {
             true => self.unavailable += usize::from(lowers),
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
         Ok(())
+    }
+
+    /// Whether some other host serves of which the strategy's label says the same, where there is another one at all.
+    fn leaves_a_peer(&self, host: &HostName) -> Result<(), Reason> {
+        let Self { fleet, name, service, now, .. } = *self;
+        let Some(label) = &self.strategy.spread_by else { return Ok(()) };
+        let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
+        let others = spread::peers(fleet, service, label, host);
+        let left = others.iter().any(|other| serves(other) && !self.lowered.contains(other));
+        match spread::group(fleet, label, host) {
+            Some(value) if !others.is_empty() && !left => Err(Reason::Spread { label: label.clone(), value: value.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// Where the releases cannot coexist: whether no host runs another one, or will once it hears its newest spec or returns.

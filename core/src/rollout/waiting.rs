@@ -1,6 +1,6 @@
 //! Why nothing more happens just now: a closed list, each with its numbers.
 
-use crate::name::HostName;
+use crate::name::{HostName, LabelKey, LabelValue};
 use crate::problem::Problem;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,11 @@ pub enum Reason {
         unavailable: u32,
         max_unavailable: u32,
     },
+    /// Taking this host out would leave none of those of which a label says the same.
+    Spread {
+        label: LabelKey,
+        value: LabelValue,
+    },
     /// Its turn comes later: the wave before is under way.
     Turn {
         wave: u32,
@@ -160,6 +165,7 @@ impl Reason {
             Self::Enrolling { .. } => "enrolling",
             Self::BalancerUnreachable { .. } => "balancer unreachable",
             Self::Floor { .. } => "floor",
+            Self::Spread { .. } => "spread",
             Self::Turn { .. } => "waiting",
             Self::Together { .. } => "together",
             Self::Exclusive { .. } => "exclusive",
@@ -221,6 +227,7 @@ impl fmt::Display for Reason {
             Self::Floor { unavailable, max_unavailable } => {
                 write!(f, "{unavailable} hosts do not serve, and {max_unavailable} at most may be without")
             }
+            Self::Spread { label, value } => write!(f, "it is the last host with {label}={value} that serves"),
             Self::Turn { wave } => write!(f, "its turn comes in wave {}", wave + 1),
             Self::Together { ready, of } => write!(f, "ready, and enters with the others: {ready} of {of} are"),
             Self::Exclusive { host } => {

@@ -14,6 +14,7 @@ mod divide;
 mod orders;
 mod refusals;
 mod rolling;
+mod spread;
 mod text;
 
 use baton_core::rollout::interlock;

@@ -57,6 +57,17 @@ impl Proposal {
 }
 
 #[test]
+fn it_refuses_to_take_a_whole_rack_out() {
+    let racks = "in-place max=3 spread v1->v2
+        web1 rack=a a=v1:ready:out
+        web2 rack=a a=v1:ready:in
+        web3 rack=b a=v1:ready:in
+        web4 rack=b a=v1:ready:in
+        lb1";
+    Proposal::on(racks).member("lb1", "web2", 0, MemberState::Out).breaks(5);
+}
+
+#[test]
 fn it_refuses_to_go_below_the_floor() {
     Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:unready:in\n lb1")
         .member("lb1", "web1", 0, MemberState::Out)

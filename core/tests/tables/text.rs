@@ -5,7 +5,9 @@ use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, Membe
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, MemberKey, Service};
-use baton_core::name::{Digest, Epoch, Generation, HostName, PoolName, ReleaseId, RolloutId, ServiceName, Slot, Version};
+use baton_core::name::{
+    Digest, Epoch, Generation, HostName, LabelKey, LabelValue, PoolName, ReleaseId, RolloutId, ServiceName, Slot, Version,
+};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::plan::Plan;
@@ -176,6 +178,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         lockstep: false,
         keep_old: Duration::ZERO,
         exclusive: false,
+        spread_by: options.contains("spread").then(|| LabelKey::new("rack").expect("a label")),
         bake: Duration::from_secs(number("bake=").unwrap_or(0).into()),
         drain_deadline: Duration::from_secs(30),
         progress_deadline: Duration::from_secs(600),
@@ -243,6 +246,9 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
     host.connected = !words.contains(&"silent");
     let behind = words.contains(&"behind");
     let observed = if behind { HostSpec::default().stamp() } else { host.issued.stamp() };
+    let rack = words.iter().find_map(|word| word.strip_prefix("rack="));
+    let label = |rack| (LabelKey::new("rack").expect("a label"), LabelValue::new(rack).expect("a value"));
+    host.labels.extend(rack.map(label));
     let mut report = HostReport { observed, ..HostReport::default() };
     let unheld = words.iter().find_map(|word| word.strip_prefix("fetching="));
     for (id, release) in &fleet.releases {

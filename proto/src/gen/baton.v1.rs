@@ -1894,6 +1894,20 @@ pub struct HostRequest {
     pub force: bool,
 }
 #[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LabelRequest {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub set: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Labels it loses.
+    #[prost(string, repeated, tag = "3")]
+    pub unset: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreezeRequest {
     /// Empty: the whole fleet.
@@ -2276,6 +2290,12 @@ pub struct HostView {
     /// Set while the host is drained for work on it.
     #[prost(message, optional, tag = "40")]
     pub maintenance: ::core::option::Option<OrderView>,
+    /// What operators say of it.
+    #[prost(btree_map = "string, string", tag = "41")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2937,6 +2957,28 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "UndrainHost"));
             self.inner.unary(req, path, codec).await
         }
+        /// What people say of a host, such as its rack.
+        pub async fn label_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LabelRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/LabelHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "LabelHost"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn remove_host(
             &mut self,
             request: impl tonic::IntoRequest<super::HostRequest>,
@@ -3284,6 +3326,11 @@ pub mod control_server {
         async fn undrain_host(
             &self,
             request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// What people say of a host, such as its rack.
+        async fn label_host(
+            &self,
+            request: tonic::Request<super::LabelRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn remove_host(
             &self,
@@ -4144,6 +4191,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UndrainHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/LabelHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct LabelHostSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::LabelRequest>
+                    for LabelHostSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LabelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::label_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LabelHostSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

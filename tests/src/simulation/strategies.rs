@@ -15,6 +15,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         lockstep: false,
         keep_old: Duration::ZERO,
         exclusive: false,
+        spread_by: None,
         bake: Duration::from_millis(random.between(0, 2) * 1_000),
         drain_deadline: Duration::from_millis(random.between(500, 5_000)),
         progress_deadline: Duration::from_secs(60),

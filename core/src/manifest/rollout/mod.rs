@@ -11,6 +11,7 @@ use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::users;
 use super::values::shown;
+use crate::name::LabelKey;
 use crate::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
     let means = means?;
     let placement = placement(reader, &means, around.ports);
     let max_unavailable = max_unavailable(reader, &means);
+    let spread_by = spread_by(reader, &means);
     let keep_old = keep_old(reader, &means, placement, around.balanced);
     let waves = stages(reader, &means, placement, around);
     let waves = waves.and_then(|waves| approve(reader, &means, waves));
@@ -101,6 +103,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         waves: waves?,
         max_unavailable: max_unavailable?,
         parallel: means.parallel,
+        spread_by: spread_by?,
         lockstep: means.lockstep,
         keep_old: keep_old?,
         exclusive: means.exclusive,
@@ -168,6 +171,21 @@ fn max_unavailable(reader: &mut Reader<'_, '_>, means: &Meaning) -> Option<Amoun
         return None;
     }
     Some(amount)
+}
+
+/// The label by which hosts are spread; inner None: none.
+fn spread_by(reader: &mut Reader<'_, '_>, means: &Meaning) -> Option<Option<LabelKey>> {
+    const PLACE: &str = "rollout.spread_by";
+    if reader.value(PLACE).is_none() {
+        return Some(None);
+    }
+    let label = reader.name::<LabelKey>(PLACE)?;
+    if means.exclusive {
+        let what = "recreate takes every host down before the first one starts".to_owned();
+        contradicts(reader, PLACE, what, "nobody is spared", "leave spread_by out, or choose another strategy");
+        return None;
+    }
+    Some(Some(label))
 }
 
 fn keep_old(reader: &mut Reader<'_, '_>, means: &Meaning, placement: Option<Placement>, balanced: bool) -> Option<Duration> {

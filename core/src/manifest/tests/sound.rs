@@ -30,6 +30,7 @@ fn the_smallest_manifest_gets_every_default() {
             lockstep: false,
             keep_old: Duration::ZERO,
             exclusive: false,
+            spread_by: None,
             bake: Duration::ZERO,
             drain_deadline: Duration::from_secs(30),
             progress_deadline: Duration::from_secs(600),
@@ -107,6 +108,7 @@ approve = true
 placement = "in-place"
 max_unavailable = "34%"
 waves = [1, "50%"]
+spread_by = "rack"
 match = ["header X-Beta = 1", "cookie cohort = staff"]
 sticky = "cookie uid"
 bake = "10m"
@@ -148,6 +150,7 @@ max_failed = 10
             lockstep: false,
             keep_old: Duration::ZERO,
             exclusive: false,
+            spread_by: Some("rack".parse().unwrap()),
             bake: Duration::from_secs(600),
             drain_deadline: Duration::from_secs(120),
             progress_deadline: Duration::from_secs(1800),

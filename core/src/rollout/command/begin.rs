@@ -2,7 +2,7 @@
 
 use super::super::aside::aside;
 use super::super::place::Place;
-use super::super::{Direction, Rollout, RolloutState};
+use super::super::{Direction, Rollout, RolloutState, spread};
 use crate::analysis::judgement::Judgement;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
@@ -26,13 +26,14 @@ pub fn begin(
         service.hosts.iter().partition(|host| aside(fleet, service, host).is_some());
     let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
     let (up, down): (Vec<&HostName>, Vec<_>) = present.into_iter().partition(serves);
+    let hosts = spread::order(fleet, strategy.spread_by.as_ref(), down, up).into_iter();
     Rollout {
         id,
         service: name.clone(),
         from: service.committed,
         to,
         strategy,
-        hosts: down.into_iter().chain(up).chain(away).cloned().collect(),
+        hosts: hosts.chain(away).cloned().collect(),
         state: RolloutState::Pending,
         direction: Direction::Forward,
         turned: None,

@@ -81,6 +81,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
     }
     problems.extend(freeze(fleet, before, now).map(|freeze| frozen(&deploy.name, freeze, now)));
     problems.extend(nobody_left(fleet, deploy));
+    problems.extend(unlabelled(fleet, deploy));
     problems.extend(balancers::objections(fleet, &deploy.service));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
@@ -177,6 +178,19 @@ fn nobody_left(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
         Problem::new(Code(713), format!("every host of {} is drained or skipped", deploy.name))
             .help("baton hosts undrain HOST, or baton retry SERVICE HOST")
     })
+}
+
+/// Hosts cannot be spread by what nobody said of them.
+fn unlabelled(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let label = deploy.service.strategy.spread_by.as_ref()?;
+    let known = |host: &&HostName| fleet.hosts.get(*host).is_some_and(|host| !host.labels.contains_key(label));
+    let without: Vec<&str> = deploy.service.hosts.iter().filter(known).map(HostName::as_str).collect();
+    let first = without.first()?;
+    Some(
+        Problem::new(Code(731), format!("{} cannot be spread by {label}: not every host has that label", deploy.name))
+            .saw("without it", without.join(", "))
+            .help(format!("baton hosts label {first} {label}=VALUE, for each of them")),
+    )
 }
 
 /// Two services cannot listen on one port of a host.

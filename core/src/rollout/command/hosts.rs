@@ -4,9 +4,13 @@ use super::super::aside::aside;
 use super::steer::move_last;
 use super::{Accepted, never_joined};
 use crate::fleet::orders::{Maintenance, Order};
-use crate::fleet::{Fleet, Service};
-use crate::name::{HostName, ServiceName};
+use crate::fleet::{Fleet, Labels, Service};
+use crate::name::{HostName, LabelKey, ServiceName};
 use crate::problem::{Code, Problem};
+use std::collections::BTreeSet;
+
+/// Labels of one host: what people can oversee, and what a plan may carry along.
+const LABELS_MAX: usize = 32;
 
 pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order) -> Result<Accepted, Problem> {
     let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
@@ -55,6 +59,30 @@ pub(super) fn undrain(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Pr
     }
     let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
     Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })
+}
+
+pub(super) fn label(
+    fleet: &mut Fleet,
+    name: &HostName,
+    set: Labels,
+    unset: &BTreeSet<LabelKey>,
+) -> Result<Accepted, Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    let mut labels = host.labels.clone();
+    labels.retain(|label, _| !unset.contains(label));
+    labels.extend(set);
+    if labels.len() > LABELS_MAX {
+        return Err(Problem::new(Code(732), format!("{name} would have {} labels, {LABELS_MAX} at most", labels.len()))
+            .help(format!("baton hosts label {name} LABEL- takes one away")));
+    }
+    let spread_by = |service: &Service| service.strategy.spread_by.clone().filter(|label| !labels.contains_key(label));
+    if let Some((needs, label)) = running(fleet, name).find_map(|(needs, service)| Some((needs, spread_by(service)?))) {
+        return Err(Problem::new(Code(731), format!("{needs} is spread by {label}, and {name} would be without"))
+            .help(format!("give it another value: baton hosts label {name} {label}=VALUE")));
+    }
+    let Some(host) = fleet.hosts.get_mut(name).filter(|host| host.labels != labels) else { return Ok(Accepted::Unchanged) };
+    host.labels = labels;
+    Ok(Accepted::Noted)
 }
 
 pub(super) fn remove(fleet: &mut Fleet, name: &HostName, force: bool) -> Result<Accepted, Problem> {

@@ -13,10 +13,11 @@ pub use deploy::{Busy, Deploy, basis, objections};
 
 use super::Rollout;
 use crate::fleet::orders::{Freeze, Order};
-use crate::fleet::{Fleet, Service};
-use crate::name::{HostName, RolloutId, ServiceName, Version};
+use crate::fleet::{Fleet, Labels, Service};
+use crate::name::{HostName, LabelKey, RolloutId, ServiceName, Version};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One request. It changes what is desired and nothing else; the plan follows from that.
@@ -120,6 +121,13 @@ pub enum Command {
         host: HostName,
         by: String,
     },
+    /// What people say of a host from now on: labels it gets, and labels it loses.
+    Label {
+        host: HostName,
+        set: Labels,
+        unset: BTreeSet<LabelKey>,
+        by: String,
+    },
     /// A host is forgotten; with `force` although services name it, as one that never comes back.
     RemoveHost {
         host: HostName,
@@ -148,7 +156,7 @@ impl Command {
             | Self::Rehearse { service, .. }
             | Self::RemoveService { service, .. } => Some(service),
             Self::Freeze { service, .. } | Self::Unfreeze { service, .. } => service.as_ref(),
-            Self::Drain { .. } | Self::Undrain { .. } | Self::RemoveHost { .. } => None,
+            Self::Drain { .. } | Self::Undrain { .. } | Self::Label { .. } | Self::RemoveHost { .. } => None,
         }
     }
 
@@ -156,7 +164,10 @@ impl Command {
     #[must_use]
     pub const fn host(&self) -> Option<&HostName> {
         match self {
-            Self::Drain { host, .. } | Self::Undrain { host, .. } | Self::RemoveHost { host, .. } => Some(host),
+            Self::Drain { host, .. }
+            | Self::Undrain { host, .. }
+            | Self::Label { host, .. }
+            | Self::RemoveHost { host, .. } => Some(host),
             _ => None,
         }
     }
@@ -203,6 +214,7 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::RemoveService { service, by } => service::remove(fleet, &service, by, now),
         Command::Drain { host, stop, by, why } => hosts::drain(fleet, &host, stop, Order { by, why, since: now }),
         Command::Undrain { host, .. } => hosts::undrain(fleet, &host),
+        Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),
         Command::RemoveHost { host, force, .. } => hosts::remove(fleet, &host, force),
     }
 }

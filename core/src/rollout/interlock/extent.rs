@@ -4,8 +4,9 @@ use super::{Check, Violation, violation};
 use crate::fleet::report::InstanceReport;
 use crate::fleet::spec::{HostSpec, MemberState};
 use crate::fleet::{InstanceKey, MemberKey, Service};
-use crate::name::{HostName, ReleaseId, ServiceName};
-use std::collections::BTreeSet;
+use crate::name::{HostName, LabelValue, ReleaseId, ServiceName};
+use crate::strategy::Strategy;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Check<'_> {
     /// 5: no more hosts than allowed are under way because of us, and no more of them than that without anything that serves.
@@ -27,6 +28,24 @@ impl Check<'_> {
             let what = format!("{} hosts of {name} would have nothing that is in, {limit} at most may", has.idle.len());
             violations.push(violation(5, name, what));
         }
+        for (value, group) in self.groups(service, strategy).into_iter().filter(|(_, group)| group.len() > 1) {
+            let serve = |extent: &Extent<'_>| group.iter().any(|host| extent.serving.contains(host));
+            if serve(&had) && !serve(&has) && !self.ends_on_purpose(name) {
+                violations.push(violation(5, name, format!("no host of {name} labelled {value} would be in")));
+            }
+        }
+    }
+
+    /// The hosts of a service that take part, by what the label says by which a strategy spreads them.
+    fn groups<'a>(&'a self, service: &'a Service, strategy: &Strategy) -> BTreeMap<&'a LabelValue, BTreeSet<&'a HostName>> {
+        let mut groups: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        let Some(label) = &strategy.spread_by else { return groups };
+        for host in service.hosts.iter().filter(|host| !self.stands_aside(service, host)) {
+            if let Some(value) = self.fleet.hosts.get(host).and_then(|known| known.labels.get(label)) {
+                groups.entry(value).or_default().insert(host);
+            }
+        }
+        groups
     }
 
     /// Where the hosts of a service stand, by what they and the balancers are told.
