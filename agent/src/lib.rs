@@ -29,7 +29,7 @@ use baton_proto::tls;
 use config::Config;
 use heads::Heads;
 use ledger::Ledger;
-use reconciler::{Means, Notes, Reconciler, Wires};
+use reconciler::{Autonomy, Means, Notes, Reconciler, Wires};
 use runtime::Runtime;
 use rustix::fs::FlockOperation;
 use session::{Ends, Introduction};
@@ -69,7 +69,8 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let (wanted_pools, wanted) = watch::channel(Default::default());
     let wires = Wires { sender: sender.clone(), events, view, wanted_pools };
     let ledger = Ledger::open(&config.state)?;
-    let reconciler = Reconciler::open(ledger, Notes::open(&config.state), means, boot::id()?, wires).await?;
+    let remembered = (Notes::open(&config.state), Autonomy::open(&config.state));
+    let reconciler = Reconciler::open(ledger, remembered, means, boot::id()?, wires).await?;
     let introduction = Introduction { address: config.address, facts: facts::facts() };
     let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
@@ -78,8 +79,8 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
         () = reconciler.run() => {}
         () = renewal => {}
         () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone(), heads }) => {}
-        () = pools::serve(config.balancer, config.state.clone(), wanted, sender) => {}
-        () = local::serve(config.state, viewed) => {}
+        () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
+        () = local::serve(config.state, viewed, sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}
     }

@@ -7,7 +7,8 @@ use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
-use baton_core::problem::Problem;
+use baton_core::name::ServiceName;
+use baton_core::problem::{Code, Problem};
 use baton_proto::token::JoinToken;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -52,6 +53,12 @@ enum Verb {
         /// As one JSON document
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Take a service on this host back to the release before, with or without a coordinator
+    Rollback {
+        service: ServiceName,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -111,6 +118,7 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             runtime()?.block_on(baton_agent::run(config.load()?, &[THIS], ended()))
         }
         Verb::Status { json, config } => runtime()?.block_on(status(&config.load()?, json)),
+        Verb::Rollback { service, config } => runtime()?.block_on(rollback(&config.load()?, &service)),
         Verb::Balancer(args) => {
             log::start();
             runtime()?.block_on(builtin::serve(args))
@@ -182,6 +190,18 @@ async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+async fn rollback(config: &Config, service: &ServiceName) -> anyhow::Result<()> {
+    let answer = local::go_back(&config.state, service).await.map_err(|error| {
+        Problem::new(Code(542), "the agent on this host does not answer, and it is who would start the release before")
+            .saw("seen", error.to_string())
+            .help("systemctl start baton-agent; it needs no coordinator")
+    })?;
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{service}: this host goes back to {}; other hosts are not touched", answer?)?;
+    writeln!(out, "next: baton-agent status; once the coordinator is there: baton rollback {service}")?;
     Ok(())
 }
 

@@ -82,7 +82,11 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
     let key = InstanceKey { service: release.service.clone(), slot: Slot(0) };
     let address = "127.0.0.2:8101".parse().unwrap();
     HostSpec {
-        instances: [(key, InstanceSpec { release: release.id(), address, restart: Restart::Always, start: 0 })].into(),
+        instances: [(
+            key,
+            InstanceSpec { release: release.id(), address, restart: Restart::Always, start: 0, fallback: None },
+        )]
+        .into(),
         releases: [(release.id(), release.clone())].into(),
         ..HostSpec::default()
     }

@@ -4,10 +4,12 @@
 //! in other tasks and arrives as an [`Event`]. It has no opinions: [`baton_core::host::plan`] decides.
 
 mod artifacts;
+mod autonomy;
 mod instances;
 mod notes;
 mod view;
 
+pub use autonomy::Autonomy;
 pub use notes::Notes;
 pub use view::{Phase, View};
 
@@ -21,14 +23,14 @@ use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::{HostSpec, PoolSpec, Stamp};
 use baton_core::host::plan::{Action, Observed, plan};
-use baton_core::name::{Digest, PoolName};
+use baton_core::name::{Digest, PoolName, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
 use instances::Instances;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Everything that can happen to a host.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub enum Event {
     Collected,
     /// The balancer was made to match `wanted`, and this is what it says.
     Pools { wanted: BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport>, ability: BalancerAbility },
+    /// A person on this host takes a service back; the answer is the version that runs then.
+    GoBack { service: ServiceName, by: String, reply: oneshot::Sender<Result<String, Problem>> },
     /// Something that keeps this host from its work came up or went away.
     Obstacle { what: Obstacle, problem: Option<Problem> },
 }
@@ -58,6 +62,7 @@ pub enum Obstacle {
     Balancer,
     Disk,
     Sockets,
+    GivenUp,
 }
 
 /// What the reconciler acts through.
@@ -72,6 +77,7 @@ pub struct Means {
 #[derive(Debug)]
 pub struct Reconciler {
     ledger: Ledger,
+    autonomy: Autonomy,
     /// A spec that could not be written down; tried again.
     unwritten: Option<HostSpec>,
     artifacts: Artifacts,
@@ -107,11 +113,18 @@ impl Reconciler {
     ///
     /// # Errors
     /// The runtime cannot say what runs; to go on would be to start things twice.
-    pub async fn open(ledger: Ledger, notes: Notes, means: Means, boot: String, wires: Wires) -> Result<Self, Problem> {
+    pub async fn open(
+        ledger: Ledger,
+        (notes, mut autonomy): (Notes, Autonomy),
+        means: Means,
+        boot: String,
+        wires: Wires,
+    ) -> Result<Self, Problem> {
+        autonomy.follow(ledger.spec());
         let found = means.runtime.list().await?;
         let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
         let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender);
-        instances.adopt(found, ledger.spec()).await;
+        instances.adopt(found, autonomy.spec()).await;
         let mut reconciler = Self {
             unwritten: None,
             artifacts,
@@ -127,6 +140,7 @@ impl Reconciler {
             events: wires.events,
             view: wires.view,
             wanted_pools: wires.wanted_pools,
+            autonomy,
             ledger,
         };
         reconciler.obstacle(Obstacle::Ledger, reconciler.ledger.damage().cloned());
@@ -159,12 +173,13 @@ impl Reconciler {
     /// Plans and does. Returns when to look again if nothing happens.
     fn act(&mut self) -> Option<Instant> {
         let retry = self.unwritten.as_ref().map(|_| Instant::now() + UNWRITTEN_RETRY);
-        let Some(spec) = self.ledger.spec() else { return retry };
-        let observed = Observed {
-            instances: self.instances.reports(Instant::now()),
-            releases: self.artifacts.releases(),
-            failures: self.instances.failures(),
-        };
+        let observed = self.observed();
+        if let Some(told) = self.ledger.spec() {
+            self.autonomy.judge(told, &observed);
+            let problem = self.autonomy.problem(told);
+            self.obstacle(Obstacle::GivenUp, problem);
+        }
+        let Some(spec) = self.autonomy.spec() else { return retry };
         let plan = plan(spec, &observed, moment(self.began));
         for action in plan.actions {
             tracing::debug!(?action, "next");
@@ -181,11 +196,19 @@ impl Reconciler {
         [wake_at, retry].into_iter().flatten().min()
     }
 
+    fn observed(&self) -> Observed {
+        Observed {
+            instances: self.instances.reports(Instant::now()),
+            releases: self.artifacts.releases(),
+            failures: self.instances.failures(),
+        }
+    }
+
     async fn take(&mut self, event: Event) {
         match event {
             Event::Spec(spec) => self.accept(*spec).await,
             Event::Instance { key, serial, change } => {
-                let restart = self.ledger.spec().and_then(|spec| spec.instances.get(&key)).map(|wanted| wanted.restart);
+                let restart = self.autonomy.spec().and_then(|spec| spec.instances.get(&key)).map(|wanted| wanted.restart);
                 self.instances.take(&key, serial, change, restart, moment(self.began));
             }
             Event::Progress { digest, done } => self.artifacts.progress(digest, done),
@@ -196,6 +219,13 @@ impl Reconciler {
                 self.read(&wanted, seen);
             }
             Event::Obstacle { what, problem } => self.obstacle(what, problem),
+            Event::GoBack { service, by, reply } => {
+                let told = self.ledger.spec().cloned().unwrap_or_default();
+                let observed = self.observed();
+                tracing::warn!(%service, by, "asked on this host to go back");
+                // Whoever asked may be gone; what was decided stands.
+                let _ = reply.send(self.autonomy.go_back(&told, &observed, &service, &by));
+            }
         }
     }
 
@@ -213,9 +243,10 @@ impl Reconciler {
         }
         tracing::info!(epoch = spec.epoch.0, generation = spec.generation.0, "a new spec");
         self.ledger.took(spec);
+        self.autonomy.follow(self.ledger.spec());
         self.obstacle(Obstacle::Ledger, None);
         self.obstacle(Obstacle::Spec, None);
-        self.instances.learn(self.ledger.spec());
+        self.instances.learn(self.autonomy.spec());
         self.keep_listening().await;
         self.hand_pools_on();
     }
@@ -223,7 +254,7 @@ impl Reconciler {
     /// Lets go of public sockets that no instance of the spec is handed any more. Before anything of a spec is started, so that
     /// a spec never closes what a newer one has opened.
     async fn keep_listening(&mut self) {
-        let Some(spec) = self.ledger.spec() else { return };
+        let Some(spec) = self.autonomy.spec() else { return };
         let releases = spec.instances.values().filter_map(|instance| spec.releases.get(&instance.release));
         let addresses = releases.flat_map(|release| release.run.listen.iter().copied()).collect();
         let kept = self.runtime.keep_listening(&addresses).await;

@@ -33,6 +33,9 @@ pub struct InstanceSpec {
     /// Counts up when an instance should be started anew although its release stays the same.
     #[serde(default)]
     pub start: u32,
+    /// What the host may run instead, by itself, once the release turns out not to run there. A key of [`HostSpec::releases`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<ReleaseId>,
 }
 
 /// What an exit means.

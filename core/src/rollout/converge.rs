@@ -118,8 +118,13 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
     let deadline = health.map_or(Duration::ZERO, |health| health.start_timeout);
     let probe = |since, last| Step::Wait(Reason::Probe { since, deadline, last });
     let Some(instance) = report.instances.get(&place.key(slot)) else { return probe(Duration::ZERO, None) };
-    let told = place.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec.start);
-    if instance.release != goal || Some(instance.start) != told {
+    let told = place.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec);
+    let fallback = told.filter(|told| told.start == instance.start).and_then(|told| told.fallback);
+    if let Some(fallback) = fallback.filter(|fallback| *fallback == instance.release) {
+        let version = place.fleet.releases.get(&fallback).map(|release| release.version.clone());
+        return Step::Wait(Reason::FellBack { version });
+    }
+    if instance.release != goal || Some(instance.start) != told.map(|told| told.start) {
         return Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) });
     }
     match &instance.state {

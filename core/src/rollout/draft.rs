@@ -94,7 +94,8 @@ impl<'a> Draft<'a> {
     /// Tells the host to run a release in a slot: anew, where it runs there already at an earlier start.
     pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
-        let instance = InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start };
+        let instance =
+            InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start, fallback: None };
         if let Some(spec) = self.edit(place.host_name) {
             spec.instances.insert(place.key(slot), instance);
         }
@@ -118,8 +119,15 @@ impl<'a> Draft<'a> {
                 Some(service) if stays(service, name, release) => Restart::Always,
                 _ => Restart::Never,
             };
+            let fallback = |service: &ServiceName, it: &InstanceSpec| {
+                let at_rest = !active.iter().any(|rollout| rollout.service == *service);
+                let service = services.get(service).filter(|it_is| at_rest && it_is.committed == Some(it.release));
+                service.map_or(it.fallback, |service| service.previous.filter(|release| *release != it.release))
+            };
             let stale = spec.releases.keys().ne(releases.iter())
-                || spec.instances.iter().any(|(key, it)| it.restart != restart(&key.service, it.release));
+                || spec.instances.iter().any(|(key, it)| {
+                    (it.restart, it.fallback) != (restart(&key.service, it.release), fallback(&key.service, it))
+                });
             if !stale {
                 continue;
             }
@@ -128,6 +136,7 @@ impl<'a> Draft<'a> {
                 spec.releases = documents;
                 for (key, instance) in &mut spec.instances {
                     instance.restart = restart(&key.service, instance.release);
+                    instance.fallback = fallback(&key.service, instance);
                 }
             }
         }
@@ -211,7 +220,8 @@ impl<'a> Draft<'a> {
         services: &BTreeMap<ServiceName, Service>,
         active: &[&Rollout],
     ) -> BTreeSet<ReleaseId> {
-        let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().map(|instance| instance.release).collect();
+        let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
+        let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
         for (name, service) in services.iter().filter(|(_, service)| service.hosts.contains(host)) {
             wanted.extend(service.committed.into_iter().chain(service.previous));
             wanted.extend(service.warm.map(|warm| warm.release));

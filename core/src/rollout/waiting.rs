@@ -1,6 +1,6 @@
 //! Why nothing more happens just now: a closed list, each with its numbers.
 
-use crate::name::{HostName, LabelKey, LabelValue};
+use crate::name::{HostName, LabelKey, LabelValue, Version};
 use crate::problem::Problem;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,10 @@ pub enum Reason {
         #[serde(with = "millis")]
         left: Duration,
     },
+    /// The host gave the release up, or somebody there did, and runs the one before.
+    FellBack {
+        version: Option<Version>,
+    },
     /// The instance failed, and the rollout does not go on by itself.
     Failed {
         problem: Problem,
@@ -172,6 +176,7 @@ impl Reason {
             Self::Approval { .. } => "approval",
             Self::Bake { .. } => "bake",
             Self::Data { .. } => "data",
+            Self::FellBack { .. } => "fell back",
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
             Self::Drained { .. } => "drained",
@@ -238,6 +243,8 @@ impl fmt::Display for Reason {
             Self::Data { has, needs, left } => {
                 write!(f, "not enough data: has {has} of {needs} requests, and waits for {} more", Seconds(*left))
             }
+            Self::FellBack { version: Some(version) } => write!(f, "the host gave the release up and runs {version}"),
+            Self::FellBack { version: None } => f.write_str("the host gave the release up and runs another one"),
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
             Self::Drained { by, why } => write!(f, "drained by {by}: {why}"),

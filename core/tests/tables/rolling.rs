@@ -244,3 +244,26 @@ fn without_a_balancer_the_next_host_waits_until_the_one_before_is_proven() {
 fn side_by_side_without_a_balancer_a_failed_release_is_removed_and_the_old_one_was_never_touched() {
     check("side-by-side max=0 v1->v2\n web1 a=v1:ready b=v2:failed", "rollout reverting wave 0\n web1 stops b");
 }
+
+#[test]
+fn a_host_that_gave_the_release_up_is_not_at_rest_and_not_served_by_another_step() {
+    use super::text::{NOW, World, release, shop};
+    use baton_core::rollout::plan::plan;
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    let service = world.fleet.services.get_mut(&shop()).expect("a service");
+    (service.committed, service.previous) = (Some(release("v2").id()), Some(release("v1").id()));
+    for host in world.fleet.hosts.values_mut().filter(|host| !host.issued.instances.is_empty()) {
+        let reported = host.heard.as_mut().expect("a report");
+        for (key, told) in &mut host.issued.instances {
+            told.release = release("v2").id();
+            told.fallback = Some(release("v1").id());
+            reported.report.instances.get_mut(key).expect("an instance").release = release("v2").id();
+        }
+        host.issued.releases = [release("v1"), release("v2")].map(|release| (release.id(), release)).into();
+    }
+    assert_eq!(world.tell(&plan(&world.fleet, NOW)), [""; 0], "what a host may fall back to is said once");
+    let web1 = world.fleet.hosts.values_mut().find(|host| !host.issued.instances.is_empty()).expect("a host");
+    let reported = web1.heard.as_mut().expect("a report").report.instances.values_mut().next().expect("an instance");
+    reported.release = release("v1").id();
+    assert_eq!(world.tell(&plan(&world.fleet, NOW)), ["web1 waits: fell back"]);
+}

@@ -267,7 +267,7 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
             continue;
         }
         if parts[1] != "leftover" {
-            host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart, start: 0 });
+            host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart, start: 0, fallback: None });
         }
         report
             .instances

@@ -53,6 +53,7 @@ fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::Instanc
         address: instance.address.to_string(),
         restart_always: instance.restart == Restart::Always,
         start: instance.start,
+        fallback: instance.fallback.map(|release| bytes(release.0)).unwrap_or_default(),
     }
 }
 
@@ -62,6 +63,7 @@ fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpe
         address: parse("address", &message.address)?,
         restart: if message.restart_always { Restart::Always } else { Restart::Never },
         start: message.start,
+        fallback: Some(&message.fallback).filter(|id| !id.is_empty()).map(|id| release_id("fallback", id)).transpose()?,
     };
     Ok((parse("key", &message.key)?, instance))
 }

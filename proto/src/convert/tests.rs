@@ -61,6 +61,7 @@ fn spec() -> HostSpec {
         address: "[fd00::7]:8101".parse().unwrap(),
         restart,
         start: u32::try_from(index).unwrap(),
+        fallback: (index == 0).then(|| releases[1].id()),
     };
     let member = |state, weight, probe| MemberSpec {
         address: "10.0.0.7:8101".parse().unwrap(),

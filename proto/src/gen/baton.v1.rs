@@ -131,6 +131,9 @@ pub struct InstanceSpec {
     /// Counts up when the instance should be started anew although its release stays.
     #[prost(uint32, tag = "5")]
     pub start: u32,
+    /// What the host may run instead, by itself, once the release turns out not to run there; empty: nothing.
+    #[prost(bytes = "vec", tag = "6")]
+    pub fallback: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -3,7 +3,7 @@
 use super::app;
 use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
 use crate::ledger::Ledger;
-use crate::reconciler::{Event, Means, Notes, Reconciler, View, Wires};
+use crate::reconciler::{Autonomy, Event, Means, Notes, Reconciler, View, Wires};
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Answer, Runtime};
 use baton_core::fleet::InstanceKey;
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Longer than anything here takes, even on a machine that is busy with other things.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Artifacts in memory.
 #[derive(Debug, Default)]
@@ -82,7 +82,8 @@ impl Host {
         let (sender, events) = mpsc::unbounded_channel();
         let (view, viewed) = watch::channel(Arc::default());
         let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
-        let (ledger, notes) = (Ledger::open(self.state.path()).unwrap(), Notes::open(self.state.path()));
+        let ledger = Ledger::open(self.state.path()).unwrap();
+        let remembered = (Notes::open(self.state.path()), Autonomy::open(self.state.path()));
         let means = Means {
             runtime: Arc::new(self.processes()),
             placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
@@ -92,8 +93,9 @@ impl Host {
         let thread = std::thread::spawn(move || {
             let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             executor.block_on(async {
-                let living =
-                    async { Reconciler::open(ledger, notes, means, "boot".to_owned(), wires).await.unwrap().run().await };
+                let living = async {
+                    Reconciler::open(ledger, remembered, means, "boot".to_owned(), wires).await.unwrap().run().await
+                };
                 tokio::select! {
                     () = living => {}
                     _ = killed => {}
@@ -155,7 +157,8 @@ impl Host {
     pub(super) fn spec(&self, generation: u64, instances: &[(&Release, Restart)]) -> HostSpec {
         let mut spec = self.spec_holding(generation, &instances.iter().map(|(release, _)| *release).collect::<Vec<_>>());
         for (release, restart) in instances {
-            let instance = InstanceSpec { release: release.id(), address: self.address, restart: *restart, start: 0 };
+            let instance =
+                InstanceSpec { release: release.id(), address: self.address, restart: *restart, start: 0, fallback: None };
             spec.instances.insert(key(), instance);
         }
         spec
@@ -195,6 +198,14 @@ impl Host {
 
     pub(super) fn send(&self, spec: &HostSpec) {
         self.agent.as_ref().unwrap().events.send(Event::Spec(Box::new(spec.clone()))).unwrap();
+    }
+
+    /// As somebody on the host would ask.
+    pub(super) async fn go_back(&self, service: &str) -> Result<String, Problem> {
+        let (reply, answer) = oneshot::channel();
+        let event = Event::GoBack { service: service.parse().unwrap(), by: "a test".to_owned(), reply };
+        self.agent.as_ref().unwrap().events.send(event).unwrap();
+        answer.await.unwrap()
     }
 
     /// The first report for which something holds.

@@ -1,6 +1,7 @@
 //! A whole host without a coordinator: real processes, real ports, real folders.
 
 mod app;
+mod autonomy;
 mod failures;
 mod host;
 

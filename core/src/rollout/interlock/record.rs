@@ -20,7 +20,10 @@ impl Check<'_> {
                 }
                 Some(_) => {}
             }
-            if let Some(key) = spec.instances.iter().find(|(_, it)| !spec.releases.contains_key(&it.release)) {
+            if let Some(key) = spec.instances.iter().find(|(_, it)| {
+                let named = [Some(it.release), it.fallback].into_iter().flatten();
+                named.into_iter().any(|release| !spec.releases.contains_key(&release))
+            }) {
                 fail(10, format!("{} on {name} without the document of its release", key.0));
             }
         }
