@@ -108,13 +108,12 @@ fn version(spec: &HostSpec, release: ReleaseId) -> String {
 
 fn nothing_there(spec: &HostSpec, name: &ServiceName) -> Problem {
     let here: Vec<String> = spec.instances.keys().map(|key| key.service.to_string()).collect();
-    let problem = match spec.instances.keys().any(|key| key.service == *name) {
+    match spec.instances.keys().any(|key| key.service == *name) {
         true => Problem::new(Code(540), format!("{name} has nothing to go back to on this host"))
             .saw("possible", "once its release is live everywhere, and the one before is still here")
             .help("baton-agent status shows what this host has"),
         false => Problem::new(Code(540), format!("{name} does not run on this host"))
             .saw("runs", if here.is_empty() { "nothing".to_owned() } else { here.join(", ") })
             .help("baton-agent status shows what this host has"),
-    };
-    problem
+    }
 }

@@ -93,9 +93,8 @@ impl Host {
         let thread = std::thread::spawn(move || {
             let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             executor.block_on(async {
-                let living = async {
-                    Reconciler::open(ledger, remembered, means, "boot".to_owned(), wires).await.unwrap().run().await
-                };
+                let reconciler = Reconciler::open(ledger, remembered, means, "boot".to_owned(), wires);
+                let living = async { reconciler.await.unwrap().run().await };
                 tokio::select! {
                     () = living => {}
                     _ = killed => {}
