@@ -3,6 +3,9 @@
 //! Pure: no I/O, no clock, no async, no logging. Time is an argument ([`time::Moment`]); every decision is a function from
 //! what is known to what should be.
 
+#[macro_use]
+pub mod mutant;
+
 pub mod analysis;
 pub mod fleet;
 pub mod host;

@@ -3,4 +3,4 @@
 pub mod bench;
 pub mod e2e;
 pub mod fleet;
-pub mod simulation;
+pub use baton_simulation as simulation;

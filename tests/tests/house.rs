@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 const CORE_LIST: [&str; 6] = ["blake3", "humantime", "serde", "thiserror", "toml", "twox-hash"];
 
 /// Which rooms a room may import.
-const IMPORTS: [(&str, &[&str]); 6] = [
+const IMPORTS: [(&str, &[&str]); 7] = [
     ("core", &[]),
     ("proto", &["core"]),
     ("agent", &["core", "proto"]),
     ("coordinator", &["core", "proto"]),
     ("cli", &["core", "proto", "agent", "coordinator"]),
-    ("tests", &["core", "proto", "agent", "coordinator", "cli"]),
+    ("tests", &["core", "proto", "agent", "coordinator", "cli", "simulation"]),
+    ("tests/simulation", &["core"]),
 ];
 
 /// A file longer than this is looking for its second idea.

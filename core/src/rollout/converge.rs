@@ -127,6 +127,9 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
     if instance.release != goal || Some(instance.start) != told.map(|told| told.start) {
         return Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) });
     }
+    if mutant!("health is watched until its first success") && place.enrolled(slot) == Enrolled::In {
+        return retire(place, Some(slot), way);
+    }
     match &instance.state {
         InstanceState::Failed { problem } => Step::Failed(problem.clone()),
         InstanceState::Starting { since, last } => probe(*since, last.clone()),

@@ -223,6 +223,10 @@ impl<'a> Draft<'a> {
         let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
         let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
         for (name, service) in services.iter().filter(|(_, service)| service.hosts.contains(host)) {
+            if mutant!("cleanup deletes what is live") {
+                wanted.extend(active.iter().filter(|rollout| rollout.service == *name).map(|rollout| rollout.to));
+                continue;
+            }
             wanted.extend(service.committed.into_iter().chain(service.previous));
             wanted.extend(service.warm.map(|warm| warm.release));
             for rollout in active.iter().filter(|rollout| rollout.service == *name) {

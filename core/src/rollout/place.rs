@@ -112,6 +112,13 @@ impl<'a> Place<'a> {
             })
     }
 
+    /// Whether requests may be answered here: it is ready, and some balancer was told to put it in, read back or not.
+    #[must_use]
+    pub fn may_serve_in(&self, slot: Slot) -> bool {
+        let told = || self.balancers().any(|balancer| balancer.state(self, slot) == Some(MemberState::Ready));
+        self.serves_in(slot) || (self.is_ready(slot) && told())
+    }
+
     /// Whether every balancer was told that the slot is in.
     #[must_use]
     pub fn is_told_in(&self, slot: Slot) -> bool {

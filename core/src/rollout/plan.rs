@@ -149,7 +149,7 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
         if acted {
             rollout.progressed = now;
         }
-        plan.wake_at = earlier(plan.wake_at, progress::wake_at(fleet, &rollout, &standings, now));
+        plan.wake_at = earlier(plan.wake_at, progress::wake_at(fleet, &rollout, service, &standings, now));
         plan.wake_at = earlier(plan.wake_at, gate::wake_at(&rollout, service, now));
         if fleet.rollouts.get(&rollout.id) != Some(&rollout) {
             plan.rollouts.insert(rollout.id.clone(), rollout);

@@ -44,7 +44,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
         RolloutState::Reverting => go_back(rollout, standings, now),
         _ => {}
     }
-    give_up_waiting(fleet, rollout, standings, now);
+    give_up_waiting(fleet, rollout, service, standings, now);
     if *rollout == before {
         return false;
     }
@@ -57,10 +57,10 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
 
 /// When the rollout may move although nothing is heard.
 #[must_use]
-pub fn wake_at(fleet: &Fleet, rollout: &Rollout, standings: &[Standing], now: Moment) -> Option<Moment> {
+pub fn wake_at(fleet: &Fleet, rollout: &Rollout, service: &Service, standings: &[Standing], now: Moment) -> Option<Moment> {
     let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake_of(rollout.wave));
     let moves = matches!(rollout.state, RolloutState::Running | RolloutState::Reverting);
-    let deadline = moves.then(|| rollout.progressed + progress_deadline(fleet, rollout));
+    let deadline = moves.then(|| expected_since(rollout, service) + progress_deadline(fleet, rollout));
     let refused = standings.iter().any(|standing| refusal(standing).is_some());
     let refused = refused.then(|| rollout.progressed + start_timeout(fleet, rollout.to));
     // What is over has been looked at: a rollout that waits for a person is not looked at again and again.
@@ -130,7 +130,10 @@ pub fn pause(rollout: &mut Rollout, by: String, why: String) {
 }
 
 fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) {
-    if !standings.iter().all(|standing| standing.step == Step::Done || standing.aside.is_some()) {
+    let unnoticed = |it: &Standing| {
+        mutant!("a host that was never updated goes unnoticed") && matches!(it.step, Step::Wait(Reason::AgentSilent { .. }))
+    };
+    if !standings.iter().all(|it| it.step == Step::Done || it.aside.is_some() || unnoticed(it)) {
         return;
     }
     let since = *rollout.wave_done.get_or_insert(now);
@@ -233,10 +236,12 @@ fn left_out(standings: &[Standing]) -> Vec<LeftOut> {
 }
 
 /// Nothing waits for ever: forward it pauses and asks, backward it says that a person is needed.
-fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing], now: Moment) {
+fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, service: &Service, standings: &[Standing], now: Moment) {
     let deadline = progress_deadline(fleet, rollout);
-    let at_ease = rollout.wave_done.is_some() || asks_for(rollout, standings, now).is_some();
-    if at_ease || now.since(rollout.progressed) < deadline {
+    let is_done = |standing: &Standing| standing.step == Step::Done || standing.aside.is_some();
+    let watches = rollout.wave_done.is_some() && standings.iter().all(is_done);
+    let at_ease = watches || asks_for(rollout, standings, now).is_some();
+    if at_ease || now.since(expected_since(rollout, service)) < deadline || mutant!("what cannot recover is waited for") {
         return;
     }
     match rollout.state {
@@ -249,6 +254,13 @@ fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, standings: &[Standing],
         }
         _ => {}
     }
+}
+
+/// Since when it should have moved: not while its wave is watched.
+fn expected_since(rollout: &Rollout, service: &Service) -> Moment {
+    let baked = rollout.wave_done.map(|since| since + rollout.strategy.bake_of(rollout.wave));
+    let judged = rollout.wave_done.and_then(|_| gate::ends(rollout, service));
+    [baked, judged].into_iter().flatten().fold(rollout.progressed, Moment::max)
 }
 
 /// The deadline of the strategy, never shorter than what a single host may lawfully take.

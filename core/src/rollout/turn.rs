@@ -67,7 +67,7 @@ impl<'a> Turn<'a> {
             now,
             begun: 0,
             begun_limit: strategy.at_once(hosts),
-            unavailable: counted.iter().filter(|host| !serves(host)).count(),
+            unavailable: counted.iter().filter(|host| !serves(host) && !is_collected(fleet, name, host)).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
             leaving: fleet.hosts.keys().filter(|host| !service.hosts.contains(host) && serves(host)).count(),
             aside: service.hosts.len() - hosts,
@@ -86,7 +86,9 @@ impl<'a> Turn<'a> {
             self.gate = entry(rollout, standings);
             self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
         }
-        self.begun = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing)).count();
+        let pending = |it: &&Standing| !(mutant!("pending hosts are not counted") && matches!(it.step, Step::Wait(_)));
+        let away = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing));
+        self.begun = if mutant!("one more event starts one more batch") { 0 } else { away.filter(pending).count() };
         let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
         let mut acted = false;
         for standing in begun.into_iter().chain(rest) {
@@ -111,7 +113,12 @@ impl<'a> Turn<'a> {
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
                 if place.issued().any(|(issued, _)| issued == *slot) {
-                    let lowers = !self.ends_with_nothing() && place.serves_in(*slot) && !serves_elsewhere(&place, *slot);
+                    let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
+                    let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
+                    let lowers = !self.ends_with_nothing()
+                        && !killed
+                        && place.may_serve_in(*slot)
+                        && !serves_elsewhere(&place, *slot);
                     self.admit(standing, lowers)?;
                 }
                 draft.set_member(&place, *slot, MemberState::Out, self.manner());
@@ -165,7 +172,9 @@ impl<'a> Turn<'a> {
         }
         // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
         let aside = if standing.aside.is_some() { self.aside } else { 0 };
-        if lowers && self.unavailable + aside >= self.unavailable_limit + self.leaving {
+        // A host that may serve and is not known to is one of those that do not already.
+        let itself = usize::from(lowers && self.is_counted_down(&standing.host));
+        if lowers && self.unavailable + aside >= self.unavailable_limit + self.leaving + itself {
             let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(self.unavailable_limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
         }
@@ -175,7 +184,7 @@ impl<'a> Turn<'a> {
         }
         self.begun += usize::from(!standing.begun);
         match self.service.hosts.contains(&standing.host) {
-            true => self.unavailable += usize::from(lowers),
+            true => self.unavailable += usize::from(lowers) - itself,
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
         Ok(())
@@ -192,6 +201,12 @@ impl<'a> Turn<'a> {
             Some(value) if !others.is_empty() && !left => Err(Reason::Spread { label: label.clone(), value: value.clone() }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a host of the service is one of those that are not known to serve.
+    fn is_counted_down(&self, host: &HostName) -> bool {
+        let Self { fleet, name, service, now, .. } = *self;
+        service.hosts.contains(host) && !Place { fleet, name, service, host_name: host, now }.serves()
     }
 
     /// Where the releases cannot coexist: whether no host runs another one, or will once it hears its newest spec or returns.
@@ -265,6 +280,13 @@ fn entry(rollout: &Rollout, standings: &[Standing]) -> Option<Reason> {
     let (ready, of) = progress::staged(rollout, standings);
     let held = rollout.state == RolloutState::Paused || !progress::is_let_through(rollout, rollout.wave);
     (held || ready < of).then_some(Reason::Together { ready: count(ready), of: count(of) })
+}
+
+/// Whether a failed instance counts as none at all: an old mistake, and never so.
+fn is_collected(fleet: &Fleet, name: &ServiceName, host: &HostName) -> bool {
+    let report = fleet.hosts.get(host).and_then(Host::report).filter(|_| mutant!("a failed instance is collected"));
+    let mut instances = report.into_iter().flat_map(|report| &report.instances);
+    instances.any(|(key, it)| key.service == *name && !it.state.may_run())
 }
 
 /// Nobody is taken down for a release that cannot coexist with the other while some host could not follow.

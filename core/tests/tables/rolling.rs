@@ -1,6 +1,11 @@
 //! Rolling releases, in both placements.
 
 use super::check;
+use super::text::{NOW, World};
+use baton_core::rollout::RolloutState;
+use baton_core::rollout::plan::plan;
+use baton_core::time::Moment;
+use std::time::Duration;
 
 #[test]
 fn a_fleet_at_rest_stays_at_rest() {
@@ -20,6 +25,29 @@ fn a_first_release_is_taken_back_once_the_host_has_said_that_nothing_of_it_is_le
     check("in-place max=1 none->v2 back evidence\n web1 a=v2:failed:out\n lb1", "web1 stops a");
     check("in-place max=1 none->v2 back evidence\n web1 behind\n lb1", "web1 waits: agent");
     check("in-place max=1 none->v2 back evidence\n web1\n lb1", "rollout reverted wave 0\n web1 holds 0 releases");
+}
+
+#[test]
+fn what_was_told_in_may_serve_before_that_was_read_back_and_is_not_taken_out_as_if_it_did_not() {
+    check(
+        "in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1 behind",
+        "web1 waits: floor\n web2 waits: probe",
+    );
+}
+
+#[test]
+fn a_watched_wave_that_cannot_be_done_any_more_is_not_waited_for_for_ever() {
+    let state_once_watched_for = |watched: Duration| {
+        let mut world = World::parse("in-place max=1 v1->v2\n web1 a=v2:ready:in\n web2 a=v2:ready:in\n lb1 silent");
+        for rollout in world.fleet.rollouts.values_mut() {
+            (rollout.wave_done, rollout.progressed) = (Some(Moment(0)), Moment(0));
+            rollout.strategy.bake = watched;
+            rollout.strategy.progress_deadline = Duration::from_secs(200);
+        }
+        plan(&world.fleet, NOW).rollouts.into_values().map(|rollout| rollout.state).next()
+    };
+    assert_eq!(state_once_watched_for(Duration::from_secs(700)), Some(RolloutState::Paused));
+    assert_eq!(state_once_watched_for(Duration::from_secs(900)), None, "it is watched until a moment ago");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Strategies of every kind, drawn by chance: values, as everywhere.
 
 use super::random::Random;
+use baton_core::analysis::settings::{GateSettings, NotEnough};
 use baton_core::fleet::split::Share;
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         progress_deadline: Duration::from_secs(60),
         users: Default::default(),
         guard: Default::default(),
-        gate: None,
+        gate: gate(random),
         max_failed: None,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
@@ -46,6 +47,14 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
             Strategy { waves, max_unavailable: Amount::Percent(100), exclusive: true, ..plain }
         }
     }
+}
+
+/// Nobody counts requests here, so a gate never sees enough of them.
+fn gate(random: &mut Random) -> Option<GateSettings> {
+    let words = [NotEnough::Pause, NotEnough::Promote, NotEnough::Revert];
+    let on_not_enough_data = *random.pick(&words)?;
+    let gate = GateSettings { rule_out_ppm: 10_000, max_wait: Duration::from_secs(5), on_not_enough_data };
+    random.chance(20).then_some(gate)
 }
 
 fn waves(random: &mut Random) -> Vec<Wave> {

@@ -6,9 +6,10 @@
 use super::random::Random;
 use super::scenario::Quality;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
-use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec, Stamp};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::host::plan::{Action, Failures, Observed, plan};
+use baton_core::mutant;
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
@@ -28,6 +29,10 @@ pub(super) struct Host {
     held: BTreeMap<ReleaseId, u64>,
     failures: BTreeMap<InstanceKey, Failures>,
     pub(super) pools: BTreeMap<PoolName, Pool>,
+    /// The stamp before the ledger's: only a mistake compares with that.
+    read: Stamp,
+    /// Members that were out when the agent died: only a mistake leaves them so.
+    left_out: BTreeSet<MemberKey>,
     pub(super) last_report: Option<HostReport>,
     pub(super) last_sent: u64,
     starts: u64,
@@ -42,6 +47,8 @@ pub(super) struct Process {
     started: u64,
     ready_at: Option<u64>,
     exits_at: Option<u64>,
+    /// Whether it really listens: not where another process still has its port.
+    owns_port: bool,
     stopping: Option<(u64, u64)>,
     pub(super) failed: Option<Problem>,
 }
@@ -77,6 +84,8 @@ impl Host {
             held: BTreeMap::new(),
             failures: BTreeMap::new(),
             pools: BTreeMap::new(),
+            read: HostSpec::default().stamp(),
+            left_out: BTreeSet::new(),
             last_report: None,
             last_sent: 0,
             starts: 0,
@@ -85,10 +94,12 @@ impl Host {
 
     /// Rejects the past; takes everything else into the ledger. Returns whether it was taken.
     pub(super) fn receive(&mut self, spec: &HostSpec) -> bool {
-        if spec.stamp() < self.ledger.stamp() {
+        let known =
+            if mutant!("staleness is checked at the start and not at the write") { self.read } else { self.ledger.stamp() };
+        if spec.stamp() < known {
             return false;
         }
-        self.ledger = spec.clone();
+        (self.read, self.ledger) = (self.ledger.stamp(), spec.clone());
         true
     }
 
@@ -108,9 +119,27 @@ impl Host {
         }
     }
 
+    /// Whether a restart of its balancer would change what it does: it is between two writes.
+    pub(super) fn is_between_writes(&self) -> bool {
+        self.pools.values().any(|pool| pool.running.iter().any(|(member, state)| pool.disk.get(member) != Some(state)))
+    }
+
     /// Whether its balancer is in the middle of a change of everything together.
     pub(super) fn is_in_switch(&self) -> bool {
         self.ledger.pools.iter().any(|(name, spec)| self.pools.get(name).is_some_and(|pool| pool.is_in_switch(spec)))
+    }
+
+    /// Its agent runs again, and finishes what its ledger says.
+    pub(super) fn resume(&mut self) {
+        (self.agent, self.powered, self.last_report) = (true, true, None);
+        let members = self.pools.values().flat_map(|pool| &pool.running).filter(|(_, state)| **state == MemberState::Out);
+        let left = members.filter(|_| mutant!("the tool dies and leaves a host out")).map(|(member, _)| member.clone());
+        self.left_out.extend(left);
+    }
+
+    /// Whether an instance answers from a port that is its own: what the world sees, and no probe.
+    pub(super) fn answers(&self, key: &InstanceKey, now: u64) -> bool {
+        self.powered && self.processes.get(key).is_some_and(|process| process.is_ready(now) && process.owns_port)
     }
 
     pub(super) fn is_ready(&self, key: &InstanceKey, now: u64) -> bool {
@@ -132,11 +161,22 @@ impl Host {
         for action in plan(&self.ledger, &observed, Moment(now)).actions {
             self.act(action, now, quality, new, random, &mut effects);
         }
-        let spec = self.ledger.pools.clone();
-        for (name, wanted) in &spec {
+        let pools = self.ledger.pools.clone();
+        for (name, wanted) in &pools {
             let pool = self.pools.entry(name.clone()).or_default();
             let held = pool.held(wanted, answers);
-            for (member, wanted_member) in wanted.members.iter().filter(|(member, _)| !held.contains(*member)) {
+            let mut members: Vec<_> = wanted
+                .members
+                .iter()
+                .filter(|(member, _)| !held.contains(*member) && !self.left_out.contains(*member))
+                .collect();
+            let leaves_first = mutant!("on the way back the old one leaves first");
+            members.sort_by_key(|(_, it)| (it.state == MemberState::Ready) == leaves_first);
+            for (member, wanted_member) in members {
+                // What is left is done at the next look: anything may happen in between.
+                if random.chance(3) {
+                    return effects;
+                }
                 let effect = pool.step(member, wanted_member.state, now, answers(member), random);
                 effects.extend(effect.map(|entered| match entered {
                     true => Effect::Entered(name.clone(), member.clone()),
@@ -188,7 +228,10 @@ impl Host {
                 let Some(spec) = self.ledger.instances.get(&key) else { return };
                 self.starts += 1;
                 let quality = if spec.release == new { quality } else { Quality::Good };
-                let process = Process::start((spec.release, spec.start), self.starts, now, quality, random);
+                let mut process = Process::start((spec.release, spec.start), self.starts, now, quality, random);
+                if self.processes.get(&key).is_some_and(Process::is_alive) {
+                    (process.owns_port, process.ready_at) = (false, Some(now));
+                }
                 effects.push(Effect::Started(key.clone(), spec.release));
                 self.processes.insert(key, process);
             }
@@ -279,12 +322,16 @@ impl Process {
             Quality::ExitsAtOnce => (None, Some(now + random.between(10, 500))),
             Quality::CrashesLater => (Some(ready_at), Some(ready_at + random.between(500, 4_000))),
         };
-        Self { release, start, incarnation, started: now, ready_at, exits_at, stopping: None, failed: None }
+        Self { release, start, incarnation, started: now, ready_at, exits_at, owns_port: true, stopping: None, failed: None }
     }
 
     fn is_ready(&self, now: u64) -> bool {
         let ended = self.failed.is_some() || self.exits_at.is_some_and(|at| at <= now);
         !ended && self.stopping.is_none() && self.ready_at.is_some_and(|ready| ready <= now)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.failed.is_none()
     }
 
     fn is_moving(&self, now: u64) -> bool {
@@ -314,6 +361,7 @@ impl Pool {
         let leaves = |(member, it): &(&MemberKey, &MemberSpec)| it.state != MemberState::Ready && is_in(member);
         let leaving = wanted.members.iter().filter(leaves).map(|(member, _)| member);
         match wanted.exchange {
+            _ if mutant!("on the way back the old one leaves first") => BTreeSet::new(),
             Exchange::Each => BTreeSet::new(),
             Exchange::Host => leaving.filter(|it| missing.iter().any(|other| other.host == it.host)).cloned().collect(),
             Exchange::All if missing.is_empty() || leaving.clone().next().is_none() => BTreeSet::new(),
@@ -353,7 +401,9 @@ impl Pool {
                 self.disk.insert(member.clone(), MemberState::Ready);
                 None
             }
-            MemberState::Drain | MemberState::Out if disk != Some(MemberState::Out) => {
+            MemberState::Drain | MemberState::Out
+                if disk != Some(MemberState::Out) && !mutant!("a restarted balancer forgets") =>
+            {
                 self.disk.insert(member.clone(), MemberState::Out);
                 None
             }
@@ -380,8 +430,9 @@ impl Pool {
 
     fn report(&self, member: &MemberKey, now: u64) -> MemberReport {
         let state = |states: &BTreeMap<MemberKey, MemberState>| states.get(member).copied();
+        let disk = if mutant!("a restarted balancer forgets") { &self.running } else { &self.disk };
         MemberReport {
-            on_disk: state(&self.disk).unwrap_or(MemberState::Ready),
+            on_disk: state(disk).unwrap_or(MemberState::Ready),
             in_flight: self.in_flight(member, now),
             out_for: self.out_for(member, now),
             ..MemberReport::quiet(state(&self.running).unwrap_or(MemberState::Ready))

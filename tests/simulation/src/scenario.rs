@@ -15,6 +15,9 @@ pub(super) const FAULTS_END: u64 = 90_000;
 /// When the first release should be everywhere, and things begin to go wrong.
 pub(super) const FAULTS_BEGIN: u64 = 30_000;
 
+/// Longer than any run.
+const FOR_EVER: u64 = 10_000_000;
+
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
     pub(super) name: ServiceName,
@@ -30,6 +33,8 @@ pub(super) struct Scenario {
     pub(super) script: Vec<(u64, Happening)>,
     /// Whether anything in the script takes capacity away that is not ours to take.
     pub(super) capacity_faults: bool,
+    /// The one that is cut off and never comes back.
+    pub(super) broken: Option<HostName>,
 }
 
 /// What the new release is like.
@@ -50,6 +55,9 @@ pub(super) enum Happening {
     Resume,
     Promote,
     Abort,
+    Restart,
+    Rehearse,
+    Retry,
     AgentCrash(HostName, u64),
     Reboot(HostName, u64),
     /// The host's messages go nowhere, both ways, for so long.
@@ -93,6 +101,11 @@ impl Scenario {
         if service.strategy.keeps_old() && random.chance(40) {
             script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Rollback));
         }
+        let all: Vec<HostName> = web.iter().chain(&on).cloned().collect();
+        let broken = random.pick(&all).cloned();
+        let broken = broken.filter(|_| random.chance(10));
+        let breaks = FAULTS_BEGIN + random.between(0, 30_000);
+        script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
         Self {
             name: ServiceName::new("shop").expect("a name"),
             service,
@@ -103,6 +116,7 @@ impl Scenario {
             delay: random.between(1, 300),
             script,
             capacity_faults,
+            broken,
         }
     }
 }
@@ -110,7 +124,9 @@ impl Scenario {
 /// The first release is brought at once; the second half a minute later, among whatever goes wrong.
 fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
     let mut script = vec![(FAULTS_BEGIN, Happening::Deploy)];
-    let commands = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort, Happening::Promote];
+    let steering = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort, Happening::Promote];
+    let renewing = [Happening::Restart, Happening::Rehearse, Happening::Retry];
+    let commands: Vec<Happening> = steering.into_iter().chain(renewing).collect();
     for _ in 0..random.between(0, 2) {
         let command = random.pick(&commands).cloned().unwrap_or(Happening::Pause);
         script.push((FAULTS_BEGIN + random.between(100, 30_000), command));

@@ -2,9 +2,11 @@
 
 use super::host::{Effect, Host};
 use super::scenario::Scenario;
+use baton_core::analysis::settings::NotEnough;
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, ReleaseId};
+use baton_core::rollout::Rollout;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) type Hosts = BTreeMap<HostName, Host>;
@@ -72,7 +74,7 @@ fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, store
         right.extend(rollout.from.into_iter().chain([rollout.to]));
     }
     match host.processes.get(&key) {
-        Some(process) if right.contains(&process.release) && host.is_ready(&key, now) => Ok(()),
+        Some(process) if right.contains(&process.release) && host.answers(&key, now) => Ok(()),
         Some(_) => Err(format!("3: {member} came in and is not ready, or not what it should be")),
         None => Err(format!("3: {member} came in and does not run")),
     }
@@ -94,10 +96,20 @@ pub(super) fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostN
     let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return 0 };
     let answers = |member: &MemberKey| {
         let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
-        hosts.get(&member.host).is_some_and(|host| host.is_ready(&key, now))
+        hosts.get(&member.host).is_some_and(|host| host.answers(&key, now))
     };
     let is_in = real.running.iter().filter(|(member, state)| **state == MemberState::Ready && answers(member));
     is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
+}
+
+/// 15: a rollout that has to be judged by its traffic does not succeed where nobody counted any, unless people say so.
+pub(super) fn check_judged(rollout: &Rollout) -> Result<(), String> {
+    let gate = rollout.strategy.gate.filter(|gate| gate.on_not_enough_data != NotEnough::Promote);
+    let vouched_for = rollout.promoted > rollout.wave + 1;
+    match gate.filter(|_| rollout.from.is_some_and(|from| from != rollout.to) && !vouched_for) {
+        Some(_) => Err(format!("15: {} succeeded although nobody counted a request", rollout.id)),
+        None => Ok(()),
+    }
 }
 
 /// 13: a success means every host really runs the new release, and no other but what is warm and out everywhere.

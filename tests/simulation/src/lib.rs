@@ -9,6 +9,7 @@
 
 mod agenda;
 mod coordinator;
+mod happen;
 mod host;
 mod notes;
 mod random;
@@ -32,7 +33,9 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 20] = [
+pub const SOMETIMES: [&str; 22] = [
+    "a balancer restarted between two writes",
+    "a part broke for ever in a rollout",
     "rollout succeeded",
     "rollout reverted by evidence",
     "rollout turned back by an operator",

@@ -26,7 +26,7 @@ pub(super) struct World<'a> {
     pub(super) scenario: Scenario,
     pub(super) random: Random,
     pub(super) now: u64,
-    agenda: Agenda,
+    pub(super) agenda: Agenda,
     pub(super) hosts: truth::Hosts,
     pub(super) store: Store,
     pub(super) coordinator: Option<Coordinator>,
@@ -107,16 +107,14 @@ impl World<'_> {
             Event::AgentReturns(name) => {
                 self.log(|| format!("agent of {name} returns"));
                 if let Some(host) = self.hosts.get_mut(&name) {
-                    host.agent = true;
-                    host.powered = true;
-                    host.last_report = None;
+                    host.resume();
                 }
                 self.agenda.look_at(&name, self.now);
                 Ok(())
             }
             Event::Heals(name) => {
                 self.log(|| format!("{name} is reachable again"));
-                if let Some(host) = self.hosts.get_mut(&name) {
+                if let Some(host) = self.hosts.get_mut(&name).filter(|_| self.scenario.broken.as_ref() != Some(&name)) {
                     host.cut = false;
                     host.last_report = None;
                 }
@@ -128,10 +126,7 @@ impl World<'_> {
                 self.coordinator_passes()
             }
             Event::CoordinatorWakes => self.coordinator_passes(),
-            Event::ToHost(name, spec) => {
-                self.host_receives(&name, &spec);
-                Ok(())
-            }
+            Event::ToHost(name, spec) => self.host_receives(&name, &spec),
             Event::ToCoordinator(name, report) => {
                 let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
                 if let Some(spec) = coordinator.hear(&name, *report, self.now) {
@@ -140,77 +135,6 @@ impl World<'_> {
                 self.coordinator_passes()
             }
         }
-    }
-
-    fn happen(&mut self, happening: Happening) -> Result<(), String> {
-        let name = self.scenario.name.clone();
-        let by = || "ana".to_owned();
-        match happening {
-            Happening::Deploy => self.deploy(self.scenario.new.clone()),
-            Happening::Rollback => {
-                let id = self.next_id();
-                if self.store.fleet.services.get(&name).is_some_and(|service| service.warm.is_some()) {
-                    self.sometimes("rolled back to what was warm");
-                }
-                self.command(Command::Rollback { id, service: name, by: by() });
-            }
-            Happening::Pause => self.command(Command::Pause { service: name, by: by(), why: "lunch".into() }),
-            Happening::Resume => self.command(Command::Resume { service: name, by: by() }),
-            Happening::Promote => self.command(Command::Promote { service: name, by: by() }),
-            Happening::Abort => self.command(Command::Abort { service: name, by: by() }),
-            Happening::AgentCrash(host, lasts) => {
-                if self.any_draining() {
-                    self.sometimes("agent crashed in a drain");
-                }
-                if self.hosts.get(&host).is_some_and(Host::is_in_switch) {
-                    self.sometimes("a balancer's agent crashed in a switch");
-                }
-                if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
-                    real.agent = false;
-                    self.agenda.at(self.now + lasts, Event::AgentReturns(host));
-                }
-            }
-            Happening::Reboot(host, lasts) => {
-                if self.is_rolling() {
-                    self.sometimes("host rebooted in a rollout");
-                }
-                if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
-                    real.reboot();
-                    real.agent = false;
-                    real.powered = false;
-                    self.agenda.at(self.now + lasts, Event::AgentReturns(host));
-                }
-            }
-            Happening::Cut(host, lasts) => {
-                if let Some(real) = self.hosts.get_mut(&host) {
-                    real.cut = true;
-                    self.agenda.at(self.now + lasts, Event::Heals(host));
-                }
-            }
-            Happening::InstanceCrash(host) => {
-                let Self { hosts, random, now, .. } = self;
-                if let Some(real) = hosts.get_mut(&host) {
-                    real.crash_one(*now, random);
-                }
-            }
-            Happening::BalancerRestart(host) => {
-                if self.any_draining() {
-                    self.sometimes("balancer restarted with a member out");
-                }
-                if let Some(real) = self.hosts.get_mut(&host) {
-                    real.restart_balancer();
-                }
-            }
-            Happening::CoordinatorCrash(lasts) => {
-                if self.is_rolling() {
-                    self.sometimes("coordinator crashed in a rollout");
-                }
-                if self.coordinator.take().is_some() {
-                    self.agenda.at(self.now + lasts, Event::CoordinatorReturns);
-                }
-            }
-        }
-        self.coordinator_passes()
     }
 
     /// An agent looks, decides, acts and reports; the invariants look at what it did.
@@ -272,20 +196,25 @@ impl World<'_> {
             && self.scenario.quality == Quality::Good
     }
 
-    fn host_receives(&mut self, name: &HostName, spec: &HostSpec) {
-        let Some(host) = self.hosts.get_mut(name) else { return };
+    fn host_receives(&mut self, name: &HostName, spec: &HostSpec) -> Result<(), String> {
+        let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
         if !host.agent || host.cut {
-            return;
+            return Ok(());
         }
+        let before = host.ledger.stamp();
         if host.receive(spec) {
+            if host.ledger.stamp() < before {
+                return Err(format!("9: {name} took {:?} over {before:?}", host.ledger.stamp()));
+            }
             host.last_report = None;
             self.agenda.look_at(name, self.now);
         } else {
             self.sometimes("a spec of the past was rejected");
         }
+        Ok(())
     }
 
-    fn coordinator_passes(&mut self) -> Result<(), String> {
+    pub(super) fn coordinator_passes(&mut self) -> Result<(), String> {
         let twice = self.random.chance(10);
         let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
         let before = self.store.fleet.rollouts.clone();
@@ -317,6 +246,7 @@ impl World<'_> {
             match (rollout.state, &rollout.turned) {
                 (RolloutState::Succeeded, _) => {
                     self.sometimes("rollout succeeded");
+                    truth::check_judged(&rollout)?;
                     let warm = self.store.fleet.services.get(&rollout.service).and_then(|service| service.warm);
                     truth::check_completeness(&self.scenario, &self.hosts, rollout.to, warm.map(|warm| warm.release))?;
                     if rollout.strategy.lockstep && rollout.from.is_some() {
@@ -365,6 +295,9 @@ impl World<'_> {
             self.command(if is_good { Command::Promote { service, by } } else { Command::Abort { service, by } });
             return false;
         }
+        if self.scenario.broken.is_some() {
+            return !self.is_rolling();
+        }
         !self.is_rolling() && (self.is_committed_to_crashes() || !self.any_moving()) && self.judge_rest().is_ok()
     }
 
@@ -375,7 +308,7 @@ impl World<'_> {
     }
 
     fn judge_rest(&self) -> Result<(), String> {
-        if self.is_committed_to_crashes() {
+        if self.is_committed_to_crashes() || self.scenario.broken.is_some() {
             return Ok(());
         }
         let service = self.store.fleet.services.get(&self.scenario.name);
@@ -389,19 +322,20 @@ impl World<'_> {
         format!("{rollouts:?} {:?}", self.judge_rest())
     }
 
-    fn is_rolling(&self) -> bool {
+    pub(super) fn is_rolling(&self) -> bool {
         self.store.fleet.rollouts.values().any(|rollout| rollout.state.is_active())
     }
 
     fn any_cut(&self) -> bool {
-        self.hosts.values().any(|host| host.cut || !host.agent)
+        let lasts = |name: &HostName| self.scenario.broken.as_ref() != Some(name);
+        self.hosts.iter().any(|(name, host)| lasts(name) && (host.cut || !host.agent))
     }
 
     fn any_moving(&self) -> bool {
         self.hosts.values().any(|host| host.is_moving(self.now))
     }
 
-    fn any_draining(&self) -> bool {
+    pub(super) fn any_draining(&self) -> bool {
         use baton_core::fleet::spec::MemberState::Out;
         let pools = self.hosts.values().flat_map(|host| host.pools.values());
         pools.flat_map(|pool| pool.running.iter()).any(|(member, state)| {
@@ -410,13 +344,13 @@ impl World<'_> {
         })
     }
 
-    fn deploy(&mut self, release: Release) {
+    pub(super) fn deploy(&mut self, release: Release) {
         let id = self.next_id();
         let (name, service) = (self.scenario.name.clone(), self.scenario.service.clone());
         self.command(Command::Deploy(Box::new(Deploy::new(id, name, service, release, "ana".into()))));
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let word = format!("{command:?}");
         let accepted = coordinator.command(&mut self.store, command, self.now);
@@ -424,7 +358,7 @@ impl World<'_> {
         self.agenda.wake_at(self.now);
     }
 
-    fn next_id(&mut self) -> RolloutId {
+    pub(super) fn next_id(&mut self) -> RolloutId {
         self.rollouts += 1;
         RolloutId::new(format!("r-{}", self.rollouts)).expect("an id")
     }
