@@ -5,6 +5,7 @@
 
 pub mod analysis;
 pub mod fleet;
+pub mod hook;
 pub mod host;
 pub mod manifest;
 pub mod name;

@@ -1,6 +1,7 @@
 //! The specs a plan is writing: the issued ones with its changes on top, stamped only where something really changed.
 
 use super::Rollout;
+use super::hooks;
 use super::place::Place;
 use super::share::WEIGHT;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
@@ -141,12 +142,26 @@ impl<'a> Draft<'a> {
             }
         }
         for name in &names {
+            self.tell_hooks(name, services, active);
             self.forget_members(name, services);
         }
         for (name, service) in services {
             if !active.iter().any(|rollout| rollout.service == *name) {
                 self.level(name, service);
             }
+        }
+    }
+
+    /// Tells a host which hooks it should have run.
+    fn tell_hooks(&mut self, host: &HostName, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+        let rollout = |name: &ServiceName| active.iter().find(|rollout| rollout.service == *name).copied();
+        let told = services.iter().flat_map(|(name, service)| hooks::specs(self.fleet, host, service, rollout(name)));
+        let told = told.collect();
+        if self.spec(host).is_some_and(|spec| spec.hooks == told) {
+            return;
+        }
+        if let Some(spec) = self.edit(host) {
+            spec.hooks = told;
         }
     }
 

@@ -9,7 +9,9 @@
 
 mod agenda;
 mod coordinator;
+mod errands;
 mod host;
+mod news;
 mod notes;
 mod random;
 mod scenario;
@@ -32,7 +34,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 20] = [
+pub const SOMETIMES: [&str; 24] = [
     "rollout succeeded",
     "rollout reverted by evidence",
     "rollout turned back by an operator",
@@ -53,6 +55,10 @@ pub const SOMETIMES: [&str; 20] = [
     "an approval was waited for",
     "traffic was shared by weight",
     "nobody served between two that exclude each other",
+    "a hook with unknown outcome",
+    "an agent crashed in a migration",
+    "a hook was run again by a person's word",
+    "a release was deployed again after its migration",
 ];
 
 /// Runs one seed.

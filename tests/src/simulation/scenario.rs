@@ -4,6 +4,7 @@ use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
 use baton_core::fleet::{BalancerPool, Service};
+use baton_core::hook::{Hook, Hooks, Point};
 use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::strategy::Placement;
@@ -79,6 +80,7 @@ impl Scenario {
             committed: None,
             previous: None,
             warm: None,
+            hooks: Default::default(),
             orders: Orders::default(),
         };
         let quality = match random.between(0, 9) {
@@ -93,11 +95,18 @@ impl Scenario {
         if service.strategy.keeps_old() && random.chance(40) {
             script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Rollback));
         }
+        let mut new = release("2");
+        if random.chance(50) {
+            new.hooks = hooks(random);
+            if random.chance(30) {
+                script.push((FAULTS_BEGIN + random.between(30_000, 50_000), Happening::Deploy));
+            }
+        }
         Self {
             name: ServiceName::new("shop").expect("a name"),
             service,
             old: release("1"),
-            new: release("2"),
+            new,
             quality,
             loss: if random.chance(50) { random.between(0, 30) } else { 0 },
             delay: random.between(1, 300),
@@ -143,6 +152,19 @@ pub(super) fn name(text: &str) -> HostName {
     HostName::new(text).expect("a name")
 }
 
+/// Some hooks, now and then one after which there is no way back.
+fn hooks(random: &mut Random) -> Hooks {
+    let mut hooks = Hooks::default();
+    for point in Point::ALL {
+        if random.chance(60) {
+            let no_way_back = point == Point::Migrate && random.chance(25);
+            let command = vec![format!("bin/{point}")];
+            hooks.0.insert(point, Hook { command, timeout: Duration::from_secs(20), no_way_back });
+        }
+    }
+    hooks
+}
+
 fn release(version: &str) -> Release {
     Release {
         service: ServiceName::new("shop").expect("a name"),
@@ -163,5 +185,6 @@ fn release(version: &str) -> Release {
             healthy_for: Duration::from_millis(1_000),
             start_timeout: Duration::from_secs(8),
         },
+        hooks: Default::default(),
     }
 }
