@@ -82,7 +82,11 @@ impl Hooks {
             let Some(release) = spec.releases.get(&told.release).filter(|_| held && self.is_free(key)) else { continue };
             match self.known.get(key) {
                 Some(record) if record.attempt >= told.attempt => {}
-                None if self.records.holds(key) => self.garbled(key, told, release.artifact.digest),
+                // Its record cannot be read: some attempt was begun, and nobody knows more.
+                None if self.records.holds(key) => {
+                    let record = self.record(key, told, release.artifact.digest);
+                    self.send(record, Origin::Lost, Some(Arc::new(release.clone())));
+                }
                 _ => {
                     let record = self.record(key, told, release.artifact.digest);
                     self.send(record, Origin::Begin(told.clone()), Some(Arc::new(release.clone())));
@@ -102,15 +106,6 @@ impl Hooks {
     fn record(&self, key: &HookKey, told: &HookSpec, artifact: Digest) -> Record {
         let number = self.known.values().map(|record| record.number + 1).max().unwrap_or_default();
         Record { key: key.clone(), attempt: told.attempt, release: told.release, artifact, number, ended: None }
-    }
-
-    /// Its record cannot be read: it was begun, and nobody knows more. Only another attempt, which people ask for, goes on.
-    fn garbled(&mut self, key: &HookKey, told: &HookSpec, artifact: Digest) {
-        let record = self.record(key, told, artifact);
-        match told.attempt {
-            1 => self.send(record, Origin::Lost, None),
-            _ => self.send(record, Origin::Begin(told.clone()), None),
-        }
     }
 
     fn send(&mut self, record: Record, origin: Origin, release: Option<Arc<baton_core::release::Release>>) {

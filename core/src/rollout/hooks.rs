@@ -245,7 +245,7 @@ fn reason(fleet: &Fleet, key: &HookKey, run: &HookRun) -> Reason {
         _ => None,
     };
     let timeout = timeout(fleet, key, run).unwrap_or_default();
-    let problem = run.state.problem().cloned();
+    let problem = run.state.problem().cloned().map(Box::new);
     Reason::Hook { point: key.point, host: run.host.clone(), attempt: run.attempt, since, timeout, problem }
 }
 

@@ -131,7 +131,7 @@ pub enum Reason {
         #[serde(with = "millis")]
         timeout: Duration,
         /// Why it is not simply waited for: it failed, or nobody knows.
-        problem: Option<Problem>,
+        problem: Option<Box<Problem>>,
     },
     /// The instance failed, and the rollout does not go on by itself.
     Failed {

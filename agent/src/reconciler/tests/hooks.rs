@@ -164,3 +164,19 @@ async fn a_hook_whose_beginning_cannot_be_written_down_does_not_begin() {
     host.until("over", is_over).await;
     assert_eq!(runs(&host), 1);
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_stands_for_a_hook_that_was_begun() {
+    let mut host = Host::new();
+    let release = migrating(&host, "", LONG);
+    host.send(&told(&host, 1, &release, 1));
+    host.until("over", is_over).await;
+    host.kill_agent();
+    for entry in fs::read_dir(host.path("hooks")).unwrap().flatten() {
+        fs::write(entry.path(), "{\"key").unwrap();
+    }
+    host.start_agent();
+    host.send(&told(&host, 2, &release, 1));
+    let report = host.until("unknown", |report| is_over(report) && report.observed.generation.0 == 2).await;
+    assert_eq!((problem(&report).code.0, runs(&host)), (803, 1));
+}

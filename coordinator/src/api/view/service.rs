@@ -210,8 +210,8 @@ const fn since(reason: &Reason) -> Duration {
 fn waiting_view(waiting: &Waiting) -> WaitingView {
     let problem = match &waiting.reason {
         Reason::Failed { problem } => Some(problem),
+        Reason::Hook { problem, .. } => problem.as_deref(),
         Reason::Probe { last: problem, .. }
-        | Reason::Hook { problem, .. }
         | Reason::BalancerUnreachable { problem, .. }
         | Reason::Enrolling { problem, .. } => problem.as_ref(),
         _ => None,

@@ -4,6 +4,7 @@ use super::super::hooks::{self, Hooks};
 use super::super::{Rollout, RolloutState};
 use super::{Accepted, known, known_mut};
 use crate::fleet::hooks::{HookRun, HookState};
+use crate::fleet::orders::Order;
 use crate::fleet::{Fleet, Service};
 use crate::hook::{HookKey, Of, Point};
 use crate::name::{HostName, ReleaseId, ServiceName};
@@ -52,9 +53,7 @@ pub(super) fn vouch(
     fleet: &mut Fleet,
     name: &ServiceName,
     (point, host): (Point, Option<HostName>),
-    by: String,
-    why: String,
-    now: Moment,
+    order: &Order,
 ) -> Result<Accepted, Problem> {
     let meant: Vec<HookKey> = open(fleet, known(fleet, name)?, name, point, host.as_ref());
     if meant.is_empty() {
@@ -64,7 +63,7 @@ pub(super) fn vouch(
     let service = known_mut(fleet, name)?;
     for key in &meant {
         if let Some(run) = service.hooks.get_mut(key) {
-            run.state = HookState::Vouched { by: by.clone(), why: why.clone() };
+            run.state = HookState::Vouched { by: order.by.clone(), why: order.why.clone() };
         }
     }
     let Some(active) = fleet.active_rollout(name) else { return Ok(Accepted::Noted) };
@@ -73,7 +72,7 @@ pub(super) fn vouch(
         && active.state == RolloutState::Paused
         && active.evidence.is_empty()
         && active.pause.as_ref().is_some_and(|pause| pause.by == "baton");
-    super::change(fleet, name, now, |rollout| {
+    super::change(fleet, name, order.since, |rollout| {
         if goes_on {
             super::steer::go_on(rollout);
         }

@@ -220,7 +220,9 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::Promote { service, .. } => steer::promote(fleet, &service, now),
         Command::Retry { id, service, host, by } => steer::retry(fleet, id, &service, host.as_ref(), by, now),
         Command::Skip { service, host, by, why } => steer::skip(fleet, &service, &host, Order { by, why, since: now }),
-        Command::Vouch { service, point, host, by, why } => hooks::vouch(fleet, &service, (point, host), by, why, now),
+        Command::Vouch { service, point, host, by, why } => {
+            hooks::vouch(fleet, &service, (point, host), &Order { by, why, since: now })
+        }
         Command::Restart { id, service, by } => renew::restart(fleet, id, &service, by, now),
         Command::Rehearse { id, service, host, by } => renew::rehearse(fleet, id, &service, host, by, now),
         Command::Cancel { service, queued, .. } => service::cancel(fleet, &service, queued.as_ref()),
