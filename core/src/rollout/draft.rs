@@ -123,7 +123,11 @@ impl<'a> Draft<'a> {
             let fallback = |service: &ServiceName, it: &InstanceSpec| {
                 let at_rest = !active.iter().any(|rollout| rollout.service == *service);
                 let service = services.get(service).filter(|it_is| at_rest && it_is.committed == Some(it.release));
-                service.map_or(it.fallback, |service| service.previous.filter(|release| *release != it.release))
+                // Where a hook forbids the way back, a host does not take it by itself either.
+                service.map_or(it.fallback, |service| {
+                    let there = |release: &ReleaseId| hooks::no_way_back(service, Some(*release)).is_none();
+                    service.previous.filter(|release| *release != it.release).filter(there)
+                })
             };
             let stale = spec.releases.keys().ne(releases.iter())
                 || spec.instances.iter().any(|(key, it)| {

@@ -198,6 +198,8 @@ fn without_a_way_back_nothing_goes_back_unless_it_is_forced() {
     world.ask(retry("r-9"));
     world.story();
     assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
+    let told = world.fleet.hosts.values().flat_map(|host| host.issued.instances.values()).collect::<Vec<_>>();
+    assert!(told.len() == 2 && told.iter().all(|it| it.fallback.is_none()), "no host goes back by itself: {told:?}");
     assert_eq!(world.refused(rollback("r-6", false)), 805);
     world.ask(rollback("r-6", true));
     world.story();
