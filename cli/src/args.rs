@@ -168,6 +168,8 @@ mod tests {
             "hosts undrain web1",
             "hosts remove web1 --force",
             "rollback --to 2.0.4",
+            "rollback shop --force",
+            "skip shop --hook migrate --why looked",
             "deploy 2.1.0 --queue",
             "deploy 2.1.0 --supersede",
             "hosts",

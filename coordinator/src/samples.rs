@@ -45,6 +45,7 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
         committed: None,
         previous: None,
         warm: None,
+        hooks: Default::default(),
         orders: Orders::default(),
     }
 }
@@ -75,6 +76,7 @@ pub(crate) fn release(service: &str, version: &str) -> Release {
             healthy_for: Duration::ZERO,
             start_timeout: Duration::from_secs(60),
         },
+        hooks: Default::default(),
     }
 }
 
@@ -115,5 +117,6 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         judgement: Default::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        returns: false,
     }
 }

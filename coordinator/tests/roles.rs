@@ -134,7 +134,7 @@ async fn an_operator_for_some_services_commands_those_and_looks_at_all() {
         let mut blog = wish(&["web2"], "2.0", b"archive");
         blog.manifest = blog.manifest.replace("service = \"shop\"", "service = \"blog\"");
         assert_eq!(deploy(&scoped, blog).await.unwrap_err().code, code::NOT_ALLOWED, "{role}");
-        let request = v1::RollbackRequest { service: "blog".into(), why: String::new(), version: String::new() };
+        let request = v1::RollbackRequest { service: "blog".into(), ..Default::default() };
         let refused = ControlClient::new(scoped.clone()).rollback(request).await.unwrap_err();
         assert_eq!(from_status(&refused).code, code::NOT_ALLOWED, "{role}");
         let version = format!("2.0-{role}");

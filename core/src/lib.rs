@@ -8,6 +8,7 @@ pub mod mutant;
 
 pub mod analysis;
 pub mod fleet;
+pub mod hook;
 pub mod host;
 pub mod manifest;
 pub mod name;

@@ -1,5 +1,6 @@
 //! A release: everything that makes one version of a service behave as it does, under one digest.
 
+use crate::hook::Hooks;
 use crate::name::{Digest, ReleaseId, ServiceName, Slot, Version};
 use crate::secret::Secret;
 use crate::time::millis;
@@ -16,6 +17,9 @@ pub struct Release {
     pub artifact: Artifact,
     pub run: Run,
     pub health: Health,
+    /// Commands that are run beside its instances.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
 }
 
 /// The archive a release is unpacked from: a zstd-compressed tar, named by the digest of its bytes.
@@ -129,6 +133,13 @@ impl Release {
         if !self.run.listen.is_empty() {
             let listen: Vec<String> = self.run.listen.iter().map(ToString::to_string).collect();
             hash.text("listen").list(&listen);
+        }
+        // And so do those without hooks.
+        if !self.hooks.is_empty() {
+            hash.text("hooks").number(self.hooks.0.len() as u64);
+            for (point, hook) in &self.hooks.0 {
+                hash.text(point.word()).list(&hook.command).duration(hook.timeout).number(hook.no_way_back.into());
+            }
         }
         ReleaseId(hash.finish())
     }

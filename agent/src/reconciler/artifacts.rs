@@ -1,6 +1,7 @@
 //! The releases of this host: what is held, on its way, refused, or no longer wanted.
 
 use super::Event;
+use super::hooks::Hooks;
 use super::instances::Instances;
 use crate::artifact::{Placing, Source, fetch};
 use baton_core::fleet::report::ReleaseState;
@@ -117,7 +118,7 @@ impl Artifacts {
     }
 
     /// Removes what is not wanted, if there may be anything. What runs, and what is on its way, stays.
-    pub(super) fn collect(&mut self, instances: &Instances) {
+    pub(super) fn collect(&mut self, instances: &Instances, hooks: &Hooks) {
         // A fetch that places its artifact just now must not have it swept away.
         let fetching = self.states.values().any(|state| matches!(state, State::Fetching { .. }));
         if self.collecting != Collecting::Due || fetching {
@@ -126,6 +127,7 @@ impl Artifacts {
         self.collecting = Collecting::Running;
         let mut keep: BTreeSet<_> = self.known.values().map(|artifact| artifact.digest).collect();
         keep.extend(instances.artifacts());
+        keep.extend(hooks.artifacts());
         self.states.retain(|digest, state| keep.contains(digest) || matches!(state, State::Fetching { .. }));
         let (placing, events) = (self.placing.clone(), self.events.clone());
         tokio::spawn(async move {

@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod autonomy;
+mod hooks;
 mod instances;
 mod notes;
 mod view;
@@ -14,20 +15,25 @@ pub use notes::Notes;
 pub use view::{Phase, View};
 
 use crate::artifact::{Placing, Source};
+use crate::hook::Records;
 use crate::instance::Change;
 use crate::ledger::{Ledger, Refused};
 use crate::runtime::Runtime;
 use artifacts::Artifacts;
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::ability::BalancerAbility;
+use baton_core::fleet::hooks::HookOutcome;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::{HostSpec, PoolSpec, Stamp};
+use baton_core::hook::HookKey;
 use baton_core::host::plan::{Action, Observed, plan};
 use baton_core::name::{Digest, PoolName, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
+use hooks::Hooks;
 use instances::Instances;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +51,8 @@ pub enum Event {
     Fetched { digest: Digest, outcome: Result<(), Problem> },
     /// What is not wanted any more has been removed.
     Collected,
+    /// An attempt of a hook is over, or could not even be written down.
+    Hook { key: HookKey, attempt: u32, outcome: Result<HookOutcome, Problem> },
     /// The balancer was made to match `wanted`, and this is what it says.
     Pools { wanted: BTreeMap<PoolName, PoolSpec>, seen: BTreeMap<PoolName, PoolReport>, ability: BalancerAbility },
     /// A person on this host takes a service back; the answer is the version that runs then.
@@ -63,6 +71,7 @@ pub enum Obstacle {
     Disk,
     Sockets,
     GivenUp,
+    Hooks,
 }
 
 /// What the reconciler acts through.
@@ -71,6 +80,26 @@ pub struct Means {
     pub runtime: Arc<dyn Runtime>,
     pub placing: Arc<dyn Placing>,
     pub source: Arc<dyn Source>,
+}
+
+/// What an earlier agent left in writing.
+#[derive(Debug)]
+pub struct Memory {
+    pub(crate) ledger: Ledger,
+    pub(crate) notes: Notes,
+    pub(crate) autonomy: Autonomy,
+    pub(crate) records: Records,
+}
+
+impl Memory {
+    /// Reads a state folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read. What is damaged in it is no error.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let (ledger, notes, autonomy) = (Ledger::open(folder)?, Notes::open(folder), Autonomy::open(folder));
+        Ok(Self { ledger, notes, autonomy, records: Records::open(folder)? })
+    }
 }
 
 /// One host's mind and memory.
@@ -82,6 +111,7 @@ pub struct Reconciler {
     unwritten: Option<HostSpec>,
     artifacts: Artifacts,
     instances: Instances,
+    hooks: Hooks,
     runtime: Arc<dyn Runtime>,
     pools: BTreeMap<PoolName, PoolReport>,
     ability: Option<BalancerAbility>,
@@ -113,15 +143,12 @@ impl Reconciler {
     ///
     /// # Errors
     /// The runtime cannot say what runs; to go on would be to start things twice.
-    pub async fn open(
-        ledger: Ledger,
-        (notes, mut autonomy): (Notes, Autonomy),
-        means: Means,
-        boot: String,
-        wires: Wires,
-    ) -> Result<Self, Problem> {
+    pub async fn open(memory: Memory, means: Means, boot: String, wires: Wires) -> Result<Self, Problem> {
+        let Memory { ledger, notes, mut autonomy, records } = memory;
         autonomy.follow(ledger.spec());
         let found = means.runtime.list().await?;
+        let mut hooks = Hooks::open(records, means.runtime.clone(), means.placing.clone(), wires.sender.clone())?;
+        let found = hooks.adopt(found, ledger.spec());
         let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
         let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender);
         instances.adopt(found, autonomy.spec()).await;
@@ -129,6 +156,7 @@ impl Reconciler {
             unwritten: None,
             artifacts,
             instances,
+            hooks,
             runtime: means.runtime,
             pools: BTreeMap::new(),
             ability: None,
@@ -146,7 +174,7 @@ impl Reconciler {
         reconciler.obstacle(Obstacle::Ledger, reconciler.ledger.damage().cloned());
         reconciler.hand_pools_on();
         reconciler.keep_listening().await;
-        reconciler.artifacts.collect(&reconciler.instances);
+        reconciler.artifacts.collect(&reconciler.instances, &reconciler.hooks);
         Ok(reconciler)
     }
 
@@ -191,9 +219,10 @@ impl Reconciler {
                 Action::Drop(release) => self.artifacts.drop_release(release),
             }
         }
-        self.artifacts.collect(&self.instances);
+        self.artifacts.collect(&self.instances, &self.hooks);
+        let again = self.hooks.follow(spec, &observed.releases);
         let wake_at = plan.wake_at.map(|at| self.began + Duration::from_millis(at.0));
-        [wake_at, retry].into_iter().flatten().min()
+        [wake_at, retry, again].into_iter().flatten().min()
     }
 
     fn observed(&self) -> Observed {
@@ -214,6 +243,10 @@ impl Reconciler {
             Event::Progress { digest, done } => self.artifacts.progress(digest, done),
             Event::Fetched { digest, outcome } => self.artifacts.fetched(digest, outcome),
             Event::Collected => self.artifacts.collected(),
+            Event::Hook { key, attempt, outcome } => {
+                let problem = self.hooks.take(&key, attempt, outcome);
+                self.obstacle(Obstacle::Hooks, problem);
+            }
             Event::Pools { wanted, seen, ability } => {
                 self.ability = Some(ability);
                 self.read(&wanted, seen);
@@ -330,6 +363,7 @@ impl Reconciler {
             releases: self.artifacts.releases(),
             problems: self.obstacles.values().cloned().collect(),
             balancer: self.ability.clone(),
+            hooks: self.hooks.views(self.ledger.spec()),
         };
         let drain_deadlines =
             self.wanted_pools.borrow().iter().map(|(name, pool)| (name.clone(), pool.drain_deadline)).collect();

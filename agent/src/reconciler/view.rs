@@ -1,9 +1,11 @@
 //! What this host says of itself: observations with the instant they began, so that durations are right when they are sent.
 
 use baton_core::fleet::ability::BalancerAbility;
+use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::Stamp;
 use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::hook::HookKey;
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
@@ -20,6 +22,21 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// None until the balancer, or that there is none, was looked at once.
     pub balancer: Option<BalancerAbility>,
+    pub hooks: BTreeMap<HookKey, HookView>,
+}
+
+/// One hook as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookView {
+    pub attempt: u32,
+    pub phase: HookPhase,
+}
+
+/// [`HookOutcome`] with instants for durations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookPhase {
+    Running { at: Instant },
+    Ended(HookOutcome),
 }
 
 /// One instance as it is.
@@ -54,6 +71,7 @@ impl View {
             releases: self.releases.clone(),
             problems: self.problems.clone(),
             balancer: self.balancer.clone(),
+            hooks: self.hooks.iter().map(|(key, hook)| (key.clone(), hook.report(now))).collect(),
         }
     }
 
@@ -66,6 +84,7 @@ impl View {
             || self.releases != other.releases
             || self.problems != other.problems
             || self.balancer != other.balancer
+            || self.hooks != other.hooks
             || self.pools.len() != other.pools.len()
             || self.pools.iter().any(|(name, pool)| {
                 let deadline = drain_deadlines.get(name).copied().unwrap_or(Duration::MAX);
@@ -90,6 +109,16 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
         || pool.problem != other.problem
         || split(pool) != split(other)
         || plain(&pool.members) != plain(&other.members)
+}
+
+impl HookView {
+    fn report(&self, now: Instant) -> HookReport {
+        let state = match &self.phase {
+            HookPhase::Running { at } => HookOutcome::Running { since: now.saturating_duration_since(*at) },
+            HookPhase::Ended(outcome) => outcome.clone(),
+        };
+        HookReport { attempt: self.attempt, state }
+    }
 }
 
 impl InstanceView {

@@ -1,5 +1,6 @@
 //! Rollouts that were, as a table; one of them, with what the load balancers counted.
 
+use super::hooks::hooks;
 use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, millis};
@@ -50,6 +51,7 @@ pub fn one(record: &RolloutRecord) -> Page {
     if !rollout.paused_why.is_empty() {
         page.text(format!("  paused by {}: {}", rollout.paused_by, rollout.paused_why));
     }
+    page.extend(hooks(&rollout));
     page.extend(proof(&rollout));
     for evidence in &rollout.evidence {
         if let Some(problem) = &evidence.problem {

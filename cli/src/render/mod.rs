@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod changes;
 pub mod frame;
 pub mod history;
+pub mod hooks;
 pub mod hosts;
 pub mod live;
 pub mod page;

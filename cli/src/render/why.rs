@@ -106,6 +106,12 @@ fn evidence(page: &mut Page, rollout: &RolloutView) {
 /// What makes progress, by the first cause.
 fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> String {
     let name = &service.name;
+    if let Some(hook) = rollout.hooks.iter().find(|hook| hook.problem.is_some() && rollout.turned_by.is_empty()) {
+        let point = &hook.point;
+        return format!(
+            "baton retry {name}   ·   if it did happen: baton skip {name} --hook {point}   ·   baton rollback {name}"
+        );
+    }
     if rollout.state == state::PAUSED {
         return format!("baton resume {name}   ·   baton rollback {name}");
     }

@@ -52,7 +52,8 @@ pub async fn restart(args: RestartArgs, context: Context<'_>) -> Result<Exit, Fa
 pub async fn rehearse(args: RehearseArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
-    let request = PlaceRequest { service: service.name.clone(), host: args.host.unwrap_or_default(), why: String::new() };
+    let (name, host) = (service.name.clone(), args.host.unwrap_or_default());
+    let request = PlaceRequest { service: name, host, ..PlaceRequest::default() };
     let rollout = connection.control.rehearse(request).await?.into_inner().rollout;
     let steps = Steps::of(connection.clone(), &service.name, &rollout);
     let exit = follow(&connection, &service, &before, rollout, args.wait, context).await?;

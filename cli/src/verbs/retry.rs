@@ -1,4 +1,4 @@
-//! `baton retry [SERVICE [HOST]]` and `baton skip [SERVICE] HOST`: the ways on after a host failed.
+//! `baton retry [SERVICE [HOST]]` and `baton skip [SERVICE] HOST`: the ways on after a host or a hook failed.
 
 use super::ending;
 use super::target::{WaitArgs, one_service};
@@ -27,11 +27,14 @@ pub struct RetryArgs {
 
 /// `baton skip`.
 #[derive(Debug, Args)]
-#[command(override_usage = "baton skip [OPTIONS] [SERVICE] HOST")]
+#[command(override_usage = "baton skip [OPTIONS] [SERVICE] HOST\n       baton skip [OPTIONS] SERVICE [HOST] --hook POINT")]
 pub struct SkipArgs {
     /// The host; before it the service, where there are several
     #[arg(required = true, num_args = 1..=2, value_name = "HOST")]
     words: Vec<String>,
+    /// This hook did happen, on the host where one is named: it is not run (again), and the rollout goes on
+    #[arg(long, value_name = "POINT")]
+    pub hook: Option<String>,
     /// For the record
     #[arg(long, value_name = "TEXT", default_value = "no reason given")]
     pub why: String,
@@ -44,8 +47,8 @@ pub struct SkipArgs {
 pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
-    let request =
-        PlaceRequest { service: service.name.clone(), host: args.host.clone().unwrap_or_default(), why: String::new() };
+    let (name, host) = (service.name.clone(), args.host.clone().unwrap_or_default());
+    let request = PlaceRequest { service: name, host, ..PlaceRequest::default() };
     let rollout = connection.control.retry(request).await?.into_inner().rollout;
     if rollout.is_empty() {
         let words = format!("{}: catches up with {}", args.host.as_deref().unwrap_or("what was skipped"), service.name);
@@ -63,10 +66,14 @@ pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failur
 /// When nobody would be left, or the host is not of the service.
 pub async fn skip(args: SkipArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
+    if let Some(hook) = args.hook {
+        return vouch(&mut connection, (hook, args.words, args.why), context).await;
+    }
     let named = (args.words.len() > 1).then(|| args.words[0].as_str());
     let host = args.words.last().cloned().unwrap_or_default();
     let (service, _) = one_service(&mut connection, named).await?;
-    let request = PlaceRequest { service: service.name.clone(), host: host.clone(), why: args.why };
+    let request =
+        PlaceRequest { service: service.name.clone(), host: host.clone(), why: args.why, ..PlaceRequest::default() };
     let reply = connection.control.skip(request).await?.into_inner();
     let words = if reply.unchanged { "was skipped already" } else { "left out until baton retry" };
     context.output.answer(Page::new().text(format!("{} {host}: {words}", service.name)));
@@ -83,6 +90,29 @@ pub async fn skip(args: SkipArgs, context: Context<'_>) -> Result<Exit, Failure>
         "" => format!("baton retry {} {host}", service.name),
         _ => format!("baton watch {}", service.name),
     });
+    Ok(Exit::Done)
+}
+
+/// Says that a hook did happen.
+async fn vouch(
+    connection: &mut Connection,
+    (hook, words, why): (String, Vec<String>, String),
+    context: Context<'_>,
+) -> Result<Exit, Failure> {
+    let host = words.get(1).cloned().unwrap_or_default();
+    let (service, _) = one_service(connection, words.first().map(String::as_str)).await?;
+    let name = service.name;
+    let request = PlaceRequest { service: name.clone(), host, why, hook: hook.clone() };
+    let reply = connection.control.skip(request).await?.into_inner();
+    context.output.answer(Page::new().text(format!("{name}: {hook} counts as done")));
+    context.output.json(&json!({
+        "service": name,
+        "hook": hook,
+        "rollout": reply.rollout,
+        "outcome": "vouched_for",
+        "exit": Exit::Done.code(),
+    }));
+    context.output.next(&format!("baton watch {name}"));
     Ok(Exit::Done)
 }
 

@@ -22,6 +22,9 @@ pub struct RollbackArgs {
     /// To this version; else to the release before
     #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
+    /// Although a hook that has run says that there is no way back
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -47,7 +50,7 @@ pub struct AbortArgs {
 /// When it is refused, or nothing more is heard.
 pub async fn rollback(args: RollbackArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let version = args.to.unwrap_or_default();
-    back(args.service.as_deref(), args.wait, Way::Rollback { version }, context).await
+    back(args.service.as_deref(), args.wait, Way::Rollback { version, force: args.force }, context).await
 }
 
 /// Turns the rollout under way round, ends it where it stands, or takes deploys out of the queue.
@@ -83,7 +86,7 @@ async fn stop(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
 }
 
 enum Way {
-    Rollback { version: String },
+    Rollback { version: String, force: bool },
     Abort,
 }
 
@@ -92,7 +95,9 @@ async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<
     let (service, before) = one_service(&mut connection, service).await?;
     let (name, why) = (service.name.clone(), String::new());
     let reply = match way {
-        Way::Rollback { version } => connection.control.rollback(RollbackRequest { service: name, why, version }).await?,
+        Way::Rollback { version, force } => {
+            connection.control.rollback(RollbackRequest { service: name, why, version, force }).await?
+        }
         Way::Abort => connection.control.abort(AbortRequest { service: name, why, ..AbortRequest::default() }).await?,
     };
     let rollout = reply.into_inner().rollout;

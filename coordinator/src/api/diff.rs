@@ -2,6 +2,7 @@
 
 use super::preview::placement;
 use baton_core::fleet::Service;
+use baton_core::hook::{Hook, Point};
 use baton_core::release::{Probe, Release};
 use baton_proto::v1::Change;
 use std::collections::BTreeMap;
@@ -57,13 +58,26 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         keys.push(("balancer.pool", balancer.pool.to_string()));
     }
     let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));
+    let hooks = release.hooks.0.iter().map(|(point, hook)| (format!("hooks.{point}"), shown(*point, hook)));
     let secrets = run.secrets.iter().map(|(name, secret)| (format!("run.secrets.{name}"), secret.to_string()));
     keys.into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .chain(env)
         .chain(secrets)
+        .chain(hooks)
         .filter(|(_, value)| !value.is_empty())
         .collect()
+}
+
+/// The command, how often it is run, and what follows.
+fn shown(point: Point, hook: &Hook) -> String {
+    let runs = match point {
+        Point::Migrate => "once for this release, on one host",
+        _ if point.on_every_host() => "on every host",
+        _ => "once, on one host",
+    };
+    let way = if hook.no_way_back { "; then there is no way back" } else { "" };
+    format!("{} ({runs}, at most {}{way})", hook.command.join(" "), seconds(hook.timeout))
 }
 
 fn probe(probe: &Probe) -> String {

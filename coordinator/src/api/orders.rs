@@ -4,6 +4,7 @@ use super::control::only;
 use super::invalid;
 use crate::audit::call;
 use crate::driver::{Ask, Picture};
+use baton_core::hook::Point;
 use baton_core::name::{HostName, InvalidName, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Command};
@@ -26,10 +27,10 @@ pub(super) fn rollback(picture: &Picture, request: &RollbackRequest, by: String)
     why(&request.why);
     let service = service(picture, &request.service)?;
     if request.version.is_empty() {
-        return Ok(Ask::Rollback { service, by });
+        return Ok(Ask::Rollback { service, by, force: request.force });
     }
     let version = Version::new(request.version.clone()).map_err(|error| invalid("version", error.to_string()))?;
-    Ok(Ask::RollbackTo { service, version, by })
+    Ok(Ask::RollbackTo { service, version, by, force: request.force })
 }
 
 pub(super) fn pause(picture: &Picture, request: &ServiceRequest, by: String) -> Asked {
@@ -67,8 +68,14 @@ pub(super) fn retry(picture: &Picture, request: &PlaceRequest, by: String) -> As
 }
 
 pub(super) fn skip(picture: &Picture, request: &PlaceRequest, by: String) -> Asked {
-    let (service, host) = (service(picture, &request.service)?, host(&request.host)?);
-    Ok(order(Command::Skip { service, host, by, why: why(&request.why) }))
+    let (service, why) = (service(picture, &request.service)?, why(&request.why));
+    if request.hook.is_empty() {
+        return Ok(order(Command::Skip { service, host: host(&request.host)?, by, why }));
+    }
+    let points = || Point::ALL.map(Point::word).join(", ");
+    let point = Point::ALL.into_iter().find(|point| point.word() == request.hook);
+    let point = point.ok_or_else(|| invalid("hook", format!("hooks are {}", points())))?;
+    Ok(order(Command::Vouch { service, point, host: optional(&request.host)?, by, why }))
 }
 
 pub(super) fn restart(picture: &Picture, request: &ServiceRequest, by: String) -> Asked {

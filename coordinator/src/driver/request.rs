@@ -32,6 +32,7 @@ pub enum Ask {
     Rollback {
         service: ServiceName,
         by: String,
+        force: bool,
     },
     Pause {
         service: ServiceName,
@@ -54,6 +55,7 @@ pub enum Ask {
         service: ServiceName,
         version: Version,
         by: String,
+        force: bool,
     },
     Retry {
         service: ServiceName,
@@ -222,12 +224,12 @@ fn command(ask: Ask, id: &str) -> Result<Command, Problem> {
             let deploy = Deploy::new(id()?, service, *shape, *release, by);
             Command::Deploy(Box::new(Deploy { busy, if_plan, ..deploy }))
         }
-        Ask::Rollback { service, by } => Command::Rollback { id: id()?, service, by },
+        Ask::Rollback { service, by, force } => Command::Rollback { id: id()?, service, by, force },
         Ask::Pause { service, by, why } => Command::Pause { service, by, why },
         Ask::Resume { service, by } => Command::Resume { service, by },
         Ask::Abort { service, by } => Command::Abort { service, by },
         Ask::Promote { service, by } => Command::Promote { service, by },
-        Ask::RollbackTo { service, version, by } => Command::RollbackTo { id: id()?, service, version, by },
+        Ask::RollbackTo { service, version, by, force } => Command::RollbackTo { id: id()?, service, version, by, force },
         Ask::Retry { service, host, by } => Command::Retry { id: id()?, service, host, by },
         Ask::Restart { service, by } => Command::Restart { id: id()?, service, by },
         Ask::Rehearse { service, host, by } => Command::Rehearse { id: id()?, service, host, by },

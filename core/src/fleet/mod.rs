@@ -1,6 +1,7 @@
 //! The fleet: what should be on each host ([`spec`]), what each host says there is ([`report`]), and the two together.
 
 pub mod ability;
+pub mod hooks;
 pub mod latency;
 pub mod orders;
 pub mod report;
@@ -12,6 +13,7 @@ use crate::release::Release;
 use crate::rollout::Rollout;
 use crate::strategy::Strategy;
 use crate::time::Moment;
+use hooks::HookRuns;
 use orders::{Freeze, Maintenance, Orders};
 use report::HostReport;
 use serde::{Deserialize, Serialize};
@@ -79,6 +81,9 @@ pub struct Service {
     /// What still runs of it, out of every balancer, so that going back is a switch and no start.
     #[serde(default)]
     pub warm: Option<Warm>,
+    /// The hooks that were asked for: of its releases for ever, of rollouts until the next.
+    #[serde(default, skip_serializing_if = "HookRuns::is_empty")]
+    pub hooks: HookRuns,
     /// What people decided beyond the release.
     #[serde(default)]
     pub orders: Orders,

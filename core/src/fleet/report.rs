@@ -1,10 +1,12 @@
 //! What a host says there is. Durations, never points in time: clocks need not agree.
 
 use super::ability::BalancerAbility;
+use super::hooks::HookReport;
 use super::latency::Latency;
 use super::spec::{HostSpec, MemberState, Stamp};
 use super::split::{PLACES, Side, TrafficSplit};
 use super::{InstanceKey, MemberKey};
+use crate::hook::HookKey;
 use crate::name::{PoolName, ReleaseId};
 use crate::problem::Problem;
 use crate::time::millis;
@@ -28,6 +30,9 @@ pub struct HostReport {
     /// What this agent's balancer can do. None: an agent that does not say yet.
     #[serde(default)]
     pub balancer: Option<BalancerAbility>,
+    /// What became of the hooks this host knows of.
+    #[serde(default)]
+    pub hooks: BTreeMap<HookKey, HookReport>,
 }
 
 /// One instance as it is.

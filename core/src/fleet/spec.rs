@@ -1,7 +1,9 @@
 //! What should be on a host: one document, the only thing an agent is ever told.
 
+use super::hooks::HookSpec;
 use super::split::{Side, TrafficSplit};
 use super::{InstanceKey, MemberKey};
+use crate::hook::HookKey;
 use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
 use crate::release::{Probe, Release};
 use crate::time::millis;
@@ -21,6 +23,9 @@ pub struct HostSpec {
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// The releases this host should hold, unpacked and verified: those that run, those about to, those to go back to.
     pub releases: BTreeMap<ReleaseId, Release>,
+    /// The hooks this host should have run, each once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<HookKey, HookSpec>,
 }
 
 /// One instance that should run.
@@ -119,6 +124,9 @@ impl HostSpec {
     /// Whether both ask for the same, whoever asks and whenever.
     #[must_use]
     pub fn same_content(&self, other: &HostSpec) -> bool {
-        self.instances == other.instances && self.pools == other.pools && self.releases == other.releases
+        self.instances == other.instances
+            && self.pools == other.pools
+            && self.releases == other.releases
+            && self.hooks == other.hooks
     }
 }

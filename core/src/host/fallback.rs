@@ -139,6 +139,7 @@ mod tests {
                 stop,
                 listen: Vec::new(),
             },
+            hooks: Default::default(),
             health: Health { probe: Probe::Tcp, interval, timeout, healthy_for, start_timeout },
         }
     }

@@ -3,7 +3,7 @@
 use super::codes;
 use super::reader::{Finding, Reader};
 use super::run;
-use crate::release::{Health, Probe};
+use crate::release::{Health, Placeholders, Probe};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -84,5 +84,5 @@ fn tcp(reader: &mut Reader<'_, '_>) -> Option<Probe> {
 fn exec(reader: &mut Reader<'_, '_>) -> Option<Probe> {
     reader.value("health.exec")?;
     let text = reader.text("health.exec")?;
-    run::command(reader, &text).map(|command| Probe::Exec { command })
+    run::command(reader, &text, &Placeholders::NAMES).map(|command| Probe::Exec { command })
 }

@@ -199,6 +199,47 @@ pub const KEYS: &[Key] = &[
         "What happens when it has waited for so long.",
     ),
     key("proof.max_failed", Kind::Count, Absent, "How many requests may fail, by the load balancers' own count."),
+    key(
+        "hooks.before_rollout.command",
+        Kind::Text,
+        Absent,
+        "Run once, on one host, before anything changes. Placeholders: see docs/hooks.md.",
+    ),
+    key("hooks.before_rollout.timeout", Kind::Duration, Value("10m"), "How long it may take before all of it is killed."),
+    key(
+        "hooks.migrate.command",
+        Kind::Text,
+        Absent,
+        "Run once a release, on one host, before its first instance starts anywhere. Placeholders: see docs/hooks.md.",
+    ),
+    key("hooks.migrate.timeout", Kind::Duration, Value("10m"), "How long it may take before all of it is killed."),
+    key(
+        "hooks.migrate.no_way_back",
+        Kind::Flag,
+        Absent,
+        "Once it has run, Baton goes back to no release from before unless it is forced to.",
+    ),
+    key(
+        "hooks.before_drain.command",
+        Kind::Text,
+        Absent,
+        "Run on every host before what it serves is drained. Placeholders: see docs/hooks.md.",
+    ),
+    key("hooks.before_drain.timeout", Kind::Duration, Value("10m"), "How long it may take before all of it is killed."),
+    key(
+        "hooks.after_enroll.command",
+        Kind::Text,
+        Absent,
+        "Run on every host once the new release serves there and the old one is gone. Placeholders: see docs/hooks.md.",
+    ),
+    key("hooks.after_enroll.timeout", Kind::Duration, Value("10m"), "How long it may take before all of it is killed."),
+    key(
+        "hooks.after_rollout.command",
+        Kind::Text,
+        Absent,
+        "Run once, on one host, when every host is done. Placeholders: see docs/hooks.md.",
+    ),
+    key("hooks.after_rollout.timeout", Kind::Duration, Value("10m"), "How long it may take before all of it is killed."),
 ];
 
 /// Keys and tables that are planned and refused until they work.
@@ -213,7 +254,6 @@ pub const LATER: &[&str] = &[
     "health.grpc",
     "balancer.slow_start",
     "balancer.preview",
-    "hooks",
 ];
 
 /// The key at a place.

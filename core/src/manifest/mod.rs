@@ -8,6 +8,7 @@ pub mod keys;
 
 mod diagnostic;
 mod health;
+mod hooks;
 mod judging;
 mod listen;
 mod nearest;
@@ -25,7 +26,9 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
 
+use crate::fleet::hooks::HookRuns;
 use crate::fleet::{BalancerPool, Service};
+use crate::hook::Hooks;
 use crate::name::{HostName, ServiceName, Version};
 use crate::release::{Artifact, Health, Release, Run};
 use crate::strategy::Strategy;
@@ -53,6 +56,7 @@ pub struct Manifest {
     /// None: nothing routes to the service, so nothing drains.
     pub balancer: Option<BalancerPool>,
     pub strategy: Strategy,
+    pub hooks: Hooks,
     /// What is allowed and probably not meant.
     pub warnings: Vec<Diagnostic>,
     settings: Vec<Setting>,
@@ -137,6 +141,7 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
         balanced: reader.has_table("balancer"),
     };
     let strategy = rollout::strategy(reader, around);
+    let hooks = hooks::hooks(reader);
     let manifest = Manifest {
         service: service?,
         hosts: hosts?,
@@ -146,6 +151,7 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
         health: health?,
         balancer: balancer?,
         strategy: strategy?,
+        hooks: hooks?,
         warnings: Vec::new(),
         settings: Vec::new(),
     };
@@ -183,7 +189,7 @@ impl Manifest {
     #[must_use]
     pub fn release(&self, version: Version, artifact: Artifact) -> Release {
         let (service, run, health) = (self.service.clone(), self.run.clone(), self.health.clone());
-        Release { service, version, artifact, run, health }
+        Release { service, version, artifact, run, health, hooks: self.hooks.clone() }
     }
 
     /// The service as it should be known to the fleet; which release it is at rest is not the manifest's to say.
@@ -197,6 +203,7 @@ impl Manifest {
             committed: None,
             previous: None,
             warm: None,
+            hooks: HookRuns::new(),
             orders: crate::fleet::orders::Orders::default(),
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn artifact_path(reader: &mut Reader<'_, '_>) -> Option<String> {
 
 /// How an instance is started and stopped.
 pub(super) fn run(reader: &mut Reader<'_, '_>) -> Option<Run> {
-    let command = reader.text("run.command").and_then(|text| command(reader, &text));
+    let command = reader.text("run.command").and_then(|text| command(reader, &text, &Placeholders::NAMES));
     let user = user(reader);
     let env = env(reader);
     let secrets = secrets(reader);
@@ -47,7 +47,7 @@ pub(super) fn run(reader: &mut Reader<'_, '_>) -> Option<Run> {
 }
 
 /// The words of a command, with placeholders that will be filled in on the host.
-pub(super) fn command(reader: &mut Reader<'_, '_>, text: &Spanned<String>) -> Option<Vec<String>> {
+pub(super) fn command(reader: &mut Reader<'_, '_>, text: &Spanned<String>, known: &[&str]) -> Option<Vec<String>> {
     let bad = |range: Range<usize>, what: &str| Finding::error(codes::BAD_COMMAND, range, what);
     let words = match words::split(text.get_ref()) {
         Ok(words) => words,
@@ -67,7 +67,7 @@ pub(super) fn command(reader: &mut Reader<'_, '_>, text: &Spanned<String>) -> Op
         reader.report(finding.label(label).help("put a script into the artifact, or write: sh -c '…'"));
         return None;
     }
-    placeholders(reader, text, &Placeholders::NAMES).then(|| words.into_iter().map(|word| word.text).collect())
+    placeholders(reader, text, known).then(|| words.into_iter().map(|word| word.text).collect())
 }
 
 /// Reports placeholders that nobody fills in. Braces around anything but a word are left alone.

@@ -6,8 +6,10 @@
 use super::place::{Enrolled, Place, Routing};
 use super::waiting::Reason;
 use crate::fleet::Host;
+use crate::fleet::hooks::HookRun;
 use crate::fleet::report::{HostReport, InstanceState, ReleaseState};
 use crate::fleet::spec::MemberState;
+use crate::hook::HookKey;
 use crate::name::{ReleaseId, Slot};
 use crate::problem::Problem;
 use crate::release::Health;
@@ -30,6 +32,8 @@ pub enum Step {
     Stop(Slot),
     /// Put the slot's member into every balancer.
     Enroll(Slot),
+    /// Have the host run its last hook.
+    Hook(HookKey, Box<HookRun>),
 }
 
 /// How to bring a host to a release.

@@ -1,6 +1,7 @@
 //! The specs a plan is writing: the issued ones with its changes on top, stamped only where something really changed.
 
 use super::Rollout;
+use super::hooks;
 use super::place::Place;
 use super::share::WEIGHT;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
@@ -122,7 +123,11 @@ impl<'a> Draft<'a> {
             let fallback = |service: &ServiceName, it: &InstanceSpec| {
                 let at_rest = !active.iter().any(|rollout| rollout.service == *service);
                 let service = services.get(service).filter(|it_is| at_rest && it_is.committed == Some(it.release));
-                service.map_or(it.fallback, |service| service.previous.filter(|release| *release != it.release))
+                // Where a hook forbids the way back, a host does not take it by itself either.
+                service.map_or(it.fallback, |service| {
+                    let there = |release: &ReleaseId| hooks::no_way_back(service, Some(*release)).is_none();
+                    service.previous.filter(|release| *release != it.release).filter(there)
+                })
             };
             let stale = spec.releases.keys().ne(releases.iter())
                 || spec.instances.iter().any(|(key, it)| {
@@ -141,12 +146,26 @@ impl<'a> Draft<'a> {
             }
         }
         for name in &names {
+            self.tell_hooks(name, services, active);
             self.forget_members(name, services);
         }
         for (name, service) in services {
             if !active.iter().any(|rollout| rollout.service == *name) {
                 self.level(name, service);
             }
+        }
+    }
+
+    /// Tells a host which hooks it should have run.
+    fn tell_hooks(&mut self, host: &HostName, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+        let rollout = |name: &ServiceName| active.iter().find(|rollout| rollout.service == *name).copied();
+        let told = services.iter().flat_map(|(name, service)| hooks::specs(self.fleet, host, service, rollout(name)));
+        let told = told.collect();
+        if self.spec(host).is_some_and(|spec| spec.hooks == told) {
+            return;
+        }
+        if let Some(spec) = self.edit(host) {
+            spec.hooks = told;
         }
     }
 

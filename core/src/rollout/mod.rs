@@ -10,6 +10,7 @@ pub mod converge;
 pub mod divide;
 pub mod draft;
 pub mod gate;
+pub mod hooks;
 pub mod interlock;
 pub mod place;
 pub mod plan;
@@ -70,6 +71,9 @@ pub struct Rollout {
     /// Hosts that were left out or kept back by name when it ended: then the outcome is partial.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
+    /// It brings back what was there: nothing waits for hooks.
+    #[serde(default)]
+    pub returns: bool,
 }
 
 /// Where a rollout stands.

@@ -6,16 +6,18 @@ use super::converge::{Step, Way, converge};
 use super::divide;
 use super::draft::Draft;
 use super::gate;
+use super::hooks::{self, Gate, Hooks};
 use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
 use super::queue;
 use super::target::{start_of, target, way};
 use super::turn::Turn;
-use super::waiting::Waiting;
+use super::waiting::{Reason, Waiting};
 use crate::fleet::spec::HostSpec;
 use crate::fleet::{Fleet, Service};
-use crate::name::{HostName, RolloutId, ServiceName};
+use crate::hook::Point;
+use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::time::{Moment, earlier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -107,6 +109,7 @@ pub fn refused(fleet: &Fleet, violations: &[Violation], now: Moment) -> Plan {
 
 fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Moment, draft: &mut Draft<'_>, plan: &mut Plan) {
     let mut next = service.clone();
+    hooks::read(fleet, &mut next.hooks);
     let mut rollout = fleet.active_rollout(name).cloned();
     if rollout.is_none() {
         next.warm = next.warm.filter(|warm| warm.until >= now);
@@ -132,8 +135,14 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
     };
     let strategy = rollout.as_ref().map_or(&next.strategy, |rollout| &rollout.strategy);
     let mut turn = Turn::new(fleet, name, &next, strategy, rollout.as_ref(), now);
-    let acted = turn.take(&standings, draft);
-    let mut waiting = turn.waiting;
+    let mut acted = turn.take(&standings, draft);
+    let (turned, asked) = (turn.waiting, turn.asked);
+    acted |= !asked.is_empty();
+    next.hooks.extend(asked);
+    hooks::issue(fleet, &mut next.hooks, rollout.as_ref());
+    // What is said of a hook is said once, and before what only follows from it.
+    let mut waiting: Vec<Waiting> = rollout.iter().flat_map(|rollout| hooks::waiting(fleet, &next, rollout)).collect();
+    waiting.extend(turned.into_iter().filter(|it| !matches!(it.reason, Reason::Hook { .. })));
     if next.orders.removal.is_some() && waiting.is_empty() && standings.iter().all(|it| it.step == Step::Done) {
         plan.gone.insert(name.clone());
         return;
@@ -143,13 +152,13 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
     let freeze = queue::freeze(fleet, Some(&next), now).filter(|_| rollout.is_none() && !next.orders.queue.is_empty());
     plan.wake_at = earlier(plan.wake_at, freeze.and_then(|freeze| freeze.until));
     if next != *service {
-        plan.services.insert(name.clone(), next);
+        plan.services.insert(name.clone(), next.clone());
     }
     if let Some(mut rollout) = rollout {
         if acted {
             rollout.progressed = now;
         }
-        plan.wake_at = earlier(plan.wake_at, progress::wake_at(fleet, &rollout, service, &standings, now));
+        plan.wake_at = earlier(plan.wake_at, progress::wake_at(fleet, &rollout, &next, &standings, now));
         plan.wake_at = earlier(plan.wake_at, gate::wake_at(&rollout, service, now));
         if fleet.rollouts.get(&rollout.id) != Some(&rollout) {
             plan.rollouts.insert(rollout.id.clone(), rollout);
@@ -191,10 +200,26 @@ fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&R
             None if goal.is_none() && place.is_untouched() => Step::Done,
             None => converge(&place, goal, way),
         };
+        let step = rollout.map_or_else(
+            || step.clone(),
+            |rollout| last_hook(Hooks { fleet, service, rollout, now }, &place, goal, start, step.clone()),
+        );
         // Where nothing is left to do, what stays beside the release is meant to.
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
-        let begun = step != Step::Done && (place.is_begun() || taken_down);
+        let hooked = matches!(step, Step::Hook(..) | Step::Wait(Reason::Hook { .. }));
+        let begun = step != Step::Done && (place.is_begun() || taken_down || hooked);
         Standing { host: host.clone(), goal, step, begun, entered, has_new, start, aside: aside.map(Aside::reason) }
     };
     hosts.into_iter().map(stand).collect()
+}
+
+/// A host that has the new release is done once its last hook has been run there.
+fn last_hook(hooks: Hooks<'_>, place: &Place<'_>, goal: Option<ReleaseId>, start: u32, step: Step) -> Step {
+    let has_new = goal.filter(|goal| step == Step::Done && *goal == hooks.rollout.to);
+    let Some(slot) = has_new.and_then(|goal| place.slot_of(goal, start)) else { return step };
+    match hooks.on(Point::AfterEnroll, place.host_name, slot) {
+        Gate::Open => step,
+        Gate::Ask(key, run) => Step::Hook(key, run),
+        Gate::Wait(reason) => Step::Wait(reason),
+    }
 }

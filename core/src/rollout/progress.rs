@@ -2,11 +2,14 @@
 
 use super::converge::Step;
 use super::gate::{self, Word};
+use super::hooks::{self, Gate, Hooks};
 use super::waiting::Reason;
 use super::{Direction, Evidence, LeftOut, Pause, Rollout, RolloutState, Turned};
 use crate::analysis::judgement;
 use crate::analysis::settings::NotEnough;
+use crate::fleet::hooks::HookState;
 use crate::fleet::{Fleet, Service, Warm};
+use crate::hook::Point;
 use crate::name::{HostName, ReleaseId};
 use crate::problem::Problem;
 use crate::strategy::OnFailure;
@@ -38,9 +41,10 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
         rollout.state = RolloutState::Running;
     }
     gather_evidence(fleet, rollout, standings, now);
-    turn_on_evidence(rollout);
+    turn_on_evidence(rollout, service);
+    heed_hooks(rollout, service);
     match rollout.state {
-        RolloutState::Running => go_forward(rollout, service, standings, now),
+        RolloutState::Running => go_forward(fleet, rollout, service, standings, now),
         RolloutState::Reverting => go_back(rollout, standings, now),
         _ => {}
     }
@@ -60,7 +64,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
 pub fn wake_at(fleet: &Fleet, rollout: &Rollout, service: &Service, standings: &[Standing], now: Moment) -> Option<Moment> {
     let bake = rollout.wave_done.map(|since| since + rollout.strategy.bake_of(rollout.wave));
     let moves = matches!(rollout.state, RolloutState::Running | RolloutState::Reverting);
-    let deadline = moves.then(|| expected_since(rollout, service) + progress_deadline(fleet, rollout));
+    let deadline = moves.then(|| expected_since(rollout, service) + progress_deadline(fleet, rollout, service));
     let refused = standings.iter().any(|standing| refusal(standing).is_some());
     let refused = refused.then(|| rollout.progressed + start_timeout(fleet, rollout.to));
     // What is over has been looked at: a rollout that waits for a person is not looked at again and again.
@@ -97,7 +101,7 @@ fn refusal(standing: &Standing) -> Option<&Problem> {
     }
 }
 
-fn turn_on_evidence(rollout: &mut Rollout) {
+fn turn_on_evidence(rollout: &mut Rollout, service: &Service) {
     let Some(evidence) = rollout.evidence.first() else { return };
     // Traffic that speaks against a release does so while a rollout is held, too: it would only get worse.
     let judged = rollout.evidence.iter().any(|evidence| evidence.problem.code == judgement::WORSE);
@@ -106,12 +110,37 @@ fn turn_on_evidence(rollout: &mut Rollout) {
         return;
     }
     match rollout.strategy.on_failure {
-        OnFailure::Revert => turn_back(rollout, Turned::Evidence),
+        OnFailure::Revert => turn_back_if_there_is_a_way(rollout, service),
         OnFailure::Pause => {
             let why = format!("{} on {}", evidence.problem.what, evidence.host);
             pause(rollout, "baton".into(), why);
         }
     }
+}
+
+/// Turns the arrow round by itself, unless a hook that has run forbids it: then a person decides.
+fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
+    let Some(hook) = hooks::no_way_back(service, rollout.from) else { return turn_back(rollout, Turned::Evidence) };
+    let evidence = rollout.evidence.first().map(|evidence| format!("{} on {}", evidence.problem.what, evidence.host));
+    let why = format!("{}; {} has run, so there is no way back", evidence.unwrap_or_default(), hook.point);
+    if rollout.state != RolloutState::Paused {
+        pause(rollout, "baton".into(), why);
+    }
+}
+
+/// A hook that went wrong, or may have, holds the rollout. The first one ends it where that is what failures lead to: nothing
+/// has changed yet.
+fn heed_hooks(rollout: &mut Rollout, service: &Service) {
+    if rollout.state != RolloutState::Running || rollout.direction == Direction::Back {
+        return;
+    }
+    let Some((key, run, problem)) = hooks::broken(service, rollout) else { return };
+    let failed = matches!(run.state, HookState::Failed { .. }) && key.point == Point::BeforeRollout;
+    if failed && rollout.strategy.on_failure == OnFailure::Revert {
+        rollout.evidence.push(Evidence { host: run.host.clone(), problem: problem.clone() });
+        return turn_back(rollout, Turned::Evidence);
+    }
+    pause(rollout, "baton".into(), problem.what.clone());
 }
 
 /// Turns the arrow round.
@@ -129,7 +158,7 @@ pub fn pause(rollout: &mut Rollout, by: String, why: String) {
     rollout.pause = Some(Pause { by, why });
 }
 
-fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) {
+fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, standings: &[Standing], now: Moment) {
     let unnoticed = |it: &Standing| {
         mutant!("a host that was never updated goes unnoticed") && matches!(it.step, Step::Wait(Reason::AgentSilent { .. }))
     };
@@ -146,7 +175,7 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
         Word::Wait(_) => return,
         Word::Enough(NotEnough::Revert, problem) => {
             rollout.evidence.extend(gate::against(rollout, problem));
-            return turn_back(rollout, Turned::Evidence);
+            return turn_back_if_there_is_a_way(rollout, service);
         }
         Word::Enough(_, problem) => return pause(rollout, "baton".into(), problem.what),
     }
@@ -159,6 +188,11 @@ fn go_forward(rollout: &mut Rollout, service: &mut Service, standings: &[Standin
     }
     if let Some(why) = gate::unproven(rollout) {
         return pause(rollout, "baton".into(), why);
+    }
+    match (Hooks { fleet, service, rollout, now }).once(Point::AfterRollout) {
+        Gate::Open => {}
+        Gate::Ask(key, run) => return drop(service.hooks.insert(key, *run)),
+        Gate::Wait(_) => return,
     }
     rollout.wave_done = None;
     rollout.left_out = left_out(standings);
@@ -237,7 +271,7 @@ fn left_out(standings: &[Standing]) -> Vec<LeftOut> {
 
 /// Nothing waits for ever: forward it pauses and asks, backward it says that a person is needed.
 fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, service: &Service, standings: &[Standing], now: Moment) {
-    let deadline = progress_deadline(fleet, rollout);
+    let deadline = progress_deadline(fleet, rollout, service);
     let is_done = |standing: &Standing| standing.step == Step::Done || standing.aside.is_some();
     let watches = rollout.wave_done.is_some() && standings.iter().all(is_done);
     let at_ease = watches || asks_for(rollout, standings, now).is_some();
@@ -263,11 +297,12 @@ fn expected_since(rollout: &Rollout, service: &Service) -> Moment {
     [baked, judged].into_iter().flatten().fold(rollout.progressed, Moment::max)
 }
 
-/// The deadline of the strategy, never shorter than what a single host may lawfully take.
-fn progress_deadline(fleet: &Fleet, rollout: &Rollout) -> Duration {
+/// The deadline of the strategy, never shorter than what a single host or a hook under way may lawfully take.
+fn progress_deadline(fleet: &Fleet, rollout: &Rollout, service: &Service) -> Duration {
     let longest = [rollout.from, Some(rollout.to)].into_iter().flatten().filter_map(|id| fleet.releases.get(&id));
     let longest = longest.map(|it| it.health.start_timeout + it.health.healthy_for + it.run.stop.timeout).max();
-    rollout.strategy.progress_deadline.max(rollout.strategy.drain_deadline + longest.unwrap_or_default())
+    let alone = rollout.strategy.progress_deadline.max(rollout.strategy.drain_deadline + longest.unwrap_or_default());
+    alone + hooks::patience(fleet, service, rollout)
 }
 
 fn start_timeout(fleet: &Fleet, release: ReleaseId) -> Duration {

@@ -2,6 +2,7 @@
 
 use super::Rollout;
 use super::command::{Deploy, begin, objections};
+use super::hooks;
 use super::waiting::Reason;
 use crate::fleet::orders::{Freeze, Queued};
 use crate::fleet::{Fleet, Service};
@@ -34,6 +35,7 @@ pub fn take_turn(fleet: &Fleet, name: &ServiceName, service: &mut Service, now: 
     orders.queue.remove(0);
     *service = deploy.shape_over(Some(service));
     service.warm = None;
+    hooks::forget_past(&mut service.hooks);
     let to = (release, service.strategy.clone());
     Ok(Some(begin(fleet, deploy.id, name, service, to, deploy.by, now)))
 }

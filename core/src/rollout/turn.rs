@@ -4,6 +4,7 @@ use super::aside::aside;
 use super::converge::Step;
 use super::draft::{Draft, Manner};
 use super::gate::{self, Word};
+use super::hooks::{Asked, Gate, Hooks};
 use super::place::Place;
 use super::progress::{self, Standing};
 use super::target::wave_of;
@@ -11,6 +12,7 @@ use super::waiting::{Reason, Waiting};
 use super::{Direction, Rollout, RolloutState, share, spread};
 use crate::fleet::spec::{Exchange, MemberState};
 use crate::fleet::{Fleet, Host, Service};
+use crate::hook::Point;
 use crate::name::{HostName, ReleaseId, ServiceName, Slot};
 use crate::strategy::Strategy;
 use crate::time::Moment;
@@ -41,6 +43,8 @@ pub(super) struct Turn<'a> {
     gate: Option<Reason>,
     /// Where the releases cannot coexist, the first host that is not able to begin.
     unable: Option<HostName>,
+    /// Hooks that must be run before steps of this pass, and were never asked for.
+    pub(super) asked: Asked,
     pub(super) waiting: Vec<Waiting>,
 }
 
@@ -75,6 +79,7 @@ impl<'a> Turn<'a> {
             order_holds: false,
             gate: None,
             unable: None,
+            asked: Asked::new(),
             waiting: Vec::new(),
         }
     }
@@ -84,6 +89,7 @@ impl<'a> Turn<'a> {
         if let Some(rollout) = self.rollout {
             self.say_rollout(rollout, standings);
             self.gate = entry(rollout, standings);
+            self.ask_together(rollout, standings);
             self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
         }
         let pending = |it: &&Standing| !(mutant!("pending hosts are not counted") && matches!(it.step, Step::Wait(_)));
@@ -121,12 +127,18 @@ impl<'a> Turn<'a> {
                         && !serves_elsewhere(&place, *slot);
                     self.admit(standing, lowers)?;
                 }
+                self.opens(standing)?;
+                self.before_drain(&place, *slot)?;
                 draft.set_member(&place, *slot, MemberState::Out, self.manner());
                 Ok(true)
             }
             Step::Start(slot, release) => {
                 self.admit(standing, false)?;
+                self.opens(standing)?;
                 self.alone(*release)?;
+                if self.strategy.exclusive {
+                    self.hook_once(Point::Migrate)?;
+                }
                 draft.start(&place, *slot, *release, standing.start);
                 Ok(true)
             }
@@ -136,12 +148,21 @@ impl<'a> Turn<'a> {
             }
             Step::Enroll(slot) => {
                 self.gate.clone().map_or(Ok(()), Err)?;
+                if self.strategy.keeps_old() {
+                    for (other, _) in place.issued().filter(|(other, _)| other != slot) {
+                        self.before_drain(&place, other)?;
+                    }
+                }
                 draft.set_member(&place, *slot, MemberState::Ready, self.manner());
                 if self.strategy.keeps_old() {
                     for (other, _) in place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other)) {
                         draft.set_member(&place, other, MemberState::Out, self.manner());
                     }
                 }
+                Ok(true)
+            }
+            Step::Hook(key, run) => {
+                self.asked.insert(key.clone(), (**run).clone());
                 Ok(true)
             }
         }
@@ -207,6 +228,71 @@ impl<'a> Turn<'a> {
     fn is_counted_down(&self, host: &HostName) -> bool {
         let Self { fleet, name, service, now, .. } = *self;
         service.hosts.contains(host) && !Place { fleet, name, service, host_name: host, now }.serves()
+    }
+
+    /// The hooks before everything hold every host that has not begun. Where the releases cannot coexist, the migration waits
+    /// until nobody runs the old one.
+    fn opens(&mut self, standing: &Standing) -> Result<(), Reason> {
+        let brings = self.rollout.is_some_and(|rollout| standing.goal == Some(rollout.to));
+        if standing.begun || standing.aside.is_some() || !brings {
+            return Ok(());
+        }
+        let points =
+            if self.strategy.exclusive { &[Point::BeforeRollout][..] } else { &[Point::BeforeRollout, Point::Migrate] };
+        let wave = self.wave(standing);
+        points.iter().try_for_each(|point| self.hook_once(*point)).map_err(|_| Reason::Turn { wave })
+    }
+
+    /// A host that serves runs its hook before that is drained for the new release.
+    fn before_drain(&mut self, place: &Place<'_>, slot: Slot) -> Result<(), Reason> {
+        let Some(rollout) = self.rollout else { return Ok(()) };
+        let mut issued = place.issued().filter(|(issued, told)| *issued == slot && told.release != rollout.to);
+        let concerned = self.service.hosts.contains(place.host_name) && place.is_told_in(slot);
+        if !concerned || aside(self.fleet, self.service, place.host_name).is_some() || issued.next().is_none() {
+            return Ok(());
+        }
+        let gate = self.hooks(rollout).on(Point::BeforeDrain, place.host_name, slot);
+        self.pass(gate)
+    }
+
+    fn hook_once(&mut self, point: Point) -> Result<(), Reason> {
+        let gate = self.rollout.map_or(Gate::Open, |rollout| self.hooks(rollout).once(point));
+        self.pass(gate)
+    }
+
+    fn hooks(&self, rollout: &'a Rollout) -> Hooks<'a> {
+        Hooks { fleet: self.fleet, service: self.service, rollout, now: self.now }
+    }
+
+    fn pass(&mut self, gate: Gate) -> Result<(), Reason> {
+        match gate {
+            Gate::Open => Ok(()),
+            Gate::Wait(reason) => Err(reason),
+            Gate::Ask(key, run) => {
+                self.asked.entry(key).or_insert(*run);
+                Err(Reason::Echo)
+            }
+        }
+    }
+
+    /// Hosts that enter together run their hooks together before they do.
+    fn ask_together(&mut self, rollout: &'a Rollout, standings: &[Standing]) {
+        if !self.strategy.lockstep || rollout.direction == Direction::Back || self.gate.is_some() {
+            return;
+        }
+        let Self { fleet, name, service, now, .. } = *self;
+        let mut held = false;
+        for standing in standings {
+            let Step::Enroll(slot) = &standing.step else { continue };
+            let place = Place { fleet, name, service, host_name: &standing.host, now };
+            for (other, _) in place.issued().filter(|(other, _)| other != slot) {
+                held |= self.before_drain(&place, other).is_err();
+            }
+        }
+        if held {
+            let (ready, of) = progress::staged(rollout, standings);
+            self.gate = Some(Reason::Together { ready: count(ready), of: count(of) });
+        }
     }
 
     /// Where the releases cannot coexist: whether no host runs another one, or will once it hears its newest spec or returns.

@@ -1,5 +1,6 @@
 //! Why nothing more happens just now: a closed list, each with its numbers.
 
+use crate::hook::Point;
 use crate::name::{HostName, LabelKey, LabelValue, Version};
 use crate::problem::Problem;
 use crate::time::millis;
@@ -119,6 +120,19 @@ pub enum Reason {
     FellBack {
         version: Option<Version>,
     },
+    /// A hook has to have been run first.
+    Hook {
+        point: Point,
+        host: HostName,
+        attempt: u32,
+        /// None: its host has not said that it runs.
+        #[serde(default, with = "millis::maybe")]
+        since: Option<Duration>,
+        #[serde(with = "millis")]
+        timeout: Duration,
+        /// Why it is not simply waited for: it failed, or nobody knows.
+        problem: Option<Box<Problem>>,
+    },
     /// The instance failed, and the rollout does not go on by itself.
     Failed {
         problem: Problem,
@@ -177,6 +191,7 @@ impl Reason {
             Self::Bake { .. } => "bake",
             Self::Data { .. } => "data",
             Self::FellBack { .. } => "fell back",
+            Self::Hook { .. } => "hook",
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
             Self::Drained { .. } => "drained",
@@ -245,6 +260,15 @@ impl fmt::Display for Reason {
             }
             Self::FellBack { version: Some(version) } => write!(f, "the host gave the release up and runs {version}"),
             Self::FellBack { version: None } => f.write_str("the host gave the release up and runs another one"),
+            Self::Hook { problem: Some(problem), .. } => problem.fmt(f),
+            Self::Hook { point, host, attempt, since, timeout, problem: None } => {
+                match since {
+                    Some(since) => write!(f, "{point} has been running on {host} for {}", Seconds(*since)),
+                    None => write!(f, "{point} is to run on {host}, which has not begun it"),
+                }?;
+                write!(f, " (limit {}", Seconds(*timeout))?;
+                if *attempt > 1 { write!(f, ", attempt {attempt})") } else { f.write_str(")") }
+            }
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
             Self::Drained { by, why } => write!(f, "drained by {by}: {why}"),

@@ -117,7 +117,8 @@ fn during_a_rollout_the_release_before_is_not_already_live() {
 #[test]
 fn rollback_of_a_running_rollout_turns_the_arrow_round() {
     let mut world = World::parse(ROLLING);
-    let accepted = apply(&mut world.fleet, Command::Rollback { id: id(), service: shop(), by: "ana".into() }, NOW);
+    let accepted =
+        apply(&mut world.fleet, Command::Rollback { id: id(), service: shop(), by: "ana".into(), force: false }, NOW);
     assert!(accepted.is_ok());
     let rollout = world.fleet.active_rollout(&shop()).expect("a rollout");
     assert_eq!((rollout.state, rollout.direction), (RolloutState::Reverting, Direction::Back));
@@ -126,7 +127,7 @@ fn rollback_of_a_running_rollout_turns_the_arrow_round() {
 #[test]
 fn rollback_at_rest_needs_a_release_to_go_back_to() {
     let mut world = World::parse(REST);
-    let rollback = || Command::Rollback { id: id(), service: shop(), by: "ana".into() };
+    let rollback = || Command::Rollback { id: id(), service: shop(), by: "ana".into(), force: false };
     assert_eq!(apply(&mut world.fleet, rollback(), NOW).map_err(|problem| problem.code.0), Err(706));
     let v2 = release("v2");
     world.fleet.services.get_mut(&shop()).expect("a service").previous = Some(v2.id());

@@ -1,11 +1,14 @@
 //! Orders carried out by a fleet that does at once what it is told: where each of them ends.
 
 mod every;
+mod hooks;
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::fleet::Fleet;
+use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::HostSpec;
+use baton_core::hook::Point;
 use baton_core::name::{HostName, RolloutId};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply};
@@ -24,11 +27,13 @@ struct Obedient {
     fleet: Fleet,
     now: Moment,
     broken: Vec<(&'static str, &'static str)>,
+    /// What becomes of hooks; those that are not here succeed.
+    outcomes: BTreeMap<Point, HookOutcome>,
 }
 
 impl Obedient {
     fn at(text: &str) -> Self {
-        Self { fleet: World::parse(text).fleet, now: NOW, broken: Vec::new() }
+        Self { fleet: World::parse(text).fleet, now: NOW, broken: Vec::new(), outcomes: BTreeMap::new() }
     }
 
     #[track_caller]
@@ -91,7 +96,13 @@ impl Obedient {
             let members = pool.members.iter().map(|(key, it)| (key.clone(), MemberReport::quiet(it.state))).collect();
             (name.clone(), PoolReport { members, ..PoolReport::default() })
         });
+        let hooks = spec.hooks.iter().map(|(key, told)| {
+            let good = HookOutcome::Succeeded { output: Vec::new() };
+            let state = self.outcomes.get(&key.point).cloned().unwrap_or(good);
+            (key.clone(), HookReport { attempt: told.attempt, state })
+        });
         HostReport {
+            hooks: hooks.collect(),
             observed: spec.stamp(),
             instances: instances.collect(),
             pools: pools.collect(),
@@ -221,7 +232,7 @@ fn what_was_ended_where_it_stood_is_not_undone_and_goes_on_from_there() {
         assert!(world.words().contains(&"web1 kept".to_owned()), "{:?}", world.words());
         world.ask(match next {
             "retry" => retry(None),
-            _ => Command::Rollback { id: rollout("r-7"), service: shop(), by: by() },
+            _ => Command::Rollback { id: rollout("r-7"), service: shop(), by: by(), force: false },
         });
         world.settle();
         world.stand(&[("web1", ends), ("web2", ends), ("web3", ends)]);
@@ -338,7 +349,7 @@ fn a_freeze_refuses_what_is_new_and_never_the_way_back_until_it_ends() {
         world.ask(Command::Freeze { service: service.clone(), lasts: Some(hour), by: by(), why: "holidays".into() });
         let third = Command::Deploy(Box::new(world.deploy("r-6", "v3")));
         assert_eq!(world.refused(third), 711);
-        world.ask(Command::Rollback { id: rollout("r-7"), service: shop(), by: by() });
+        world.ask(Command::Rollback { id: rollout("r-7"), service: shop(), by: by(), force: false });
         world.settle();
         assert_eq!(world.state("r-5"), Some(RolloutState::Reverted));
         assert_eq!(world.refused(Command::Restart { id: rollout("r-8"), service: shop(), by: by() }), 711);
@@ -436,6 +447,7 @@ fn a_rollback_goes_to_a_release_by_its_name_and_back_again() {
         service: shop(),
         version: baton_core::name::Version::new(version).expect("a version"),
         by: by(),
+        force: false,
     };
     assert_eq!(world.refused(to("r-4", "v9")), 721);
     assert_eq!(world.ask(to("r-4", "v1")), Accepted::AlreadyLive);
@@ -446,7 +458,7 @@ fn a_rollback_goes_to_a_release_by_its_name_and_back_again() {
     assert_eq!(world.ask(to("r-6", "v2")), Accepted::Rollout(rollout("r-6")));
     world.settle();
     for (id, ends) in [("r-7", "v1:in"), ("r-8", "v2:in")] {
-        world.ask(Command::Rollback { id: rollout(id), service: shop(), by: by() });
+        world.ask(Command::Rollback { id: rollout(id), service: shop(), by: by(), force: false });
         world.settle();
         world.stand(&[("web1", ends), ("web2", ends), ("web3", ends)]);
     }
@@ -471,7 +483,7 @@ fn a_rollback_while_one_goes_back_already_changes_nothing() {
     world.ask(Command::Deploy(Box::new(deploy)));
     world.pass();
     for _ in 0..2 {
-        world.ask(Command::Rollback { id: rollout("r-6"), service: shop(), by: by() });
+        world.ask(Command::Rollback { id: rollout("r-6"), service: shop(), by: by(), force: false });
         assert_eq!(world.fleet.active_rollout(&shop()).map(|it| it.direction), Some(Direction::Back));
     }
     world.settle();

@@ -61,6 +61,7 @@ pub(crate) fn release(version: &str) -> Release {
             healthy_for: HEALTHY,
             start_timeout: Duration::from_secs(60),
         },
+        hooks: Default::default(),
     }
 }
 
@@ -197,6 +198,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         committed: (!first).then(|| release("v1").id()),
         previous: None,
         warm: None,
+        hooks: Default::default(),
         orders: Orders::default(),
     }
 }
@@ -237,6 +239,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         judgement: Default::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        returns: false,
     })
 }
 

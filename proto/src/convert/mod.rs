@@ -3,6 +3,7 @@
 //! `From<&core>` writes, `TryFrom<message>` reads and checks. Lists of the wire are maps inside: a key that comes twice is
 //! refused, because two readers could keep different ones.
 
+mod hooks;
 mod problem;
 mod release;
 mod report;

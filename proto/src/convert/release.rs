@@ -24,6 +24,7 @@ impl From<&Release> for v1::Release {
             healthy_for_ms: millis(release.health.healthy_for),
             start_timeout_ms: millis(release.health.start_timeout),
             listen: release.run.listen.iter().map(ToString::to_string).collect(),
+            hooks: super::hooks::write(&release.hooks),
         }
     }
 }
@@ -62,6 +63,7 @@ impl TryFrom<v1::Release> for Release {
                 healthy_for: duration("healthy_for_ms", message.healthy_for_ms)?,
                 start_timeout: duration("start_timeout_ms", message.start_timeout_ms)?,
             },
+            hooks: super::hooks::read(message.hooks)?,
         })
     }
 }
@@ -111,7 +113,7 @@ fn path(field: &str, path: String) -> Result<String, InvalidMessage> {
     Ok(path)
 }
 
-fn command(field: &str, command: Vec<String>) -> Result<Vec<String>, InvalidMessage> {
+pub(super) fn command(field: &str, command: Vec<String>) -> Result<Vec<String>, InvalidMessage> {
     if command.first().is_none_or(String::is_empty) {
         return Err(InvalidMessage::new(field, "names no program"));
     }

@@ -1,5 +1,6 @@
 //! Host reports.
 
+use super::hooks;
 use super::spec::member_state;
 use super::split::{latency, side};
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, present, release_id, required};
@@ -20,6 +21,7 @@ impl From<&HostReport> for v1::HostReport {
             releases: report.releases.iter().map(write_release).collect(),
             problems: report.problems.iter().map(Into::into).collect(),
             balancer: report.balancer.as_ref().map(Into::into),
+            hooks: report.hooks.iter().map(hooks::write_report).collect(),
         }
     }
 }
@@ -38,6 +40,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             releases: keyed("releases", message.releases, read_release)?,
             problems: message.problems.into_iter().enumerate().map(problem).collect::<Result<_, _>>()?,
             balancer: optional("balancer", message.balancer)?,
+            hooks: keyed("hooks", message.hooks, hooks::read_report)?,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Host specs.
 
+use super::hooks;
 use super::split::side;
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, release_id, required};
 use crate::v1;
@@ -19,6 +20,7 @@ impl From<&HostSpec> for v1::HostSpec {
             instances: spec.instances.iter().map(write_instance).collect(),
             pools: spec.pools.iter().map(write_pool).collect(),
             releases: spec.releases.values().map(Into::into).collect(),
+            hooks: spec.hooks.iter().map(hooks::write_spec).collect(),
         }
     }
 }
@@ -36,6 +38,7 @@ impl TryFrom<v1::HostSpec> for HostSpec {
             releases: keyed("releases", message.releases, |release| {
                 Release::try_from(release).map(|release| (release.id(), release))
             })?,
+            hooks: keyed("hooks", message.hooks, |hook| hooks::read_spec(&hook))?,
         };
         match spec.instances.iter().find(|(_, instance)| !spec.releases.contains_key(&instance.release)) {
             Some((key, _)) => {

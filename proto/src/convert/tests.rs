@@ -3,13 +3,15 @@
 use super::InvalidMessage;
 use crate::v1;
 use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::hooks::{HookOutcome, HookReport, HookSpec};
 use baton_core::fleet::latency::{BUCKETS, Latency};
 use baton_core::fleet::report::{
     HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
 };
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::{Share, Side, TrafficSplit};
-use baton_core::name::{Digest, Epoch, Generation, ReleaseId};
+use baton_core::hook::{Hook, HookKey, Hooks, Point};
+use baton_core::name::{Digest, Epoch, Generation, ReleaseId, Slot};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use prost::Message;
@@ -46,7 +48,21 @@ fn release(probe: Probe, signal: Signal) -> Release {
             listen: ["0.0.0.0:8100", "[::1]:80"].map(|address| address.parse().unwrap()).to_vec(),
         },
         health: Health { probe, interval: ms(1_000), timeout: ms(900), healthy_for: ms(3_000), start_timeout: ms(60_000) },
+        hooks: Hooks(hooks(signal).collect()),
     }
+}
+
+fn hooks(signal: Signal) -> impl Iterator<Item = (Point, Hook)> {
+    let hook = |point: Point| Hook {
+        command: vec![format!("bin/{point}"), "{version}".to_owned()],
+        timeout: ms(600_000),
+        no_way_back: point == Point::Migrate,
+    };
+    Point::ALL.into_iter().filter(move |_| signal == Signal::Quit).map(move |point| (point, hook(point)))
+}
+
+fn hook_key(text: &str) -> HookKey {
+    text.replace("RELEASE", &Digest::of(b"v1").to_string()).parse().unwrap()
 }
 
 fn releases() -> impl Iterator<Item = Release> {
@@ -107,6 +123,12 @@ fn spec() -> HostSpec {
             ),
         ]
         .into(),
+        hooks: [("shop/migrate/RELEASE", None), ("shop/before_drain/r-7/web1", Some((Slot(1), 8102)))]
+            .map(|(key, instance)| {
+                let (release, address) = (ReleaseId(Digest::of(b"v1")), "10.0.0.7".parse().unwrap());
+                (hook_key(key), HookSpec { attempt: 2, release, address, instance })
+            })
+            .into(),
         releases: releases.into_iter().map(|release| (release.id(), release)).collect(),
     }
 }
@@ -138,7 +160,15 @@ fn report() -> HostReport {
         latency: problem.is_some().then(|| Latency::new([3; BUCKETS])),
         problem,
     };
+    let hook = |key: &str, state| (hook_key(key), HookReport { attempt: 3, state });
     HostReport {
+        hooks: [
+            hook("shop/before_rollout/r-7", HookOutcome::Running { since: ms(9) }),
+            hook("shop/migrate/RELEASE", HookOutcome::Succeeded { output: vec!["done".to_owned(), String::new()] }),
+            hook("shop/before_drain/r-7/web1", HookOutcome::Failed { problem: problem() }),
+            hook("shop/after_rollout/r-7", HookOutcome::Unknown { problem: problem() }),
+        ]
+        .into(),
         observed: Stamp { epoch: Epoch(3), generation: Generation(9) },
         boot: "b3b1".to_owned(),
         instances: [

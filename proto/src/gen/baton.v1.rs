@@ -70,6 +70,22 @@ pub struct Release {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Commands that are run beside its instances.
+    #[prost(message, repeated, tag = "17")]
+    pub hooks: ::prost::alloc::vec::Vec<Hook>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hook {
+    /// The word of its point: `before_rollout`, `migrate`, `before_drain`, `after_enroll`, `after_rollout`.
+    #[prost(string, tag = "1")]
+    pub point: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "3")]
+    pub timeout_ms: u64,
+    #[prost(bool, tag = "4")]
+    pub no_way_back: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -116,6 +132,33 @@ pub struct HostSpec {
     pub pools: ::prost::alloc::vec::Vec<PoolSpec>,
     #[prost(message, repeated, tag = "4")]
     pub releases: ::prost::alloc::vec::Vec<Release>,
+    /// Hooks this host should have run, each once.
+    #[prost(message, repeated, tag = "5")]
+    pub hooks: ::prost::alloc::vec::Vec<HookSpec>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HookSpec {
+    /// Such as `shop/before_drain/r-7/web1`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub release_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
+    /// The instance it is about; absent: none.
+    #[prost(message, optional, tag = "5")]
+    pub instance: ::core::option::Option<HookInstance>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HookInstance {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -201,6 +244,60 @@ pub struct HostReport {
     /// Absent: an agent that does not say yet.
     #[prost(message, optional, tag = "7")]
     pub balancer: ::core::option::Option<BalancerAbility>,
+    /// What became of the hooks this host knows of.
+    #[prost(message, repeated, tag = "8")]
+    pub hooks: ::prost::alloc::vec::Vec<HookReport>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HookReport {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(oneof = "hook_report::State", tags = "3, 4, 5, 6")]
+    pub state: ::core::option::Option<hook_report::State>,
+}
+/// Nested message and enum types in `HookReport`.
+pub mod hook_report {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum State {
+        #[prost(message, tag = "3")]
+        Running(super::HookRunning),
+        #[prost(message, tag = "4")]
+        Succeeded(super::HookSucceeded),
+        #[prost(message, tag = "5")]
+        Failed(super::HookFailed),
+        #[prost(message, tag = "6")]
+        Unknown(super::HookUnknown),
+    }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HookRunning {
+    #[prost(uint64, tag = "1")]
+    pub since_ms: u64,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HookSucceeded {
+    /// The last lines it wrote.
+    #[prost(string, repeated, tag = "1")]
+    pub output: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HookFailed {
+    #[prost(message, optional, tag = "1")]
+    pub problem: ::core::option::Option<Problem>,
+}
+/// It was begun, and how it ended was not seen.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HookUnknown {
+    #[prost(message, optional, tag = "1")]
+    pub problem: ::core::option::Option<Problem>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1854,6 +1951,9 @@ pub struct RollbackRequest {
     /// Empty: the release before.
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
+    /// Although a hook that has run forbids it.
+    #[prost(bool, tag = "50")]
+    pub force: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1881,6 +1981,9 @@ pub struct PlaceRequest {
     pub host: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub why: ::prost::alloc::string::String,
+    /// Skip: this hook did happen, a person says; of the host, where one is named.
+    #[prost(string, tag = "50")]
+    pub hook: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2129,6 +2232,33 @@ pub struct RolloutView {
     /// The same release, started anew: on these hosts.
     #[prost(string, repeated, tag = "41")]
     pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those that were asked for.
+    #[prost(message, repeated, tag = "50")]
+    pub hooks: ::prost::alloc::vec::Vec<HookView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HookView {
+    #[prost(string, tag = "1")]
+    pub point: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    /// `asked`, `running`, `succeeded`, `failed`, `unknown` or `vouched for`.
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
+    #[prost(string, repeated, tag = "6")]
+    pub output: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "7")]
+    pub problem: ::core::option::Option<Problem>,
+    /// Who says that it did happen, and why.
+    #[prost(string, tag = "8")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub why: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

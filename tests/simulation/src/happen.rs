@@ -17,7 +17,7 @@ impl World<'_> {
                 if self.store.fleet.services.get(&name).is_some_and(|service| service.warm.is_some()) {
                     self.sometimes("rolled back to what was warm");
                 }
-                self.command(Command::Rollback { id, service: name, by: by() });
+                self.command(Command::Rollback { id, service: name, by: by(), force: false });
             }
             Happening::Pause => self.command(Command::Pause { service: name, by: by(), why: "lunch".into() }),
             Happening::Resume => self.command(Command::Resume { service: name, by: by() }),
@@ -39,11 +39,11 @@ impl World<'_> {
                 if self.any_draining() {
                     self.sometimes("agent crashed in a drain");
                 }
-                if self.hosts.get(&host).is_some_and(Host::is_in_switch) {
-                    self.sometimes("a balancer's agent crashed in a switch");
-                }
-                if let Some(real) = self.hosts.get_mut(&host).filter(|host| host.agent) {
+                self.note_crash(&host);
+                let Self { hosts, random, .. } = self;
+                if let Some(real) = hosts.get_mut(&host).filter(|host| host.agent) {
                     real.agent = false;
+                    real.lose_watch(random);
                     self.agenda.at(self.now + lasts, Event::AgentReturns(host));
                 }
             }

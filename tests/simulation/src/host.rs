@@ -3,11 +3,13 @@
 //! Processes and the balancer outlive the agent; the ledger outlives a reboot. The agent decides with the real
 //! [`baton_core::host::plan`].
 
+use super::errands::Errands;
 use super::random::Random;
 use super::scenario::Quality;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec, Stamp};
 use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::hook::HookKey;
 use baton_core::host::plan::{Action, Failures, Observed, plan};
 use baton_core::mutant;
 use baton_core::name::{PoolName, ReleaseId};
@@ -36,6 +38,8 @@ pub(super) struct Host {
     pub(super) last_report: Option<HostReport>,
     pub(super) last_sent: u64,
     starts: u64,
+    /// Survives everything, too.
+    pub(super) errands: Errands,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +74,8 @@ pub(super) enum Effect {
     Stopped(InstanceKey),
     Entered(PoolName, MemberKey),
     Left(PoolName, MemberKey),
+    /// A hook really happened.
+    Ran(HookKey, u32),
 }
 
 impl Host {
@@ -89,6 +95,7 @@ impl Host {
             last_report: None,
             last_sent: 0,
             starts: 0,
+            errands: Errands::new(),
         }
     }
 
@@ -106,6 +113,7 @@ impl Host {
     pub(super) fn reboot(&mut self) {
         self.boots += 1;
         self.processes.clear();
+        self.end_hooks();
         self.failures.clear();
         self.restart_balancer();
     }
@@ -161,6 +169,7 @@ impl Host {
         for action in plan(&self.ledger, &observed, Moment(now)).actions {
             self.act(action, now, quality, new, random, &mut effects);
         }
+        self.run_hooks(now, random, &mut effects);
         let pools = self.ledger.pools.clone();
         for (name, wanted) in &pools {
             let pool = self.pools.entry(name.clone()).or_default();
@@ -251,6 +260,10 @@ impl Host {
         }
     }
 
+    pub(super) fn holds(&self, release: ReleaseId, now: u64) -> bool {
+        self.held.get(&release).is_some_and(|at| *at <= now)
+    }
+
     fn observe(&self, now: u64) -> Observed {
         let state = |(key, process): (&InstanceKey, &Process)| (key.clone(), process.report(now));
         Observed {
@@ -286,6 +299,7 @@ impl Host {
             instances: self.observe(now).instances,
             pools: pools.collect(),
             releases: self.releases(now, rejected),
+            hooks: self.hook_reports(now),
             ..HostReport::default()
         }
     }
@@ -299,7 +313,8 @@ impl Host {
 
     /// Whether something here changes soon by itself, so that the agent should look again shortly.
     pub(super) fn is_moving(&self, now: u64) -> bool {
-        self.held.values().any(|at| *at > now)
+        self.is_in_a_hook()
+            || self.held.values().any(|at| *at > now)
             || self.processes.values().any(|process| process.is_moving(now))
             || self.pools.values().any(|pool| pool.busy_until.values().any(|until| *until > now))
             || self.ledger.pools.iter().any(|(name, spec)| {

@@ -9,8 +9,10 @@
 
 mod agenda;
 mod coordinator;
+mod errands;
 mod happen;
 mod host;
+mod news;
 mod notes;
 mod random;
 mod scenario;
@@ -33,7 +35,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 22] = [
+pub const SOMETIMES: [&str; 26] = [
     "a balancer restarted between two writes",
     "a part broke for ever in a rollout",
     "rollout succeeded",
@@ -56,6 +58,10 @@ pub const SOMETIMES: [&str; 22] = [
     "an approval was waited for",
     "traffic was shared by weight",
     "nobody served between two that exclude each other",
+    "a hook with unknown outcome",
+    "an agent crashed in a migration",
+    "a hook was run again by a person's word",
+    "a release was deployed again after its migration",
 ];
 
 /// Runs one seed.

@@ -4,7 +4,11 @@ use super::host::Host;
 use super::scenario::{FAULTS_BEGIN, FAULTS_END};
 use super::truth;
 use super::world::World;
+use baton_core::fleet::hooks::HookState;
+use baton_core::hook::Point;
 use baton_core::name::HostName;
+use baton_core::rollout::command::Command;
+use baton_core::rollout::hooks;
 use baton_core::rollout::waiting::Reason;
 
 impl World<'_> {
@@ -14,6 +18,58 @@ impl World<'_> {
         faulty && self.hosts.get(name).is_some_and(Host::is_in_switch) && self.random.chance(5)
     }
 
+    /// The same in the middle of a hook.
+    pub(super) fn dies_in_a_hook(&mut self, name: &HostName) -> bool {
+        let faulty = (FAULTS_BEGIN..FAULTS_END).contains(&self.now);
+        faulty && self.hosts.get(name).is_some_and(Host::is_in_a_hook) && self.random.chance(2)
+    }
+
+    pub(super) fn note_crash(&mut self, name: &HostName) {
+        let host = self.hosts.get(name).filter(|host| host.agent);
+        let (switch, migration) = host.map_or((false, false), |host| (host.is_in_switch(), host.is_migrating()));
+        if switch {
+            self.sometimes("a balancer's agent crashed in a switch");
+        }
+        if migration {
+            self.sometimes("an agent crashed in a migration");
+        }
+    }
+
+    /// What a person does about a paused rollout. One that no hook holds is gone on with, or taken back by all means.
+    pub(super) fn way_on(&mut self) -> Command {
+        let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
+        let active = self.store.fleet.active_rollout(&service);
+        let stored = self.store.fleet.services.get(&service);
+        let broken = active.zip(stored).and_then(|(active, stored)| hooks::broken(stored, active));
+        let broken = broken.map(|(key, _, _)| key.point);
+        let id = self.next_id();
+        match (broken, self.random.between(0, 3)) {
+            (Some(_), 0 | 1) => {
+                self.retries += 1;
+                self.sometimes("a hook was run again by a person's word");
+                Command::Retry { id, service, host: None, by }
+            }
+            (Some(point), 2) => Command::Vouch { service, point, host: None, by, why: "looked".into() },
+            (None, 0 | 1) => Command::Resume { service, by },
+            _ => Command::Rollback { id, service, by, force: true },
+        }
+    }
+
+    /// What is worth knowing of hooks.
+    pub(super) fn note_hooks(&mut self) {
+        let Some(service) = self.store.fleet.services.get(&self.scenario.name) else { return };
+        let unknown = service.hooks.values().any(|run| matches!(run.state, HookState::Unknown { .. }));
+        let migrated = service.hooks.iter().any(|(key, run)| key.point == Point::Migrate && run.state.is_good());
+        let begun = self.store.fleet.active_rollout(&self.scenario.name).is_some_and(|it| it.started == it.progressed);
+        let again = begun && migrated && service.committed != Some(self.scenario.new.id());
+        if unknown {
+            self.sometimes("a hook with unknown outcome");
+        }
+        if again && self.store.fleet.active_rollout(&self.scenario.name).is_some_and(|it| it.to == self.scenario.new.id()) {
+            self.sometimes("a release was deployed again after its migration");
+        }
+    }
+
     pub(super) fn asks_for_approval(&self) -> bool {
         let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
         waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
@@ -21,6 +77,7 @@ impl World<'_> {
 
     /// What is worth knowing of a pass, so that no check of it is empty.
     pub(super) fn note_strategy(&mut self) {
+        self.note_hooks();
         if self.asks_for_approval() {
             self.sometimes("an approval was waited for");
         }

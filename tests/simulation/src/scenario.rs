@@ -4,6 +4,7 @@ use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
 use baton_core::fleet::{BalancerPool, Service};
+use baton_core::hook::{Hook, Hooks, Point};
 use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::strategy::Placement;
@@ -87,6 +88,7 @@ impl Scenario {
             committed: None,
             previous: None,
             warm: None,
+            hooks: Default::default(),
             orders: Orders::default(),
         };
         let quality = match random.between(0, 9) {
@@ -106,11 +108,18 @@ impl Scenario {
         let broken = broken.filter(|_| random.chance(10));
         let breaks = FAULTS_BEGIN + random.between(0, 30_000);
         script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
+        let mut new = release("2");
+        if random.chance(50) {
+            new.hooks = hooks(random);
+            if random.chance(30) {
+                script.push((FAULTS_BEGIN + random.between(30_000, 50_000), Happening::Deploy));
+            }
+        }
         Self {
             name: ServiceName::new("shop").expect("a name"),
             service,
             old: release("1"),
-            new: release("2"),
+            new,
             quality,
             loss: if random.chance(50) { random.between(0, 30) } else { 0 },
             delay: random.between(1, 300),
@@ -159,6 +168,19 @@ pub(super) fn name(text: &str) -> HostName {
     HostName::new(text).expect("a name")
 }
 
+/// Some hooks, now and then one after which there is no way back.
+fn hooks(random: &mut Random) -> Hooks {
+    let mut hooks = Hooks::default();
+    for point in Point::ALL {
+        if random.chance(60) {
+            let no_way_back = point == Point::Migrate && random.chance(25);
+            let command = vec![format!("bin/{point}")];
+            hooks.0.insert(point, Hook { command, timeout: Duration::from_secs(20), no_way_back });
+        }
+    }
+    hooks
+}
+
 fn release(version: &str) -> Release {
     Release {
         service: ServiceName::new("shop").expect("a name"),
@@ -179,5 +201,6 @@ fn release(version: &str) -> Release {
             healthy_for: Duration::from_millis(1_000),
             start_timeout: Duration::from_secs(8),
         },
+        hooks: Default::default(),
     }
 }

@@ -5,6 +5,7 @@ use super::scenario::Scenario;
 use baton_core::analysis::settings::NotEnough;
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
+use baton_core::hook::{HookKey, Of, Point};
 use baton_core::name::{HostName, ReleaseId};
 use baton_core::rollout::Rollout;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,11 @@ pub(super) fn check_effect(
     match effect {
         Effect::Stopped(key) => not_routable(scenario, hosts, host, key, now),
         Effect::Entered(_, member) => right_and_ready(scenario, hosts, member, stored, now),
-        Effect::Started(key, release) => alone(scenario, hosts, key, *release, stored),
-        Effect::Left(..) => Ok(()),
+        Effect::Started(key, release) => {
+            migrated(scenario, key, *release, stored)?;
+            alone(scenario, hosts, key, *release, stored)
+        }
+        Effect::Left(..) | Effect::Ran(..) => Ok(()),
     }
 }
 
@@ -46,6 +50,31 @@ fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &Insta
         if real.in_flight(&member, now) > 0 && real.out_for(&member, now) < deadline {
             return Err(format!("2: {member} stopped with requests in flight on {balancer}"));
         }
+    }
+    Ok(())
+}
+
+/// 11: a release with a migration starts only once that happened, by all that is known or by a person's word.
+fn migrated(scenario: &Scenario, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
+    if release != scenario.new.id() || !scenario.new.hooks.0.contains_key(&Point::Migrate) {
+        return Ok(());
+    }
+    let of = Of::Release(release);
+    let migrate = HookKey { service: key.service.clone(), point: Point::Migrate, of, host: None };
+    let run = stored.services.get(&key.service).and_then(|service| service.hooks.get(&migrate));
+    match run {
+        Some(run) if run.state.is_good() => Ok(()),
+        _ => Err(format!("11: {key} started, and its migration is {run:?}")),
+    }
+}
+
+/// 11: no attempt of a hook has two effects, wherever; and there are no more attempts than people asked for.
+pub(super) fn check_once(ran: &mut BTreeSet<(HookKey, u32)>, asked: u32, key: &HookKey, attempt: u32) -> Result<(), String> {
+    if attempt > asked + 1 {
+        return Err(format!("11: attempt {attempt} of {key}, and people asked {asked} times for another one"));
+    }
+    if !ran.insert((key.clone(), attempt)) {
+        return Err(format!("11: {key}, attempt {attempt}, happened twice"));
     }
     Ok(())
 }

@@ -3,17 +3,19 @@
 use super::agenda::{Agenda, Event};
 use super::coordinator::{Coordinator, Store};
 use super::host::{Effect, Host};
+use super::news::differs;
 use super::random::Random;
 use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, Quality, Scenario};
 use super::{Outcome, truth};
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::hook::HookKey;
 use baton_core::name::{HostName, RolloutId};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Command, Deploy};
 use baton_core::rollout::{RolloutState, Turned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// An agent repeats its report at least this often, and looks this often while something moves.
@@ -32,6 +34,9 @@ pub(super) struct World<'a> {
     pub(super) coordinator: Option<Coordinator>,
     outcome: Outcome,
     rollouts: u32,
+    /// The hooks that really happened, and how often people asked for another attempt.
+    pub(super) ran: BTreeSet<(HookKey, u32)>,
+    pub(super) retries: u32,
     tell: &'a mut dyn FnMut(&str),
 }
 
@@ -49,6 +54,8 @@ impl<'a> World<'a> {
             coordinator: None,
             outcome: Outcome { log: 0xcbf2_9ce4_8422_2325, ..Outcome::default() },
             rollouts: 0,
+            ran: BTreeSet::new(),
+            retries: 0,
             tell,
         }
     }
@@ -156,8 +163,11 @@ impl World<'_> {
                 truth::check_floor(&self.scenario, &self.hosts, name, now)?;
             }
             self.note_deadline(name, effect);
+            if let Effect::Ran(key, attempt) = effect {
+                truth::check_once(&mut self.ran, self.retries, key, *attempt)?;
+            }
         }
-        if self.dies_in_a_switch(name) {
+        if self.dies_in_a_switch(name) || self.dies_in_a_hook(name) {
             return self.happen(Happening::AgentCrash(name.clone(), 2_000));
         }
         let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
@@ -284,9 +294,8 @@ impl World<'_> {
         }
         let paused = self.store.fleet.rollouts.values().any(|rollout| rollout.state == RolloutState::Paused);
         if paused {
-            let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
-            let goes_on = self.random.chance(50);
-            self.command(if goes_on { Command::Resume { service, by } } else { Command::Abort { service, by } });
+            let command = self.way_on();
+            self.command(command);
             return false;
         }
         if self.asks_for_approval() {
@@ -401,28 +410,4 @@ impl World<'_> {
         }
         (self.tell)(&text);
     }
-}
-
-/// Whether a report says anything new beside how long things have been as they are.
-fn differs(last: &HostReport, report: &HostReport) -> bool {
-    use baton_core::fleet::report::InstanceState::{Failed, Ready, Starting, Stopping, Unready};
-    let kind = |report: &HostReport| -> Vec<(u8, bool)> {
-        let state = report.instances.values().map(|instance| match &instance.state {
-            Starting { .. } => (0, false),
-            Ready { since } => (1, since.as_millis() >= 1_000),
-            Unready { .. } => (2, false),
-            Stopping { .. } => (3, false),
-            Failed { .. } => (4, false),
-        });
-        state.collect()
-    };
-    let members = |report: &HostReport| -> Vec<_> {
-        let pools = report.pools.values().flat_map(|pool| pool.members.iter());
-        pools.map(|(key, it)| (key.clone(), it.running, it.on_disk, it.in_flight)).collect()
-    };
-    last.observed != report.observed
-        || kind(last) != kind(report)
-        || last.instances.keys().ne(report.instances.keys())
-        || last.releases != report.releases
-        || members(last) != members(report)
 }

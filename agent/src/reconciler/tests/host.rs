@@ -2,8 +2,7 @@
 
 use super::app;
 use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
-use crate::ledger::Ledger;
-use crate::reconciler::{Autonomy, Event, Means, Notes, Reconciler, View, Wires};
+use crate::reconciler::{Event, Means, Memory, Reconciler, View, Wires};
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Answer, Runtime};
 use baton_core::fleet::InstanceKey;
@@ -11,6 +10,7 @@ use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
+use baton_core::hook::Hooks;
 use baton_core::name::{Digest, Epoch, Generation};
 use baton_core::problem::Problem;
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
@@ -82,8 +82,7 @@ impl Host {
         let (sender, events) = mpsc::unbounded_channel();
         let (view, viewed) = watch::channel(Arc::default());
         let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
-        let ledger = Ledger::open(self.state.path()).unwrap();
-        let remembered = (Notes::open(self.state.path()), Autonomy::open(self.state.path()));
+        let memory = Memory::open(self.state.path()).unwrap();
         let means = Means {
             runtime: Arc::new(self.processes()),
             placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
@@ -93,8 +92,7 @@ impl Host {
         let thread = std::thread::spawn(move || {
             let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             executor.block_on(async {
-                let reconciler = Reconciler::open(ledger, remembered, means, "boot".to_owned(), wires);
-                let living = async { reconciler.await.unwrap().run().await };
+                let living = async { Reconciler::open(memory, means, "boot".to_owned(), wires).await.unwrap().run().await };
                 tokio::select! {
                     () = living => {}
                     _ = killed => {}
@@ -150,6 +148,7 @@ impl Host {
                 healthy_for: Duration::from_millis(100),
                 start_timeout: Duration::from_secs(10),
             },
+            hooks: Hooks::default(),
         }
     }
 
@@ -253,6 +252,16 @@ impl Host {
         // Its first thread may be a zombie while others still end: only the descriptor says that all of it is over.
         let mut waiting = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut waiting, None).unwrap();
+    }
+}
+
+impl Host {
+    /// Ends the hooks that run, while no agent watches.
+    pub(super) async fn end_hooks(&self) {
+        let runtime = self.processes();
+        for found in runtime.list().await.unwrap() {
+            runtime.stop(&found.running, &Stop { signal: Signal::Term, timeout: Duration::ZERO }).await;
+        }
     }
 }
 

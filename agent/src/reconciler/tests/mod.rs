@@ -3,6 +3,7 @@
 mod app;
 mod autonomy;
 mod failures;
+mod hooks;
 mod host;
 
 use baton_core::fleet::report::{InstanceState, ReleaseState};

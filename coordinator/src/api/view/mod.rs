@@ -1,5 +1,6 @@
 //! The fleet as people see it: core's types and reasons as the words and numbers of a view.
 
+mod hooks;
 mod host;
 mod proof;
 mod service;

@@ -202,6 +202,7 @@ const fn since(reason: &Reason) -> Duration {
         Reason::Draining { out_for, .. } => *out_for,
         Reason::Stopping { since } | Reason::Probe { since, .. } => *since,
         Reason::Healthy { ready_for, .. } => *ready_for,
+        Reason::Hook { since: Some(since), .. } => *since,
         _ => Duration::ZERO,
     }
 }
@@ -209,6 +210,7 @@ const fn since(reason: &Reason) -> Duration {
 fn waiting_view(waiting: &Waiting) -> WaitingView {
     let problem = match &waiting.reason {
         Reason::Failed { problem } => Some(problem),
+        Reason::Hook { problem, .. } => problem.as_deref(),
         Reason::Probe { last: problem, .. }
         | Reason::BalancerUnreachable { problem, .. }
         | Reason::Enrolling { problem, .. } => problem.as_ref(),
@@ -266,6 +268,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
         proof: proof::view(rollout),
+        hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(left_out_view).collect(),
         renews: match rollout.from == Some(rollout.to) {
             true => rollout.starts.keys().map(ToString::to_string).collect(),

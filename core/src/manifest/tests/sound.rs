@@ -2,6 +2,7 @@
 
 use super::{SAMPLE, edited, sound};
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
+use crate::hook::Point;
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
 use crate::release::{Artifact, Probe, Signal};
@@ -127,6 +128,13 @@ on_not_enough_data = "promote"
 
 [proof]
 max_failed = 10
+
+[hooks]
+before_rollout = { command = "bin/look {version}", timeout = "1m" }
+migrate = { command = "bin/migrate --on {address}", timeout = "1h", no_way_back = true }
+before_drain = { command = "bin/leave {port}", timeout = "10s" }
+after_enroll = { command = "bin/warm {slot}", timeout = "20s" }
+after_rollout = { command = "bin/tell", timeout = "30s" }
 "#,
     ));
     assert_eq!(manifest.run.user.as_deref(), Some("shop"));
@@ -168,6 +176,10 @@ max_failed = 10
             max_failed: Some(10),
         }
     );
+    assert_eq!(manifest.hooks.0.keys().copied().collect::<Vec<_>>(), Point::ALL);
+    let migrate = manifest.hooks.at(Point::Migrate).expect("a hook");
+    assert_eq!((migrate.timeout, migrate.no_way_back), (Duration::from_secs(3600), true));
+    assert_eq!(migrate.command, ["bin/migrate", "--on", "{address}"]);
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
     assert_eq!(
         given,
@@ -297,4 +309,22 @@ warning[B0121]: the rollout pauses before health.start_timeout (1m) is over
 help: make rollout.progress_deadline longer
 "#;
     assert_eq!(super::rendered(&manifest.warnings), expect.trim_start());
+}
+
+#[test]
+fn a_release_without_hooks_keeps_its_digest_and_one_with_them_has_another() {
+    let release = |text: &str| {
+        let artifact = Artifact { digest: Digest::of(b"archive"), size: 7 };
+        sound(text).release("2.1.0".parse().unwrap(), artifact).id()
+    };
+    let with = |text: &str| release(&format!("{SAMPLE}\n[hooks]\n{text}\n"));
+    assert_eq!(release(SAMPLE), with(""));
+    let ids = [
+        release(SAMPLE),
+        with("migrate = { command = \"bin/migrate\" }"),
+        with("migrate = { command = \"bin/migrate\", no_way_back = true }"),
+        with("migrate = { command = \"bin/migrate\", timeout = \"1m\" }"),
+        with("before_rollout = { command = \"bin/migrate\" }"),
+    ];
+    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), ids.len());
 }

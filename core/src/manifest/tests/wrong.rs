@@ -54,6 +54,7 @@ golden! {
     what_is_kept_needs_a_slot_of_its_own
     what_is_kept_needs_a_balancer_that_keeps_requests_away
     a_canary_needs_steps
+    a_hook_is_a_command_with_its_time
     a_share_needs_a_balancer
     steps_grow
     steps_are_shares_or_hosts_with_a_time

@@ -1,10 +1,10 @@
 //! Going back, and ending where it stands.
 
-use super::super::progress;
 use super::super::{Direction, LeftOut, Rollout, RolloutState, Turned};
+use super::super::{hooks, progress};
 use super::{Accepted, begin, busy, change, known, no_rollout};
-use crate::fleet::Fleet;
 use crate::fleet::orders::Kept;
+use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName, Version};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
@@ -14,11 +14,12 @@ pub(super) fn rollback(
     id: RolloutId,
     name: &ServiceName,
     by: String,
+    force: bool,
     now: Moment,
 ) -> Result<Accepted, Problem> {
     let service = known(fleet, name)?;
     if fleet.active_rollout(name).is_some() {
-        return abort(fleet, name, by, now);
+        return abort(fleet, name, by, force, now);
     }
     // Hosts that keep another release come back to the committed one; else everybody goes to the one before.
     let back = if service.orders.kept.is_empty() { service.previous } else { service.committed };
@@ -26,8 +27,19 @@ pub(super) fn rollback(
         Problem::new(Code(706), format!("{name} has no release to go back to"))
             .help(format!("baton releases list {name} shows what there is"))
     })?;
+    may_go_back(service, name, to, force)?;
     let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
-    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+    Ok(Accepted::Rollout(begin::put(fleet, Rollout { returns: true, ..rollout }, None)))
+}
+
+/// A hook that has run may forbid going back to a release.
+fn may_go_back(service: &Service, name: &ServiceName, to: ReleaseId, force: bool) -> Result<(), Problem> {
+    match hooks::no_way_back(service, Some(to)).filter(|_| !force) {
+        None => Ok(()),
+        Some(key) => Err(Problem::new(Code(805), format!("there is no way back for {name}: {} has run", key.point))
+            .saw("hook", key.to_string())
+            .help(format!("repair forward, or, when the release before works all the same: baton rollback {name} --force"))),
+    }
 }
 
 pub(super) fn rollback_to(
@@ -36,21 +48,23 @@ pub(super) fn rollback_to(
     name: &ServiceName,
     version: &Version,
     by: String,
+    force: bool,
     now: Moment,
 ) -> Result<Accepted, Problem> {
     let service = known(fleet, name)?;
     let to = find(fleet, name, version)?;
     if let Some(active) = fleet.active_rollout(name) {
         return match active.from == Some(to) {
-            true => abort(fleet, name, by, now),
+            true => abort(fleet, name, by, force, now),
             false => Err(busy(active, now)),
         };
     }
     if service.committed == Some(to) && service.orders.kept.is_empty() {
         return Ok(Accepted::AlreadyLive);
     }
+    may_go_back(service, name, to, force)?;
     let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
-    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+    Ok(Accepted::Rollout(begin::put(fleet, Rollout { returns: true, ..rollout }, None)))
 }
 
 /// The release that people mean by a version. Several may have one: then the live one, or the one before.
@@ -78,7 +92,17 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
 }
 
 /// Turns the active rollout round.
-pub(super) fn abort(fleet: &mut Fleet, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
+pub(super) fn abort(
+    fleet: &mut Fleet,
+    name: &ServiceName,
+    by: String,
+    force: bool,
+    now: Moment,
+) -> Result<Accepted, Problem> {
+    let turns = fleet.active_rollout(name).filter(|active| active.direction == Direction::Forward);
+    if let (Some(from), Some(service)) = (turns.and_then(|active| active.from), fleet.services.get(name)) {
+        may_go_back(service, name, from, force)?;
+    }
     change(fleet, name, now, |rollout| {
         match rollout.direction {
             Direction::Forward => progress::turn_back(rollout, Turned::Operator { by }),

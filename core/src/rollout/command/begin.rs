@@ -1,6 +1,7 @@
 //! How every rollout begins.
 
 use super::super::aside::aside;
+use super::super::hooks;
 use super::super::place::Place;
 use super::super::{Direction, Rollout, RolloutState, spread};
 use crate::analysis::judgement::Judgement;
@@ -49,6 +50,7 @@ pub fn begin(
         judgement: Judgement::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        returns: false,
     }
 }
 
@@ -58,6 +60,7 @@ pub(super) fn put(fleet: &mut Fleet, rollout: Rollout, instead_of: Option<&Rollo
     // What is still warm is where this rollout goes, or stands where its release starts.
     if let Some(service) = fleet.services.get_mut(&name) {
         service.warm = None;
+        hooks::forget_past(&mut service.hooks);
     }
     let stays = |old: &Rollout| old.service != name || old.state.is_active() || Some(&old.id) == instead_of;
     fleet.rollouts.retain(|_, old| stays(old));

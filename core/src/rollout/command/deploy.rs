@@ -55,6 +55,7 @@ impl Deploy {
         service.committed = before.and_then(|before| before.committed);
         service.previous = before.and_then(|before| before.previous);
         service.warm = before.and_then(|before| before.warm);
+        service.hooks = before.map(|before| before.hooks.clone()).unwrap_or_default();
         service.orders = before.map(|before| before.orders.clone()).unwrap_or_default();
         service.orders.skipped.retain(|host, _| service.hosts.contains(host));
         service.orders.kept.retain(|host, _| service.hosts.contains(host));

@@ -3,6 +3,7 @@
 mod back;
 mod begin;
 mod deploy;
+mod hooks;
 mod hosts;
 mod renew;
 mod service;
@@ -14,6 +15,7 @@ pub use deploy::{Busy, Deploy, basis, objections};
 use super::Rollout;
 use crate::fleet::orders::{Freeze, Order};
 use crate::fleet::{Fleet, Labels, Service};
+use crate::hook::Point;
 use crate::name::{HostName, LabelKey, RolloutId, ServiceName, Version};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
@@ -29,6 +31,8 @@ pub enum Command {
         id: RolloutId,
         service: ServiceName,
         by: String,
+        /// Although a hook that has run forbids it.
+        force: bool,
     },
     /// A new rollout to a release the fleet knows, by its version.
     RollbackTo {
@@ -36,6 +40,7 @@ pub enum Command {
         service: ServiceName,
         version: Version,
         by: String,
+        force: bool,
     },
     Pause {
         service: ServiceName,
@@ -78,6 +83,14 @@ pub enum Command {
     Skip {
         service: ServiceName,
         host: HostName,
+        by: String,
+        why: String,
+    },
+    /// A hook whose outcome is not known to be good did happen: a person looked, and says so.
+    Vouch {
+        service: ServiceName,
+        point: Point,
+        host: Option<HostName>,
         by: String,
         why: String,
     },
@@ -152,6 +165,7 @@ impl Command {
             | Self::Cancel { service, .. }
             | Self::Retry { service, .. }
             | Self::Skip { service, .. }
+            | Self::Vouch { service, .. }
             | Self::Restart { service, .. }
             | Self::Rehearse { service, .. }
             | Self::RemoveService { service, .. } => Some(service),
@@ -195,15 +209,20 @@ pub enum Accepted {
 pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepted, Problem> {
     match command {
         Command::Deploy(asked) => deploy::deploy(fleet, *asked, now),
-        Command::Rollback { id, service, by } => back::rollback(fleet, id, &service, by, now),
-        Command::RollbackTo { id, service, version, by } => back::rollback_to(fleet, id, &service, &version, by, now),
-        Command::Abort { service, by } => back::abort(fleet, &service, by, now),
+        Command::Rollback { id, service, by, force } => back::rollback(fleet, id, &service, by, force, now),
+        Command::RollbackTo { id, service, version, by, force } => {
+            back::rollback_to(fleet, id, &service, &version, by, force, now)
+        }
+        Command::Abort { service, by } => back::abort(fleet, &service, by, false, now),
         Command::Keep { service, by } => back::keep(fleet, &service, &by, now),
         Command::Pause { service, by, why } => steer::pause(fleet, &service, by, why, now),
         Command::Resume { service, .. } => steer::resume(fleet, &service, now),
         Command::Promote { service, .. } => steer::promote(fleet, &service, now),
         Command::Retry { id, service, host, by } => steer::retry(fleet, id, &service, host.as_ref(), by, now),
         Command::Skip { service, host, by, why } => steer::skip(fleet, &service, &host, Order { by, why, since: now }),
+        Command::Vouch { service, point, host, by, why } => {
+            hooks::vouch(fleet, &service, (point, host), &Order { by, why, since: now })
+        }
         Command::Restart { id, service, by } => renew::restart(fleet, id, &service, by, now),
         Command::Rehearse { id, service, host, by } => renew::rehearse(fleet, id, &service, host, by, now),
         Command::Cancel { service, queued, .. } => service::cancel(fleet, &service, queued.as_ref()),

@@ -4,6 +4,7 @@ use super::super::aside::aside;
 use super::super::progress::Standing;
 use super::super::queue;
 use super::super::{Direction, Rollout, RolloutState, plan, progress};
+use super::hooks;
 use super::{Accepted, begin, change, frozen, known, known_mut, not_of_service};
 use crate::fleet::orders::Order;
 use crate::fleet::{Fleet, Service};
@@ -28,6 +29,7 @@ pub(super) fn pause(
 }
 
 pub(super) fn resume(fleet: &mut Fleet, name: &ServiceName, now: Moment) -> Result<Accepted, Problem> {
+    hooks::none_is_broken(fleet, name)?;
     change(fleet, name, now, |rollout| {
         if rollout.state != RolloutState::Paused {
             return Ok(());
@@ -46,7 +48,7 @@ pub(super) fn resume(fleet: &mut Fleet, name: &ServiceName, now: Moment) -> Resu
     })
 }
 
-fn go_on(rollout: &mut Rollout) {
+pub(super) fn go_on(rollout: &mut Rollout) {
     rollout.state = match rollout.direction {
         Direction::Forward => RolloutState::Running,
         Direction::Back => RolloutState::Reverting,
@@ -96,7 +98,8 @@ pub(super) fn retry(
     let again = ended_short(fleet, name, service).filter(|_| host.is_none());
     let is_paused = |rollout: &Rollout| rollout.state == RolloutState::Paused;
     let paused = fleet.active_rollout(name).is_some_and(is_paused) && host.is_none();
-    if skipped.is_empty() && failed.is_empty() && again.is_none() && !paused {
+    let hooks_failed = host.is_none() && hooks::any_to_retry(fleet, name, again);
+    if skipped.is_empty() && failed.is_empty() && again.is_none() && !paused && !hooks_failed {
         return Err(Problem::new(Code(715), format!("nothing of {name} failed, and no host is skipped"))
             .help(format!("baton why {name}")));
     }
@@ -105,6 +108,9 @@ pub(super) fn retry(
     }
     let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by, now));
     let next_start = super::renew::next_start(fleet, name);
+    if hooks_failed {
+        hooks::retry(fleet, name, begun.as_ref(), now);
+    }
     let service = known_mut(fleet, name)?;
     service.orders.skipped.retain(|host, _| !skipped.contains(host));
     if let Some(rollout) = begun {

@@ -5,6 +5,7 @@
 //! of the invariants in `ARCHITECTURE.md`.
 
 mod extent;
+mod hooks;
 mod record;
 mod traffic;
 
@@ -51,6 +52,7 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
         check.exclusion(name, service, &mut violations);
         check.reserve(name, service, &mut violations);
         check.completeness(name, service, &mut violations);
+        check.once(name, service, &mut violations);
     }
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }

@@ -12,8 +12,8 @@ fn commands(world: &Obedient, service: &str, name: &str) -> Vec<Command> {
     let (id, why) = (|| rollout("r-9"), || "because".to_owned());
     let version = Version::new("v1").expect("a version");
     vec![
-        Command::Rollback { id: id(), service: service(), by: by() },
-        Command::RollbackTo { id: id(), service: service(), version, by: by() },
+        Command::Rollback { id: id(), service: service(), by: by(), force: false },
+        Command::RollbackTo { id: id(), service: service(), version, by: by(), force: false },
         Command::Pause { service: service(), by: by(), why: why() },
         Command::Resume { service: service(), by: by() },
         Command::Promote { service: service(), by: by() },
