@@ -18,6 +18,8 @@ pub mod meters;
 pub mod proof;
 pub mod real;
 pub mod settings;
+pub mod signals;
+pub mod slowness;
 #[cfg(test)]
 mod tests;
 
