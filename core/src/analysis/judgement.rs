@@ -3,18 +3,20 @@
 use super::bet::{Border, Rates, expected, guess};
 use super::counts::{Counts, Poll, Unit};
 use super::gate::Gate;
-use super::guard::{ALTERNATIVES, Guard};
+use super::guard::Guard;
 use super::history::Summary;
 use super::meters::{Meters, Traffic, Whose};
+use super::notice;
 use super::proof::Proof;
 use super::real::Real;
 use super::settings::{GateSettings, GuardSettings, Share};
-use super::signals::{self, FAILURES, Signal};
+use super::signals::{self, Signal};
 use super::slowness::{QUANTILES, Slowness};
 use crate::name::HostName;
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The new release fails more often than the old one.
 const WORSE: Code = Code(901);
@@ -195,8 +197,18 @@ impl Judgement {
     /// The smallest share of failures that would have been noticed with the traffic so far.
     #[must_use]
     pub fn would_have_caught(&self, settings: &GuardSettings) -> Option<f64> {
+        catches(settings, guess(self.past_requests), self.traffic())
+    }
+
+    /// How soon a release that fails at this share would be noticed, at the traffic so far.
+    #[must_use]
+    pub fn would_notice(&self, settings: &GuardSettings, share: f64) -> Option<Duration> {
+        notice::within(settings, self.past_requests, self.traffic(), self.proof.mixed()?, share)
+    }
+
+    fn traffic(&self) -> Poll {
         let requests = |counts: Counts| Counts::new(counts.requests, 0);
-        catches(settings, guess(self.past_requests), Poll { new: requests(self.proof.new), old: requests(self.proof.old) })
+        Poll { new: requests(self.proof.new), old: requests(self.proof.old) }
     }
 }
 
@@ -216,9 +228,7 @@ pub fn catches(settings: &GuardSettings, old: f64, traffic: Poll) -> Option<f64>
             return false;
         }
         let growth = expected(rates, border.nearest(rates, traffic), traffic);
-        // What is bet on the alternatives nearby, and the price of not knowing which.
-        let least = ALTERNATIVES.iter().map(|(_, weight)| weight / 2.0).fold(1.0, f64::min);
-        growth >= (1.0 / settings.alpha() / (FAILURES * 2.0 * least)).ln()
+        growth >= notice::worth(settings).ln()
     };
     if !notices(1.0 - 1e-9) {
         return None;

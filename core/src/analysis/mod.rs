@@ -15,6 +15,7 @@ pub mod guard;
 pub mod history;
 pub mod judgement;
 pub mod meters;
+pub mod notice;
 pub mod proof;
 pub mod real;
 pub mod settings;

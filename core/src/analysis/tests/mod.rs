@@ -1,6 +1,7 @@
 mod counting;
 mod judging;
 mod maths;
+mod notice;
 mod slowness;
 
 use super::counts::{Counts, Poll};
