@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use baton_cli::demo::load::Load;
 use baton_cli::demo::stage::release::{Behaviour, Fault};
 use baton_cli::demo::stage::{Front, Setup, Stage};
 use baton_proto::v1::{HistoryRequest, RolloutView};
-use baton_tests::e2e::{assert_each_order_once, have, in_time, setup, traffic};
+use baton_tests::e2e::{assert_each_order_once, assert_nothing_was_lost, have, in_time, setup, traffic};
 use std::time::Duration;
 
 async fn a_fifth_fails(front: Front) {
@@ -50,4 +51,62 @@ async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_behind_the_b
 #[tokio::test]
 async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_behind_haproxy() {
     a_fifth_fails(Front::Haproxy).await;
+}
+
+/// A stage whose first release takes 20 ms for an answer, under traffic that says so.
+async fn paced() -> (Stage, Load) {
+    let watched = Duration::from_secs(16);
+    let stage = Stage::raise(Setup { watched, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
+    let ended = deploy(&stage, "1", 20).await;
+    assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+    let load = traffic(&stage);
+    (stage, load)
+}
+
+/// Deploys a release that takes so many milliseconds for an answer, and waits for what becomes of it.
+async fn deploy(stage: &Stage, version: &str, millis: u16) -> RolloutView {
+    let control = stage.control().await.unwrap();
+    let archive = std::fs::read(stage.build(version, &Behaviour::bad(Fault::Takes(millis))).unwrap()).unwrap();
+    let rollout = control.deploy(&stage.manifest(), version, &archive).await.unwrap();
+    in_time("a release with a pace", control.wait_ended(&rollout)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails() {
+    let (stage, load) = paced().await;
+    let ended = deploy(&stage, "2", 40).await;
+    assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
+    let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();
+    assert_eq!(codes, [904], "{ended:#?}");
+    let during = load.stop().await.unwrap();
+    assert_nothing_was_lost(&stage, &during);
+    let proof = ended.proof.unwrap();
+    assert_eq!((proof.new_failed, proof.old_failed), (0, 0), "{proof:?}");
+}
+
+#[tokio::test]
+async fn an_incident_that_slows_both_releases_takes_neither_back() {
+    let (stage, load) = paced().await;
+    let watched = deploy(&stage, "2", 20);
+    let incident = async {
+        in_time("both releases", both_answer(&stage)).await;
+        std::fs::write(stage.incident(), "60").unwrap();
+    };
+    let (ended, ()) = tokio::join!(watched, incident);
+    assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+    assert_nothing_was_lost(&stage, &load.stop().await.unwrap());
+}
+
+/// Waits until the load balancer has counted answers of both releases.
+async fn both_answer(stage: &Stage) {
+    let control = stage.control().await.unwrap();
+    loop {
+        let request = HistoryRequest { limit: 1, ..HistoryRequest::default() };
+        let rollouts = control.client().history(request).await.unwrap().into_inner().rollouts;
+        let proof = rollouts.into_iter().next().and_then(|record| record.rollout?.proof);
+        if proof.is_some_and(|proof| proof.new_requests > 0 && proof.old_requests > 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -93,6 +93,10 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
+    let caught = caught(proof);
+    if !caught.is_empty() {
+        page.text(format!("  {:<12}{caught}", "guard"));
+    }
     if !proof.unit.is_empty() {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
     }
@@ -139,17 +143,28 @@ pub fn guard(rollout: &RolloutView) -> Option<String> {
         count(proof.old_failed),
         count(proof.old_requests)
     );
-    if !proof.would_have_caught.is_empty() {
-        line.push_str(&format!(" · would have caught {}", proof.would_have_caught));
+    let caught = caught(proof);
+    if !caught.is_empty() {
+        line.push_str(&format!(" · {caught}"));
     }
     Some(line)
+}
+
+/// `would have caught 1.8 %, 5 % within 40 s`: what the traffic so far was enough for, and what it is enough for in time.
+fn caught(proof: &ProofView) -> String {
+    let so_far = Some(&proof.would_have_caught).filter(|share| !share.is_empty());
+    let so_far = so_far.map(|share| format!("would have caught {share}"));
+    let soon = proof.would_notice.iter().map(|notice| format!("{} within {}", notice.share, millis(notice.within_ms)));
+    let soon: Vec<String> = soon.collect();
+    let soon = (!soon.is_empty()).then(|| format!("notices {}", soon.join(", ")));
+    so_far.into_iter().chain(soon).collect::<Vec<_>>().join(" · ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::{guard, one, table};
     use crate::render::page::Look;
-    use baton_proto::v1::{ProofView, RolloutList, RolloutRecord, RolloutView};
+    use baton_proto::v1::{Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
 
     fn record(proof: Option<ProofView>) -> RolloutRecord {
         let rollout = RolloutView {
@@ -173,6 +188,7 @@ mod tests {
             old_failed: 1,
             mixed_ms: 12_000,
             would_have_caught: "1.8 %".into(),
+            would_notice: vec![Notice { share: "5 %".into(), within_ms: 40_000 }],
             ..ProofView::default()
         }
     }
@@ -189,6 +205,7 @@ mod tests {
   2.0.4       1 of 2 204 failed
   cut         0 at the end of a drain
   mixed       both releases answered for 12 s
+  guard       would have caught 1.8 % · notices 5 % within 40 s
 "
         );
     }
@@ -209,7 +226,7 @@ mod tests {
     fn the_guard_says_what_it_saw_and_what_it_would_have_caught() {
         let record = record(Some(counted()));
         let line = guard(record.rollout.as_ref().unwrap()).unwrap();
-        assert_eq!(line, "2.1.0: 52 of 812 failed · 2.0.4: 1 of 2 204 · would have caught 1.8 %");
+        assert_eq!(line, "2.1.0: 52 of 812 failed · 2.0.4: 1 of 2 204 · would have caught 1.8 % · notices 5 % within 40 s");
         assert_eq!(guard(&RolloutView { proof: Some(ProofView::default()), ..RolloutView::default() }), None);
     }
 }

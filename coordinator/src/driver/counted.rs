@@ -8,6 +8,7 @@ use baton_core::analysis::POLL;
 use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
+use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, RolloutId, ServiceName};
@@ -29,6 +30,7 @@ pub(super) struct Counted {
 struct Service {
     meters: Meters,
     history: History,
+    pace: Pace,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
     looked: Option<Moment>,
@@ -63,7 +65,7 @@ impl Counted {
                 }
                 None => {
                     let traffic = service.took(now);
-                    service.history.take(now, &traffic.of(Whose::Old));
+                    service.remember(&traffic, now);
                 }
             }
         }
@@ -107,7 +109,7 @@ impl Service {
         }
         let traffic = self.meters.take();
         if self.rollout.is_none() {
-            self.history.take(now, &traffic.of(Whose::Old));
+            self.remember(&traffic, now);
         }
         self.meters.relabel();
         self.rollout = rollout.map(|rollout| rollout.id.clone());
@@ -118,7 +120,7 @@ impl Service {
         let traffic = meters.take();
         let mut judgement = match rollout.judgement.looked {
             Some(_) => rollout.judgement.clone(),
-            None => Judgement::begin(&self.history.summary(now), Meters::default()),
+            None => Judgement::begin(&self.history.summary(now), self.pace.frozen()),
         };
         judgement.meters = meters;
         let strategy = &rollout.strategy;
@@ -131,6 +133,12 @@ impl Service {
     fn took(&mut self, now: Moment) -> Traffic {
         (self.looked, self.news) = (Some(now), false);
         self.meters.take()
+    }
+
+    /// Nothing is on trial: this is what the service is usually like.
+    fn remember(&mut self, traffic: &Traffic, now: Moment) {
+        self.history.take(now, &traffic.of(Whose::Old));
+        self.pace.take(traffic);
     }
 }
 

@@ -22,6 +22,15 @@ const MOST: f64 = 30.0;
 /// Beyond this evidence is overwhelming, and a double keeps its precision.
 const ENOUGH: f64 = 1e12;
 
+/// How little one poll may prove.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Caution {
+    /// How much what is counted comes in bursts; 1: it does not.
+    pub phi: f64,
+    /// What a poll may multiply a bet by.
+    pub most: f64,
+}
+
 /// What the bettor owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
@@ -43,6 +52,12 @@ impl Guard {
     /// Takes one poll. `past` is what the old release counted before it; `phi` is how much its failures come in bursts
     /// (1: they do not). Both are known before the poll.
     pub fn look(&mut self, settings: &GuardSettings, past: Counts, poll: Poll, phi: f64) {
+        self.bet(settings, past, poll, Caution { phi, most: MOST });
+    }
+
+    /// The same with a bound of its own on what one poll may do.
+    pub fn bet(&mut self, settings: &GuardSettings, past: Counts, poll: Poll, caution: Caution) {
+        let Caution { phi, most } = caution;
         if poll.new.requests == 0 || poll.old.requests == 0 {
             return;
         }
@@ -56,7 +71,7 @@ impl Guard {
             let factor = if rates.new <= border.at(old) {
                 1.0
             } else {
-                (logarithm(rates, border.nearest(rates, poll), poll) * temper).exp().min(MOST)
+                (logarithm(rates, border.nearest(rates, poll), poll) * temper).exp().min(most)
             };
             *wealth = Real::new((bet * if factor.is_finite() { factor } else { 1.0 }).min(ENOUGH));
         }

@@ -3,25 +3,38 @@
 use super::bet::{Border, Rates, expected, guess};
 use super::counts::{Counts, Poll, Unit};
 use super::gate::Gate;
-use super::guard::{ALTERNATIVES, Guard};
+use super::guard::Guard;
 use super::history::Summary;
 use super::meters::{Meters, Traffic, Whose};
+use super::notice;
 use super::proof::Proof;
 use super::real::Real;
 use super::settings::{GateSettings, GuardSettings, Share};
+use super::signals::{self, Signal};
+use super::slowness::{QUANTILES, Slowness};
 use crate::name::HostName;
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The new release fails more often than the old one.
-pub const WORSE: Code = Code(901);
+const WORSE: Code = Code(901);
+/// Its answers take longer.
+const SLOWER: Code = Code(904);
 
 /// What is persisted. A coordinator that restarts goes on exactly where it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Judgement {
+    /// The guard's bet on failures.
     pub guard: Guard,
+    /// On slower answers; None where no balancer counts how long they take.
+    pub slow: Option<Slowness>,
+    /// The most all bets together were ever worth.
+    highest: Real,
+    /// The largest of them when that was enough.
+    named: Option<Signal>,
     pub gate: Gate,
     pub proof: Proof,
     pub meters: Meters,
@@ -53,13 +66,13 @@ pub struct Settings<'a> {
 impl Judgement {
     /// Begins with what is known of the old release.
     #[must_use]
-    pub fn begin(history: &Summary, meters: Meters) -> Self {
+    pub fn begin(history: &Summary, slow: Option<Slowness>) -> Self {
         Self {
+            slow,
             phi: Some(Real::new(history.phi)),
             past: history.counts,
             past_requests: history.counts,
             before: (history.counts.requests, history.slots),
-            meters,
             ..Self::default()
         }
     }
@@ -88,6 +101,32 @@ impl Judgement {
         self.past += poll.old;
         self.past_requests += raw.old;
         self.note_worst(traffic);
+        if !traffic.latencies.is_empty() {
+            self.slow.get_or_insert_default().look(settings.guard, traffic);
+        }
+        self.weigh(settings.guard);
+    }
+
+    /// What all bets together are worth now; they begin with 1.
+    #[must_use]
+    pub fn worth(&self) -> f64 {
+        self.weighed().0
+    }
+
+    fn weighed(&self) -> (f64, Signal) {
+        let slow: Vec<f64> = self.slow.iter().flat_map(Slowness::worths).collect();
+        signals::worth(|signal| match signal {
+            Signal::Failures => self.guard.worth(),
+            Signal::Slow(quantile) => slow.get(quantile).copied().unwrap_or(1.0),
+        })
+    }
+
+    fn weigh(&mut self, settings: &GuardSettings) {
+        let (worth, largest) = self.weighed();
+        self.highest = Real::new(self.highest.get().max(worth));
+        if self.named.is_none() && worth >= 1.0 / settings.alpha() {
+            self.named = Some(largest);
+        }
     }
 
     /// The rollout ends: what was counted since the last look is in the proof, too. Of the readings nothing is kept.
@@ -106,24 +145,44 @@ impl Judgement {
         }
     }
 
-    /// What speaks against the new release, and on which host most of it was seen.
+    /// What speaks against the new release, and on which host most of it was seen; None while that may be chance.
     #[must_use]
-    pub fn verdict(&self, settings: &GuardSettings, new: &str, old: &str) -> Option<(HostName, Problem)> {
-        let (host, _) = self.worst.as_ref().filter(|_| self.guard.speaks_against(settings))?;
+    pub fn verdict(&self, new: &str, old: &str) -> Option<(HostName, Problem)> {
+        match self.named? {
+            Signal::Failures => Some((self.worst.as_ref()?.0.clone(), self.fails(new, old))),
+            Signal::Slow(quantile) => self.slower(quantile, new, old),
+        }
+    }
+
+    fn fails(&self, new: &str, old: &str) -> Problem {
         let failed = |counts: Counts| format!("{} of {} requests failed", counts.errors, counts.requests);
-        let problem = Problem::new(WORSE, format!("{new} fails more often than {old}"))
+        Problem::new(WORSE, format!("{new} fails more often than {old}"))
             .saw(new, failed(self.proof.new))
             .saw(format!("{old}, meanwhile"), failed(self.proof.old))
             .saw("chance", self.chance())
             .saw("counted", format!("{}, by the load balancer", self.unit.unwrap_or(Unit::Requests).words()))
-            .help("look at the new release's own log for what it answered");
+            .help("look at the new release's own log for what it answered")
+    }
+
+    fn slower(&self, quantile: usize, new: &str, old: &str) -> Option<(HostName, Problem)> {
+        let slow = self.slow.as_ref()?;
+        let (tail, (host, bound)) = (slow.tail(quantile)?, slow.worst(quantile)?);
+        let took = |counts: Counts| format!("{} of {} answers were slow", counts.errors, counts.requests);
+        let percent = QUANTILES.get(quantile).copied().unwrap_or_default() / 10;
+        let usual = format!("{percent} % of {old}'s answers took a quarter less before the rollout, or still less");
+        let problem = Problem::new(SLOWER, format!("{new} answers more slowly than {old}"))
+            .saw(new, took(tail.new))
+            .saw(format!("{old}, meanwhile"), took(tail.old))
+            .saw("slow", format!("more than {} on {host}: {usual}", humantime::format_duration(bound)))
+            .saw("chance", self.chance())
+            .help("compare what the new release does for a request with the old one");
         Some((host.clone(), problem))
     }
 
     /// How surprising it would be.
     #[must_use]
     pub fn chance(&self) -> String {
-        let share = Share(self.guard.chance());
+        let share = Share((1.0 / self.highest.get().max(1.0)).min(1.0));
         format!("if both were equally good, a gap like this would appear in at most {share} of rollouts")
     }
 
@@ -138,9 +197,25 @@ impl Judgement {
     /// The smallest share of failures that would have been noticed with the traffic so far.
     #[must_use]
     pub fn would_have_caught(&self, settings: &GuardSettings) -> Option<f64> {
-        let requests = |counts: Counts| Counts::new(counts.requests, 0);
-        catches(settings, guess(self.past_requests), Poll { new: requests(self.proof.new), old: requests(self.proof.old) })
+        catches(settings, guess(self.past_requests), self.traffic())
     }
+
+    /// How soon a release that fails at this share would be noticed, at the traffic so far.
+    #[must_use]
+    pub fn would_notice(&self, settings: &GuardSettings, share: f64) -> Option<Duration> {
+        notice::within(settings, self.past_requests, self.traffic(), self.proof.mixed()?, share)
+    }
+
+    fn traffic(&self) -> Poll {
+        let requests = |counts: Counts| Counts::new(counts.requests, 0);
+        Poll { new: requests(self.proof.new), old: requests(self.proof.old) }
+    }
+}
+
+/// Whether a code is the guard's word.
+#[must_use]
+pub fn is_verdict(code: Code) -> bool {
+    [WORSE, SLOWER].contains(&code)
 }
 
 /// The smallest share of failures of the new release that this much traffic would show, where the old one fails at `old`.
@@ -153,9 +228,7 @@ pub fn catches(settings: &GuardSettings, old: f64, traffic: Poll) -> Option<f64>
             return false;
         }
         let growth = expected(rates, border.nearest(rates, traffic), traffic);
-        // What is bet on the alternatives nearby, and the price of not knowing which.
-        let least = ALTERNATIVES.iter().map(|(_, weight)| weight / 2.0).fold(1.0, f64::min);
-        growth >= (1.0 / settings.alpha() / (2.0 * least)).ln()
+        growth >= notice::worth(settings).ln()
     };
     if !notices(1.0 - 1e-9) {
         return None;

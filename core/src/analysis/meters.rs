@@ -5,6 +5,7 @@
 
 use super::counts::Counts;
 use crate::fleet::MemberKey;
+use crate::fleet::latency::Latency;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
@@ -36,12 +37,14 @@ struct Panel {
     members: BTreeMap<MemberKey, Reading>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Reading {
     requests: u64,
     errors: u64,
     cut: u64,
     whose: Whose,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latency: Option<Latency>,
 }
 
 /// What was counted between two looks.
@@ -49,6 +52,8 @@ struct Reading {
 pub struct Traffic {
     /// A slot each: a member and a look.
     pub slots: BTreeMap<(Whose, MemberKey), Counts>,
+    /// How long the answers took, where the balancer counts that.
+    pub latencies: BTreeMap<(Whose, MemberKey), Latency>,
     /// Requests cut at a drain's deadline.
     pub cut: u64,
     /// How often a balancer's counters began anew.
@@ -87,14 +92,14 @@ impl Meters {
         }
         panel.members.retain(|member, _| report.members.contains_key(member));
         for (key, member) in &report.members {
-            let last = panel.members.get(key).copied();
+            let last = panel.members.get(key);
             let whose = match (last, member.running) {
                 (Some(last), MemberState::Out) => last.whose,
                 (last, _) => whose(key).or(last.map(|last| last.whose)).unwrap_or(Whose::Other),
             };
-            let now = Reading { requests: member.requests, errors: member.errors, cut: member.cut, whose };
+            let now = Reading::of(member, whose);
             if let Some(last) = last {
-                self.pending.add(key, last, now, member);
+                self.pending.add(key, last, &now);
             }
             panel.members.insert(key.clone(), now);
         }
@@ -119,9 +124,16 @@ impl Meters {
     }
 }
 
+impl Reading {
+    fn of(member: &MemberReport, whose: Whose) -> Self {
+        let latency = member.latency.clone();
+        Self { requests: member.requests, errors: member.errors, cut: member.cut, whose, latency }
+    }
+}
+
 impl Traffic {
-    fn add(&mut self, key: &MemberKey, last: Reading, now: Reading, member: &MemberReport) {
-        self.cut = self.cut.saturating_add(now.cut.checked_sub(last.cut).unwrap_or(member.cut));
+    fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading) {
+        self.cut = self.cut.saturating_add(now.cut.checked_sub(last.cut).unwrap_or(now.cut));
         let counted = now.requests.checked_sub(last.requests).zip(now.errors.checked_sub(last.errors));
         let Some((requests, errors)) = counted else {
             self.restarts = self.restarts.saturating_add(1);
@@ -129,6 +141,10 @@ impl Traffic {
         };
         if requests > 0 || errors > 0 {
             *self.slots.entry((now.whose, key.clone())).or_default() += Counts::new(requests, errors);
+        }
+        let took = now.latency.as_ref().zip(last.latency.as_ref()).and_then(|(now, last)| now.since(last));
+        if let Some(took) = took.filter(|took| took.total() > 0) {
+            *self.latencies.entry((now.whose, key.clone())).or_default() += &took;
         }
     }
 }

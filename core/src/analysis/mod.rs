@@ -15,9 +15,12 @@ pub mod guard;
 pub mod history;
 pub mod judgement;
 pub mod meters;
+pub mod notice;
 pub mod proof;
 pub mod real;
 pub mod settings;
+pub mod signals;
+pub mod slowness;
 #[cfg(test)]
 mod tests;
 

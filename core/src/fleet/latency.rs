@@ -1,6 +1,7 @@
 //! How long answers took, in a few fixed buckets: counts add up and subtract, which averages and quantiles do not.
 
 use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
 use std::time::Duration;
 
 /// The upper bounds of the buckets but the last, which has none: about a third more from one to the next.
@@ -43,15 +44,36 @@ impl Latency {
         self.0.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The answers since an earlier look. Where that had more, the balancer began anew in between, and all of these are new.
+    /// The answers since an earlier look. None where that had more: the counters began anew in between.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        if self.0.iter().zip(&earlier.0).any(|(now, then)| now < then) {
-            return self.clone();
-        }
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
         let mut counts = self.0;
-        counts.iter_mut().zip(&earlier.0).for_each(|(count, then)| *count -= then);
-        Self(counts)
+        for (count, then) in counts.iter_mut().zip(&earlier.0) {
+            *count = count.checked_sub(*then)?;
+        }
+        Some(Self(counts))
+    }
+
+    /// What came before counts half from now on.
+    pub fn halve(&mut self) {
+        self.0.iter_mut().for_each(|count| *count /= 2);
+    }
+
+    /// About how many milliseconds so many of a thousand answers stayed within: as if those of a bucket were spread evenly
+    /// over it. `None` without answers.
+    #[must_use]
+    pub fn about(&self, per_mille: u16) -> Option<f64> {
+        let rank = self.total() as f64 * f64::from(per_mille.min(1000)) / 1000.0;
+        let (mut seen, mut low) = (0.0, 0.0);
+        for (index, count) in self.0.iter().enumerate() {
+            let high = BOUNDS_MS.get(index).map_or(low, |bound| *bound as f64);
+            let here = *count as f64;
+            if here > 0.0 && seen + here >= rank {
+                return Some(low + (high - low) * (rank - seen) / here);
+            }
+            (seen, low) = (seen + here, high);
+        }
+        None
     }
 
     /// The bound that so many of a thousand answers stayed within: 990 for the slowest hundredth. `None` without answers; an
@@ -69,6 +91,12 @@ impl Latency {
             }
         }
         None
+    }
+}
+
+impl AddAssign<&Self> for Latency {
+    fn add_assign(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(count, more)| *count = count.saturating_add(*more));
     }
 }
 
@@ -110,10 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn what_came_since_is_the_difference_and_all_of_it_after_a_restart() {
+    fn what_came_since_is_the_difference_and_unknown_after_a_restart() {
         let (then, now) = (latency(&[1, 5]), latency(&[1, 5, 5, 700]));
-        assert_eq!(now.since(&then), latency(&[5, 700]));
-        assert_eq!(latency(&[3]).since(&now), latency(&[3]));
+        assert_eq!(now.since(&then), Some(latency(&[5, 700])));
+        assert_eq!(latency(&[3]).since(&now), None);
+    }
+
+    #[test]
+    fn between_the_bounds_of_a_bucket_answers_are_spread_evenly() {
+        let latency = latency(&[25; 10]);
+        assert_eq!([0, 500, 1000].map(|per_mille| latency.about(per_mille).unwrap()), [20.0, 25.0, 30.0]);
+        assert_eq!(Latency::default().about(500), None);
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
         Some(release.map_or_else(String::new, |release| release.version.to_string()))
     };
     let (new, old) = (version(Some(rollout.to))?, version(rollout.from)?);
-    let (host, problem) = rollout.judgement.verdict(&rollout.strategy.guard, &new, &old)?;
+    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
     let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
     (!known).then_some(Evidence { host, problem })
 }

@@ -104,7 +104,7 @@ fn refusal(standing: &Standing) -> Option<&Problem> {
 fn turn_on_evidence(rollout: &mut Rollout, service: &Service) {
     let Some(evidence) = rollout.evidence.first() else { return };
     // Traffic that speaks against a release does so while a rollout is held, too: it would only get worse.
-    let judged = rollout.evidence.iter().any(|evidence| evidence.problem.code == judgement::WORSE);
+    let judged = rollout.evidence.iter().any(|evidence| judgement::is_verdict(evidence.problem.code));
     let held = rollout.state == RolloutState::Paused && judged && rollout.strategy.on_failure == OnFailure::Revert;
     if rollout.direction == Direction::Back || !(held || rollout.state == RolloutState::Running) {
         return;

@@ -2291,7 +2291,7 @@ pub struct RolloutRecord {
 }
 /// What the load balancers counted during a rollout, and what followed from it.
 #[derive(serde::Serialize)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProofView {
     #[prost(uint64, tag = "1")]
     pub new_requests: u64,
@@ -2326,6 +2326,18 @@ pub struct ProofView {
     /// The smallest share of failures that would have been noticed; empty: none.
     #[prost(string, tag = "13")]
     pub would_have_caught: ::prost::alloc::string::String,
+    /// How soon regressions would be noticed at this traffic.
+    #[prost(message, repeated, tag = "14")]
+    pub would_notice: ::prost::alloc::vec::Vec<Notice>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    /// Of requests that fail: `5 %`.
+    #[prost(string, tag = "1")]
+    pub share: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub within_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

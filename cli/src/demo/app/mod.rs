@@ -33,7 +33,8 @@ pub struct AppArgs {
     /// How long the start takes before it listens.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub start_delay: Duration,
-    /// One line for each order and for the end of each request is appended here.
+    /// One line for each order and for the end of each request is appended here. While a file of this name with `.incident` is
+    /// there, every answer takes so many milliseconds longer as stand in it, whatever the release.
     #[arg(long)]
     pub log: Option<PathBuf>,
     /// Run, but never listen.
@@ -48,6 +49,9 @@ pub struct AppArgs {
     /// How many of a hundred requests fail; the health check and WebSockets never do.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub fail_percent: u8,
+    /// How long every answer takes at least; the health check's and WebSockets do not.
+    #[arg(long, value_parser = duration, default_value = "0s")]
+    pub takes: Duration,
     /// Exit with this code instead of listening.
     #[arg(long)]
     pub exit: Option<i32>,

@@ -234,6 +234,12 @@ impl Stage {
         files::app_logs(&self.folder)
     }
 
+    /// The file whose number of milliseconds every answer of every instance takes longer, while it is there.
+    #[must_use]
+    pub fn incident(&self) -> PathBuf {
+        self.logs().with_extension("incident")
+    }
+
     /// Where an operator would work: the manifest and the artifacts.
     #[must_use]
     pub fn workplace(&self) -> PathBuf {

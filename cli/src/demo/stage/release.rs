@@ -19,6 +19,8 @@ pub enum Fault {
     Answers(u16),
     /// Ready, and so many of a hundred requests fail.
     Fails(u8),
+    /// Ready, and every answer takes so many milliseconds.
+    Takes(u16),
     Exits(u8),
 }
 
@@ -40,6 +42,7 @@ impl Behaviour {
             Fault::ListensElsewhere(port) => format!(" --listen-elsewhere {port}"),
             Fault::Answers(status) => format!(" --status {status}"),
             Fault::Fails(percent) => format!(" --fail-percent {percent}"),
+            Fault::Takes(millis) => format!(" --takes {millis}ms"),
             Fault::Exits(code) => format!(" --exit {code}"),
         };
         format!("--start-delay {}ms{fault}", self.start_delay.as_millis())

@@ -26,12 +26,12 @@ fn traffic(chance: &mut Chance, new: (u64, f64), old: (u64, f64)) -> Traffic {
 fn a_release_that_fails_a_fifth_of_its_requests_is_noticed_within_three_looks() {
     let (mut chance, mut judgement) = (Chance(1), Judgement::default());
     let mut looks = 0;
-    while judgement.verdict(&GUARD, "2.1.0", "2.0.4").is_none() {
+    while judgement.verdict("2.1.0", "2.0.4").is_none() {
         looks += 1;
         judgement.look(ON_TRIAL, &traffic(&mut chance, (132, 0.2), (132, 0.0)), Moment(looks * 2000));
         assert!(looks <= 3);
     }
-    let (host, problem) = judgement.verdict(&GUARD, "2.1.0", "2.0.4").unwrap();
+    let (host, problem) = judgement.verdict("2.1.0", "2.0.4").unwrap();
     assert_eq!((host.as_str(), judgement.unit), ("web1", Some(Unit::Requests)));
     assert!(problem.seen[0].1.ends_with("requests failed") && problem.seen[1].1.starts_with("0 of"), "{problem:?}");
 }
@@ -43,7 +43,7 @@ fn a_rollout_that_goes_back_is_counted_and_not_judged() {
         let settings = Settings { on_trial: false, ..ON_TRIAL };
         judgement.look(settings, &traffic(&mut chance, (100, 1.0), (100, 0.0)), Moment(look * 2000));
     }
-    assert_eq!(judgement.verdict(&GUARD, "2", "1"), None);
+    assert_eq!(judgement.verdict("2", "1"), None);
     assert_eq!(judgement.proof.new, Counts::new(10_000, 10_000));
 }
 

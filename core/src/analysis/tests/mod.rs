@@ -1,6 +1,8 @@
 mod counting;
 mod judging;
 mod maths;
+mod notice;
+mod slowness;
 
 use super::counts::{Counts, Poll};
 

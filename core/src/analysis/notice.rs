@@ -1,0 +1,37 @@
+//! How soon the guard would notice a regression, from a service's own traffic.
+
+use super::POLL;
+use super::bet::{Border, Rates, expected, guess};
+use super::counts::{Counts, Poll};
+use super::guard::ALTERNATIVES;
+use super::settings::GuardSettings;
+use super::signals::FAILURES;
+use std::time::Duration;
+
+/// Beyond this nothing is promised.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
+/// How long it takes on average until the guard speaks, if the new release fails at this share: from what both releases
+/// answered in `over`. None: not within a day, or the tolerance allows it.
+#[must_use]
+pub fn within(settings: &GuardSettings, past: Counts, traffic: Poll, over: Duration, share: f64) -> Option<Duration> {
+    let old = guess(past);
+    let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+    let answered = traffic.new.requests > 0 && traffic.old.requests > 0 && !over.is_zero();
+    if !answered || share.is_nan() || share <= border.at(old) {
+        return None;
+    }
+    let rates = Rates { old, new: share };
+    let grows = expected(rates, border.nearest(rates, traffic), traffic) / over.as_secs_f64();
+    let needed = worth(settings).ln() / grows;
+    let looks = (needed / POLL.as_secs_f64()).ceil().max(2.0);
+    let takes = Duration::try_from_secs_f64(looks * POLL.as_secs_f64()).ok()?;
+    (takes <= FOREVER).then_some(takes)
+}
+
+/// What a bet of 1 must become: what is bet on the alternatives nearby, and the price of not knowing which.
+#[must_use]
+pub(super) fn worth(settings: &GuardSettings) -> f64 {
+    let least = ALTERNATIVES.iter().map(|(_, weight)| weight / 2.0).fold(1.0, f64::min);
+    1.0 / settings.alpha() / (FAILURES * 2.0 * least)
+}

@@ -1,0 +1,138 @@
+use super::super::judgement::{Judgement, Settings};
+use super::super::meters::{Traffic, Whose};
+use super::super::settings::GuardSettings;
+use super::super::slowness::{Marks, Pace};
+use super::Chance;
+use crate::fleet::MemberKey;
+use crate::fleet::latency::{BUCKETS, Latency, bucket};
+use crate::problem::Code;
+use crate::time::Moment;
+use std::time::Duration;
+
+const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000 };
+const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
+
+/// Answers of a service as they are: most quick, some slow; `factor` times as long as usual.
+fn answers(chance: &mut Chance, number: usize, factor: f64) -> Latency {
+    let mut counts = [0; BUCKETS];
+    for _ in 0..number {
+        // Log-normal, about: twelve even chances make a normal one.
+        let normal = (0..12).map(|_| chance.unit()).sum::<f64>() - 6.0;
+        let millis = 20.0 * (0.7 * normal).exp() * factor;
+        counts[bucket(Duration::from_secs_f64(millis / 1000.0))] += 1;
+    }
+    Latency::new(counts)
+}
+
+fn traffic(chance: &mut Chance, number: usize, members: &[(Whose, &str, f64)]) -> Traffic {
+    let slot = |(whose, host, factor): &(Whose, &str, f64)| {
+        let member = MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) };
+        ((*whose, member), answers(chance, number, *factor))
+    };
+    Traffic { latencies: members.iter().map(slot).collect(), ..Traffic::default() }
+}
+
+fn begun(chance: &mut Chance, hosts: &[(&str, f64)]) -> Judgement {
+    let members: Vec<_> = hosts.iter().map(|(host, factor)| (Whose::Old, *host, *factor)).collect();
+    let mut pace = Pace::default();
+    (0..30).for_each(|_| pace.take(&traffic(chance, 60, &members)));
+    let history = super::super::history::History::default();
+    Judgement::begin(&history.summary(Moment(0)), pace.frozen())
+}
+
+/// Looks until there is a verdict.
+fn looks(judgement: &mut Judgement, most: u64, mut traffic: impl FnMut(u64) -> Traffic) -> Option<u64> {
+    (1..=most).find(|look| {
+        judgement.look(ON_TRIAL, &traffic(*look), Moment(look * 2000));
+        judgement.verdict("2", "1").is_some()
+    })
+}
+
+#[test]
+fn a_release_that_takes_twice_as_long_is_noticed_within_ten_looks() {
+    let mut slowest = 0;
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0)]);
+        let members = [(Whose::New, "web1", 2.0), (Whose::Old, "web2", 1.0)];
+        let noticed = looks(&mut judgement, 30, |_| traffic(&mut chance, 60, &members)).expect("never noticed");
+        slowest = slowest.max(noticed);
+        let (host, problem) = judgement.verdict("2", "1").unwrap();
+        assert_eq!((host.as_str(), problem.code), ("web1", Code(904)), "{problem:?}");
+    }
+    assert!(slowest <= 10, "{slowest}");
+}
+
+#[test]
+fn releases_that_take_as_long_are_hardly_ever_taken_back() {
+    let taken_back = (0..200).filter(|seed| {
+        let mut chance = Chance(1000 + seed);
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0), ("web3", 1.0)]);
+        let members = [(Whose::New, "web1", 1.0), (Whose::Old, "web2", 1.0), (Whose::Old, "web3", 1.0)];
+        looks(&mut judgement, 300, |_| traffic(&mut chance, 20, &members)).is_some()
+    });
+    assert!(taken_back.count() <= 2);
+}
+
+#[test]
+fn an_incident_that_slows_both_speaks_against_neither() {
+    for seed in 0..30 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0)]);
+        let noticed = looks(&mut judgement, 120, |look| {
+            let factor = if (30..90).contains(&look) { 8.0 } else { 1.0 };
+            traffic(&mut chance, 60, &[(Whose::New, "web1", factor), (Whose::Old, "web2", factor)])
+        });
+        assert_eq!(noticed, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_slow_machine_is_no_evidence_against_the_release_on_it() {
+    for seed in 0..30 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun(&mut chance, &[("web1", 3.0), ("web2", 1.0)]);
+        let members = [(Whose::New, "web1", 3.0), (Whose::Old, "web2", 1.0)];
+        assert_eq!(looks(&mut judgement, 120, |_| traffic(&mut chance, 60, &members)), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn pauses_that_slow_many_answers_at_once_are_not_taken_for_many_events() {
+    let taken_back = (0..100).filter(|seed| {
+        let mut chance = Chance(*seed);
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0), ("web3", 1.0)]);
+        looks(&mut judgement, 300, |_| {
+            let mut pause = |whose, host| (whose, host, if chance.unit() < 0.03 { 10.0 } else { 1.0 });
+            let members = [pause(Whose::New, "web1"), pause(Whose::Old, "web2"), pause(Whose::Old, "web3")];
+            traffic(&mut chance, 40, &members)
+        })
+        .is_some()
+    });
+    let taken_back = taken_back.count();
+    assert!(taken_back <= 3, "{taken_back}");
+}
+
+#[test]
+fn without_a_history_the_first_answers_of_the_old_release_say_what_is_usual() {
+    let (mut chance, mut judgement) = (Chance(1), Judgement::default());
+    let members = [(Whose::New, "web1", 2.0), (Whose::Old, "web2", 1.0)];
+    let noticed = looks(&mut judgement, 30, |_| traffic(&mut chance, 60, &members)).unwrap();
+    assert!((3..=12).contains(&noticed), "{noticed}");
+}
+
+#[test]
+fn nothing_timed_is_no_evidence_and_absurd_counts_do_no_harm() {
+    let mut judgement = begun(&mut Chance(1), &[("web1", 1.0)]);
+    let before = judgement.worth();
+    assert_eq!(looks(&mut judgement, 100, |_| Traffic::default()), None);
+    assert!((judgement.worth() - before).abs() < 1e-9);
+    let member = |host: &str| MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) };
+    let huge = |_| Traffic {
+        latencies: [((Whose::New, member("web1")), Latency::new([u64::MAX; BUCKETS]))].into(),
+        ..Traffic::default()
+    };
+    assert_eq!(looks(&mut judgement, 10, huge), None, "nothing to compare with");
+    assert!(judgement.worth().is_finite());
+    assert_eq!(Marks::of(&Latency::default()), None);
+}
