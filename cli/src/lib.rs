@@ -92,6 +92,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Rehearse(args) => verbs::renew::rehearse(args, context).await,
         Verb::Freeze(args) => verbs::freeze::freeze(args, context).await,
         Verb::Unfreeze(args) => verbs::freeze::unfreeze(args, context).await,
+        Verb::Recover(args) => verbs::recover::run(args, context).await,
         Verb::Services(args) => verbs::services::run(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Balancers(args) => verbs::balancers::run(args, context).await,

@@ -17,6 +17,7 @@ pub mod label;
 pub mod login;
 pub mod maintenance;
 pub mod plan;
+pub mod recover;
 pub mod releases;
 pub mod renew;
 pub mod retry;

@@ -105,6 +105,10 @@ impl Control for Api {
         self.order(request, orders::unfreeze).await
     }
 
+    async fn recover(&self, request: Request<v1::RecoverRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::recover).await
+    }
+
     async fn remove_service(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
         self.order(request, orders::remove_service).await
     }
