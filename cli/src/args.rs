@@ -4,7 +4,7 @@ use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
     audit, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init, login, plan,
-    recover, releases, renew, retry, rollback, services, status, steer, token, watch, why,
+    recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -103,6 +103,8 @@ pub enum Verb {
     Certificates(certificates::CertificatesArgs),
     /// Look at this machine, the coordinator and the fleet, and say what is wrong and what mends it
     Doctor(doctor::DoctorArgs),
+    /// Collect what somebody who helps needs to see into one file, without secrets
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// The audit log: who did what, from where, and what it changed
     Audit(audit::AuditArgs),
     /// Keep credentials for a coordinator on this machine
@@ -184,6 +186,7 @@ mod tests {
             "token revoke t-1",
             "certificates list",
             "doctor",
+            "support-bundle b.tar.zst",
             "audit list",
             "audit verify",
             "audit export",

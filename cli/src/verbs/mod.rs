@@ -25,6 +25,7 @@ pub mod rollback;
 pub mod services;
 pub mod status;
 pub mod steer;
+pub mod support_bundle;
 pub mod target;
 pub mod token;
 pub mod until;
