@@ -12,12 +12,13 @@ use serde_json::value::RawValue;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What this host was last told, and where that is kept.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    spec: Option<HostSpec>,
+    spec: Option<Arc<HostSpec>>,
     /// Nothing older than this is accepted, even when the spec itself was lost.
     fence: Stamp,
     damage: Option<Problem>,
@@ -87,7 +88,7 @@ impl Ledger {
         match read(&ledger.path)? {
             Read::Whole(spec) => {
                 ledger.fence = spec.stamp();
-                ledger.spec = Some(*spec);
+                ledger.spec = Some(Arc::new(*spec));
             }
             Read::Absent => {}
             Read::Damaged(why) => ledger.damage = Some(damaged(&ledger.path, &why)),
@@ -102,13 +103,19 @@ impl Ledger {
     /// The spec to follow. None: this host was told nothing, or what it was told is lost; either way it changes nothing.
     #[must_use]
     pub fn spec(&self) -> Option<&HostSpec> {
-        self.spec.as_ref()
+        self.spec.as_deref()
+    }
+
+    /// The same, for whoever keeps it.
+    #[must_use]
+    pub fn told(&self) -> Option<Arc<HostSpec>> {
+        self.spec.clone()
     }
 
     /// The echo: the stamp of the spec this host follows.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
-        self.spec.as_ref().map(HostSpec::stamp).unwrap_or_default()
+        self.spec().map(HostSpec::stamp).unwrap_or_default()
     }
 
     /// What is wrong with the file, until a new spec has replaced it.
@@ -151,7 +158,7 @@ impl Ledger {
     /// Follows a spec whose [`Writing`] was committed.
     pub fn took(&mut self, spec: HostSpec) {
         self.fence = spec.stamp();
-        self.spec = Some(spec);
+        self.spec = Some(Arc::new(spec));
         self.damage = None;
     }
 

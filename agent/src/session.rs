@@ -149,7 +149,10 @@ impl Talk<'_> {
     }
 
     fn hello(&self) -> AgentHello {
-        let ledger = self.ends.view.borrow().observed;
+        let (ledger, told) = {
+            let view = self.ends.view.borrow();
+            (view.observed, view.told.clone())
+        };
         AgentHello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
@@ -157,6 +160,7 @@ impl Talk<'_> {
             ledger: Some((&ledger).into()),
             facts: self.introduction.facts.clone().into_iter().collect(),
             audit_heads: self.ends.heads.told().collect(),
+            accepted: told.map(|spec| (&*spec).into()),
         }
     }
 }

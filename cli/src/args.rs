@@ -4,7 +4,7 @@ use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
     audit, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init, login, plan,
-    releases, renew, retry, rollback, services, status, steer, token, watch, why,
+    recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -91,6 +91,8 @@ pub enum Verb {
     Services(services::ServicesArgs),
     /// List hosts, show one, take one out for work on it, or remove it
     Hosts(hosts::HostsArgs),
+    /// Let a coordinator that was restored from a backup go on without hosts it has not heard
+    Recover(recover::RecoverArgs),
     /// Load balancers: what they should serve, and what they do
     Balancers(balancers::BalancersArgs),
     /// List releases
@@ -101,6 +103,8 @@ pub enum Verb {
     Certificates(certificates::CertificatesArgs),
     /// Look at this machine, the coordinator and the fleet, and say what is wrong and what mends it
     Doctor(doctor::DoctorArgs),
+    /// Collect what somebody who helps needs to see into one file, without secrets
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// The audit log: who did what, from where, and what it changed
     Audit(audit::AuditArgs),
     /// Keep credentials for a coordinator on this machine
@@ -162,6 +166,7 @@ mod tests {
             "freeze shop --why holidays",
             "freeze --all --why holidays --for 3d",
             "unfreeze --all",
+            "recover --without web1 --why burnt",
             "services",
             "services remove shop --yes",
             "hosts drain web1 --stop",
@@ -183,6 +188,7 @@ mod tests {
             "token revoke t-1",
             "certificates list",
             "doctor",
+            "support-bundle b.tar.zst",
             "audit list",
             "audit verify",
             "audit export",

@@ -24,6 +24,8 @@ pub mod code {
     pub const UNKNOWN_NAME: Code = Code(133);
     /// The report of a rollout cannot be written.
     pub const REPORT: Code = Code(138);
+    /// A support bundle cannot be written.
+    pub const NOT_WRITTEN: Code = Code(149);
     /// Only the service was named where its version belongs.
     pub const NO_VERSION: Code = Code(139);
     /// What cannot be taken back was not confirmed.

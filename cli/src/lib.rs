@@ -18,6 +18,7 @@ pub mod output;
 pub mod render;
 pub mod renewal;
 pub mod screen;
+pub mod scrub;
 pub mod steps;
 pub mod traffic;
 pub mod upload;
@@ -92,11 +93,13 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Rehearse(args) => verbs::renew::rehearse(args, context).await,
         Verb::Freeze(args) => verbs::freeze::freeze(args, context).await,
         Verb::Unfreeze(args) => verbs::freeze::unfreeze(args, context).await,
+        Verb::Recover(args) => verbs::recover::run(args, context).await,
         Verb::Services(args) => verbs::services::run(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Balancers(args) => verbs::balancers::run(args, context).await,
         Verb::Releases(args) => verbs::releases::run(args, context).await,
         Verb::Doctor(args) => verbs::doctor::run(args, context).await,
+        Verb::SupportBundle(args) => verbs::support_bundle::run(args, context).await,
         Verb::Audit(args) => verbs::audit::run(args, context).await,
         Verb::Certificates(args) => verbs::certificates::run(args, context).await,
         Verb::Token(args) => verbs::token::run(args, context).await,

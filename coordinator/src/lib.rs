@@ -7,6 +7,7 @@
 pub mod api;
 pub mod artifact;
 pub mod audit;
+pub mod backup;
 pub mod config;
 pub mod driver;
 pub mod identity;
@@ -14,6 +15,7 @@ mod init;
 mod local;
 pub mod log;
 pub mod metrics;
+pub mod restore;
 mod run;
 #[cfg(test)]
 mod samples;

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use baton_coordinator::config::{Config, DEFAULT_PATH};
+use baton_coordinator::{backup, restore};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,23 @@ enum Command {
         /// Where agents and operators will connect; kept in the configuration file
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
+    },
+    /// Copy the authority, the store and the settings into one file, also while the coordinator runs
+    Backup {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The file to write. Whoever can read it is the fleet: only its owner can
+        file: PathBuf,
+    },
+    /// Set a coordinator up from a backup. It decides nothing until every host has said what it was told since
+    Restore {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Keep what is in the state folder aside, and take the backup's
+        #[arg(long)]
+        replace: bool,
+        /// The file that `backup` wrote
+        file: PathBuf,
     },
     /// Drive the fleet
     Run {
@@ -71,6 +89,28 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Backup { config, file } => {
+            let at = config.unwrap_or_else(|| DEFAULT_PATH.into());
+            runtime.block_on(backup::backup(&settings(&at)?, &at, &file))?;
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "wrote {}: it holds the authority's key, so guard it", file.display())?;
+            writeln!(out, "releases' archives are not in it: hosts hold what they serve, and a deploy brings the rest")?;
+            Ok(())
+        }
+        Command::Restore { config, replace, file } => {
+            let at = config.unwrap_or_else(|| DEFAULT_PATH.into());
+            let backup = restore::Backup::read(&file)?;
+            backup.keep_settings(&at)?;
+            let config = settings(&at)?;
+            let awaited = runtime.block_on(backup.restore(&config, replace))?;
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "restored {} as of epoch {}", config.state.display(), backup.about.epoch)?;
+            if !awaited.is_empty() {
+                writeln!(out, "it decides nothing until it has heard {}", awaited.join(", "))?;
+            }
+            writeln!(out, "next: systemctl start baton-coordinator   and   baton status")?;
+            Ok(())
+        }
         Command::Run { config } => {
             baton_coordinator::log::start();
             let config = Config::load(config.as_deref())?;
@@ -80,6 +120,11 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             })?)
         }
     }
+}
+
+/// The settings at a path; a missing file at the default path is an empty one.
+fn settings(at: &Path) -> Result<Config, Problem> {
+    Config::load(Some(at).filter(|at| *at != Path::new(DEFAULT_PATH)))
 }
 
 /// Resolves on SIGTERM or SIGINT.

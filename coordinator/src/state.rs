@@ -37,6 +37,11 @@ impl StateFolder {
     }
 
     #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store.sqlite")
     }

@@ -171,6 +171,29 @@ async fn a_pipelines_certificate_ends_when_its_token_said_and_does_not_renew_its
     }
 }
 
+#[tokio::test]
+async fn a_release_that_runs_as_root_is_an_admins_to_deploy() {
+    let site = Site::new().await;
+    let _line = obey(site.dial(&site.member("host", "web1").await));
+    upload(&site.admin, b"archive", 0).await.unwrap();
+    let rooted = |version: &str| {
+        let mut wish = wish(&["web1"], version, b"archive");
+        wish.manifest = wish.manifest.replace("[run]\n", "[run]\nuser = \"root\"\n");
+        wish
+    };
+    for (role, name) in [("deployer", "dora"), ("ci", "pipeline")] {
+        let channel = site.dial(&site.member(role, name).await);
+        let refused = deploy(&channel, rooted("1.0")).await.unwrap_err();
+        assert_eq!(refused.code, code::NOT_ALLOWED, "{role}");
+        assert!(refused.help.is_some(), "{refused:?}");
+    }
+    let ana = site.dial(&site.member("admin", "ana").await);
+    deploy(&ana, rooted("1.0")).await.unwrap();
+    until(&site.admin, |view| site::rollout_state(view) == "succeeded").await;
+    let dora = site.dial(&site.member("deployer", "doris").await);
+    deploy(&dora, wish(&["web1"], "2.0", b"archive")).await.unwrap();
+}
+
 /// One frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -28,6 +28,6 @@ fn the_coordinator_is_exposed_by_no_more_than_one_and_a_half() {
 #[test]
 fn the_agent_keeps_no_more_than_starting_others_needs() {
     if have("systemd-analyze") {
-        assert!(exposure("baton-agent") <= 8.0, "{}", exposure("baton-agent"));
+        assert!(exposure("baton-agent") <= 4.2, "{}", exposure("baton-agent"));
     }
 }

@@ -357,6 +357,7 @@ impl Reconciler {
     fn publish(&self) {
         let view = View {
             observed: self.echo,
+            told: self.ledger.told(),
             boot: self.boot.clone(),
             instances: self.instances.views(),
             pools: self.pools.clone(),

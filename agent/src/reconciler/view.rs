@@ -3,18 +3,21 @@
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
-use baton_core::fleet::spec::Stamp;
+use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::hook::HookKey;
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One host as it is.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub observed: Stamp,
+    /// The spec in the ledger.
+    pub told: Option<Arc<HostSpec>>,
     pub boot: String,
     pub instances: BTreeMap<InstanceKey, InstanceView>,
     pub pools: BTreeMap<PoolName, PoolReport>,

@@ -76,7 +76,7 @@ pub async fn run(args: AuditArgs, context: Context<'_>) -> Result<Exit, Failure>
     }
 }
 
-async fn collect(connection: &mut Connection, request: ListAuditRequest) -> Result<Vec<AuditEntry>, Failure> {
+pub(super) async fn collect(connection: &mut Connection, request: ListAuditRequest) -> Result<Vec<AuditEntry>, Failure> {
     let mut stream = connection.control.list_audit(request).await?.into_inner();
     let mut entries = Vec::new();
     while let Some(entry) = stream.message().await.map_err(|status| from_status(&status))? {
@@ -86,7 +86,7 @@ async fn collect(connection: &mut Connection, request: ListAuditRequest) -> Resu
 }
 
 /// An entry with its text as it was hashed, so that others can check the chain.
-fn document(entry: &AuditEntry) -> serde_json::Value {
+pub(super) fn document(entry: &AuditEntry) -> serde_json::Value {
     json!({
         "number": entry.number,
         "at": entry.at_seconds,

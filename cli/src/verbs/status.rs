@@ -46,7 +46,7 @@ pub async fn run(args: StatusArgs, context: Context<'_>) -> Result<Exit, Failure
 }
 
 /// What keeps the coordinator itself from deciding.
-fn own_problems(view: &FleetView) -> Page {
+pub(super) fn own_problems(view: &FleetView) -> Page {
     let mut page = Page::new();
     for problem in &view.problems {
         page.extend(problem_page(&from_wire(problem)));

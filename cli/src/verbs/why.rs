@@ -1,5 +1,6 @@
 //! `baton why [SERVICE|HOST]`.
 
+use super::status::own_problems;
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
@@ -35,6 +36,7 @@ pub async fn run(args: WhyArgs, context: Context<'_>) -> Result<Exit, Failure> {
                 }
                 page.extend(why::service(service, &view));
             }
+            page.extend(own_problems(&view));
             output.answer(&page);
             output.json(&json!({ "services": services }));
             if let [only] = services.as_slice() {
@@ -42,7 +44,7 @@ pub async fn run(args: WhyArgs, context: Context<'_>) -> Result<Exit, Failure> {
             }
         }
         Subject::Host(host) => {
-            output.answer(&why::host(host, &view));
+            output.answer(why::host(host, &view).extend(own_problems(&view)));
             output.json(&json!({ "host": host }));
             output.next(&format!("baton hosts show {}", host.name));
         }

@@ -191,6 +191,10 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn recover(&self, _: Request<baton_proto::v1::RecoverRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
     async fn remove_service(&self, _: Request<ServiceRequest>) -> Answer<DeployReply> {
         self.accept()
     }

@@ -3,6 +3,7 @@
 use super::{Api, invalid};
 use crate::audit::chain::Head;
 use crate::driver::{Hello, LinkId, SILENCE, Specs};
+use baton_core::fleet::fence::Told;
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
 use baton_proto::identity::Identity;
@@ -72,13 +73,15 @@ async fn converse(
 ) -> Result<(), Status> {
     let hello = read_hello(&mut incoming).await?;
     let address = address_of(&hello, remote)?;
+    let accepted = hello.accepted.map(TryInto::try_into).transpose().map_err(|error| to_status(Problem::from(error)))?;
     let hello = Hello {
         agent_version: shortened(&hello.agent_version),
         ledger: hello.ledger.unwrap_or_default().try_into().map_err(|error| to_status(Problem::from(error)))?,
         audit_heads: hello.audit_heads.iter().take(AUDIT_HEADS).filter_map(head).collect(),
         facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
     };
-    api.access.admit(host.clone(), address).await.map_err(to_status)?;
+    let told = Told { stamp: hello.ledger, spec: accepted };
+    api.access.connects(host.clone(), address, told).await.map_err(to_status)?;
     tracing::info!(%host, %address, version = %hello.agent_version, "connected");
     let (link, specs) = api.access.links().connect(&host, hello);
     let heads = api.audit.heads();

@@ -35,5 +35,5 @@ pub(super) fn fleet(fleet: &Fleet) -> Value {
         .hosts
         .iter()
         .map(|(name, host)| (name.to_string(), json!({ "maintenance": host.maintenance, "labels": host.labels })));
-    json!({ "hosts": hosts.collect::<serde_json::Map<_, _>>(), "freeze": fleet.freeze })
+    json!({ "hosts": hosts.collect::<serde_json::Map<_, _>>(), "freeze": fleet.freeze, "fence": fleet.fence })
 }

@@ -12,7 +12,7 @@ use baton_core::name::{Digest, HostName, InvalidName, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Release};
 use baton_core::rollout::command::{Busy, Command};
-use baton_proto::identity::Identity;
+use baton_proto::identity::{Identity, Role};
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::control_server::Control;
@@ -54,13 +54,14 @@ impl Control for Api {
     }
 
     async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
-        let (_, by) = operator(&request)?;
+        let (role, by) = operator(&request)?;
         let request = request.into_inner();
         let when = when(&request)?;
         let Wish { name, shape, release, missing } = self.read(&request)?;
         if let Some(problem) = missing {
             return Err(to_status(problem));
         }
+        may_raise(&role, &release)?;
         tracing::info!(service = %name, version = %release.version, %by, "deploy");
         self.ask(Ask::Deploy { service: name, shape: Box::new(shape), release: Box::new(release), by, when }).await
     }
@@ -103,6 +104,10 @@ impl Control for Api {
 
     async fn unfreeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<DeployReply>, Status> {
         self.order(request, orders::unfreeze).await
+    }
+
+    async fn recover(&self, request: Request<v1::RecoverRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::recover).await
     }
 
     async fn remove_service(&self, request: Request<ServiceRequest>) -> Result<Response<DeployReply>, Status> {
@@ -294,6 +299,18 @@ fn operator<T>(request: &Request<T>) -> Result<(String, String), Status> {
         Identity::Operator { role, name } => Ok((role.to_string(), name.to_string())),
         other => Err(to_status(Problem::new(code::NOT_ALLOWED, format!("{other} is no operator")))),
     }
+}
+
+/// What raises privilege on the hosts is an admin's to deploy. Going back to it is not asked again.
+fn may_raise(role: &str, release: &Release) -> Result<(), Status> {
+    let raises = release.run.user.as_deref() == Some("root");
+    if !raises || role == Role::Admin.to_string() {
+        return Ok(());
+    }
+    let problem = Problem::new(code::NOT_ALLOWED, "a release that runs as root is an admin's to deploy")
+        .saw("manifest", "run.user = \"root\"")
+        .help("name a user of its own in run.user, or ask an admin to deploy this");
+    Err(to_status(problem))
 }
 
 pub(super) fn only(service: &str) -> Result<Option<ServiceName>, Status> {

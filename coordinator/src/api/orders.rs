@@ -10,7 +10,8 @@ use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Command};
 use baton_proto::problem::to_status;
 use baton_proto::v1::{
-    AbortRequest, DeployReply, FreezeRequest, HostRequest, LabelRequest, PlaceRequest, RollbackRequest, ServiceRequest,
+    AbortRequest, DeployReply, FreezeRequest, HostRequest, LabelRequest, PlaceRequest, RecoverRequest, RollbackRequest,
+    ServiceRequest,
 };
 use std::time::Duration;
 use tonic::Status;
@@ -125,6 +126,12 @@ pub(super) fn label_host(_: &Picture, request: &LabelRequest, by: String) -> Ask
 
 pub(super) fn remove_host(_: &Picture, request: &HostRequest, by: String) -> Asked {
     Ok(order(Command::RemoveHost { host: host(&request.host)?, force: request.force, by }))
+}
+
+pub(super) fn recover(_: &Picture, request: &RecoverRequest, by: String) -> Asked {
+    why(&request.why);
+    let without = request.without.iter().map(|name| host(name)).collect::<Result<_, _>>()?;
+    Ok(order(Command::Recover { without, by }))
 }
 
 /// What became of it, on the wire.

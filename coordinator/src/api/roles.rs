@@ -58,6 +58,7 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     // What is removed does not come back by the opposite command.
     ("/baton.v1.Control/RemoveService", ADMINS),
     ("/baton.v1.Control/RemoveHost", ADMINS),
+    ("/baton.v1.Control/Recover", ADMINS),
     ("/baton.v1.Control/Status", OPERATORS),
     ("/baton.v1.Control/Watch", OPERATORS),
     ("/baton.v1.Control/History", OPERATORS),

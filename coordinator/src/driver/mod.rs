@@ -49,6 +49,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// not happen for every heartbeat of every host.
 const SHOW_AFTER: Duration = Duration::from_millis(25);
 
+/// Numbers of rollouts that a restored coordinator leaves out: the one before may have given them since the copy.
+const IDS_SKIPPED: u64 = 4096;
+
 /// The shortest sleep: a wake-up that is due already must not become a busy loop.
 const NAP: Duration = Duration::from_millis(2);
 
@@ -97,11 +100,7 @@ impl Driver {
         let snapshot = store.load().await?;
         let (held, moment, sequence) = (snapshot.epoch, snapshot.moment, snapshot.sequence);
         let mut fleet = snapshot.into_fleet();
-        fleet.epoch = held.next();
-        for host in fleet.hosts.values_mut() {
-            host.issued.epoch = fleet.epoch;
-            host.issued.generation = host.issued.generation.next();
-        }
+        fleet.take_over();
         let hosts = fleet.hosts.iter().map(|(name, host)| (name.clone(), record(host))).collect();
         store.commit(&Changes { held, epoch: fleet.epoch, moment, sequence, hosts, ..Changes::default() }).await?;
         let clock = Clock::from(moment);
@@ -160,7 +159,7 @@ impl Driver {
             return Ok(self.next_wake(Some(retry_at), now));
         }
         let wake_at = self.decide(mail.requests, now).await?;
-        if self.trouble.is_none() {
+        if self.trouble.is_none() && self.fleet.fenced().is_none() {
             self.links.send(&self.fleet.hosts);
         }
         Ok(self.next_wake(wake_at, now))
@@ -191,7 +190,10 @@ impl Driver {
     /// Applies what was asked, plans, has the plan checked, and makes all of it durable as one transaction.
     async fn decide(&mut self, requests: Vec<Request>, now: Moment) -> Result<Option<Moment>, StoreError> {
         let recovers = self.trouble.is_some();
-        let looks = self.counted.looks(&self.fleet, now);
+        let looks = match self.fleet.fenced() {
+            Some(_) => BTreeMap::new(),
+            None => self.counted.looks(&self.fleet, now),
+        };
         let plan = (requests.is_empty() && looks.is_empty()).then(|| (self.planner)(&self.fleet, now));
         let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
         if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
@@ -207,6 +209,13 @@ impl Driver {
         let mut sequence = self.sequence;
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
+        if self.fleet.fenced().is_some() && draft.fenced().is_none() {
+            tracing::info!(
+                epoch = draft.epoch.0,
+                "every host was heard, or is gone on without: this coordinator decides again"
+            );
+            sequence += IDS_SKIPPED;
+        }
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);
         plan.take(&mut draft);
@@ -266,7 +275,7 @@ impl Driver {
         });
         Changes {
             held: self.fleet.epoch,
-            epoch: self.fleet.epoch,
+            epoch: draft.epoch,
             moment: now,
             sequence,
             hosts: hosts.map(|(name, host)| (name.clone(), record(host))).collect(),
@@ -274,6 +283,7 @@ impl Driver {
             releases: difference(&self.fleet.releases, &draft.releases),
             rollouts: difference(&self.fleet.rollouts, &draft.rollouts),
             freeze: (self.fleet.freeze != draft.freeze).then(|| Thaw(draft.freeze.clone())),
+            fence: draft.fence.clone().filter(|_| self.fleet.fence != draft.fence),
             gone_hosts: gone(&self.fleet.hosts, &draft.hosts),
             gone_services: gone(&self.fleet.services, &draft.services),
         }
@@ -297,7 +307,8 @@ impl Driver {
         self.unshown = None;
         let mut picture = Picture::new(&self.fleet, now);
         picture.waiting.clone_from(&self.waiting);
-        picture.trouble = self.trouble.as_ref().map(|trouble| trouble.problem.clone());
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.problem.clone());
+        picture.trouble = trouble.or(picture.trouble);
         self.pictures.send_replace(Arc::new(picture));
     }
 

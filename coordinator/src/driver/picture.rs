@@ -1,6 +1,7 @@
 //! The fleet as those who ask see it.
 
 use baton_core::fleet::Fleet;
+use baton_core::fleet::fence::Fence;
 use baton_core::name::ServiceName;
 use baton_core::problem::Problem;
 use baton_core::rollout::waiting::Waiting;
@@ -22,6 +23,7 @@ pub struct Picture {
 
 impl Picture {
     pub(super) fn new(fleet: &Fleet, at: Moment) -> Self {
-        Self { at, fleet: fleet.clone(), ..Self::default() }
+        let trouble = fleet.fenced().map(Fence::problem);
+        Self { at, fleet: fleet.clone(), trouble, ..Self::default() }
     }
 }

@@ -1,11 +1,12 @@
 //! What is asked of the driver, and how the answer comes back.
 
 use super::{Clock, Links, Picture};
+use baton_core::fleet::fence::Told;
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Digest, HostName, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
-use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply};
+use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply, recall};
 use baton_core::time::Moment;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -117,14 +118,14 @@ impl Ask {
 #[derive(Debug)]
 pub(super) enum Request {
     Ask(Ask, oneshot::Sender<Result<Accepted, Problem>>),
-    Admit { host: HostName, address: IpAddr, reply: oneshot::Sender<Result<(), Problem>> },
+    Admit { host: HostName, address: IpAddr, told: Option<Box<Told>>, reply: oneshot::Sender<Result<(), Problem>> },
 }
 
 /// What a request comes to, once the pass it was in is durable.
 #[derive(Debug)]
 pub(super) enum Reply {
     Asked(Result<Accepted, Problem>, oneshot::Sender<Result<Accepted, Problem>>),
-    Admitted(oneshot::Sender<Result<(), Problem>>),
+    Admitted(Result<(), Problem>, oneshot::Sender<Result<(), Problem>>),
 }
 
 impl Access {
@@ -147,8 +148,20 @@ impl Access {
     /// # Errors
     /// When it could not be made durable.
     pub async fn admit(&self, host: HostName, address: IpAddr) -> Result<(), Problem> {
+        self.admitted(host, address, None).await
+    }
+
+    /// The same for a host that connects: what it was told before is taken in, where that is not known here.
+    ///
+    /// # Errors
+    /// When it could not be made durable, or the host must not be told anything yet.
+    pub async fn connects(&self, host: HostName, address: IpAddr, told: Told) -> Result<(), Problem> {
+        self.admitted(host, address, Some(Box::new(told))).await
+    }
+
+    async fn admitted(&self, host: HostName, address: IpAddr, told: Option<Box<Told>>) -> Result<(), Problem> {
         let (reply, answer) = oneshot::channel();
-        self.links.leave(Request::Admit { host, address, reply });
+        self.links.leave(Request::Admit { host, address, told, reply });
         answer.await.unwrap_or_else(|_| Err(busy()))
     }
 
@@ -183,9 +196,11 @@ impl Request {
                 }
                 Reply::Asked(accepted, reply)
             }
-            Self::Admit { host, address, reply } => {
-                fleet.hosts.entry(host).or_insert_with(|| Host::new(address)).address = address;
-                Reply::Admitted(reply)
+            Self::Admit { host, address, told, reply } => {
+                let is_new = !fleet.hosts.contains_key(&host);
+                fleet.hosts.entry(host.clone()).or_insert_with(|| Host::new(address)).address = address;
+                let recalled = recall(fleet, &host, told.as_deref(), is_new, now);
+                Reply::Admitted(recalled, reply)
             }
         }
     }
@@ -203,7 +218,7 @@ impl Reply {
     pub(super) fn send(self) {
         match self {
             Self::Asked(accepted, reply) => drop(reply.send(accepted)),
-            Self::Admitted(reply) => drop(reply.send(Ok(()))),
+            Self::Admitted(admitted, reply) => drop(reply.send(admitted)),
         }
     }
 
@@ -212,7 +227,7 @@ impl Reply {
             // A refusal needs no store: it stays what it is.
             Self::Asked(Err(refusal), reply) => drop(reply.send(Err(refusal))),
             Self::Asked(Ok(_), reply) => drop(reply.send(Err(problem.clone()))),
-            Self::Admitted(reply) => drop(reply.send(Err(problem.clone()))),
+            Self::Admitted(_, reply) => drop(reply.send(Err(problem.clone()))),
         }
     }
 }

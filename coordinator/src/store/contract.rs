@@ -70,6 +70,7 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     first.epoch = Epoch(1);
     first.moment = Moment(5);
     first.sequence = 7;
+    first.fence = Some(baton_core::fleet::fence::Fence { stands: true, ..Default::default() });
     let labels = [("rack".parse().unwrap(), "a".parse().unwrap())].into();
     let record = HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None, labels };
     first.hosts.insert(samples::host("web1"), record);
@@ -78,6 +79,7 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     fixture.store.commit(&first).await.unwrap();
     let loaded = fixture.store.load().await.unwrap();
     assert_eq!((loaded.epoch, loaded.moment, loaded.sequence), (Epoch(1), Moment(5), 7));
+    assert_eq!(loaded.fence, first.fence);
     assert_eq!(
         (&loaded.hosts, &loaded.services, &loaded.releases, &loaded.rollouts),
         (&first.hosts, &first.services, &first.releases, &first.rollouts)

@@ -84,6 +84,9 @@ impl Store for MemoryStore {
         if let Some(Thaw(freeze)) = &changes.freeze {
             snapshot.freeze.clone_from(freeze);
         }
+        if changes.fence.is_some() {
+            snapshot.fence.clone_from(&changes.fence);
+        }
         Ok(())
     }
 

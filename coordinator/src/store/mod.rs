@@ -14,6 +14,7 @@ pub mod sqlite;
 pub mod token;
 
 use crate::audit::chain::{Entry, Head, Record};
+use baton_core::fleet::fence::Fence;
 use baton_core::fleet::orders::{Freeze, Maintenance};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Labels, Service};
@@ -105,6 +106,8 @@ pub struct Snapshot {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// A freeze of every service.
     pub freeze: Option<Freeze>,
+    /// Where it was restored from a copy.
+    pub fence: Option<Fence>,
     /// Serial numbers of certificates that are not accepted any more, though they have not expired.
     pub revoked: BTreeSet<String>,
 }
@@ -143,6 +146,8 @@ pub struct Changes {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// The freeze of every service, where it changed.
     pub freeze: Option<Thaw>,
+    /// The fence of a restored coordinator, where it changed. It is never taken away, it only falls.
+    pub fence: Option<Fence>,
     /// Hosts that are forgotten.
     pub gone_hosts: BTreeSet<HostName>,
     /// Services that are forgotten, with their releases. Their rollouts stay as history.
@@ -208,6 +213,7 @@ impl Snapshot {
             releases: self.releases,
             rollouts: self.rollouts,
             freeze: self.freeze,
+            fence: self.fence,
         }
     }
 }
@@ -222,6 +228,7 @@ impl Changes {
             && self.releases.is_empty()
             && self.rollouts.is_empty()
             && self.freeze.is_none()
+            && self.fence.is_none()
             && self.gone_hosts.is_empty()
             && self.gone_services.is_empty()
     }

@@ -59,6 +59,9 @@ ALTER TABLE driver ADD COLUMN freeze TEXT NOT NULL DEFAULT 'null';
     "
 ALTER TABLE hosts ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
 ",
+    "
+ALTER TABLE driver ADD COLUMN fence TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -42,18 +42,35 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] when it cannot be opened, or a newer version wrote it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let pool = Self::pool(path).await?;
+        schema::migrate(&mut *pool.acquire().await?).await?;
+        Ok(Self { pool })
+    }
+
+    async fn pool(path: &Path) -> Result<AnyPool, StoreError> {
         sqlx::any::install_default_drivers();
-        let pool = AnyPoolOptions::new()
+        let options = AnyPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) }))
-            .connect(&url(path))
-            .await?;
-        schema::migrate(&mut *pool.acquire().await?).await?;
-        Ok(Self { pool })
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) }));
+        Ok(options.connect(&url(path)).await?)
+    }
+
+    /// Writes a copy of a store as it is at one moment, also while a coordinator writes it. Nothing of the store changes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read, or the copy not be written.
+    pub async fn copy(from: &Path, to: &str) -> Result<(), StoreError> {
+        if !from.exists() {
+            return Err(StoreError::Unavailable(format!("{} is not there", from.display())));
+        }
+        let store = Self { pool: Self::pool(from).await? };
+        let copied = sqlx::query("VACUUM INTO $1").bind(to).execute(&store.pool).await;
+        store.close().await;
+        Ok(copied.map(drop)?)
     }
 
     /// Closes the file once what is under way has ended.
@@ -66,12 +83,14 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn load(&self) -> Result<Snapshot, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let driver = sqlx::query("SELECT epoch, moment, sequence, freeze FROM driver").fetch_one(&mut *transaction).await?;
+        let driver =
+            sqlx::query("SELECT epoch, moment, sequence, freeze, fence FROM driver").fetch_one(&mut *transaction).await?;
         let mut snapshot = Snapshot {
             epoch: Epoch(unsigned(&driver, 0)?),
             moment: Moment(unsigned(&driver, 1)?),
             sequence: unsigned(&driver, 2)?,
             freeze: document(&driver, 3)?,
+            fence: document(&driver, 4)?,
             ..Snapshot::default()
         };
         for row in rows(&mut transaction, "SELECT name, address, issued, maintenance, labels FROM hosts").await? {
@@ -136,6 +155,9 @@ impl Store for SqliteStore {
         }
         if let Some(Thaw(freeze)) = &changes.freeze {
             sqlx::query("UPDATE driver SET freeze = $1").bind(json(freeze)?).execute(&mut *transaction).await?;
+        }
+        if changes.fence.is_some() {
+            sqlx::query("UPDATE driver SET fence = $1").bind(json(&changes.fence)?).execute(&mut *transaction).await?;
         }
         for name in &changes.gone_hosts {
             sqlx::query("DELETE FROM hosts WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;

@@ -127,14 +127,19 @@ impl Line {
         protocol: u32,
         audit_heads: Vec<v1::AuditHead>,
     ) -> Result<Self, Problem> {
+        let hello = v1::AgentHello { protocol, audit_heads, ..v1::AgentHello::default() };
+        Self::saying(channel, hello).await
+    }
+
+    /// The same, of a host that was told something before, and does not say what.
+    pub(crate) async fn following(channel: &Channel, ledger: Option<v1::Stamp>) -> Result<Self, Problem> {
+        Self::saying(channel, v1::AgentHello { protocol: PROTOCOL, ledger, ..v1::AgentHello::default() }).await
+    }
+
+    async fn saying(channel: &Channel, hello: v1::AgentHello) -> Result<Self, Problem> {
         let (say, said) = mpsc::channel(16);
-        let hello = v1::AgentHello {
-            agent_version: "0.0.1-test".into(),
-            protocol,
-            facts: [("os".to_owned(), "test".to_owned())].into(),
-            audit_heads,
-            ..v1::AgentHello::default()
-        };
+        let facts = [("os".to_owned(), "test".to_owned())].into();
+        let hello = v1::AgentHello { agent_version: "0.0.1-test".into(), facts, ..hello };
         say.send(v1::AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) }).await.unwrap();
         let reply = AgentLinkClient::new(channel.clone()).connect(ReceiverStream::new(said)).await;
         Ok(Self { say, hear: reply.map_err(|status| from_status(&status))?.into_inner() })

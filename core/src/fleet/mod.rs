@@ -1,6 +1,7 @@
 //! The fleet: what should be on each host ([`spec`]), what each host says there is ([`report`]), and the two together.
 
 pub mod ability;
+pub mod fence;
 pub mod hooks;
 pub mod latency;
 pub mod orders;
@@ -13,6 +14,7 @@ use crate::release::Release;
 use crate::rollout::Rollout;
 use crate::strategy::Strategy;
 use crate::time::Moment;
+use fence::Fence;
 use hooks::HookRuns;
 use orders::{Freeze, Maintenance, Orders};
 use report::HostReport;
@@ -35,6 +37,8 @@ pub struct Fleet {
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// A freeze of every service.
     pub freeze: Option<Freeze>,
+    /// Where the coordinator was restored from a copy.
+    pub fence: Option<Fence>,
 }
 
 /// A host that joined: what it was told, and what it last said.
@@ -170,6 +174,12 @@ impl Fleet {
     #[must_use]
     pub fn active_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
         self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
+    }
+
+    /// The fence, while nothing is decided because of it.
+    #[must_use]
+    pub fn fenced(&self) -> Option<&Fence> {
+        self.fence.as_ref().filter(|fence| fence.stands)
     }
 
     /// Forgets a service with its releases and rollouts: nothing of it runs.

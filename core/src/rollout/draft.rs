@@ -116,9 +116,11 @@ impl<'a> Draft<'a> {
         for name in &names {
             let Some(spec) = self.spec(name) else { continue };
             let releases = self.wanted_releases(name, spec, services, active);
-            let restart = |service: &ServiceName, release| match services.get(service) {
-                Some(service) if stays(service, name, release) => Restart::Always,
-                _ => Restart::Never,
+            // Of a service nobody knows here (a restored coordinator's) a host goes on with what it has.
+            let restart = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
+                Some(service) if stays(service, name, told.release) => Restart::Always,
+                Some(_) => Restart::Never,
+                None => told.restart,
             };
             let fallback = |service: &ServiceName, it: &InstanceSpec| {
                 let at_rest = !active.iter().any(|rollout| rollout.service == *service);
@@ -130,9 +132,10 @@ impl<'a> Draft<'a> {
                 })
             };
             let stale = spec.releases.keys().ne(releases.iter())
-                || spec.instances.iter().any(|(key, it)| {
-                    (it.restart, it.fallback) != (restart(&key.service, it.release), fallback(&key.service, it))
-                });
+                || spec
+                    .instances
+                    .iter()
+                    .any(|(key, it)| (it.restart, it.fallback) != (restart(&key.service, it), fallback(&key.service, it)));
             if !stale {
                 continue;
             }
@@ -140,7 +143,7 @@ impl<'a> Draft<'a> {
             if let Some(spec) = self.edit(name) {
                 spec.releases = documents;
                 for (key, instance) in &mut spec.instances {
-                    instance.restart = restart(&key.service, instance.release);
+                    instance.restart = restart(&key.service, instance);
                     instance.fallback = fallback(&key.service, instance);
                 }
             }

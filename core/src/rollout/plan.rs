@@ -70,6 +70,9 @@ pub fn plan(fleet: &Fleet, now: Moment) -> Plan {
 /// The same, and nothing moves of the services in `held`.
 fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Plan {
     let mut plan = Plan::default();
+    if fleet.fenced().is_some() {
+        return plan;
+    }
     let mut draft = Draft::new(fleet);
     for (name, service) in fleet.services.iter().filter(|(name, _)| !held.contains(name)) {
         plan_service(fleet, name, service, now, &mut draft, &mut plan);

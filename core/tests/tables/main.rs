@@ -11,6 +11,7 @@
 
 mod commands;
 mod divide;
+mod fence;
 mod orders;
 mod refusals;
 mod rolling;

@@ -586,6 +586,9 @@ pub struct AgentHello {
     /// What this host remembers of the coordinator's audit log.
     #[prost(message, repeated, tag = "6")]
     pub audit_heads: ::prost::alloc::vec::Vec<AuditHead>,
+    /// The document in its ledger: what a coordinator that was restored from an older copy does not know.
+    #[prost(message, optional, tag = "7")]
+    pub accepted: ::core::option::Option<HostSpec>,
 }
 /// The newest entry of the audit log at some time: its number and its hash.
 #[derive(serde::Serialize)]
@@ -2015,6 +2018,15 @@ pub struct LabelRequest {
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoverRequest {
+    /// Every host that was not heard.
+    #[prost(string, repeated, tag = "1")]
+    pub without: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreezeRequest {
     /// Empty: the whole fleet.
     #[prost(string, tag = "1")]
@@ -3145,6 +3157,25 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "RemoveHost"));
             self.inner.unary(req, path, codec).await
         }
+        /// A restored coordinator goes on without hosts it has not heard.
+        pub async fn recover(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RecoverRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Recover");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Recover"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -3480,6 +3511,11 @@ pub mod control_server {
         async fn remove_host(
             &self,
             request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// A restored coordinator goes on without hosts it has not heard.
+        async fn recover(
+            &self,
+            request: tonic::Request<super::RecoverRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn status(
             &self,
@@ -4422,6 +4458,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemoveHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Recover" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecoverSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::RecoverRequest>
+                    for RecoverSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RecoverRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::recover(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecoverSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,6 +4,7 @@
 
 mod bus;
 mod holder;
+mod sandbox;
 mod unit;
 
 use super::handle::Handle;

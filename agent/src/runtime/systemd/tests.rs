@@ -226,3 +226,38 @@ async fn a_program_with_sockets_that_cannot_be_started_says_why() {
     assert_eq!(host.runtime.list().await.unwrap(), []);
     host.runtime.keep_listening(&BTreeSet::new()).await.unwrap();
 }
+
+/// Takes a drop-in away again, whatever the test came to.
+struct DropIn(PathBuf);
+
+impl DropIn {
+    fn lay(service: &str, text: &str) -> Self {
+        let folder = PathBuf::from(format!("/run/systemd/system/baton-{service}-.service.d"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("relaxed.conf"), text).unwrap();
+        Self::reload();
+        Self(folder)
+    }
+
+    fn reload() {
+        assert!(std::process::Command::new("systemctl").arg("daemon-reload").status().unwrap().success());
+    }
+}
+
+impl Drop for DropIn {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        Self::reload();
+    }
+}
+
+#[tokio::test]
+async fn an_application_is_confined_unless_root_of_its_host_says_otherwise() {
+    let Some(host) = host("t-confined").await else { return };
+    let script = "unshare --user true && exit 7; exit 8";
+    let running = host.start(script).await;
+    assert_eq!(host.runtime.ended(&running).await.end, End::Status(8), "it made a namespace");
+    let _relaxed = DropIn::lay("t-confined", "[Service]\nRestrictNamespaces=no\n");
+    let running = host.start(script).await;
+    assert_eq!(host.runtime.ended(&running).await.end, End::Status(7), "root's drop-in was not heard");
+}

@@ -3,6 +3,7 @@
 //! Everything goes to systemd as typed properties, never as text of a unit file: a value cannot become a directive.
 
 use super::bus::{Properties, State};
+use super::sandbox;
 use crate::runtime::command::{self, Program};
 use crate::runtime::handing::{self, Outcome};
 use crate::runtime::{Launch, MARK, Running, START};
@@ -61,11 +62,7 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     properties.set("TimeoutStopUSec", u64::try_from(launch.stop.timeout.as_micros()).unwrap_or(u64::MAX));
     // An exit 0 leaves the unit there to be read.
     properties.set("RemainAfterExit", true);
-    for protection in PROTECTIONS {
-        properties.set(protection, true);
-    }
-    properties.text("ProtectSystem", "strict");
-    properties.text("ProtectHome", "yes");
+    sandbox::confine(&mut properties, launch.user.as_deref());
     properties.set("StateDirectory", vec![format!("baton/{service}")]);
     properties.text("SyslogIdentifier", &service);
     let fields = [("BATON_SERVICE", service), ("BATON_RELEASE", launch.release.to_string())];
@@ -93,18 +90,6 @@ const CREDENTIALS: &str = "/run/credentials";
 fn literally(word: &str) -> String {
     word.replace('$', "$$")
 }
-
-const PROTECTIONS: [&str; 9] = [
-    "NoNewPrivileges",
-    "PrivateTmp",
-    "PrivateDevices",
-    "ProtectKernelTunables",
-    "ProtectKernelModules",
-    "ProtectControlGroups",
-    "ProtectClock",
-    "RestrictSUIDSGID",
-    "LockPersonality",
-];
 
 /// Reads an instance back from its unit; none when it is not this agent's. The incarnation is the bare invocation.
 pub(super) fn read(state: &State, key: &InstanceKey, mark: &str) -> Option<Running> {

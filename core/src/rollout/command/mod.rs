@@ -5,12 +5,14 @@ mod begin;
 mod deploy;
 mod hooks;
 mod hosts;
+mod recall;
 mod renew;
 mod service;
 mod steer;
 
 pub use begin::begin;
 pub use deploy::{Busy, Deploy, basis, objections};
+pub use recall::recall;
 
 use super::Rollout;
 use crate::fleet::orders::{Freeze, Order};
@@ -141,6 +143,11 @@ pub enum Command {
         unset: BTreeSet<LabelKey>,
         by: String,
     },
+    /// A restored coordinator goes on without hosts it has not heard.
+    Recover {
+        without: BTreeSet<HostName>,
+        by: String,
+    },
     /// A host is forgotten; with `force` although services name it, as one that never comes back.
     RemoveHost {
         host: HostName,
@@ -170,7 +177,11 @@ impl Command {
             | Self::Rehearse { service, .. }
             | Self::RemoveService { service, .. } => Some(service),
             Self::Freeze { service, .. } | Self::Unfreeze { service, .. } => service.as_ref(),
-            Self::Drain { .. } | Self::Undrain { .. } | Self::Label { .. } | Self::RemoveHost { .. } => None,
+            Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::Label { .. }
+            | Self::RemoveHost { .. }
+            | Self::Recover { .. } => None,
         }
     }
 
@@ -207,6 +218,9 @@ pub enum Accepted {
 /// # Errors
 /// A [`Problem`] with code B07xx says why it is refused; the fleet is unchanged then.
 pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepted, Problem> {
+    if let Some(fence) = fleet.fenced().filter(|_| !matches!(command, Command::Recover { .. })) {
+        return Err(fence.problem());
+    }
     match command {
         Command::Deploy(asked) => deploy::deploy(fleet, *asked, now),
         Command::Rollback { id, service, by, force } => back::rollback(fleet, id, &service, by, force, now),
@@ -234,6 +248,7 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::Drain { host, stop, by, why } => hosts::drain(fleet, &host, stop, Order { by, why, since: now }),
         Command::Undrain { host, .. } => hosts::undrain(fleet, &host),
         Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),
+        Command::Recover { without, .. } => recall::recover(fleet, &without, now),
         Command::RemoveHost { host, force, .. } => hosts::remove(fleet, &host, force),
     }
 }

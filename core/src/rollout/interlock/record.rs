@@ -11,6 +11,10 @@ use std::collections::BTreeSet;
 impl Check<'_> {
     /// 9 and 10: a spec is newer than the one before, of this epoch, and carries every document it speaks of.
     pub(super) fn fencing(&self, violations: &mut Vec<Violation>) {
+        if self.fleet.fence.as_ref().is_some_and(|fence| fence.stands) && self.proposal.changes_anything() {
+            let what = "a decision before the hosts of a restored coordinator were heard".to_owned();
+            violations.push(Violation { invariant: 9, service: None, what });
+        }
         for (name, spec) in &self.proposal.specs {
             let mut fail = |invariant, what| violations.push(Violation { invariant, service: None, what });
             match self.fleet.hosts.get(name) {

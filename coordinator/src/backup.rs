@@ -1,0 +1,109 @@
+//! A copy of everything a coordinator is, in one file: the authority, the store as of one moment, the settings.
+//!
+//! Archives of releases are not in it: they are large, hosts hold those they serve, and a deploy brings them again.
+
+use crate::config::Config;
+use crate::state::unusable;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use baton_core::name::Digest;
+use baton_core::problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// The file of a backup that says what the others are. It comes first.
+pub(crate) const ABOUT: &str = "backup.json";
+pub(crate) const STORE: &str = "store.sqlite";
+pub(crate) const SETTINGS: &str = "coordinator.toml";
+/// The folder with the authority and the coordinator's own certificate.
+pub(crate) const IDENTITY: &str = "identity";
+pub(crate) const FORMAT: u32 = 1;
+
+/// What is in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    pub format: u32,
+    /// Of the program that wrote it.
+    pub version: String,
+    /// Who drove then.
+    pub epoch: u64,
+    /// Every file, with its digest.
+    pub files: BTreeMap<String, Digest>,
+}
+
+/// Writes a backup to a file that must not exist yet, readable by its owner only. A coordinator may run meanwhile.
+///
+/// # Errors
+/// B1022 when there is such a file, B1002 without an authority, B1001 when something cannot be read or written.
+pub async fn backup(config: &Config, settings: &Path, to: &Path) -> Result<(), Problem> {
+    let identity = config.state.join(IDENTITY);
+    if !identity.join("authority.pem").exists() {
+        return Err(Problem::new(Code(1002), "there is nothing to back up: no authority was made here")
+            .saw("state folder", config.state.display().to_string())
+            .help("name the settings of the coordinator with --config"));
+    }
+    if to.exists() {
+        return Err(Problem::new(Code(1022), "a backup never overwrites a file")
+            .saw("there is", to.display().to_string())
+            .help("name another file"));
+    }
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(folder)
+        .map_err(|error| unusable(folder, &error))?;
+    let copied = scratch.path().join(STORE);
+    let name = copied.to_str().ok_or_else(|| unusable(&copied, &io::Error::other("its name is no UTF-8 text")))?;
+    SqliteStore::copy(&config.state.join(STORE), name).await.map_err(|error| error.problem())?;
+    let epoch = epoch(&copied).await?;
+
+    let mut files = BTreeMap::from([(STORE.to_owned(), read(&copied)?)]);
+    for entry in fs::read_dir(&identity).map_err(|error| unusable(&identity, &error))? {
+        let path = entry.map_err(|error| unusable(&identity, &error))?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
+            files.insert(format!("{IDENTITY}/{name}"), read(&path)?);
+        }
+    }
+    if settings.exists() {
+        files.insert(SETTINGS.to_owned(), read(settings)?);
+    }
+    let digests = files.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect();
+    let about = About { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), epoch, files: digests };
+    write(folder, to, &about, &files).map_err(|error| unusable(to, &error))
+}
+
+async fn epoch(store: &Path) -> Result<u64, Problem> {
+    let store = SqliteStore::open(store).await.map_err(|error| error.problem())?;
+    let snapshot = store.load().await.map_err(|error| error.problem());
+    store.close().await;
+    Ok(snapshot?.epoch.0)
+}
+
+/// The whole file or none, durable before it has its name.
+fn write(folder: &Path, to: &Path, about: &About, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(folder)?;
+    let mut archive = tar::Builder::new(zstd::Encoder::new(&mut file, 0)?);
+    append(&mut archive, ABOUT, &serde_json::to_vec_pretty(about)?)?;
+    for (name, bytes) in files {
+        append(&mut archive, name, bytes)?;
+    }
+    archive.into_inner()?.finish()?.flush()?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(to)?;
+    crate::state::sync_folder(folder)
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o600);
+    archive.append_data(&mut header, name, bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+    fs::read(path).map_err(|error| unusable(path, &error))
+}

@@ -1,0 +1,101 @@
+//! Copies of a coordinator: what is in them, who can read them, and what becomes of one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod site;
+
+use baton_coordinator::backup::backup;
+use baton_coordinator::config::Config;
+use baton_coordinator::restore::Backup;
+use baton_coordinator::{init, start};
+use baton_core::problem::Code;
+use site::{Line, admin, config, dial, join, obey, token, until};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+async fn made(folder: &Path) -> (Config, PathBuf) {
+    let config = config(folder);
+    let pin = init(&config).await.unwrap().pin;
+    let file = folder.join("copy.tar.zst");
+    backup(&config, &folder.join("none.toml"), &file).await.unwrap();
+    assert_eq!(init(&config).await.unwrap().pin, pin);
+    (config, file)
+}
+
+#[tokio::test]
+async fn a_backup_is_its_owners_alone_and_overwrites_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = made(folder.path()).await;
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = backup(&config, &folder.path().join("none.toml"), &file).await;
+    assert_eq!(again.unwrap_err().code, Code(1022));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the state folder and the file: {left:?}");
+}
+
+#[tokio::test]
+async fn a_restored_coordinator_has_its_authority_and_what_was_there_is_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = made(folder.path()).await;
+    let read = Backup::read(&file).unwrap();
+    assert_eq!(read.restore(&config, false).await.unwrap_err().code, Code(1024));
+    assert!(read.restore(&config, true).await.unwrap().is_empty(), "there was no host");
+    assert!(config.state.join("before-restore-1/store.sqlite").exists());
+    let elsewhere = Config { state: folder.path().join("elsewhere"), ..config.clone() };
+    read.restore(&elsewhere, false).await.unwrap();
+    let pin = init(&config).await.unwrap().pin;
+    let restored = init(&elsewhere).await.unwrap();
+    assert_eq!((restored.fresh, restored.pin), (false, pin));
+    start(&elsewhere).await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_no_backup_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, file) = made(folder.path()).await;
+    let bytes = std::fs::read(&file).unwrap();
+    let mut wrong: Vec<Vec<u8>> = (0..bytes.len()).step_by(97).map(|at| bytes[..at].to_vec()).collect();
+    wrong.push(b"#!/bin/sh\n".to_vec());
+    for at in (0..bytes.len()).step_by(211) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x40;
+        wrong.push(flipped);
+    }
+    let broken = folder.path().join("broken.tar.zst");
+    for bytes in wrong {
+        std::fs::write(&broken, bytes).unwrap();
+        if let Ok(read) = Backup::read(&broken) {
+            // A bit that says nothing: times and owners in a header.
+            assert_eq!(read.about, Backup::read(&file).unwrap().about);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_say_what_it_was_told_is_told_nothing_by_a_restored_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    init(&config).await.unwrap();
+    let running = start(&config).await.unwrap();
+    let operator = admin(&config);
+    let web1 = join(running.listen, &token(&operator, "host", 1, &[]).await, "web1").await.unwrap();
+    let line = obey(dial(running.listen, &web1));
+    until(&operator, |view| view.hosts.iter().any(|host| host.connected)).await;
+    let file = folder.path().join("copy.tar.zst");
+    backup(&config, &folder.path().join("none.toml"), &file).await.unwrap();
+    running.stop().await.unwrap();
+    drop(line);
+    Backup::read(&file).unwrap().restore(&config, true).await.unwrap();
+
+    let running = start(&config).await.unwrap();
+    let told = baton_proto::v1::Stamp { epoch: 40, generation: 2 };
+    let refused = match Line::following(&dial(running.listen, &web1), Some(told)).await {
+        Ok(mut line) => line.spec().await.unwrap_err(),
+        Err(problem) => problem,
+    };
+    assert_eq!(refused.code, Code(1021), "{refused}");
+    // One that was told nothing newer has nothing to say.
+    let mut line = Line::following(&dial(running.listen, &web1), None).await.unwrap();
+    assert!(line.spec().await.unwrap().epoch.0 > 1);
+    running.stop().await.unwrap();
+}

@@ -1,0 +1,58 @@
+//! The fence around a coordinator that was restored from a copy: it knows the fleet as it was, the hosts know it as it is.
+//!
+//! While it stands, nothing is decided and nothing is sent. Each host that connects brings the document it was last told,
+//! and what is newer there than in the copy becomes what this coordinator knows.
+
+use super::Fleet;
+use super::spec::{HostSpec, Stamp};
+use crate::name::{Epoch, HostName};
+use crate::problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is left to learn from the hosts. It stays, open, once it has fallen: who was not heard then is read when it comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Nothing is decided.
+    pub stands: bool,
+    /// Hosts that were not heard since, and what the copy says they were told last.
+    pub unheard: BTreeMap<HostName, Stamp>,
+    /// Some host had been told more than the copy knows.
+    pub moved: bool,
+    /// The newest epoch any host spoke of.
+    pub seen: Epoch,
+}
+
+/// What a host that connects was last told: the stamp, and the document where its agent sends it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    pub stamp: Stamp,
+    pub spec: Option<HostSpec>,
+}
+
+impl Fence {
+    /// Around a fleet as a copy has it. Without a host there is nobody to hear, and it does not stand.
+    #[must_use]
+    pub fn around(fleet: &Fleet) -> Self {
+        let unheard: BTreeMap<_, _> = fleet.hosts.iter().map(|(name, host)| (name.clone(), host.issued.stamp())).collect();
+        Self { stands: !unheard.is_empty(), unheard, ..Self::default() }
+    }
+
+    /// Why nothing is decided.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let names: Vec<&str> = self.unheard.keys().map(HostName::as_str).collect();
+        let flags: Vec<String> = names.iter().map(|name| format!("--without {name}")).collect();
+        let what =
+            "this coordinator was restored from a copy, and decides nothing until every host has said what it was told";
+        Problem::new(Code(1020), what)
+            .saw("not heard", names.join(", "))
+            .help(format!("bring them back, or go on without them: baton recover {} --why TEXT", flags.join(" ")))
+    }
+}
+
+impl Told {
+    pub(crate) fn newest(&self) -> Stamp {
+        self.spec.as_ref().map_or(self.stamp, HostSpec::stamp)
+    }
+}

@@ -1,0 +1,136 @@
+//! A restored coordinator: what it learns from the hosts, and what it does not do before.
+
+use super::text::{NOW, World, host, release, shop};
+use baton_core::fleet::fence::{Fence, Told};
+use baton_core::fleet::spec::HostSpec;
+use baton_core::name::{Epoch, Generation};
+use baton_core::rollout::RolloutState;
+use baton_core::rollout::command::{Accepted, Command, apply, recall};
+use baton_core::rollout::interlock;
+use baton_core::rollout::plan::plan;
+
+const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1";
+const ROLLING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1";
+const ALL: [&str; 3] = ["lb1", "web1", "web2"];
+
+fn restored(text: &str) -> World {
+    let mut world = World::parse(text);
+    world.fleet.fence = Some(Fence::around(&world.fleet));
+    world
+}
+
+/// What a host was told after the copy: the same places, another release.
+fn told(world: &World, name: &str, version: &str, epoch: u64) -> Told {
+    let mut spec: HostSpec = world.fleet.hosts[&host(name)].issued.clone();
+    (spec.epoch, spec.generation) = (Epoch(epoch), Generation(40));
+    let release = release(version);
+    for instance in spec.instances.values_mut() {
+        instance.release = release.id();
+        instance.restart = baton_core::fleet::spec::Restart::Always;
+    }
+    spec.releases.insert(release.id(), release);
+    Told { stamp: spec.stamp(), spec: Some(spec) }
+}
+
+fn same(world: &World, name: &str) -> Told {
+    let issued = &world.fleet.hosts[&host(name)].issued;
+    Told { stamp: issued.stamp(), spec: Some(issued.clone()) }
+}
+
+fn hear(world: &mut World, name: &str, told: &Told) {
+    recall(&mut world.fleet, &host(name), Some(told), false, NOW).expect("it says what it was told");
+}
+
+#[test]
+fn nothing_is_planned_commanded_or_let_through_while_a_host_is_missing() {
+    let mut world = restored(ROLLING);
+    assert!(!plan(&world.fleet, NOW).changes_anything());
+    let unfenced = World::parse(ROLLING);
+    let proposal = plan(&unfenced.fleet, NOW);
+    assert!(proposal.changes_anything() && interlock::check(&unfenced.fleet, &proposal).is_ok());
+    let violations = interlock::check(&world.fleet, &proposal).expect_err("the interlock knows the fence too");
+    assert!(violations.iter().all(|violation| violation.invariant == 9), "{violations:?}");
+    for name in ["lb1", "web1"] {
+        let told = same(&world, name);
+        hear(&mut world, name, &told);
+    }
+    let pause = Command::Pause { service: shop(), by: "ana".into(), why: String::new() };
+    let refused = apply(&mut world.fleet, pause, NOW).expect_err("one is missing");
+    assert_eq!((refused.code.0, refused.seen[0].1.as_str()), (1020, "web2"));
+}
+
+#[test]
+fn when_nothing_happened_since_the_copy_everything_goes_on() {
+    let mut world = restored(ROLLING);
+    for name in ALL {
+        let told = same(&world, name);
+        hear(&mut world, name, &told);
+    }
+    assert!(world.fleet.fenced().is_none());
+    assert!(world.fleet.rollouts.values().all(|rollout| rollout.state != RolloutState::Paused));
+    assert!(plan(&world.fleet, NOW).changes_anything() || !plan(&world.fleet, NOW).waiting.is_empty());
+}
+
+#[test]
+fn what_the_hosts_were_told_is_believed_over_the_copy_under_a_newer_epoch_than_any_has_seen() {
+    let mut world = restored(REST);
+    for (name, epoch) in [("web1", 7), ("web2", 9)] {
+        let told = told(&world, name, "v3", epoch);
+        hear(&mut world, name, &told);
+    }
+    let told = same(&world, "lb1");
+    hear(&mut world, "lb1", &told);
+    assert_eq!(world.fleet.epoch, Epoch(10));
+    let service = &world.fleet.services[&shop()];
+    assert_eq!((service.committed, service.previous), (Some(release("v3").id()), Some(release("v1").id())));
+    for name in ALL {
+        assert_eq!(world.fleet.hosts[&host(name)].issued.epoch, Epoch(10), "{name}");
+    }
+    let next = plan(&world.fleet, NOW);
+    assert!(next.specs.values().flat_map(|spec| spec.instances.values()).all(|it| it.release == release("v3").id()));
+}
+
+#[test]
+fn a_rollout_of_an_older_copy_waits_for_a_person() {
+    let mut world = restored(ROLLING);
+    let newer = told(&world, "web1", "v3", 7);
+    hear(&mut world, "web1", &newer);
+    let recover =
+        |without: &[&str]| Command::Recover { without: without.iter().map(|it| host(it)).collect(), by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, recover(&["web2"]), NOW).expect_err("lb1 is missing too").code.0, 1020);
+    assert_eq!(apply(&mut world.fleet, recover(&["web2", "lb1"]), NOW), Ok(Accepted::Noted));
+    assert!(world.fleet.rollouts.values().all(|rollout| rollout.state == RolloutState::Paused));
+    let committed = world.fleet.services[&shop()].committed;
+    assert_eq!(committed, Some(release("v3").id()), "those that were heard agree");
+    assert_eq!(apply(&mut world.fleet, recover(&["web2"]), NOW), Ok(Accepted::Unchanged));
+}
+
+#[test]
+fn a_late_host_is_read_before_it_is_told_anything_and_told_something_newer() {
+    let mut world = restored(REST);
+    let without = ALL.iter().map(|name| host(name)).collect();
+    apply(&mut world.fleet, Command::Recover { without, by: "ana".into() }, NOW).expect("all are named");
+    let before = world.fleet.epoch;
+    for (name, epoch) in [("web1", 1), ("web2", before.0 + 5)] {
+        let told = told(&world, name, "v3", epoch);
+        hear(&mut world, name, &told);
+        let issued = &world.fleet.hosts[&host(name)].issued;
+        assert!(issued.stamp() > told.stamp, "{name}");
+        assert!(issued.instances.values().all(|it| it.release == release("v3").id()), "{name}");
+    }
+    assert_eq!(world.fleet.epoch, Epoch(before.0 + 6));
+}
+
+#[test]
+fn a_host_that_tells_of_a_newer_document_and_does_not_show_it_is_not_taken_in() {
+    let mut world = restored(REST);
+    let known = world.fleet.clone();
+    for (spec, epoch) in [(false, 7), (true, u64::MAX)] {
+        let mut told = told(&world, "web1", "v3", epoch);
+        told.spec = told.spec.filter(|_| spec);
+        let refused =
+            recall(&mut world.fleet, &host("web1"), Some(&told), false, NOW).expect_err("nobody knows what it runs");
+        assert_eq!(refused.code.0, 1021);
+        assert_eq!(world.fleet, known);
+    }
+}
