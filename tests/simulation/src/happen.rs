@@ -32,6 +32,7 @@ impl World<'_> {
                 self.command(Command::Rehearse { id, service: name, host: None, by: by() });
             }
             Happening::Retry => {
+                self.retries += 1;
                 let id = self.next_id();
                 self.command(Command::Retry { id, service: name, host: None, by: by() });
             }

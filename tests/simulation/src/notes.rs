@@ -11,6 +11,9 @@ use baton_core::rollout::command::Command;
 use baton_core::rollout::hooks;
 use baton_core::rollout::waiting::Reason;
 
+/// Whoever has let rollouts go on so often goes back.
+const RESUMED_MAX: u32 = 2;
+
 impl World<'_> {
     /// Whether a balancer's agent dies now, in the middle of a change of everything together: by chance alone that is rare.
     pub(super) fn dies_in_a_switch(&mut self, name: &HostName) -> bool {
@@ -43,7 +46,9 @@ impl World<'_> {
         let broken = active.zip(stored).and_then(|(active, stored)| hooks::broken(stored, active));
         let broken = broken.map(|(key, _, _)| key.point);
         let id = self.next_id();
-        match (broken, self.random.between(0, 3)) {
+        let drawn = self.random.between(0, 3);
+        self.resumed += 1;
+        match (broken, if self.resumed > RESUMED_MAX { 3 } else { drawn }) {
             (Some(_), 0 | 1) => {
                 self.retries += 1;
                 self.sometimes("a hook was run again by a person's word");

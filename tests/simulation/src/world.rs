@@ -37,6 +37,8 @@ pub(super) struct World<'a> {
     /// The hooks that really happened, and how often people asked for another attempt.
     pub(super) ran: BTreeSet<(HookKey, u32)>,
     pub(super) retries: u32,
+    /// How often people let a paused rollout go on: they do not say it for ever.
+    pub(super) resumed: u32,
     tell: &'a mut dyn FnMut(&str),
 }
 
@@ -56,6 +58,7 @@ impl<'a> World<'a> {
             rollouts: 0,
             ran: BTreeSet::new(),
             retries: 0,
+            resumed: 0,
             tell,
         }
     }
