@@ -17,6 +17,9 @@ const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
 const AUTHORITY: &str = "authority.pem";
 
+/// How often files that do not fit together are read before they are believed not to: a renewal takes a few milliseconds.
+const LOOKS: u32 = 20;
+
 /// What a peer shows, what proves that it may, and whom it believes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -56,6 +59,11 @@ impl Credentials {
     /// # Errors
     /// When a file is missing or unreadable, or the key is not the certificate's.
     pub fn load(folder: &Path) -> Result<Self, TlsError> {
+        // Whoever reads between the files of one save and of the next sees neither: it reads again.
+        (1..LOOKS).find_map(|_| Self::look(folder).ok()).map_or_else(|| Self::look(folder), Ok)
+    }
+
+    fn look(folder: &Path) -> Result<Self, TlsError> {
         let kept = Self::read(folder, CERTIFICATE)?;
         let Err(error) = kept.certified() else { return Ok(kept) };
         // The certificate is renamed last: a new key beside the old certificate means that the new one still waits.
