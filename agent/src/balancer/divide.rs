@@ -2,7 +2,6 @@
 
 use super::driver::{Driver, Seen, SplitSeen};
 use super::problem;
-use baton_core::fleet::ability::SplitAbility;
 use baton_core::fleet::report::SplitReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::fleet::split::TrafficSplit;
@@ -17,12 +16,11 @@ pub(crate) async fn before<D: Driver>(
     pools: &BTreeMap<PoolName, PoolSpec>,
     seen: &Seen,
 ) -> Result<(bool, BTreeMap<PoolName, Problem>), Problem> {
-    let ability = driver.ability().split;
     let mut changed = false;
     let mut problems = BTreeMap::new();
     for (name, spec) in pools.iter().filter(|(name, _)| matches!(seen.pools.get(*name), Some(Ok(_)))) {
         let Some(split) = &spec.split else { continue };
-        if let Err(problem) = possible(&ability, name, split) {
+        if let Err(problem) = possible(driver, name, split) {
             problems.insert(name.clone(), problem);
         } else if !is_so(seen.splits.get(name), Some(split)) {
             driver.divide(name, Some(split)).await?;
@@ -48,8 +46,8 @@ pub(crate) async fn after<D: Driver>(
     Ok(changed)
 }
 
-fn possible(ability: &SplitAbility, pool: &PoolName, split: &TrafficSplit) -> Result<(), Problem> {
-    let lacks = ability.lacks(pool, &split.needs());
+fn possible(driver: &impl Driver, pool: &PoolName, split: &TrafficSplit) -> Result<(), Problem> {
+    let lacks = driver.lacks(pool, split);
     if lacks.is_empty() { Ok(()) } else { Err(problem::cannot_split(pool, &lacks)) }
 }
 

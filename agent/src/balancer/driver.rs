@@ -1,13 +1,13 @@
 //! What a balancer must be able to do, and what is seen of it: plain values, one procedure above them
 //! ([`conduct`](super::conduct)), one protocol below each.
 
-use baton_core::fleet::ability::BalancerAbility;
+use baton_core::fleet::ability::{BalancerAbility, Feature};
 use baton_core::fleet::latency::Latency;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,11 +22,16 @@ pub(crate) trait Driver: Send + fmt::Debug {
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// Divides a pool's requests between its sides, now and after a restart; None: all its members are one side. Asked only
-    /// for what [`ability`](Self::ability) says it can.
+    /// for what it does not [lack](Self::lacks).
     fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// What it is, and what it can do as far as was seen.
     fn ability(&self) -> BalancerAbility;
+
+    /// What of a split it cannot do for a pool.
+    fn lacks(&self, pool: &PoolName, split: &TrafficSplit) -> BTreeSet<Feature> {
+        self.ability().split.lacks(pool, &split.needs())
+    }
 
     /// Looks at what it can do, while there is no pool to look at.
     fn survey(&mut self) -> impl Future<Output = ()> + Send {

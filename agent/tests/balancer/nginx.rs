@@ -56,7 +56,8 @@ async fn a_reload_that_fails_in_silence_is_found_out() {
 #[tokio::test]
 async fn a_file_that_nginx_does_not_include_is_named_before_anything_changes() {
     let places = places();
-    let own = "upstream shop { server 127.0.0.1:1; }\n    upstream till { server 127.0.0.1:1; }\n    #";
+    let own = "upstream shop { server 127.0.0.1:1; }\n    upstream till { server 127.0.0.1:1; }\n    \
+        map \"\" $baton_shop { default shop; }\n    map \"\" $baton_till { default till; }\n    #";
     let Some(front) = Front::nginx_with(|config| config.replacen("include", own, 1)) else { return };
     let mut bench = Bench::new(front, &places);
     bench.want(0, Ready);

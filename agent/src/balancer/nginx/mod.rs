@@ -15,6 +15,7 @@ mod page;
 mod processes;
 mod program;
 mod reload;
+mod sides;
 
 use super::ask::Place as Endpoint;
 use super::conduct::Conductor;
@@ -22,7 +23,7 @@ use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, NginxConfig, problem};
 use crate::connections;
-use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::TrafficSplit;
 use baton_core::name::PoolName;
@@ -61,6 +62,10 @@ struct Nginx {
     cut: BTreeSet<u64>,
     leaving: Leaving,
     notes: Vec<Problem>,
+    /// The variables its configuration sends requests by.
+    divided_by: BTreeSet<String>,
+    /// The nginx whose configuration was looked at while there was no pool.
+    surveyed: Option<String>,
 }
 
 /// Opens the driver.
@@ -86,6 +91,8 @@ pub(super) fn open(config: NginxConfig, state: &Path) -> Result<Box<dyn Balancer
         cut: BTreeSet::new(),
         leaving: Leaving::default(),
         notes: Vec::new(),
+        divided_by: BTreeSet::new(),
+        surveyed: None,
     };
     Ok(Box::new(Conductor::new(nginx)))
 }
@@ -107,13 +114,13 @@ impl Driver for Nginx {
         for change in changes {
             let members = pools.entry(change.pool.clone()).or_default();
             if change.wanted {
-                members.insert(change.address, Line { state: change.state, weight: change.weight });
+                members.insert(change.address, Line { state: change.state, weight: change.weight, side: change.side });
             } else {
                 members.remove(&change.address);
             }
         }
         self.begin_outs(changes).await?;
-        self.put(pools).await
+        self.put((pools, self.now.splits.clone())).await.map(drop)
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
@@ -133,13 +140,45 @@ impl Driver for Nginx {
         self.journal.update(counted).await
     }
 
-    async fn divide(&mut self, _: &PoolName, _: Option<&TrafficSplit>) -> Result<(), Problem> {
-        // Never asked for: see the ability.
+    async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
+        let mut splits = self.now.splits.clone();
+        match split {
+            Some(split) => drop(splits.insert(pool.clone(), split.clone())),
+            None => drop(splits.remove(pool)),
+        }
+        let mut pools = self.now.pools.clone();
+        pools.entry(pool.clone()).or_default();
+        if !self.put((pools, splits.clone())).await? {
+            return Err(problem::changing_hands("nginx has not taken over yet how requests are divided"));
+        }
+        self.now.splits = splits;
         Ok(())
     }
 
+    async fn survey(&mut self) {
+        let master = Master::find(&self.config.pid_file).map(|master| master.identity()).ok();
+        if master.is_some() && self.surveyed != master {
+            self.surveyed = master;
+            if let Ok(accepted) = program::test(&self.config).await {
+                self.divided_by = accepted.divided_by();
+            }
+        }
+    }
+
+    /// Every split, when each pool of the file is one that requests are sent to by its variable.
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "nginx".to_owned(), split: SplitAbility::None }
+        let known: Vec<PoolName> = self.now.pools.keys().cloned().collect();
+        let pools = if known.is_empty() { self.file_pools() } else { known };
+        let prepared = !pools.is_empty() && pools.iter().all(|pool| self.is_prepared(pool));
+        let split = if prepared { SplitAbility::Everything } else { SplitAbility::None };
+        BalancerAbility { driver: "nginx".to_owned(), split }
+    }
+
+    fn lacks(&self, pool: &PoolName, split: &TrafficSplit) -> BTreeSet<Feature> {
+        match self.is_prepared(pool) {
+            true => sides::unseen(split),
+            false => split.needs(),
+        }
     }
 
     fn notes(&self) -> Vec<Problem> {
@@ -148,6 +187,11 @@ impl Driver for Nginx {
 }
 
 impl Nginx {
+    /// Whether nginx.conf sends requests to this pool by its variable.
+    fn is_prepared(&self, pool: &PoolName) -> bool {
+        sides::variable(pool).is_some_and(|variable| self.divided_by.contains(&variable))
+    }
+
     /// What was cut counts from when a member goes out.
     async fn begin_outs(&mut self, changes: &[Change]) -> Result<(), Problem> {
         let going: Vec<_> = changes

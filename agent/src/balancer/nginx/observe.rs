@@ -1,11 +1,11 @@
 //! One look at nginx: what it says it serves, what the file says, and what workers from before still hold.
 
-use super::page::{self, Line, Page, Place, Pools};
+use super::page::{self, Line, Page, Place, Pools, Splits};
 use super::processes::{self, Master, Worker};
 use super::reload::Settled;
-use super::{Nginx, program};
+use super::{Nginx, program, sides};
 use crate::balancer::ask::{self, Place as Endpoint, Silence};
-use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
+use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
 use crate::balancer::{decide, problem};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
@@ -45,13 +45,15 @@ impl Echo {
         }
         let mut words = body.split_ascii_whitespace().skip(1);
         let pid = words.next().and_then(|pid| pid.parse().ok());
-        Ok(Self { page: Page { generation, pools }, pid, version: words.next().map(str::to_owned) })
+        let splits = answer.headers.get_all("baton-split").iter();
+        let splits = splits.filter_map(|value| sides::of_answer(value.to_str().ok()?)).collect();
+        Ok(Self { page: Page { generation, pools, splits }, pid, version: words.next().map(str::to_owned) })
     }
 }
 
 /// What is known of what runs.
 enum Running {
-    Known(Pools),
+    Known(Pools, Splits),
     /// nginx has never read the file.
     Nothing,
     /// It should have, and nobody answers where it says so.
@@ -59,10 +61,10 @@ enum Running {
 }
 
 impl Running {
-    fn pools(&self) -> Pools {
+    fn known(&self) -> (Pools, Splits) {
         match self {
-            Self::Known(pools) => pools.clone(),
-            Self::Nothing | Self::Unknown => Pools::new(),
+            Self::Known(pools, splits) => (pools.clone(), splits.clone()),
+            Self::Nothing | Self::Unknown => (Pools::new(), Splits::new()),
         }
     }
 }
@@ -88,15 +90,16 @@ impl Nginx {
             Place::Missing => (Page::default(), false),
             Place::Ours { page, edited } => (page.clone(), *edited),
         };
-        if fresh && let Some(echo) = &echo {
-            self.notes =
-                program::test(&self.config).await.map_or_else(|_| Vec::new(), |it| it.notes(echo.version.as_deref()));
+        if fresh && let Ok(accepted) = program::test(&self.config).await {
+            let version = echo.as_ref().map(|echo| echo.version.as_deref());
+            self.notes = version.map_or_else(Vec::new, |version| accepted.notes(version));
+            self.divided_by = accepted.divided_by();
         }
         let generation = echo.as_ref().map_or(0, |echo| echo.page.generation).max(file.generation);
         let running = match (echo, &place) {
             // Somebody wrote lines of their own into it and may have reloaded: what stands there is the worst case.
-            (Some(_), _) if edited => Running::Known(file.pools.clone()),
-            (Some(echo), _) => Running::Known(echo.page.pools),
+            (Some(_), _) if edited => Running::Known(file.pools.clone(), file.splits.clone()),
+            (Some(echo), _) => Running::Known(echo.page.pools, echo.page.splits),
             (None, Place::Ours { .. }) => Running::Unknown,
             (None, _) => Running::Nothing,
         };
@@ -105,9 +108,12 @@ impl Nginx {
             let members = self.pool(name, spec, &running, &file, edited);
             (name.clone(), Ok(members))
         });
-        let seen = Seen { identity: master.identity(), pools: seen.collect(), splits: BTreeMap::new() };
-        let others = if matches!(place, Place::Missing) { running.pools() } else { file.pools.clone() };
-        self.now = now(&seen, others, generation.max(self.now.generation));
+        let seen: BTreeMap<_, _> = seen.collect();
+        let (known, dividing) = running.known();
+        let splits = pools.keys().filter_map(|name| Some((name.clone(), split(name, &dividing, &file, edited)?)));
+        let seen = Seen { identity: master.identity(), pools: seen, splits: splits.collect() };
+        let others = if matches!(place, Place::Missing) { known } else { file.pools };
+        self.now = Page { splits: dividing, ..now(&seen, others, generation.max(self.now.generation)) };
         Ok(seen)
     }
 
@@ -141,6 +147,14 @@ impl Nginx {
         }
     }
 
+    /// The pools that nginx would start with.
+    pub(super) fn file_pools(&self) -> Vec<PoolName> {
+        match self.place() {
+            Ok(Place::Ours { page, .. }) => page.pools.into_keys().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn find_leaving(&mut self, master: Master) -> Result<(), Problem> {
         self.orphans.retain(|worker| worker.lives());
         let not_new = |worker: &Worker| worker.is_leaving() || !self.is_current(*worker);
@@ -155,11 +169,11 @@ impl Nginx {
     }
 
     fn pool(&mut self, name: &PoolName, spec: &PoolSpec, running: &Running, file: &Page, edited: bool) -> PoolSeen {
-        let out = |weight| Line { state: MemberState::Out, weight };
+        let out = |weight, side| Line { state: MemberState::Out, weight, side };
         let none = BTreeMap::new();
         let on_disk = file.pools.get(name).unwrap_or(&none);
         let known = match running {
-            Running::Known(pools) => pools.get(name).unwrap_or(&none),
+            Running::Known(pools, _) => pools.get(name).unwrap_or(&none),
             _ => &none,
         };
         let wanted: BTreeMap<SocketAddr, _> = spec.members.values().map(|member| (member.address, member)).collect();
@@ -167,24 +181,24 @@ impl Nginx {
         let members = addresses.into_iter().map(|address| {
             let member = wanted.get(&address);
             let weight = member.map_or(1, |member| member.weight);
+            let side = member.map_or(Side::Stable, |member| decide::side(spec, member));
             let told = match (running, member) {
                 // Whatever is wanted is worth a reload, and until then anybody may get requests.
                 (Running::Unknown, Some(member)) if member.state == MemberState::Out => {
-                    Line { state: MemberState::Ready, weight }
+                    Line { state: MemberState::Ready, weight, side }
                 }
-                _ => known.get(&address).copied().unwrap_or(out(weight)),
+                _ => known.get(&address).copied().unwrap_or(out(weight, side)),
             };
-            let mut disk = on_disk.get(&address).copied().unwrap_or(out(told.weight));
+            let mut disk = on_disk.get(&address).copied().unwrap_or(out(told.weight, told.side));
             if edited {
                 disk.weight = 0;
             }
-            let side = member.map_or(Side::Stable, |member| decide::side(spec, member));
-            (address, self.member(&(name.clone(), address), told, disk, side))
+            (address, self.member(&(name.clone(), address), told, disk))
         });
         members.collect()
     }
 
-    fn member(&mut self, place: &(PoolName, SocketAddr), told: Line, disk: Line, side: Side) -> MemberSeen {
+    fn member(&mut self, place: &(PoolName, SocketAddr), told: Line, disk: Line) -> MemberSeen {
         let out_for = if told.state == MemberState::Out {
             self.outs.entry(place.clone()).or_insert_with(Instant::now).elapsed()
         } else {
@@ -196,8 +210,7 @@ impl Nginx {
             running: told.state,
             on_disk: disk.state,
             weight: (told.weight, disk.weight),
-            // There are none here, so they are never wrong.
-            side: (side, side),
+            side: (told.side, disk.side),
             in_flight: if told.state == MemberState::Out { self.leaving.at(place.1) } else { 0 },
             out_for,
             cut: self.journal.entry(&place.0, place.1).map_or(0, |entry| entry.cut),
@@ -242,13 +255,20 @@ impl Nginx {
     }
 }
 
+/// How a pool is divided. Nothing counts the sides' requests here. Lines that somebody edited are to be written anew.
+fn split(name: &PoolName, running: &Splits, file: &Page, edited: bool) -> Option<SplitSeen> {
+    let on_disk = file.splits.get(name).filter(|_| !edited).cloned();
+    let running = running.get(name).cloned();
+    (running.is_some() || on_disk.is_some()).then_some(SplitSeen { running, on_disk, ..SplitSeen::default() })
+}
+
 /// What the next file starts from: what runs, so that a reload changes nothing that was not decided; pools nobody asked
 /// about stay as they are.
 fn now(seen: &Seen, mut pools: Pools, generation: u64) -> Page {
     for (name, members) in seen.pools.iter().filter_map(|(name, pool)| Some((name, pool.as_ref().ok()?))) {
-        let lines =
-            members.iter().map(|(address, there)| (*address, Line { state: there.told, weight: there.weight.0.max(1) }));
+        let line = |there: &MemberSeen| Line { state: there.told, weight: there.weight.0.max(1), side: there.side.0 };
+        let lines = members.iter().map(|(address, there)| (*address, line(there)));
         pools.insert(name.clone(), lines.collect());
     }
-    Page { generation, pools }
+    Page { generation, pools, splits: Splits::new() }
 }

@@ -2,8 +2,9 @@
 //!
 //! A text in both directions. What a person edits in it is seen, because the text is no longer the one its content gives.
 
-use super::NginxConfig;
+use super::{NginxConfig, sides};
 use baton_core::fleet::spec::MemberState;
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,13 +24,18 @@ pub(super) type Pools = BTreeMap<PoolName, BTreeMap<SocketAddr, Line>>;
 pub(super) struct Line {
     pub(super) state: MemberState,
     pub(super) weight: u16,
+    pub(super) side: Side,
 }
+
+/// How each pool that divides its requests does so.
+pub(super) type Splits = BTreeMap<PoolName, TrafficSplit>;
 
 /// The file's content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) generation: u64,
     pub(super) pools: Pools,
+    pub(super) splits: Splits,
 }
 
 /// What is in the file's place.
@@ -73,27 +79,21 @@ impl Page {
                 let _ = writeln!(text, "        add_header Baton-Member \"{pool} {address} {}\";", line.words());
             }
         }
+        for (pool, split) in &self.splits {
+            let _ = writeln!(text, "        add_header Baton-Split \"{pool} {split}\";");
+        }
         let _ = writeln!(
             text,
             "        return 200 \"baton $pid $nginx_version\\n\";\n    }}\n    location / {{ return 404; }}\n}}"
         );
         for (pool, members) in &self.pools {
-            let _ = writeln!(text, "upstream {pool} {{");
-            for line in &config.upstream {
-                let _ = writeln!(text, "    {};", line.trim_end_matches(';'));
+            upstream(&mut text, pool.as_str(), members, Side::Stable, config);
+            if self.splits.contains_key(pool) || members.values().any(|line| line.side == Side::Trial) {
+                upstream(&mut text, &sides::trial(pool), members, Side::Trial, config);
             }
-            for (address, line) in members {
-                let out = match line.state {
-                    MemberState::Ready => ";",
-                    MemberState::Drain => " down; # drain",
-                    MemberState::Out => " down; # out",
-                };
-                let _ = writeln!(text, "    server {address} weight={} max_fails=0{out}", line.weight);
-            }
-            if members.is_empty() {
-                let _ = writeln!(text, "    server 127.0.0.1:1 down; # nobody");
-            }
-            let _ = writeln!(text, "}}");
+            let is_in = |side| members.values().any(|line| line.side == side && line.state == MemberState::Ready);
+            let served = sides::Served { stable: is_in(Side::Stable), trial: is_in(Side::Trial) };
+            text.push_str(&sides::render(pool, self.splits.get(pool), served));
         }
         text
     }
@@ -101,23 +101,47 @@ impl Page {
     /// Reads the lines nginx goes by, whoever wrote them.
     fn parse(text: &str) -> Self {
         let mut page = Self::default();
-        let mut pool: Option<PoolName> = None;
+        let mut pool: Option<(PoolName, Side)> = None;
         for line in text.lines().map(str::trim) {
             if let Some(generation) = line.strip_prefix("add_header Baton-Generation ") {
                 page.generation = generation.trim_end_matches(';').parse().unwrap_or_default();
+            } else if let Some(words) = line.strip_prefix("add_header Baton-Split ") {
+                page.splits.extend(sides::of_answer(words.trim_end_matches(';').trim_matches('"')));
             } else if let Some(name) = line.strip_prefix("upstream ") {
-                pool = name.trim_end_matches('{').trim().parse().ok();
-                if let Some(pool) = &pool {
+                pool = sides::of_upstream(name.trim_end_matches('{').trim());
+                if let Some((pool, _)) = &pool {
                     page.pools.entry(pool.clone()).or_default();
                 }
-            } else if let (Some(server), Some(pool)) = (line.strip_prefix("server "), &pool)
-                && let Some((address, line)) = Line::of_server(server)
+            } else if let (Some(server), Some((pool, side))) = (line.strip_prefix("server "), &pool)
+                && let Some((address, line)) = Line::of_server(server, *side)
             {
                 page.pools.entry(pool.clone()).or_default().insert(address, line);
             }
         }
         page
     }
+}
+
+/// The `upstream` of one side.
+fn upstream(text: &mut String, name: &str, members: &BTreeMap<SocketAddr, Line>, side: Side, config: &NginxConfig) {
+    let _ = writeln!(text, "upstream {name} {{");
+    for line in &config.upstream {
+        let _ = writeln!(text, "    {};", line.trim_end_matches(';'));
+    }
+    let mut nobody = true;
+    for (address, line) in members.iter().filter(|(_, line)| line.side == side) {
+        let out = match line.state {
+            MemberState::Ready => ";",
+            MemberState::Drain => " down; # drain",
+            MemberState::Out => " down; # out",
+        };
+        nobody = false;
+        let _ = writeln!(text, "    server {address} weight={} max_fails=0{out}", line.weight);
+    }
+    if nobody {
+        let _ = writeln!(text, "    server 127.0.0.1:1 down; # nobody");
+    }
+    let _ = writeln!(text, "}}");
 }
 
 impl Line {
@@ -127,10 +151,11 @@ impl Line {
             MemberState::Drain => "drain",
             MemberState::Out => "out",
         };
-        format!("{state} {}", self.weight)
+        let side = if self.side == Side::Trial { " trial" } else { "" };
+        format!("{state} {}{side}", self.weight)
     }
 
-    /// From nginx's answer: `POOL ADDRESS STATE WEIGHT`.
+    /// From nginx's answer: `POOL ADDRESS STATE WEIGHT`, and `trial` for a member on trial.
     pub(super) fn of_answer(text: &str) -> Option<(PoolName, SocketAddr, Self)> {
         let mut words = text.split_ascii_whitespace();
         let (pool, address) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -140,15 +165,17 @@ impl Line {
             "out" => MemberState::Out,
             _ => return None,
         };
-        Some((pool, address, Self { state, weight: words.next()?.parse().ok()? }))
+        let weight = words.next()?.parse().ok()?;
+        let side = if words.next() == Some("trial") { Side::Trial } else { Side::Stable };
+        Some((pool, address, Self { state, weight, side }))
     }
 
     /// From what follows `server` in an upstream.
-    fn of_server(text: &str) -> Option<(SocketAddr, Self)> {
+    fn of_server(text: &str, side: Side) -> Option<(SocketAddr, Self)> {
         let (words, remark) = text.split_once(';')?;
         let mut words = words.split_ascii_whitespace();
         let address: SocketAddr = words.next()?.parse().ok()?;
-        let mut line = Self { state: MemberState::Ready, weight: 1 };
+        let mut line = Self { state: MemberState::Ready, weight: 1, side };
         for word in words {
             if word == "down" {
                 line.state = if remark.trim() == "# drain" { MemberState::Drain } else { MemberState::Out };
@@ -178,12 +205,17 @@ mod tests {
 
     fn page() -> Page {
         let lines = [(1, MemberState::Ready, 3), (2, MemberState::Drain, 1), (3, MemberState::Out, 1)];
-        let member = |(host, state, weight)| (SocketAddr::from(([127, 0, 0, host], 80)), Line { state, weight });
+        let side = |host| if host == 3 { Side::Trial } else { Side::Stable };
+        let member =
+            |(host, state, weight)| (SocketAddr::from(([127, 0, 0, host], 80)), Line { state, weight, side: side(host) });
         let pools = BTreeMap::from([
             ("empty".parse().unwrap(), BTreeMap::new()),
             ("shop".parse().unwrap(), lines.into_iter().map(member).collect()),
         ]);
-        Page { generation: 7, pools }
+        let rules = vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()];
+        let sticky = Some("cookie uid".parse().unwrap());
+        let split = TrafficSplit { share: "0.25%".parse().unwrap(), sticky, rules };
+        Page { generation: 7, pools, splits: BTreeMap::from([("shop".parse().unwrap(), split)]) }
     }
 
     #[test]
@@ -214,7 +246,9 @@ mod tests {
     fn an_answer_is_a_member_or_nothing() {
         let (pool, address, line) = Line::of_answer("shop [::1]:80 drain 2").unwrap();
         assert_eq!((pool.as_str(), address.to_string().as_str()), ("shop", "[::1]:80"));
-        assert_eq!(line, Line { state: MemberState::Drain, weight: 2 });
+        assert_eq!(line, Line { state: MemberState::Drain, weight: 2, side: Side::Stable });
+        let trial = Line::of_answer("shop [::1]:80 ready 1 trial").unwrap().2;
+        assert_eq!(trial, Line { state: MemberState::Ready, weight: 1, side: Side::Trial });
         assert_eq!(Line::of_answer("shop 127.0.0.1:80 sleeping 2"), None);
     }
 }

@@ -3,6 +3,7 @@
 use super::NginxConfig;
 use crate::balancer::problem;
 use baton_core::problem::Problem;
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -48,6 +49,17 @@ impl Accepted {
             .any(|file| config.include == *file || real.is_some() && std::fs::canonicalize(file).ok() == real)
     }
 
+    /// The variables that `proxy_pass` lines send requests by.
+    pub(super) fn divided_by(&self) -> BTreeSet<String> {
+        let words = self.text.lines().filter_map(|line| line.trim_start().strip_prefix("proxy_pass "));
+        let variable = |rest: &str| {
+            rest.trim_start()
+                .strip_prefix("http://$")
+                .map(|name| name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+        };
+        words.filter_map(variable).collect()
+    }
+
     /// What a reload costs with this configuration, where that can be known and avoided.
     pub(super) fn notes(&self, version: Option<&str>) -> Vec<Problem> {
         let says = |directive: &str| {
@@ -76,6 +88,13 @@ mod tests {
     fn codes(text: &str, version: &str) -> Vec<u16> {
         let accepted = Accepted { text: text.to_owned() };
         accepted.notes(Some(version)).iter().map(|note| note.code.0).collect()
+    }
+
+    #[test]
+    fn what_sends_requests_by_a_variable_is_prepared() {
+        let text = "proxy_pass http://$baton_shop;\n  # proxy_pass http://$baton_a;\n  proxy_pass http://till;\n";
+        let accepted = Accepted { text: text.to_owned() };
+        assert_eq!(accepted.divided_by().into_iter().collect::<Vec<_>>(), ["baton_shop"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A change: the file, nginx's judgement of it, the reload, and how it is known that it happened.
 
 use super::observe::Echo;
-use super::page::{Page, Pools};
+use super::page::{Page, Pools, Splits};
 use super::processes::{Master, Worker};
 use super::{Nginx, program};
 use crate::balancer::{durable, problem};
@@ -34,13 +34,16 @@ pub(super) struct Pending {
     since: Instant,
     /// The file's text before.
     before: String,
-    pools: Pools,
+    content: Content,
 }
+
+/// What a file is to say, whatever its number.
+type Content = (Pools, Splits);
 
 /// What nginx would not do.
 #[derive(Debug)]
 pub(super) struct Refused {
-    pools: Pools,
+    content: Content,
     at: Instant,
     problem: Problem,
 }
@@ -54,9 +57,9 @@ pub(super) enum Settled {
 }
 
 impl Nginx {
-    /// Writes the file, has nginx judge it, reloads, and waits a moment to see it done.
-    pub(super) async fn put(&mut self, pools: Pools) -> Result<(), Problem> {
-        let again = |refused: &&Refused| refused.pools == pools && refused.at.elapsed() < REFUSED_FOR;
+    /// Writes the file, has nginx judge it, reloads, and waits a moment to see it done; says whether it was.
+    pub(super) async fn put(&mut self, content: Content) -> Result<bool, Problem> {
+        let again = |refused: &&Refused| refused.content == content && refused.at.elapsed() < REFUSED_FOR;
         if let Some(refused) = self.refused.as_ref().filter(again) {
             return Err(refused.problem.clone());
         }
@@ -65,13 +68,14 @@ impl Nginx {
         let before = std::fs::read_to_string(&self.config.include).unwrap_or_default();
         // Once: a generation is never written twice, also when this one is never seen.
         self.now.generation += 1;
-        let page = Page { generation: self.now.generation, pools };
+        let page = Page { generation: self.now.generation, pools: content.0.clone(), splits: content.1.clone() };
         self.write(page.render(&self.config)).await?;
         let accepted = match program::test(&self.config).await {
             Ok(accepted) if accepted.includes(&self.config) => accepted,
-            Ok(_) => return self.refuse(page.pools, before, problem::not_included(&self.config.include)).await,
-            Err(problem) => return self.refuse(page.pools, before, problem).await,
+            Ok(_) => return self.refuse(content, before, problem::not_included(&self.config.include)).await,
+            Err(problem) => return self.refuse(content, before, problem).await,
         };
+        self.divided_by = accepted.divided_by();
         tracing::info!(generation = page.generation, "nginx is reloaded");
         self.before = master.workers();
         let told = i32::try_from(master.pid).ok().and_then(Pid::from_raw).map(|pid| kill_process(pid, Signal::HUP));
@@ -79,17 +83,17 @@ impl Nginx {
             return Err(problem::nginx_not_running(&self.config.pid_file, &error.to_string()));
         }
         let since = Instant::now();
-        self.pending = Some(Pending { generation: page.generation, since, before, pools: page.pools });
+        self.pending = Some(Pending { generation: page.generation, since, before, content });
         while since.elapsed() < AT_ONCE {
             tokio::time::sleep(LOOK).await;
             let Ok(echo) = Echo::ask(&self.status).await else { continue };
             self.note(&echo);
             if echo.page.generation == self.now.generation && self.mixed(master).is_empty() {
                 self.notes = accepted.notes(echo.version.as_deref());
-                break;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether what was asked for is what every worker does that takes connections.
@@ -110,7 +114,7 @@ impl Nginx {
             let problem = problem::not_taken_over("nginx", &seen);
             self.write(pending.before).await?;
             self.before.clear();
-            self.refused = Some(Refused { pools: pending.pools, at: Instant::now(), problem });
+            self.refused = Some(Refused { content: pending.content, at: Instant::now(), problem });
             return Ok(Settled::Yes);
         }
         self.pending = None;
@@ -149,9 +153,9 @@ impl Nginx {
     }
 
     /// Puts back the file that nginx would still start with.
-    async fn refuse(&mut self, pools: Pools, before: String, problem: Problem) -> Result<(), Problem> {
+    async fn refuse(&mut self, content: Content, before: String, problem: Problem) -> Result<bool, Problem> {
         self.write(before).await?;
-        self.refused = Some(Refused { pools, at: Instant::now(), problem: problem.clone() });
+        self.refused = Some(Refused { content, at: Instant::now(), problem: problem.clone() });
         Err(problem)
     }
 

@@ -26,8 +26,9 @@ pub(super) fn front(name: &str, variable: &str, edit: impl Fn(String) -> String)
     let config = include_str!("../../../examples/nginx.conf")
         .replace("@FOLDER@", &folder.path().to_string_lossy())
         .replace("@LISTEN@", &listen.to_string());
-    let server =
-        format!("    server {{\n        listen {till};\n        location / {{ proxy_pass http://till; }}\n    }}\n}}\n");
+    let server = format!(
+        "    server {{\n        listen {till};\n        location / {{ proxy_pass http://$baton_till; }}\n    }}\n}}\n"
+    );
     let (http, _) = config.rsplit_once('}').expect("a block");
     let keeps_idle = variable.ends_with("NEW");
     fs::write(path("nginx.conf"), edit(format!("{http}{server}"))).expect("the configuration");
@@ -48,7 +49,8 @@ pub(super) fn front(name: &str, variable: &str, edit: impl Fn(String) -> String)
     Some(Front { program: nginx, folder, listen, till, config, abilities })
 }
 
-const TILL: &str = "upstream till {\n    server 127.0.0.1:1 down; # nobody\n}\n";
+const TILL: &str =
+    "upstream till {\n    server 127.0.0.1:1 down; # nobody\n}\nmap \"\" $baton_till {\n    default till;\n}\n";
 
 impl Nginx {
     fn master(&self) -> Option<u32> {
