@@ -175,6 +175,8 @@ impl Reconciler {
         reconciler.hand_pools_on();
         reconciler.keep_listening().await;
         reconciler.artifacts.collect(&reconciler.instances, &reconciler.hooks);
+        // Before anybody asks: a host that has not looked yet must not say that it was told nothing and runs nothing.
+        reconciler.publish();
         Ok(reconciler)
     }
 

@@ -2,7 +2,7 @@
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::fleet::fence::{Fence, Told};
-use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::spec::{HostSpec, Restart};
 use baton_core::name::{Epoch, Generation};
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::command::{Accepted, Command, apply, recall};
@@ -26,7 +26,7 @@ fn told(world: &World, name: &str, version: &str, epoch: u64) -> Told {
     let release = release(version);
     for instance in spec.instances.values_mut() {
         instance.release = release.id();
-        instance.restart = baton_core::fleet::spec::Restart::Always;
+        instance.restart = Restart::Always;
     }
     spec.releases.insert(release.id(), release);
     Told { stamp: spec.stamp(), spec: Some(spec) }
@@ -88,6 +88,39 @@ fn what_the_hosts_were_told_is_believed_over_the_copy_under_a_newer_epoch_than_a
     }
     let next = plan(&world.fleet, NOW);
     assert!(next.specs.values().flat_map(|spec| spec.instances.values()).all(|it| it.release == release("v3").id()));
+}
+
+#[test]
+fn a_coordinator_lost_right_after_a_success_is_followed_by_one_that_knows_of_it() {
+    let mut world = restored(REST);
+    for name in ["web1", "web2"] {
+        let mut told = told(&world, name, "v3", 7);
+        let instances = &mut told.spec.as_mut().expect("it says").instances;
+        instances.values_mut().for_each(|it| it.restart = Restart::Never);
+        hear(&mut world, name, &told);
+    }
+    let told = same(&world, "lb1");
+    hear(&mut world, "lb1", &told);
+    assert_eq!(world.fleet.services[&shop()].committed, Some(release("v3").id()));
+}
+
+#[test]
+fn hosts_that_differ_keep_what_they_serve_until_a_person_decides() {
+    let mut world = restored(REST);
+    for (name, version) in [("web1", "v3"), ("web2", "v1")] {
+        let told = told(&world, name, version, 7);
+        hear(&mut world, name, &told);
+    }
+    let told = same(&world, "lb1");
+    hear(&mut world, "lb1", &told);
+    let service = &world.fleet.services[&shop()];
+    assert_eq!(service.committed, Some(release("v1").id()));
+    let kept: Vec<_> = service.orders.kept.iter().map(|(host, kept)| (host.as_str(), kept.release)).collect();
+    assert_eq!(kept, [("web1", release("v3").id())]);
+    let next = plan(&world.fleet, NOW);
+    assert!(
+        next.specs.get(&host("web1")).is_none_or(|spec| spec.instances == world.fleet.hosts[&host("web1")].issued.instances)
+    );
 }
 
 #[test]

@@ -79,15 +79,7 @@ impl Host {
 
     /// An agent on a thread and a runtime of its own, like the program.
     fn open(&self) -> Agent {
-        let (sender, events) = mpsc::unbounded_channel();
-        let (view, viewed) = watch::channel(Arc::default());
-        let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
-        let memory = Memory::open(self.state.path()).unwrap();
-        let means = Means {
-            runtime: Arc::new(self.processes()),
-            placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
-            source: self.source.clone(),
-        };
+        let (sender, view, memory, means, wires) = self.parts();
         let (kill, killed) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -100,7 +92,28 @@ impl Host {
             });
             executor.shutdown_background();
         });
-        Agent { events: sender, view: viewed, kill, thread }
+        Agent { events: sender, view, kill, thread }
+    }
+
+    /// What a session that is quicker than everything else would say of an agent that was just started.
+    pub(super) async fn first_view(&self) -> Arc<View> {
+        let (_sender, view, memory, means, wires) = self.parts();
+        let _opened = Reconciler::open(memory, means, "boot".to_owned(), wires).await.unwrap();
+        let first = view.borrow().clone();
+        first
+    }
+
+    fn parts(&self) -> (mpsc::UnboundedSender<Event>, watch::Receiver<Arc<View>>, Memory, Means, Wires) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (view, viewed) = watch::channel(Arc::default());
+        let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
+        let memory = Memory::open(self.state.path()).unwrap();
+        let means = Means {
+            runtime: Arc::new(self.processes()),
+            placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
+            source: self.source.clone(),
+        };
+        (sender, viewed, memory, means, wires)
     }
 
     fn processes(&self) -> ProcessRuntime {

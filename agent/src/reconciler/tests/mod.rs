@@ -66,6 +66,19 @@ async fn in_place_the_old_one_is_gone_before_the_new_one_starts() {
 }
 
 #[tokio::test]
+async fn an_agent_says_what_it_was_told_and_what_runs_from_its_first_word_on() {
+    let mut host = Host::new();
+    let v1 = host.release("v1", "");
+    let spec = host.spec(1, &[(&v1, Restart::Always)]);
+    host.send(&spec);
+    host.until("ready", ready).await;
+    host.kill_agent();
+    let first = host.first_view().await;
+    assert_eq!(first.told.as_deref(), Some(&spec));
+    assert_eq!((first.observed, first.instances.len(), first.boot.as_str()), (spec.stamp(), 1, "boot"));
+}
+
+#[tokio::test]
 async fn a_changed_release_in_the_same_spec_replaces_in_one_go() {
     let mut host = Host::new();
     let (v1, v2) = (host.release("v1", ""), host.release("v2", ""));

@@ -6,12 +6,13 @@
 use super::super::progress;
 use super::{Accepted, never_joined};
 use crate::fleet::fence::{Fence, Told};
-use crate::fleet::spec::{Restart, Stamp};
-use crate::fleet::{Fleet, Service};
+use crate::fleet::orders::Kept;
+use crate::fleet::spec::{InstanceSpec, MemberState, Restart, Stamp};
+use crate::fleet::{Fleet, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// No coordinator was started so often: a host that says so errs, or lies.
 const FARTHEST: u64 = 1 << 48;
@@ -43,7 +44,7 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
         host.issued = spec.clone();
         fleet.releases.extend(spec.releases.clone());
     }
-    let epoch = fleet.epoch;
+    let (epoch, is_late) = (fleet.epoch, fleet.fenced().is_none());
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     fence.unheard.remove(name);
     fence.moved |= is_newer;
@@ -62,6 +63,9 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
                 host.issued.generation = host.issued.generation.next();
             }
         }
+    }
+    if is_late && is_newer {
+        keep_all(fleet, name);
     }
     Ok(())
 }
@@ -90,14 +94,16 @@ fn fall(fleet: &mut Fleet, now: Moment) {
     if !moved {
         return;
     }
-    let live: Vec<(ServiceName, ReleaseId)> =
-        fleet.services.iter().filter_map(|(name, service)| Some((name.clone(), live(fleet, name, service)?))).collect();
-    for service in fleet.services.values_mut() {
+    for name in fleet.services.keys().cloned().collect::<Vec<_>>() {
+        let serves = serves(fleet, &name);
+        let Some(service) = fleet.services.get_mut(&name) else { continue };
         service.orders.queue.clear();
-    }
-    for (name, release) in live {
-        if let Some(service) = fleet.services.get_mut(&name) {
-            service.previous = service.committed.replace(release);
+        let live: BTreeSet<Option<ReleaseId>> = serves.values().copied().collect();
+        match live.first() {
+            Some(release @ Some(_)) if live.len() == 1 && *release != service.committed => {
+                service.previous = std::mem::replace(&mut service.committed, *release);
+            }
+            _ => serves.into_iter().for_each(|(host, release)| keep(service, host, release)),
         }
     }
     for rollout in fleet.rollouts.values_mut().filter(|rollout| rollout.state.is_active()) {
@@ -107,16 +113,47 @@ fn fall(fleet: &mut Fleet, now: Moment) {
     }
 }
 
-/// The one release beside the copy's that every host of a service that was heard serves for good.
-fn live(fleet: &Fleet, name: &ServiceName, service: &Service) -> Option<ReleaseId> {
-    let serves = |host: &HostName| -> BTreeSet<ReleaseId> {
-        let instances = fleet.hosts.get(host).into_iter().flat_map(|host| &host.issued.instances);
-        let own = instances.filter(|(key, it)| key.service == *name && it.restart == Restart::Always);
-        own.map(|(_, it)| it.release).filter(|release| Some(*release) != service.committed).collect()
+/// What each host of a service that was heard serves, as far as its document says.
+fn serves(fleet: &Fleet, name: &ServiceName) -> BTreeMap<HostName, Option<ReleaseId>> {
+    let hosts = fleet.services.get(name).into_iter().flat_map(|service| &service.hosts);
+    let heard = hosts.filter(|host| fleet.fence.as_ref().is_none_or(|fence| !fence.unheard.contains_key(*host)));
+    heard.map(|host| (host.clone(), served(fleet, name, host))).collect()
+}
+
+/// The release a host serves: the only one it was told to run, else the one that balancers send requests to, else the one it
+/// was told to have for good. A coordinator may have been lost between any two of these.
+fn served(fleet: &Fleet, name: &ServiceName, host: &HostName) -> Option<ReleaseId> {
+    let instances = &fleet.hosts.get(host)?.issued.instances;
+    let own: Vec<_> = instances.iter().filter(|(key, _)| key.service == *name).collect();
+    let pools = || fleet.hosts.values().flat_map(|host| host.issued.pools.values());
+    let is_in = |key: &InstanceKey| {
+        let is_it = |member: &MemberKey| member.host == *host && member.slot == key.slot;
+        let of_service = pools().filter(|pool| pool.service == *name);
+        of_service.flat_map(|pool| &pool.members).any(|(member, told)| is_it(member) && told.state == MemberState::Ready)
     };
-    let is_heard = |host: &&HostName| fleet.fence.as_ref().is_none_or(|fence| !fence.unheard.contains_key(*host));
-    let mut common = service.hosts.iter().filter(is_heard).map(serves).reduce(|a, b| &a & &b)?;
-    common.pop_first().filter(|_| common.is_empty())
+    let only = |chosen: &dyn Fn(&InstanceKey, &InstanceSpec) -> bool| {
+        let mut releases = own.iter().filter(|(key, it)| chosen(key, it)).map(|(_, it)| it.release);
+        let first = releases.next()?;
+        releases.all(|release| release == first).then_some(first)
+    };
+    only(&|_, _| true).or_else(|| only(&|key, _| is_in(key))).or_else(|| only(&|_, it| it.restart == Restart::Always))
+}
+
+/// The same for every service of a host that comes late.
+fn keep_all(fleet: &mut Fleet, host: &HostName) {
+    for name in fleet.services.keys().cloned().collect::<Vec<_>>() {
+        let release = served(fleet, &name, host);
+        if let Some(service) = fleet.services.get_mut(&name).filter(|service| service.hosts.contains(host)) {
+            keep(service, host.clone(), release);
+        }
+    }
+}
+
+/// A host that serves another release than the committed one keeps it until a person has decided.
+fn keep(service: &mut Service, host: HostName, release: Option<ReleaseId>) {
+    if let Some(release) = release.filter(|release| service.committed != Some(*release)) {
+        service.orders.kept.insert(host, Kept { release, by: "baton".to_owned() });
+    }
 }
 
 fn untold(name: &HostName, stamp: Stamp) -> Problem {
