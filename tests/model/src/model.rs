@@ -2,7 +2,7 @@
 
 use crate::decide::Decisions;
 use crate::happen::Happening;
-use crate::scope::Scope;
+use crate::scope::{Scope, Store};
 use crate::state::{Id, Known, Late, Mark, Process, Stamped, State, View, WEBS, Which};
 use crate::truth::{self, Invariant};
 use crate::world::{Driver, moves, slot_of};
@@ -29,6 +29,8 @@ pub enum Action {
     Stuck,
 
     RollBack,
+    /// The coordinator that should not be there any more sends once more what it sent last.
+    Repeat(u8),
     LoseSpec(Driver, u8),
     LoseReport(u8),
     /// What is on its way arrives later once more, or later than what comes after it.
@@ -122,12 +124,12 @@ impl Baton {
                 }
             }
             let said = decisions.saying(state, party);
-            if it.report != Some(said) && Decisions::is_news(state, party, said) {
+            if it.report != Some(said) && decisions.is_news(state, party, said) {
                 actions.push(Action::Report(number));
             }
             if it.report.is_some() {
                 actions.push(Action::Hear(Driver::Newest, number));
-                if state.stale.is_some() {
+                if state.stale.is_some() && decisions.scope.store == Store::Copied {
                     actions.push(Action::Hear(Driver::Stale, number));
                 }
             }
@@ -145,6 +147,10 @@ impl Baton {
         }
         for party in self.decisions.indices() {
             let (number, it) = (party as u8, &state.parties[party]);
+            let repeats = |stale: View| it.stale_spec.is_none() && stale.known[party].issued.mark != it.ledger.mark;
+            if state.stale.is_some_and(repeats) {
+                actions.push(Action::Repeat(number));
+            }
             if scope.lossy {
                 actions.extend(it.spec.map(|_| Action::LoseSpec(Driver::Newest, number)));
                 actions.extend(it.stale_spec.map(|_| Action::LoseSpec(Driver::Stale, number)));
@@ -242,6 +248,10 @@ impl Baton {
                 state.budget.rollbacks -= 1;
                 let books = decisions.roll_back(&state.view);
                 self.tell(state, books);
+            }
+            Action::Repeat(party) => {
+                let party = usize::from(party);
+                state.parties[party].stale_spec = state.stale.map(|stale| stale.known[party].issued);
             }
             Action::LoseSpec(driver, party) => *slot_of(state, driver, party.into()) = None,
             Action::LoseReport(party) => state.parties[usize::from(party)].report = None,

@@ -22,6 +22,15 @@ pub enum Manner {
     Exclusive,
 }
 
+/// Where a coordinator writes that should not be there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// To the store of the one that took over, which refuses it: it repeats what was decided before, and decides nothing.
+    Shared,
+    /// To a copy, so that it goes on deciding. Nobody may run it so, and the exploration shows why.
+    Copied,
+}
+
 /// One exhaustive exploration.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -33,6 +42,7 @@ pub struct Scope {
     pub lossy: bool,
     /// Whether requests may be open at a member that goes out.
     pub busy: bool,
+    pub store: Store,
     pub budget: Budget,
 }
 

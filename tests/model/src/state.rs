@@ -150,6 +150,11 @@ impl Process {
 }
 
 impl Known {
+    /// What was issued, and nothing heard.
+    pub(crate) fn told_and_no_more(self) -> Self {
+        Self { issued: self.issued, ..Self::default() }
+    }
+
     /// Issues a spec, newer than every one before.
     pub(crate) fn issue(&mut self, what: Id, epoch: u8) {
         let mark = Mark { epoch, generation: self.issued.mark.generation + 1 };
@@ -177,7 +182,8 @@ impl State {
     /// A report that echoes nobody's newest spec never will: the number it carries does not matter.
     fn forget_old_echo(&mut self, party: usize) {
         let newest = self.view.known[party].issued.mark;
-        let stale = self.stale.map(|stale| stale.known[party].issued.mark);
+        // Only a stale coordinator that still decides would listen; its epoch is not zero.
+        let stale = self.stale.filter(|stale| stale.epoch > 0).map(|stale| stale.known[party].issued.mark);
         let forget = |report: &mut Stamped| {
             if report.mark != newest && Some(report.mark) != stale {
                 report.mark = Mark::default();

@@ -2,6 +2,7 @@
 
 use crate::decide::{Decisions, Pass};
 use crate::happen::Happening;
+use crate::scope::Store;
 use crate::state::{Known, Late, Mark, PARTIES, Party, Process, SLOTS, Stamped, State, View, WEBS};
 use crate::truth::{self, Invariant};
 use crate::switch;
@@ -22,19 +23,20 @@ impl Decisions {
             Some(balancer) => self.say_balancer(ledger.what, &state.members[balancer]),
         };
         let answers = |view: &View| view.known[party].issued.mark == ledger.mark;
-        let is_echo = answers(&state.view) || state.stale.as_ref().is_some_and(answers);
+        let is_echo = answers(&state.view) || state.stale.as_ref().filter(|stale| stale.epoch > 0).is_some_and(answers);
         Stamped { what, mark: if is_echo { ledger.mark } else { Mark::default() } }
     }
 
     /// Whether a coordinator would learn anything from it, or would have to tell the party its newest spec once more.
-    pub(crate) fn is_news(state: &State, party: usize, said: Stamped) -> bool {
+    pub(crate) fn is_news(&self, state: &State, party: usize, said: Stamped) -> bool {
         let Party { spec, stale_spec, .. } = state.parties[party];
         let is_news = |view: &View, on_its_way: Option<Stamped>| {
             let Known { issued, heard, echoed, connected } = view.known[party];
             let answers = said.mark == issued.mark;
             (heard, echoed, connected) != (Some(said.what), answers, true) || (!answers && on_its_way != Some(issued))
         };
-        is_news(&state.view, spec) || state.stale.as_ref().is_some_and(|view| is_news(view, stale_spec))
+        let decides = |_: &&View| self.scope.store == Store::Copied;
+        is_news(&state.view, spec) || state.stale.as_ref().filter(decides).is_some_and(|view| is_news(view, stale_spec))
     }
 
     /// A coordinator hears a report, tells the party its newest spec where that is behind, and plans.
@@ -74,7 +76,10 @@ impl Decisions {
     /// Another coordinator takes over from the store: a new epoch, every spec stamped anew, and nothing heard.
     pub(crate) fn take_over(&self, state: &mut State, goes_on: bool) {
         if goes_on {
-            state.stale = Some(state.view);
+            state.stale = Some(match self.scope.store {
+                Store::Copied => state.view,
+                Store::Shared => View { known: state.view.known.map(Known::told_and_no_more), ..View::default() },
+            });
             for party in &mut state.parties {
                 party.stale_spec = party.spec.take();
             }
@@ -83,7 +88,7 @@ impl Decisions {
         view.epoch += 1;
         for known in &mut view.known {
             known.issue(known.issued.what, view.epoch);
-            *known = Known { issued: known.issued, ..Known::default() };
+            *known = known.told_and_no_more();
         }
         self.pass(state, Driver::Newest, false);
     }
