@@ -179,7 +179,7 @@ impl Decisions {
             (host.issued.epoch, host.issued.generation) = newest;
             host.connected = connected;
             host.heard = heard.map(|heard| {
-                let mut report = (*self.reports.get(heard)).clone();
+                let mut report = self.reports.get(heard).clone();
                 report.observed.epoch = newest.0;
                 report.observed.generation = if echoed { newest.1 } else { Generation(8) };
                 Heard { at: Moment(0), report }

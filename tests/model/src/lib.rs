@@ -13,7 +13,7 @@ mod world;
 
 pub use happen::Happening;
 pub use model::{Action, Baton};
-pub use scope::{Manner, Scope, Store};
+pub use scope::{Manner, Reports, Scope, Store};
 pub use state::{Budget, State};
 pub use world::Driver;
 

@@ -2,7 +2,7 @@
 
 use crate::decide::Decisions;
 use crate::happen::Happening;
-use crate::scope::{Scope, Store};
+use crate::scope::{Reports, Scope, Store};
 use crate::state::{Id, Known, Late, Mark, Process, Stamped, State, View, WEBS, Which};
 use crate::truth::{self, Invariant};
 use crate::world::{Driver, moves, slot_of};
@@ -29,7 +29,7 @@ pub enum Action {
     Stuck,
 
     RollBack,
-    /// The coordinator that should not be there any more sends once more what it sent last.
+    /// What the coordinator that should not be there any more sent last arrives once more.
     Repeat(u8),
     LoseSpec(Driver, u8),
     LoseReport(u8),
@@ -123,8 +123,7 @@ impl Baton {
                     actions.extend(busy.map(|(member, _)| Action::Finish(number, member as u8)));
                 }
             }
-            let said = decisions.saying(state, party);
-            if it.report != Some(said) && decisions.is_news(state, party, said) {
+            if self.reports_news(state, party) {
                 actions.push(Action::Report(number));
             }
             if it.report.is_some() {
@@ -134,6 +133,11 @@ impl Baton {
                 }
             }
         }
+    }
+
+    fn reports_news(&self, state: &State, party: usize) -> bool {
+        let said = self.decisions.saying(state, party);
+        state.parties[party].report != Some(said) && self.decisions.is_news(state, party, said)
     }
 
     /// What may go wrong, and what people may ask for.
@@ -147,7 +151,7 @@ impl Baton {
         }
         for party in self.decisions.indices() {
             let (number, it) = (party as u8, &state.parties[party]);
-            let repeats = |stale: View| it.stale_spec.is_none() && stale.known[party].issued.mark != it.ledger.mark;
+            let repeats = |stale: View| scope.store == Store::Shared && stale.known[party].issued.mark != it.ledger.mark;
             if state.stale.is_some_and(repeats) {
                 actions.push(Action::Repeat(number));
             }
@@ -161,7 +165,10 @@ impl Baton {
             }
             if budget.late > 0 && state.late.is_none() {
                 actions.extend(it.spec.map(|_| Action::DelaySpec(number)));
-                actions.extend(it.report.map(|_| Action::DelayReport(number)));
+                let at_once = || scope.reports == Reports::AtOnce && self.reports_news(state, party);
+                if it.report.is_some() || at_once() {
+                    actions.push(Action::DelayReport(number));
+                }
             }
             if budget.parties & (1 << party) != 0 {
                 actions.push(Action::LosePower(number));
@@ -228,7 +235,10 @@ impl Baton {
             }
             Action::Report(party) => {
                 let party = usize::from(party);
-                state.parties[party].report = Some(decisions.saying(state, party));
+                match decisions.scope.reports {
+                    Reports::AtOnce => decisions.report_at_once(state, party),
+                    Reports::UnderWay => state.parties[party].report = Some(decisions.saying(state, party)),
+                }
             }
             Action::Hear(driver, party) => {
                 let party = usize::from(party);
@@ -251,7 +261,10 @@ impl Baton {
             }
             Action::Repeat(party) => {
                 let party = usize::from(party);
-                state.parties[party].stale_spec = state.stale.map(|stale| stale.known[party].issued);
+                let spec = state.stale.map(|stale| stale.known[party].issued);
+                if spec.is_some_and(|spec| !Decisions::accept(state, party, spec)) {
+                    decisions.note(Happening::StaleRejected);
+                }
             }
             Action::LoseSpec(driver, party) => *slot_of(state, driver, party.into()) = None,
             Action::LoseReport(party) => state.parties[usize::from(party)].report = None,
@@ -272,7 +285,9 @@ impl Baton {
             }
             Action::DelayReport(party) => {
                 state.budget.late -= 1;
-                state.late = state.parties[usize::from(party)].report.map(|said| Late::Report(party, said));
+                let said = state.parties[usize::from(party)].report;
+                let said = said.unwrap_or_else(|| decisions.saying(state, party.into()));
+                state.late = Some(Late::Report(party, said));
             }
             Action::TakeOver { goes_on } => {
                 let left = if goes_on { &mut state.budget.doubles } else { &mut state.budget.crashes };

@@ -31,6 +31,15 @@ pub enum Store {
     Copied,
 }
 
+/// How reports travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reports {
+    /// One of each party may be on its way for as long as it likes, until a newer one takes its place.
+    UnderWay,
+    /// Each arrives at once or never, but for those that the budget delays.
+    AtOnce,
+}
+
 /// One exhaustive exploration.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -43,6 +52,7 @@ pub struct Scope {
     /// Whether requests may be open at a member that goes out.
     pub busy: bool,
     pub store: Store,
+    pub reports: Reports,
     pub budget: Budget,
 }
 

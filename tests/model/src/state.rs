@@ -2,6 +2,10 @@
 //!
 //! Documents are numbers here: what they say stands in the tables of [`crate::decide`]. Stamps are kept beside them, as ranks: only
 //! their order matters, and the smallest numbers with that order are the same for states that differ in nothing else.
+//!
+//! Hashes are taken of whole words: field by field they would take longer than everything else.
+
+use std::hash::{Hash, Hasher};
 
 /// The most hosts, balancers and slots a host that a scope may have.
 pub(crate) const WEBS: usize = 3;
@@ -15,21 +19,21 @@ pub(crate) const MEMBERS: usize = WEBS * SLOTS;
 pub(crate) struct Id(pub(crate) u16);
 
 /// Epoch and generation, the latter as a rank within its host and epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Mark {
     pub(crate) epoch: u8,
     pub(crate) generation: u8,
 }
 
 /// A document and its stamp: a spec that was issued, is on its way or is in a ledger; a report with the stamp it echoes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamped {
     pub(crate) what: Id,
     pub(crate) mark: Mark,
 }
 
 /// What a coordinator knows of one party.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Known {
     pub(crate) issued: Stamped,
     pub(crate) heard: Option<Id>,
@@ -47,7 +51,7 @@ pub(crate) struct View {
 }
 
 /// An agent's ledger, and what is on its way to it and from it: the newest of each kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Party {
     pub(crate) ledger: Stamped,
     pub(crate) spec: Option<Stamped>,
@@ -75,14 +79,14 @@ pub(crate) enum Process {
 }
 
 /// A slot of a host, and whether what ran there died by itself since it was last ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     pub(crate) process: Process,
     pub(crate) struck: bool,
 }
 
 /// A member in the balancer that really runs: whether it is in, now and after a restart. Unknown counts as out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Member {
     pub(crate) running: Option<bool>,
     pub(crate) disk: Option<bool>,
@@ -135,6 +139,57 @@ pub struct State {
     pub(crate) broken: u32,
 }
 
+impl Stamped {
+    fn word(self) -> u64 {
+        u64::from(self.what.0) | u64::from(self.mark.epoch) << 16 | u64::from(self.mark.generation) << 20
+    }
+}
+
+/// One bit more than a word says, so that nothing and the first are two things.
+fn word(stamped: Option<Stamped>) -> u64 {
+    stamped.map_or(0, |it| it.word() | 1 << 26)
+}
+
+impl Hash for Stamped {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.word());
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let heard = self.heard.map_or(0, |id| u64::from(id.0) | 1 << 16);
+        hasher.write_u64(self.issued.word() | heard << 32 | u64::from(self.echoed) << 50 | u64::from(self.connected) << 51);
+    }
+}
+
+impl Hash for Party {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.ledger.word() | word(self.spec) << 32);
+        hasher.write_u64(word(self.stale_spec) | word(self.report) << 32);
+    }
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let process = match self.process {
+            Process::None => 0,
+            Process::Starting(which) => 1 + which as u8,
+            Process::Ready(which) => 3 + which as u8,
+            Process::Stopping(which) => 5 + which as u8,
+            Process::Failed(which) => 7 + which as u8,
+        };
+        hasher.write_u8(process << 1 | u8::from(self.struck));
+    }
+}
+
+impl Hash for Member {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let state = |is_in: Option<bool>| is_in.map_or(0, |is_in| 1 + u8::from(is_in));
+        hasher.write_u8(state(self.running) << 3 | state(self.disk) << 1 | u8::from(self.busy));
+    }
+}
+
 impl Process {
     /// What runs, or may.
     pub(crate) const fn alive(self) -> Option<Which> {
@@ -168,6 +223,12 @@ impl State {
         if self.budget.faults == 0 {
             self.budget = Budget { rollbacks: self.budget.rollbacks, ..Budget::default() };
         }
+        // One that decides nothing, and of which every ledger knows better, has no effect any more.
+        let counts = |stale: &View| {
+            let mut all = stale.known.iter().zip(&self.parties);
+            stale.epoch > 0 || all.any(|(known, party)| known.issued.mark > party.ledger.mark)
+        };
+        self.stale = self.stale.filter(counts);
         for party in 0..PARTIES {
             self.forget_old_echo(party);
             let mut seen = [0_u64; 8];

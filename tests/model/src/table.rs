@@ -2,74 +2,110 @@
 
 use crate::state::Id;
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
-/// Documents, each once, by number.
+/// More documents than any scope makes; more would be a mistake in the scope, and are refused.
+const DOCUMENTS_MAX: usize = 20_000;
+
+/// Threads rarely ask for the same part of a memory at once.
+const PARTS: usize = 64;
+
+/// Documents, each once, by number. Looking one up takes no lock.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    inner: RwLock<Rows<T>>,
-}
-
-#[derive(Debug)]
-struct Rows<T> {
-    by_text: HashMap<String, Id>,
-    rows: Vec<Arc<T>>,
+    by_text: Mutex<HashMap<String, Id>>,
+    rows: Vec<OnceLock<T>>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { inner: RwLock::new(Rows { by_text: HashMap::new(), rows: Vec::new() }) }
+        Self { by_text: Mutex::default(), rows: (0..DOCUMENTS_MAX).map(|_| OnceLock::new()).collect() }
     }
 }
 
 impl<T> Table<T> {
     /// The number of what reads like this, which is made if nothing did so far.
     pub(crate) fn number(&self, text: String, make: impl FnOnce() -> T) -> Id {
-        let mut rows = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = rows.by_text.get(&text) {
+        let mut by_text = self.by_text.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = by_text.get(&text) {
             return *id;
         }
-        let number = u16::try_from(rows.rows.len());
-        assert!(number.is_ok(), "more documents than numbers for them");
-        let id = Id(number.unwrap_or(u16::MAX));
-        rows.rows.push(Arc::new(make()));
-        rows.by_text.insert(text, id);
+        let number = by_text.len();
+        assert!(number < DOCUMENTS_MAX, "more documents than {DOCUMENTS_MAX}");
+        let id = Id(u16::try_from(number).unwrap_or(u16::MAX));
+        self.rows[number].get_or_init(make);
+        by_text.insert(text, id);
         id
     }
 
-    pub(crate) fn get(&self, id: Id) -> Arc<T> {
-        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner).rows[usize::from(id.0)])
+    pub(crate) fn get(&self, id: Id) -> &T {
+        self.rows[usize::from(id.0)].get().expect("numbers come from the table")
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).rows.len()
+        self.by_text.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
+
+type Part<K, V> = RwLock<HashMap<K, V, BuildHasherDefault<Quick>>>;
 
 /// Answers by question.
 #[derive(Debug)]
 pub(crate) struct Memory<K, V> {
-    inner: RwLock<HashMap<K, V>>,
+    parts: Vec<Part<K, V>>,
 }
 
 impl<K, V> Default for Memory<K, V> {
     fn default() -> Self {
-        Self { inner: RwLock::new(HashMap::new()) }
+        Self { parts: (0..PARTS).map(|_| Part::default()).collect() }
     }
 }
 
 impl<K: Eq + Hash, V: Clone> Memory<K, V> {
     pub(crate) fn recall(&self, key: K, ask: impl FnOnce(&K) -> V) -> V {
-        if let Some(known) = self.inner.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        let mut hasher = Quick::default();
+        key.hash(&mut hasher);
+        let part = &self.parts[(hasher.finish() >> 32) as usize % PARTS];
+        if let Some(known) = part.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return known.clone();
         }
         let answer = ask(&key);
-        self.inner.write().unwrap_or_else(PoisonError::into_inner).insert(key, answer.clone());
+        part.write().unwrap_or_else(PoisonError::into_inner).insert(key, answer.clone());
         answer
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.parts.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+/// A hash for small keys that nobody chooses to our harm: rotate, add, multiply, as in the compiler's own tables (FxHash).
+#[derive(Debug, Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 29)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
     }
 }

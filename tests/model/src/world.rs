@@ -52,6 +52,12 @@ impl Decisions {
         self.pass(state, driver, false);
     }
 
+    /// An agent reports, and is heard at once.
+    pub(crate) fn report_at_once(&self, state: &mut State, party: usize) {
+        let said = self.saying(state, party);
+        self.hear(state, Driver::Newest, party, said);
+    }
+
     /// One pass: what it decides is written down, and then on its way.
     pub(crate) fn pass(&self, state: &mut State, driver: Driver, late: bool) {
         let Some(view) = view_of(state, driver) else { return };
@@ -80,7 +86,7 @@ impl Decisions {
                 Store::Copied => state.view,
                 Store::Shared => View { known: state.view.known.map(Known::told_and_no_more), ..View::default() },
             });
-            for party in &mut state.parties {
+            for party in state.parties.iter_mut().filter(|_| self.scope.store == Store::Copied) {
                 party.stale_spec = party.spec.take();
             }
         }
@@ -121,7 +127,7 @@ impl Decisions {
             Some(balancer) => {
                 let document = self.documents.get(ledger);
                 let places = state.places;
-                let Some(left) = switch::step(&document, &mut state.members[balancer], &places, self.scope.busy) else {
+                let Some(left) = switch::step(document, &mut state.members[balancer], &places, self.scope.busy) else {
                     return;
                 };
                 if left {
