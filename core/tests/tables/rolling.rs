@@ -38,8 +38,7 @@ fn what_was_told_in_may_serve_before_that_was_read_back_and_is_not_taken_out_as_
 #[test]
 fn what_is_in_and_ready_may_serve_though_it_is_not_what_its_host_was_told_to_run() {
     use super::text::{host, release};
-    let mut world =
-        World::parse("in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1");
+    let mut world = World::parse("in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1");
     // A report that was overtaken, or a host that fell back: it answers requests all the same.
     let heard = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
     heard.report.instances.values_mut().for_each(|instance| instance.release = release("v1").id());

@@ -103,9 +103,9 @@ impl Decisions {
         }
     }
 
-    /// How many questions were asked: passes, acts of hosts, and documents made on the way.
-    pub(crate) fn asked(&self) -> (usize, usize, usize) {
-        (self.passes.len(), self.acts.len(), self.documents.len() + self.books.len())
+    /// How many questions core was really asked: passes of coordinators, acts of hosts, rollbacks.
+    pub(crate) fn asked(&self) -> usize {
+        self.passes.len() + self.acts.len() + self.rollbacks.len()
     }
 
     fn which(&self, release: ReleaseId) -> Which {
@@ -114,6 +114,12 @@ impl Decisions {
 
     pub(crate) fn note(&self, happening: Happening) {
         self.notes.note(happening);
+    }
+
+    pub(crate) fn note_unless(&self, usual: bool, happening: Happening) {
+        if !usual {
+            self.note(happening);
+        }
     }
 
     pub(crate) fn refusal(&self) -> Option<String> {

@@ -39,7 +39,9 @@ pub enum Action {
     /// What was delayed arrives.
     Arrive,
     /// The coordinator dies, and another one takes over; the old one may go on all the same.
-    TakeOver { goes_on: bool },
+    TakeOver {
+        goes_on: bool,
+    },
     LosePower(u8),
     Exit(u8),
     /// A start of the new release fails.
@@ -64,8 +66,7 @@ impl Baton {
     /// The first release everywhere, brought there by the same steps and with nothing going wrong; then the deploy of another.
     fn first(&self) -> State {
         let (books, nothing) = self.decisions.nothing();
-        let mut state = State::default();
-        state.view = View { books, epoch: 1, ..View::default() };
+        let mut state = State { view: View { books, epoch: 1, ..View::default() }, ..State::default() };
         let mark = Mark { epoch: 1, generation: 0 };
         for known in &mut state.view.known {
             *known = Known { issued: Stamped { what: nothing, mark }, ..Known::default() };
@@ -141,7 +142,7 @@ impl Baton {
     }
 
     /// What may go wrong, and what people may ask for.
-    fn from_outside(&self, state: &State, actions: &mut Vec<Action>) {
+    fn outside(&self, state: &State, actions: &mut Vec<Action>) {
         let (scope, budget) = (&self.decisions.scope, state.budget);
         if budget.rollbacks > 0 && self.decisions.roll_back(&state.view).is_some() {
             actions.push(Action::RollBack);
@@ -224,9 +225,8 @@ impl Baton {
             Action::Accept(driver, party) => {
                 let party = usize::from(party);
                 let Some(spec) = slot_of(state, driver, party).take() else { return };
-                if !Decisions::accept(state, party, spec) && driver == Driver::Stale {
-                    decisions.note(Happening::StaleRejected);
-                }
+                let taken = Decisions::accept(state, party, spec);
+                decisions.note_unless(taken || driver == Driver::Newest, Happening::StaleRejected);
             }
             Action::CarryOut(party) => decisions.carry_out(state, usize::from(party)),
             Action::GoOn(host, slot) => Decisions::go_on(state, host.into(), slot.into(), false),
@@ -262,9 +262,8 @@ impl Baton {
             Action::Repeat(party) => {
                 let party = usize::from(party);
                 let spec = state.stale.map(|stale| stale.known[party].issued);
-                if spec.is_some_and(|spec| !Decisions::accept(state, party, spec)) {
-                    decisions.note(Happening::StaleRejected);
-                }
+                let taken = spec.is_none_or(|spec| Decisions::accept(state, party, spec));
+                decisions.note_unless(taken, Happening::StaleRejected);
             }
             Action::LoseSpec(driver, party) => *slot_of(state, driver, party.into()) = None,
             Action::LoseReport(party) => state.parties[usize::from(party)].report = None,
@@ -369,7 +368,7 @@ impl Model for Baton {
         if actions.is_empty() {
             self.wait(state, actions);
         }
-        self.from_outside(state, actions);
+        self.outside(state, actions);
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {

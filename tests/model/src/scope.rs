@@ -116,9 +116,7 @@ impl Scope {
                 let parallel = Some(Amount::Percent(100));
                 Strategy { placement, waves: all(), max_unavailable: none, parallel, lockstep: true, ..plain }
             }
-            Manner::Exclusive => {
-                Strategy { waves: all(), max_unavailable: Amount::Percent(100), exclusive: true, ..plain }
-            }
+            Manner::Exclusive => Strategy { waves: all(), max_unavailable: Amount::Percent(100), exclusive: true, ..plain },
         }
     }
 }

@@ -42,10 +42,6 @@ impl<T> Table<T> {
     pub(crate) fn get(&self, id: Id) -> &T {
         self.rows[usize::from(id.0)].get().expect("numbers come from the table")
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.by_text.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
 }
 
 type Part<K, V> = RwLock<HashMap<K, V, BuildHasherDefault<Quick>>>;

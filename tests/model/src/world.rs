@@ -4,8 +4,8 @@ use crate::decide::{Decisions, Pass};
 use crate::happen::Happening;
 use crate::scope::Store;
 use crate::state::{Known, Late, Mark, PARTIES, Party, Process, SLOTS, Stamped, State, View, WEBS};
-use crate::truth::{self, Invariant};
 use crate::switch;
+use crate::truth::{self, Invariant};
 
 /// Which coordinator: the one that drives, or the one that should not be there any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -177,9 +177,8 @@ impl Decisions {
     pub(crate) fn arrive(&self, state: &mut State) {
         match state.late.take() {
             Some(Late::Spec(party, spec)) => {
-                if !Self::accept(state, usize::from(party), spec) {
-                    self.note(Happening::LateRejected);
-                }
+                let taken = Self::accept(state, usize::from(party), spec);
+                self.note_unless(taken, Happening::LateRejected);
             }
             Some(Late::Report(party, said)) => self.hear(state, Driver::Newest, usize::from(party), said),
             None => {}
