@@ -1,7 +1,7 @@
 //! Every old mistake of others that this suite is there to catch, made again on purpose: one that survives fails.
 //!
-//! The mistakes stand in core and in the simulation behind `--cfg mutant`; this builds those two once more with it, in a
-//! folder of their own, and runs `tests/simulation/tests/mutants.rs` there.
+//! The mistakes stand in core, in the simulation and in the model behind `--cfg mutant`; this builds those once more with it, in
+//! a folder of their own, and runs `tests/simulation/tests/mutants.rs` and `tests/model/tests/mutants.rs` there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,7 @@ fn a_mistake_that_survives_is_a_failure() {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |it| root.join(it));
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let status = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "-p", "baton-simulation", "--test", "mutants", "--target-dir"])
+        .args(["test", "--locked", "-p", "baton-simulation", "-p", "baton-model", "--test", "mutants", "--target-dir"])
         .arg(target.join("mutants"))
         .args(["--", "--nocapture"])
         .current_dir(root)

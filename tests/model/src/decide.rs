@@ -12,6 +12,7 @@ use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, Membe
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberState};
 use baton_core::fleet::{Fleet, Heard, Host, InstanceKey, MemberKey, Service};
 use baton_core::host::plan::{Action, Observed, plan as plan_host};
+use baton_core::mutant;
 use baton_core::name::{Epoch, Generation, HostName, ReleaseId, RolloutId, ServiceName, Slot};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
@@ -358,7 +359,8 @@ impl Decisions {
                 let seen = |(index, member): (usize, &Member)| {
                     let key = self.member(index).filter(|key| spec.members.contains_key(key))?;
                     let quiet = MemberReport::quiet(state(member.running));
-                    let (on_disk, in_flight) = (state(member.disk), u64::from(member.busy));
+                    let disk = if mutant!("a restarted balancer forgets") { member.running } else { member.disk };
+                    let (on_disk, in_flight) = (state(disk), u64::from(member.busy));
                     Some((key, MemberReport { on_disk, in_flight, ..quiet }))
                 };
                 let members = members.iter().enumerate().filter_map(seen).collect();

@@ -1,19 +1,21 @@
 //! Old mistakes of others, made again one by one: the model must find each, by the shortest way.
 //!
-//! Empty unless it is built with `--cfg mutant`: `RUSTFLAGS="--cfg mutant" cargo test -p baton-model --test mutants`.
+//! Empty unless it is built with `--cfg mutant`, which `cargo test -p baton-tests --test mutants` does.
 #![cfg(mutant)]
 
 use baton_core::mutant::choose;
 use baton_model::{Manner, Scope, explore, scopes};
 use std::time::Duration;
 
+/// What a mistake that acts on its own last step shows first: the next plan goes on without having heard anything.
+const AGAIN: &str = "planning twice";
+
 /// Every mistake that can be made in a scope this small, and how the properties begin that may see it first.
-const MISTAKES: [(&str, Manner, &[&str]); 5] = [
-    ("pending hosts are not counted", Manner::InPlace, &["1: ", "the interlock"]),
-    ("one more event starts one more batch", Manner::InPlace, &["1: ", "the interlock"]),
-    ("a stale snapshot is believed", Manner::InPlace, &["2: ", "3: ", "6: ", "the interlock"]),
-    ("a restarted balancer forgets", Manner::InPlace, &["6: "]),
-    ("the old process answers for the new one", Manner::InPlace, &["3: ", "a host runs"]),
+const MISTAKES: [(&str, Manner, &[&str]); 4] = [
+    ("pending hosts are not counted", Manner::InPlace, &["1: ", "the interlock", AGAIN]),
+    ("one more event starts one more batch", Manner::InPlace, &["1: ", "the interlock", AGAIN]),
+    ("a stale snapshot is believed", Manner::InPlace, &["2: ", "3: ", "6: ", "the interlock", AGAIN]),
+    ("a restarted balancer forgets", Manner::InPlace, &["6: ", "3: "]),
 ];
 
 #[test]
@@ -23,9 +25,12 @@ fn every_old_mistake_is_found() {
         choose(Some(mistake));
         let scope = Scope { manner, ..scopes::small() };
         let found = explore(scope, 2, Duration::from_secs(120));
-        match found.broken.filter(|(property, _)| properties.iter().any(|it| property.starts_with(it))) {
-            Some((property, actions)) => println!("found  {mistake}: {property}, after {} actions", actions.len()),
-            None => survivors.push((mistake, found.states, found.complete)),
+        let right = |property: &str| properties.iter().any(|it| property.starts_with(it));
+        match found.broken {
+            Some((property, actions)) if right(property) => {
+                println!("found  {mistake}: {property}, after {} actions", actions.len());
+            }
+            other => survivors.push((mistake, other.map(|(property, _)| property), found.refusal)),
         }
     }
     choose(None);
