@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 const CORE_LIST: [&str; 6] = ["blake3", "humantime", "serde", "thiserror", "toml", "twox-hash"];
 
 /// Which rooms a room may import.
-const IMPORTS: [(&str, &[&str]); 7] = [
+const IMPORTS: [(&str, &[&str]); 8] = [
     ("core", &[]),
     ("proto", &["core"]),
     ("agent", &["core", "proto"]),
     ("coordinator", &["core", "proto"]),
     ("cli", &["core", "proto", "agent", "coordinator"]),
     ("tests", &["core", "proto", "agent", "coordinator", "cli", "simulation"]),
+    ("tests/model", &["core"]),
     ("tests/simulation", &["core"]),
 ];
 

@@ -112,11 +112,13 @@ impl<'a> Place<'a> {
             })
     }
 
-    /// Whether requests may be answered here: it is ready, and some balancer was told to put it in, read back or not.
+    /// Whether requests may be answered here: something is ready, be it what the host was told to run or not, and some
+    /// balancer was told to put it in, read back or not.
     #[must_use]
     pub fn may_serve_in(&self, slot: Slot) -> bool {
         let told = || self.balancers().any(|balancer| balancer.state(self, slot) == Some(MemberState::Ready));
-        self.serves_in(slot) || (self.is_ready(slot) && told())
+        let ready = || self.reported().any(|(reported, it)| reported == slot && it.state.ready_for().is_some());
+        self.serves_in(slot) || (ready() && told())
     }
 
     /// Whether every balancer was told that the slot is in.

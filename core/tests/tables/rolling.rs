@@ -2,8 +2,8 @@
 
 use super::check;
 use super::text::{NOW, World};
-use baton_core::rollout::RolloutState;
 use baton_core::rollout::plan::plan;
+use baton_core::rollout::{RolloutState, interlock};
 use baton_core::time::Moment;
 use std::time::Duration;
 
@@ -33,6 +33,18 @@ fn what_was_told_in_may_serve_before_that_was_read_back_and_is_not_taken_out_as_
         "in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1 behind",
         "web1 waits: floor\n web2 waits: probe",
     );
+}
+
+#[test]
+fn what_is_in_and_ready_may_serve_though_it_is_not_what_its_host_was_told_to_run() {
+    use super::text::{host, release};
+    let mut world = World::parse("in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1");
+    // A report that was overtaken, or a host that fell back: it answers requests all the same.
+    let heard = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
+    heard.report.instances.values_mut().for_each(|instance| instance.release = release("v1").id());
+    let next = plan(&world.fleet, NOW);
+    assert_eq!(world.tell(&next), ["web1 waits: floor", "web2 waits: probe"]);
+    assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
 }
 
 #[test]
