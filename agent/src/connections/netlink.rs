@@ -9,6 +9,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as KernelAddress};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 /// The kernel fills dumps in pages of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 32 * 1024;
@@ -50,14 +51,12 @@ pub(super) fn end(connection: &Connection) -> io::Result<()> {
     (socket_id.destination_address, socket_id.destination_port) = (connection.remote.ip(), connection.remote.port());
     // Any socket with these addresses.
     socket_id.cookie = [0xff; 8];
-    let socket = connected()?;
     let mut bytes = request(family, StateFlags::all(), socket_id);
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     for (place, byte) in (4..).zip(SOCK_DESTROY.to_ne_bytes().into_iter().chain(flags.to_ne_bytes())) {
         bytes.get_mut(place..=place).into_iter().flatten().for_each(|at: &mut u8| *at = byte);
     }
-    socket.send(&bytes, 0)?;
-    receive(&socket, &mut Vec::new())
+    LINE.ask(&bytes, &mut Vec::new())
 }
 
 fn remote(header: &inet::InetResponseHeader) -> SocketAddr {
@@ -69,25 +68,47 @@ fn local(header: &inet::InetResponseHeader) -> SocketAddr {
 }
 
 fn dump(states: &StateFlags, port: u16) -> io::Result<Vec<InetResponse>> {
-    let socket = connected()?;
     let mut found = Vec::new();
     for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         socket_id.source_port = port;
-        socket.send(&request(family, states.clone(), socket_id), 0)?;
-        receive(&socket, &mut found)?;
+        LINE.ask(&request(family, states.clone(), socket_id), &mut found)?;
     }
     // A filter the kernel does not know is a filter it does not apply.
     found.retain(|socket| port == 0 || socket.header.socket_id.source_port == port);
     Ok(found)
 }
 
-fn connected() -> io::Result<Socket> {
+/// The way to the kernel stays open: it is asked at every probe. Who finds it in use opens another for itself.
+static LINE: Line = Line(Mutex::new(None));
+
+struct Line(Mutex<Option<Open>>);
+
+struct Open {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    /// Asks one question, and gathers all of its answer. After an error the way is opened anew: half an answer may be in it.
+    fn ask(&self, question: &[u8], found: &mut Vec<InetResponse>) -> io::Result<()> {
+        let kept = self.0.lock().ok().and_then(|mut kept| kept.take());
+        let mut open = kept.map_or_else(connected, Ok)?;
+        open.socket.send(question, 0)?;
+        receive(&mut open, found)?;
+        if let Ok(mut kept) = self.0.lock() {
+            kept.get_or_insert(open);
+        }
+        Ok(())
+    }
+}
+
+fn connected() -> io::Result<Open> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&KernelAddress::new(0, 0))?;
     // The kernel answers before `send` returns; an answer that is not there will not come.
     socket.set_non_blocking(true)?;
-    Ok(socket)
+    Ok(Open { socket, buffer: vec![0; RECEIVE_BUFFER] })
 }
 
 fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
@@ -101,8 +122,7 @@ fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
     bytes
 }
 
-fn receive(socket: &Socket, found: &mut Vec<InetResponse>) -> io::Result<()> {
-    let mut buffer = vec![0; RECEIVE_BUFFER];
+fn receive(Open { socket, buffer }: &mut Open, found: &mut Vec<InetResponse>) -> io::Result<()> {
     loop {
         let size = socket.recv(&mut &mut buffer[..], 0)?;
         let mut rest = buffer.get(..size).unwrap_or_default();

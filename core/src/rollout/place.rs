@@ -127,17 +127,24 @@ impl<'a> Place<'a> {
         self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Ready))
     }
 
-    /// Whether a slot holds what stays warm beside the release that serves.
-    fn is_warm(&self, slot: Slot, told: &InstanceSpec) -> bool {
-        self.service.warm.is_some_and(|warm| warm.release == told.release)
+    /// Whether a slot holds what an earlier rollout left beside what serves: no part of what is under way.
+    ///
+    /// At rest that is the warm release. In a rollout it is any that it neither comes from nor goes to.
+    fn is_left(&self, slot: Slot, told: &InstanceSpec) -> bool {
+        let is_other = match self.fleet.active_rollout(self.name) {
+            Some(rollout) => rollout.from != Some(told.release) && rollout.to != told.release,
+            None => self.service.warm.is_some_and(|warm| warm.release == told.release),
+        };
+        is_other
             && self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out))
+            && self.issued().any(|(other, _)| other != slot && self.is_told_in(other))
     }
 
     /// Whether the host is not at rest because of us: something was begun there and is not finished.
     #[must_use]
     pub fn is_begun(&self) -> bool {
         let mut instances = 0;
-        for (slot, _) in self.issued().filter(|(slot, told)| !self.is_warm(*slot, told)) {
+        for (slot, _) in self.issued().filter(|(slot, told)| !self.is_left(*slot, told)) {
             instances += 1;
             let enrolled = self.is_told_in(slot);
             let unproven = self.service.balancer.is_none() && !self.is_ready(slot);

@@ -307,3 +307,11 @@ fn a_host_that_gave_the_release_up_is_not_at_rest_and_not_served_by_another_step
     reported.release = release("v1").id();
     assert_eq!(world.tell(&plan(&world.fleet, NOW)), ["web1 waits: fell back"]);
 }
+
+#[test]
+fn what_an_earlier_rollout_left_warm_makes_no_host_one_that_has_begun() {
+    check(
+        "side-by-side max=1 v1->v2\n web1 a=v3:ready:out b=v1:ready:in\n web2 a=v3:ready:out b=v1:ready:in\n lb1",
+        "web1 starts a=v2\n web2 waits: waiting",
+    );
+}

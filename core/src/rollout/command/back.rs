@@ -34,12 +34,15 @@ pub(super) fn rollback(
 
 /// A hook that has run may forbid going back to a release.
 fn may_go_back(service: &Service, name: &ServiceName, to: ReleaseId, force: bool) -> Result<(), Problem> {
-    match hooks::no_way_back(service, Some(to)).filter(|_| !force) {
-        None => Ok(()),
-        Some(key) => Err(Problem::new(Code(805), format!("there is no way back for {name}: {} has run", key.point))
-            .saw("hook", key.to_string())
-            .help(format!("repair forward, or, when the release before works all the same: baton rollback {name} --force"))),
-    }
+    let help = format!("repair forward, or, when the release before works all the same: baton rollback {name} --force");
+    no_way(service, name, to).filter(|_| !force).map_or(Ok(()), |problem| Err(problem.help(help)))
+}
+
+/// That a hook that has run forbids a release, however one would come to it.
+pub(super) fn no_way(service: &Service, name: &ServiceName, to: ReleaseId) -> Option<Problem> {
+    let key = hooks::no_way_back(service, Some(to))?;
+    let what = format!("there is no way back for {name}: {} has run", key.point);
+    Some(Problem::new(Code(805), what).saw("hook", key.to_string()))
 }
 
 pub(super) fn rollback_to(

@@ -81,6 +81,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
         problems.push(removed(&deploy.name, order));
     }
     problems.extend(freeze(fleet, before, now).map(|freeze| frozen(&deploy.name, freeze, now)));
+    problems.extend(before.and_then(|service| cut_off(service, deploy)));
     problems.extend(nobody_left(fleet, deploy));
     problems.extend(unlabelled(fleet, deploy));
     problems.extend(balancers::objections(fleet, &deploy.service));
@@ -165,6 +166,14 @@ fn queue(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Pro
     queue.push(Queued { id: id.clone(), shape, release, by: deploy.by, since: now });
     fleet.releases.insert(release, deploy.release);
     Ok(Accepted::Queued(id))
+}
+
+/// A release from before a migration without a way back does not come back as if it were new.
+fn cut_off(service: &Service, deploy: &Deploy) -> Option<Problem> {
+    let release = Some(deploy.release.id()).filter(|release| service.committed != Some(*release))?;
+    let (name, version) = (&deploy.name, &deploy.release.version);
+    let help = format!("repair forward, or, when {version} works all the same: baton rollback {name} {version} --force");
+    back::no_way(service, name, release).map(|problem| problem.help(help))
 }
 
 /// Somebody must take part: a rollout in which nobody does would be a success that changes nothing.

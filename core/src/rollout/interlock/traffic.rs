@@ -147,7 +147,11 @@ impl Check<'_> {
                     let what = format!("{has} members of {name} would be in on {balancer}, the floor is {floor}");
                     violations.push(violation(1, name, what));
                 }
-                let emptied = count(before, false) > 0 && after.is_none_or(|pool| count(pool, false) == 0);
+                let might_answer = before
+                    .members
+                    .iter()
+                    .any(|(member, told)| told.state == MemberState::Ready && !self.is_known_gone(name, member));
+                let emptied = might_answer && after.is_none_or(|pool| count(pool, false) == 0);
                 if emptied && may_miss < hosts && !self.ends_on_purpose(name) {
                     violations.push(violation(4, name, format!("the pool of {name} on {balancer} would be empty")));
                 }
@@ -163,6 +167,15 @@ impl Check<'_> {
         report
             .and_then(|report| report.instances.get(&key))
             .is_some_and(|instance| matches!(instance.state, InstanceState::Ready { .. }))
+    }
+
+    /// Whether the host of a member says now that no process of it is left: nobody loses anything when it is taken out.
+    fn is_known_gone(&self, name: &ServiceName, member: &MemberKey) -> bool {
+        let key = InstanceKey { service: name.clone(), slot: member.slot };
+        let host = self.fleet.hosts.get(&member.host).filter(|host| host.connected);
+        host.and_then(|host| host.heard.as_ref().filter(|heard| heard.report.observed == host.issued.stamp()))
+            .and_then(|heard| heard.report.instances.get(&key))
+            .is_some_and(|instance| matches!(instance.state, InstanceState::Failed { .. }))
     }
 
     /// Whether people took a host out of the service for a while.

@@ -201,6 +201,9 @@ fn without_a_way_back_nothing_goes_back_unless_it_is_forced() {
     let told = world.fleet.hosts.values().flat_map(|host| host.issued.instances.values()).collect::<Vec<_>>();
     assert!(told.len() == 2 && told.iter().all(|it| it.fallback.is_none()), "no host goes back by itself: {told:?}");
     assert_eq!(world.refused(rollback("r-6", false)), 805);
+    let mut old = self::deploy(&world, "r-7", &[]);
+    old.release = release("v1");
+    assert_eq!(world.refused(Command::Deploy(Box::new(old))), 805, "deployed again it would be a way back, too");
     world.ask(rollback("r-6", true));
     world.story();
     assert_eq!(world.state("r-6"), Some(RolloutState::Succeeded));
