@@ -2,7 +2,7 @@
 //! this takes every turn of short ones.
 //!
 //! ```text
-//! cargo run --release -p baton-model --bin explore       every scope: 25 million states, minutes on two cores
+//! cargo run --release -p baton-model --bin explore       every scope: 24 million states, minutes on two cores
 //! cargo test -p baton-model                              one small scope, and mistakes that it must find
 //! ```
 //!
