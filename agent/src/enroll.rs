@@ -32,7 +32,13 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken, claim: Cla
     let (key_pem, csr_pem) = key_and_request()?;
     let name = config.name.clone().map_or_else(host_name, Ok)?;
     let channel = channel(endpoint, hot(joining_config(token.pin)?))?;
-    let request = JoinRequest { secret: token.secret.to_vec(), csr_pem, name, replace: claim == Claim::Replace };
+    let request = JoinRequest {
+        secret: token.secret.to_vec(),
+        csr_pem,
+        name,
+        replace: claim == Claim::Replace,
+        bearer: "host".to_owned(),
+    };
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     credentials.save(&config.identity())?;

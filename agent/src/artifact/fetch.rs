@@ -208,5 +208,5 @@ fn corrupt(artifact: &Artifact) -> Problem {
     Problem::new(Code(602), "the artifact the coordinator holds is not the one the release names")
         .saw("expected digest", artifact.digest.to_string())
         .saw("size", text::bytes(artifact.size))
-        .help("upload it again: baton releases push")
+        .help("baton deploy looks at the coordinator's copy, and uploads it again where it is damaged")
 }

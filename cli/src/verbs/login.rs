@@ -46,7 +46,13 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
         request().map_err(|error| Problem::new(code::LOGIN, "no key could be made").saw("cause", error.to_string()))?;
     let pinned = tls::hot(tls::joining_config(token.pin).map_err(Problem::from)?);
     let mut enrollment = EnrollmentClient::new(tls::channel(&args.coordinator, pinned)?);
-    let join = JoinRequest { secret: token.secret.to_vec(), csr_pem, name: args.name, replace: false };
+    let join = JoinRequest {
+        secret: token.secret.to_vec(),
+        csr_pem,
+        name: args.name,
+        replace: false,
+        bearer: "operator".to_owned(),
+    };
     let reply = enrollment.join(join).await?.into_inner();
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     // Before anything is kept: credentials that do not work must not replace some that do.

@@ -26,7 +26,7 @@ impl Artifacts for Api {
 
     async fn stat(&self, request: Request<ArtifactStatRequest>) -> Result<Response<ArtifactStat>, Status> {
         let digest = digest(&request.get_ref().digest)?;
-        let stat = self.artifacts.stat(digest).map_err(to_status)?;
+        let stat = self.artifacts.verified(digest).await.map_err(to_status)?;
         Ok(Response::new(answer(digest, stat)))
     }
 

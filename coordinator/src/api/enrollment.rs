@@ -5,7 +5,7 @@ use crate::audit::call;
 use crate::identity::authority::{Request as CertificateRequest, Serial, Validity};
 use crate::identity::wall_time;
 use crate::store::certificate::{Certificate, Renewal};
-use crate::store::token::{Redeemed, Redemption};
+use crate::store::token::{Admits, Redeemed, Redemption};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use baton_proto::identity::Identity;
@@ -59,7 +59,7 @@ impl Enrollment for Api {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let remote = peer(&request).remote;
-        let JoinRequest { secret, csr_pem, name, replace } = request.into_inner();
+        let JoinRequest { secret, csr_pem, name, replace, bearer } = request.into_inner();
         if secret.len() != 32 {
             return Err(invalid("secret", format!("{} bytes instead of 32", secret.len())));
         }
@@ -73,6 +73,7 @@ impl Enrollment for Api {
             now: during.now,
             certificate_expires: during.bounds().1,
             replace,
+            bearer,
         };
         call::about(format!("join as {}", redemption.name));
         let (identity, revoked, services, during) = match self.store.redeem(&redemption).await {
@@ -122,6 +123,12 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
     match redeemed {
         Redeemed::Expired => token("this join token has expired"),
         Redeemed::Spent => token("this join token was used up or revoked"),
+        Redeemed::ForAnother(Admits::Host) => token("this join token is for a host, and was not used up")
+            .help("on that host: baton-agent join; an operator's is made by: baton token create --role operator"),
+        Redeemed::ForAnother(Admits::Operator(role)) => {
+            token(&format!("this join token is for an operator ({role}), and was not used up"))
+                .help("with it: baton login; a host's is made by: baton token create")
+        }
         Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
             .help("join with --name and one of the names the token was made for"),
         Redeemed::NameInUse => Problem::new(code::NAME, format!("a host has joined as {shown} already"))

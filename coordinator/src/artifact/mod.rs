@@ -31,7 +31,7 @@ const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 const PARTIALS: usize = 16;
 
 /// The folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
     /// Digests that somebody uploads just now.
@@ -67,6 +67,25 @@ impl Folder {
             return Ok(Stat { have, complete: true });
         }
         Ok(Stat { have: length(&self.partial(digest))?.unwrap_or(0), complete: false })
+    }
+
+    /// The same, once what is here as a whole was read and is what its name says; else it is forgotten, to be uploaded again.
+    ///
+    /// # Errors
+    /// B0607 when it cannot be read.
+    pub async fn verified(&self, digest: Digest) -> Result<Stat, Problem> {
+        let folder = self.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            let stat = folder.stat(digest)?;
+            if !stat.complete || upload::digest_of(&folder.whole(digest)).map_err(|error| failed(digest, &error))? == digest
+            {
+                return Ok(stat);
+            }
+            tracing::error!(%digest, "a stored artifact is damaged: it is forgotten, and can be uploaded again");
+            fs::remove_file(folder.whole(digest)).map_err(|error| failed(digest, &error))?;
+            folder.stat(digest)
+        });
+        verified.await.map_err(|error| failed(digest, &io::Error::other(error)))?
     }
 
     /// Begins an upload, or goes on with one.
@@ -176,9 +195,7 @@ impl Drop for Claim {
 /// The refusal for an artifact that nobody uploaded.
 #[must_use]
 pub fn missing(digest: Digest) -> Problem {
-    problem(601, digest, "is not here")
-        .saw("asked for", digest.to_string())
-        .help("upload it first: baton releases push does, and so does baton deploy")
+    problem(601, digest, "is not here").saw("asked for", digest.to_string()).help("baton deploy uploads it first")
 }
 
 fn problem(code: u16, digest: Digest, what: &str) -> Problem {
@@ -254,6 +271,17 @@ mod tests {
         assert_eq!(refused.code, Code(603));
         assert_eq!(folder.stat(digest).unwrap(), Stat { have: 0, complete: false });
         assert_eq!(folder.open_whole(digest).await.unwrap_err().code, Code(601));
+    }
+
+    #[tokio::test]
+    async fn what_was_damaged_on_the_disk_is_forgotten_and_can_be_uploaded_again() {
+        let (_temporary, folder) = folder();
+        let digest = Digest::of(BYTES);
+        let whole = upload(&folder, digest, BYTES).await.unwrap();
+        assert_eq!(folder.verified(digest).await.unwrap(), whole);
+        fs::write(folder.whole(digest), [0; BYTES.len()]).unwrap();
+        assert_eq!(folder.verified(digest).await.unwrap(), Stat { have: 0, complete: false });
+        assert_eq!(upload(&folder, digest, BYTES).await.unwrap(), whole);
     }
 
     #[tokio::test]

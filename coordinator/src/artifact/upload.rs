@@ -88,11 +88,15 @@ impl Upload {
     }
 }
 
+pub(super) fn digest_of(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path)?)?;
+    Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
+}
+
 fn verify(partial: &Path, whole: &Path, expected: Digest) -> Result<(), Problem> {
     let failed = |error: io::Error| failed(expected, &error);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(partial).map_err(failed)?).map_err(failed)?;
-    let found = Digest::from_bytes(*hasher.finalize().as_bytes());
+    let found = digest_of(partial).map_err(failed)?;
     if found != expected {
         std::fs::remove_file(partial).map_err(failed)?;
         return Err(problem(603, expected, "is not what was uploaded")

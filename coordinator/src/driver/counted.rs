@@ -59,7 +59,10 @@ impl Counted {
             if !service.news || service.looked.is_some_and(|looked| now.since(looked) < LEAST) {
                 continue;
             }
-            match fleet.active_rollout(name) {
+            let rollout = fleet.active_rollout(name);
+            // One that began since the last report: what was counted before is not its own, and would be counted at every look.
+            service.belong_to(rollout, now);
+            match rollout {
                 Some(rollout) => {
                     looks.insert(rollout.id.clone(), service.after(rollout, now));
                 }

@@ -179,6 +179,7 @@ fn redemption(token: &str, name: &str) -> Redemption {
         now: NOW,
         certificate_expires: WallTime(NOW.0 + 600),
         replace: false,
+        bearer: String::new(),
     }
 }
 
@@ -236,7 +237,10 @@ async fn a_refused_redemption_takes_no_use(Fixture { store, folder }: Fixture) {
     store.keep_token(&token("t", Admits::Host, 1, &["web1"])).await.unwrap();
     assert_eq!(store.redeem(&redemption("t", "web2")).await.unwrap(), Redeemed::NameNotAllowed);
     assert_eq!(store.tokens(NOW).await.unwrap(), [token("t", Admits::Host, 1, &["web1"])]);
-    assert!(granted(&store.redeem(&redemption("t", "web1")).await.unwrap()));
+    let as_operator = Redemption { bearer: "operator".into(), ..redemption("t", "web1") };
+    assert_eq!(store.redeem(&as_operator).await.unwrap(), Redeemed::ForAnother(Admits::Host));
+    let as_host = Redemption { bearer: "host".into(), ..redemption("t", "web1") };
+    assert!(granted(&store.redeem(&as_host).await.unwrap()));
     drop(folder);
 }
 
@@ -343,4 +347,19 @@ async fn a_full_disk_is_said_as_such_and_the_store_recovers() {
     store.ask_for_test("PRAGMA max_page_count = 100000").await;
     store.commit(&big).await.unwrap();
     assert_eq!(store.load().await.unwrap().releases.len(), 200);
+    // By its own word it would also have them in a transaction that never ends.
+    let another = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();
+    assert_eq!(another.load().await.unwrap().releases.len(), 200);
+}
+
+#[tokio::test]
+async fn a_transaction_that_could_not_be_ended_swallows_nothing_of_what_is_written_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.run_for_test("BEGIN; UPDATE driver SET sequence = 5").await;
+    store.commit(&changes([samples::rollout("r-1", "shop", RolloutState::Running)])).await.unwrap();
+    store.load().await.unwrap();
+    let another = SqliteStore::open(&path).await.unwrap().load().await.unwrap();
+    assert_eq!((another.rollouts.len(), another.sequence), (1, 0));
 }

@@ -125,7 +125,7 @@ impl Store for MemoryStore {
         if let Some(refused) = token.worthless(redemption.now) {
             return Ok(refused);
         }
-        let identity = match token.identity_for(&redemption.name) {
+        let identity = match token.identity_for(redemption) {
             Ok(identity) => identity,
             Err(refused) => return Ok(refused),
         };

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
 use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{Any, AnyConnection, Executor, Row, Transaction};
+use sqlx::{Any, AnyConnection, Connection, Executor, Row, Transaction};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::str::FromStr;
@@ -55,6 +55,7 @@ impl SqliteStore {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(is_clean(connection)))
             .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) }));
         Ok(options.connect(&url(path)).await?)
     }
@@ -77,6 +78,15 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether the connection is in no transaction, by its own word and by SQLite's; else another one is opened.
+///
+/// Where the disk was full, SQLite may have ended a transaction by itself, or not ended one that was given up. What is written
+/// inside one that nobody ends is never there for anybody else.
+async fn is_clean(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let is_alone = connection.execute("BEGIN; ROLLBACK").await.is_ok();
+    Ok(is_alone && !connection.is_in_transaction())
 }
 
 #[tonic::async_trait]
@@ -223,7 +233,7 @@ impl Store for SqliteStore {
         if taken.rows_affected() != 1 {
             return Ok(token.worthless(redemption.now).unwrap_or(Redeemed::Spent));
         }
-        let identity = match token.identity_for(&redemption.name) {
+        let identity = match token.identity_for(redemption) {
             Ok(identity) => identity,
             Err(refused) => return Ok(refused),
         };

@@ -46,6 +46,8 @@ pub struct Redemption {
     pub certificate_expires: WallTime,
     /// Whoever asks knows that it takes somebody's place.
     pub replace: bool,
+    /// "host" or "operator": what whoever asks is about to be; empty: whatever the token admits.
+    pub bearer: String,
 }
 
 /// What became of it.
@@ -64,6 +66,8 @@ pub enum Redeemed {
     /// Every use is taken, or it was revoked.
     Spent,
     Expired,
+    /// The token is for a host, and an operator asks, or the other way round.
+    ForAnother(Admits),
     /// The token is for other names.
     NameNotAllowed,
     /// A host has this name and the token allows to take its place, but whoever asks did not say so.
@@ -76,7 +80,14 @@ pub enum Redeemed {
 
 impl Token {
     /// Who the bearer would become under this name, or why not.
-    pub(super) fn identity_for(&self, name: &str) -> Result<Identity, Redeemed> {
+    pub(super) fn identity_for(&self, Redemption { name, bearer, .. }: &Redemption) -> Result<Identity, Redeemed> {
+        let admits = match self.admits {
+            Admits::Host => "host",
+            Admits::Operator(_) => "operator",
+        };
+        if !bearer.is_empty() && bearer != admits {
+            return Err(Redeemed::ForAnother(self.admits));
+        }
         if !self.names.is_empty() && !self.names.iter().any(|allowed| allowed == name) {
             return Err(Redeemed::NameNotAllowed);
         }

@@ -69,7 +69,13 @@ pub(crate) async fn join_as(
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     let channel = channel(&listen.to_string(), hot(joining_config(token.pin).unwrap()))?;
-    let request = v1::JoinRequest { secret: token.secret.to_vec(), csr_pem: csr, name: name.into(), replace };
+    let request = v1::JoinRequest {
+        secret: token.secret.to_vec(),
+        csr_pem: csr,
+        name: name.into(),
+        replace,
+        ..v1::JoinRequest::default()
+    };
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     Ok(Credentials {
         certificate_pem: reply.certificate_pem,

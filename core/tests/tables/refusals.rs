@@ -105,14 +105,14 @@ fn it_refuses_to_empty_a_pool() {
 #[test]
 fn the_only_member_may_be_taken_out_once_its_host_says_that_no_process_is_left() {
     let emptied = |text: &str| Proposal::on(text).member("lb1", "web1", 0, MemberState::Out);
-    emptied("in-place max=1 none->v1\n web1 a=v1:failed:in\n web2\n lb1").is_let_through();
+    emptied("in-place max=1 none->v1\n web1 a=v1:failed:in\n web2\n lb1").passes();
     emptied("in-place max=1 none->v1\n web1 a=v1:failed:in behind\n web2\n lb1").breaks_at_least(4);
     emptied("in-place max=1 none->v1\n web1 a=v1:failed:in silent\n web2\n lb1").breaks_at_least(4);
 }
 
 impl Proposal {
     #[track_caller]
-    fn is_let_through(self) {
+    fn passes(self) {
         let violations = check(&self.world.fleet, &self.plan).err().unwrap_or_default();
         assert!(violations.is_empty(), "{violations:?}");
     }

@@ -954,6 +954,9 @@ pub struct JoinRequest {
     /// Takes the place of a host that joined under this name, where the token allows it; its certificates are revoked.
     #[prost(bool, tag = "4")]
     pub replace: bool,
+    /// "host" or "operator": what the bearer is about to be. A token for the other is refused and keeps its use. Empty: whatever it admits.
+    #[prost(string, tag = "5")]
+    pub bearer: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -99,8 +99,7 @@ impl Host {
     pub(super) async fn first_view(&self) -> Arc<View> {
         let (_sender, view, memory, means, wires) = self.parts();
         let _opened = Reconciler::open(memory, means, "boot".to_owned(), wires).await.unwrap();
-        let first = view.borrow().clone();
-        first
+        Arc::clone(&view.borrow())
     }
 
     fn parts(&self) -> (mpsc::UnboundedSender<Event>, watch::Receiver<Arc<View>>, Memory, Means, Wires) {

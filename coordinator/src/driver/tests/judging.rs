@@ -122,6 +122,36 @@ async fn a_release_that_is_no_worse_passes_and_its_proof_is_what_was_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_counted_before_a_rollout_is_not_counted_in_it_at_every_look_until_the_balancer_speaks_again() {
+    let (stage, _, agents) = with_first_release(0).await;
+    // From here on the balancer's host speaks when this test says so.
+    agents.last().unwrap().abort();
+    let (link, specs) = stage.access.links().connect(&samples::host("lb1"), Hello::default());
+    let spec = stage.until(|picture| picture.fleet.active_rollout(&"shop".parse().unwrap()).is_none()).await.fleet.hosts
+        [&samples::host("lb1")]
+        .issued
+        .clone();
+    let says = |requests: u64| {
+        let mut report = obeyed(&spec);
+        report.pools.values_mut().flat_map(|pool| pool.members.values_mut()).for_each(|it| it.requests = requests);
+        assert!(stage.access.links().report(&samples::host("lb1"), link, report));
+    };
+    says(100_000);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    says(200_000);
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    says(300_000);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
+    // The other hosts speak meanwhile, and looks become due.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let picture = stage.access.picture();
+    let proof = &picture.fleet.rollouts[&"r-2".parse().unwrap()].judgement.proof;
+    assert_eq!((proof.old.requests, proof.new.requests), (0, 0), "{proof:?}");
+    drop(specs);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
     let (stage, counters, agents) = with_first_release(0).await;
     stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
