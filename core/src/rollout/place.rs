@@ -129,15 +129,19 @@ impl<'a> Place<'a> {
 
     /// Whether a slot holds what an earlier rollout left beside what serves: no part of what is under way.
     ///
-    /// At rest that is the warm release. In a rollout it is any that it neither comes from nor goes to.
+    /// At rest that is the warm release. In a rollout it is any but the one it goes to; once that is in and new here, what is
+    /// left beside it is still to be retired.
     fn is_left(&self, slot: Slot, told: &InstanceSpec) -> bool {
-        let is_other = match self.fleet.active_rollout(self.name) {
-            Some(rollout) => rollout.from != Some(told.release) && rollout.to != told.release,
+        let is_out = self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out));
+        let mut serving = self.issued().filter(|(other, _)| *other != slot && self.is_told_in(*other));
+        let Some((_, serving)) = serving.next().filter(|_| is_out) else { return false };
+        match self.fleet.active_rollout(self.name) {
+            Some(rollout) => {
+                let (goal, renews) = (rollout.goal(), rollout.from == Some(rollout.to));
+                goal != Some(told.release) && (renews || goal != Some(serving.release))
+            }
             None => self.service.warm.is_some_and(|warm| warm.release == told.release),
-        };
-        is_other
-            && self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out))
-            && self.issued().any(|(other, _)| other != slot && self.is_told_in(other))
+        }
     }
 
     /// Whether the host is not at rest because of us: something was begun there and is not finished.

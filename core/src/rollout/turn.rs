@@ -125,10 +125,18 @@ impl<'a> Turn<'a> {
                         && !killed
                         && place.may_serve_in(*slot)
                         && !serves_elsewhere(&place, *slot);
+                    let before = (self.unavailable, self.leaving, self.lowered.clone());
                     self.admit(standing, lowers)?;
+                    self.opens(standing)?;
+                    if let Err(reason) = self.before_drain(&place, *slot) {
+                        // It begins, and serves until its hook has been run.
+                        (self.unavailable, self.leaving, self.lowered) = before;
+                        return Err(reason);
+                    }
+                } else {
+                    self.opens(standing)?;
+                    self.before_drain(&place, *slot)?;
                 }
-                self.opens(standing)?;
-                self.before_drain(&place, *slot)?;
                 draft.set_member(&place, *slot, MemberState::Out, self.manner());
                 Ok(true)
             }
@@ -234,7 +242,9 @@ impl<'a> Turn<'a> {
     /// until nobody runs the old one.
     fn opens(&mut self, standing: &Standing) -> Result<(), Reason> {
         let brings = self.rollout.is_some_and(|rollout| standing.goal == Some(rollout.to));
-        if standing.begun || standing.aside.is_some() || !brings {
+        // A host may be away from rest for another reason: one that was drained for work on it comes back.
+        let has_begun = standing.begun && standing.has_new;
+        if has_begun || standing.aside.is_some() || !brings {
             return Ok(());
         }
         let points =
@@ -319,9 +329,11 @@ impl<'a> Turn<'a> {
         count(self.rollout.map_or(0, |rollout| wave_of(rollout, &standing.host)))
     }
 
-    /// A service that is removed, or a first release that is taken back, leaves nothing, and that is meant.
+    /// A service that is removed, or a first release that is taken back, leaves nothing, and that is meant; also of a host
+    /// that comes back later.
     fn ends_with_nothing(&self) -> bool {
-        self.service.orders.removal.is_some() || self.rollout.is_some_and(|rollout| rollout.goal().is_none())
+        let none_at_rest = self.service.committed.is_none() && self.service.orders.kept.is_empty();
+        self.service.orders.removal.is_some() || self.rollout.map_or(none_at_rest, |rollout| rollout.goal().is_none())
     }
 
     /// A host that is done only because it stands aside, its turn has not come, or it keeps what it has says so.

@@ -315,3 +315,12 @@ fn what_an_earlier_rollout_left_warm_makes_no_host_one_that_has_begun() {
         "web1 starts a=v2\n web2 waits: waiting",
     );
 }
+
+#[test]
+fn what_is_left_on_a_host_of_a_service_without_a_release_is_ended() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2\n lb1");
+    world.fleet.services.values_mut().for_each(|service| service.committed = None);
+    let next = plan(&world.fleet, NOW);
+    assert!(world.tell(&next).contains(&"lb1 takes web1/a out".to_owned()), "{:?}", world.tell(&next));
+    assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
+}

@@ -69,7 +69,13 @@ impl Coordinator {
         store.fleet.services = self.fleet.services.clone();
         store.fleet.rollouts = self.fleet.rollouts.clone();
         store.fleet.releases = self.fleet.releases.clone();
-        matches!(accepted, Ok(Accepted::Rollout(_)))
+        store.fleet.freeze = self.fleet.freeze.clone();
+        for (name, host) in &self.fleet.hosts {
+            if let Some(stored) = store.fleet.hosts.get_mut(name) {
+                stored.maintenance = host.maintenance.clone();
+            }
+        }
+        accepted.is_ok_and(|accepted| accepted != Accepted::Unchanged)
     }
 
     /// One pass of the driver. Returns what to send, or what the interlock refused.

@@ -1,41 +1,14 @@
-//! What goes wrong, and what people ask for, when its moment has come.
+//! What goes wrong when its moment has come.
 
 use super::agenda::Event;
 use super::host::Host;
 use super::scenario::Happening;
 use super::world::World;
-use baton_core::rollout::command::Command;
 
 impl World<'_> {
     pub(super) fn happen(&mut self, happening: Happening) -> Result<(), String> {
-        let name = self.scenario.name.clone();
-        let by = || "ana".to_owned();
         match happening {
-            Happening::Deploy => self.deploy(self.scenario.new.clone()),
-            Happening::Rollback => {
-                let id = self.next_id();
-                if self.store.fleet.services.get(&name).is_some_and(|service| service.warm.is_some()) {
-                    self.sometimes("rolled back to what was warm");
-                }
-                self.command(Command::Rollback { id, service: name, by: by(), force: false });
-            }
-            Happening::Pause => self.command(Command::Pause { service: name, by: by(), why: "lunch".into() }),
-            Happening::Resume => self.command(Command::Resume { service: name, by: by() }),
-            Happening::Promote => self.command(Command::Promote { service: name, by: by() }),
-            Happening::Abort => self.command(Command::Abort { service: name, by: by() }),
-            Happening::Restart => {
-                let id = self.next_id();
-                self.command(Command::Restart { id, service: name, by: by() });
-            }
-            Happening::Rehearse => {
-                let id = self.next_id();
-                self.command(Command::Rehearse { id, service: name, host: None, by: by() });
-            }
-            Happening::Retry => {
-                self.retries += 1;
-                let id = self.next_id();
-                self.command(Command::Retry { id, service: name, host: None, by: by() });
-            }
+            Happening::Wish(wish) => self.wish(wish),
             Happening::AgentCrash(host, lasts) => {
                 if self.any_draining() {
                     self.sometimes("agent crashed in a drain");

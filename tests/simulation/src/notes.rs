@@ -7,12 +7,7 @@ use super::world::World;
 use baton_core::fleet::hooks::HookState;
 use baton_core::hook::Point;
 use baton_core::name::HostName;
-use baton_core::rollout::command::Command;
-use baton_core::rollout::hooks;
 use baton_core::rollout::waiting::Reason;
-
-/// Whoever has let rollouts go on so often goes back.
-const RESUMED_MAX: u32 = 2;
 
 impl World<'_> {
     /// Whether a balancer's agent dies now, in the middle of a change of everything together: by chance alone that is rare.
@@ -35,28 +30,6 @@ impl World<'_> {
         }
         if migration {
             self.sometimes("an agent crashed in a migration");
-        }
-    }
-
-    /// What a person does about a paused rollout. One that no hook holds is gone on with, or taken back by all means.
-    pub(super) fn way_on(&mut self) -> Command {
-        let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
-        let active = self.store.fleet.active_rollout(&service);
-        let stored = self.store.fleet.services.get(&service);
-        let broken = active.zip(stored).and_then(|(active, stored)| hooks::broken(stored, active));
-        let broken = broken.map(|(key, _, _)| key.point);
-        let id = self.next_id();
-        let drawn = self.random.between(0, 3);
-        self.resumed += 1;
-        match (broken, if self.resumed > RESUMED_MAX { 3 } else { drawn }) {
-            (Some(_), 0 | 1) => {
-                self.retries += 1;
-                self.sometimes("a hook was run again by a person's word");
-                Command::Retry { id, service, host: None, by }
-            }
-            (Some(point), 2) => Command::Vouch { service, point, host: None, by, why: "looked".into() },
-            (None, 0 | 1) => Command::Resume { service, by },
-            _ => Command::Rollback { id, service, by, force: true },
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a seed stands for: a fleet, a good or a bad release, a network, and what goes wrong when.
 
+use super::people::Wish;
 use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
@@ -25,6 +26,8 @@ pub(super) struct Scenario {
     pub(super) service: Service,
     pub(super) old: Release,
     pub(super) new: Release,
+    /// A good one that takes the place of `new`, or comes after it.
+    pub(super) third: Release,
     pub(super) quality: Quality,
     /// Percent of messages lost while faults go on.
     pub(super) loss: u64,
@@ -50,15 +53,7 @@ pub(super) enum Quality {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Happening {
-    Deploy,
-    Rollback,
-    Pause,
-    Resume,
-    Promote,
-    Abort,
-    Restart,
-    Rehearse,
-    Retry,
+    Wish(Wish),
     AgentCrash(HostName, u64),
     Reboot(HostName, u64),
     /// The host's messages go nowhere, both ways, for so long.
@@ -101,7 +96,7 @@ impl Scenario {
         let capacity_faults = random.chance(50);
         let mut script = script(random, &web, &on, capacity_faults);
         if service.strategy.keeps_old() && random.chance(40) {
-            script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Rollback));
+            script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Wish(Wish::Rollback)));
         }
         let all: Vec<HostName> = web.iter().chain(&on).cloned().collect();
         let broken = random.pick(&all).cloned();
@@ -112,7 +107,7 @@ impl Scenario {
         if random.chance(50) {
             new.hooks = hooks(random);
             if random.chance(30) {
-                script.push((FAULTS_BEGIN + random.between(30_000, 50_000), Happening::Deploy));
+                script.push((FAULTS_BEGIN + random.between(30_000, 50_000), Happening::Wish(Wish::Deploy)));
             }
         }
         Self {
@@ -120,6 +115,7 @@ impl Scenario {
             service,
             old: release("1"),
             new,
+            third: release("3"),
             quality,
             loss: if random.chance(50) { random.between(0, 30) } else { 0 },
             delay: random.between(1, 300),
@@ -132,13 +128,10 @@ impl Scenario {
 
 /// The first release is brought at once; the second half a minute later, among whatever goes wrong.
 fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
-    let mut script = vec![(FAULTS_BEGIN, Happening::Deploy)];
-    let steering = [Happening::Rollback, Happening::Pause, Happening::Resume, Happening::Abort, Happening::Promote];
-    let renewing = [Happening::Restart, Happening::Rehearse, Happening::Retry];
-    let commands: Vec<Happening> = steering.into_iter().chain(renewing).collect();
-    for _ in 0..random.between(0, 2) {
-        let command = random.pick(&commands).cloned().unwrap_or(Happening::Pause);
-        script.push((FAULTS_BEGIN + random.between(100, 30_000), command));
+    let mut script = vec![(FAULTS_BEGIN, Happening::Wish(Wish::Deploy))];
+    for _ in 0..random.between(0, 3) {
+        let wish = Wish::draw(random, web);
+        script.push((FAULTS_BEGIN + random.between(100, 30_000), Happening::Wish(wish)));
     }
     let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
     for _ in 0..random.between(0, 4) {

@@ -99,6 +99,7 @@ fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, store
     let Some(host) = hosts.get(&member.host) else { return Err(format!("3: {member} does not exist")) };
     let service = stored.services.get(&scenario.name);
     let mut right: BTreeSet<ReleaseId> = service.and_then(|service| service.committed).into_iter().collect();
+    right.extend(service.into_iter().flat_map(|service| service.orders.kept.values()).map(|kept| kept.release));
     for rollout in stored.rollouts.values() {
         right.extend(rollout.from.into_iter().chain([rollout.to]));
     }
@@ -110,10 +111,20 @@ fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, store
 }
 
 /// 1 and 4, for a member that just left: enough others are in and would really answer.
-pub(super) fn check_floor(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> Result<(), String> {
-    let total = scenario.service.hosts.len();
+///
+/// Whoever people ever took out counts only while it serves: they may let it come back after something else was decided.
+pub(super) fn check_floor(
+    scenario: &Scenario,
+    hosts: &Hosts,
+    balancer: &HostName,
+    taken_out: &BTreeSet<HostName>,
+    now: u64,
+) -> Result<(), String> {
+    let serving = serving(scenario, hosts, balancer, now);
+    let counted = |host: &&HostName| serving.contains(*host) || !taken_out.contains(*host);
+    let total = scenario.service.hosts.iter().filter(counted).count();
     let may_miss = scenario.service.strategy.max_unavailable.at_most(total);
-    let serving = serving_hosts(scenario, hosts, balancer, now);
+    let serving = serving.len();
     if serving + may_miss < total {
         return Err(format!("1: {serving} of {total} hosts serve through {balancer}, {may_miss} may be missing"));
     }
@@ -121,14 +132,18 @@ pub(super) fn check_floor(scenario: &Scenario, hosts: &Hosts, balancer: &HostNam
 }
 
 pub(super) fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
-    let Some(pool) = &scenario.service.balancer else { return 0 };
-    let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return 0 };
+    serving(scenario, hosts, balancer, now).len()
+}
+
+fn serving(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> BTreeSet<HostName> {
+    let Some(pool) = &scenario.service.balancer else { return BTreeSet::new() };
+    let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return BTreeSet::new() };
     let answers = |member: &MemberKey| {
         let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
         hosts.get(&member.host).is_some_and(|host| host.answers(&key, now))
     };
     let is_in = real.running.iter().filter(|(member, state)| **state == MemberState::Ready && answers(member));
-    is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
+    is_in.map(|(member, _)| member.host.clone()).collect()
 }
 
 /// 15: a rollout that has to be judged by its traffic does not succeed where nobody counted any, unless people say so.

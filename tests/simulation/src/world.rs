@@ -12,8 +12,7 @@ use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::hook::HookKey;
 use baton_core::name::{HostName, RolloutId};
-use baton_core::release::Release;
-use baton_core::rollout::command::{Command, Deploy};
+use baton_core::rollout::command::Command;
 use baton_core::rollout::{RolloutState, Turned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -39,6 +38,9 @@ pub(super) struct World<'a> {
     pub(super) retries: u32,
     /// How often people let a paused rollout go on: they do not say it for ever.
     pub(super) resumed: u32,
+    pub(super) tidied: u32,
+    /// Hosts that people drained or skipped, ever.
+    pub(super) taken_out: BTreeSet<HostName>,
     tell: &'a mut dyn FnMut(&str),
 }
 
@@ -59,6 +61,8 @@ impl<'a> World<'a> {
             ran: BTreeSet::new(),
             retries: 0,
             resumed: 0,
+            tidied: 0,
+            taken_out: BTreeSet::new(),
             tell,
         }
     }
@@ -98,8 +102,7 @@ impl World<'_> {
             self.agenda.look_at(&name, 1);
         }
         self.coordinator = Some(coordinator);
-        let first = self.scenario.old.clone();
-        self.deploy(first);
+        self.bring_first();
         for (at, happening) in self.scenario.script.clone() {
             self.agenda.at(at, Event::Happens(happening));
         }
@@ -163,7 +166,7 @@ impl World<'_> {
             self.log(|| format!("{name} {effect:?}"));
             truth::check_effect(&self.scenario, &self.hosts, name, effect, &self.store.fleet, now)?;
             if matches!(effect, Effect::Left(..)) && !self.scenario.capacity_faults && self.at_rest_before() {
-                truth::check_floor(&self.scenario, &self.hosts, name, now)?;
+                truth::check_floor(&self.scenario, &self.hosts, name, &self.taken_out, now)?;
             }
             self.note_deadline(name, effect);
             if let Effect::Ran(key, attempt) = effect {
@@ -261,7 +264,8 @@ impl World<'_> {
                     self.sometimes("rollout succeeded");
                     truth::check_judged(&rollout)?;
                     let warm = self.store.fleet.services.get(&rollout.service).and_then(|service| service.warm);
-                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to, warm.map(|warm| warm.release))?;
+                    let before = rollout.from.filter(|_| rollout.strategy.keeps_old());
+                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to, before)?;
                     if rollout.strategy.lockstep && rollout.from.is_some() {
                         self.sometimes("a wave entered together");
                     }
@@ -307,6 +311,10 @@ impl World<'_> {
             self.command(if is_good { Command::Promote { service, by } } else { Command::Abort { service, by } });
             return false;
         }
+        if let Some(command) = self.tidying() {
+            self.command(command);
+            return false;
+        }
         if self.scenario.broken.is_some() {
             return !self.is_rolling();
         }
@@ -331,7 +339,8 @@ impl World<'_> {
     fn where_it_stands(&self) -> String {
         let rollouts: Vec<_> =
             self.store.fleet.rollouts.values().map(|it| (it.id.clone(), it.state, it.pause.clone())).collect();
-        format!("{rollouts:?} {:?}", self.judge_rest())
+        let waiting = self.coordinator.as_ref().map(|coordinator| &coordinator.waiting);
+        format!("{rollouts:?} {:?}, waiting for {waiting:?}", self.judge_rest())
     }
 
     pub(super) fn is_rolling(&self) -> bool {
@@ -354,12 +363,6 @@ impl World<'_> {
             *state == Out
                 && self.hosts.get(&member.host).is_some_and(|host| host.processes.keys().any(|it| it.slot == member.slot))
         })
-    }
-
-    pub(super) fn deploy(&mut self, release: Release) {
-        let id = self.next_id();
-        let (name, service) = (self.scenario.name.clone(), self.scenario.service.clone());
-        self.command(Command::Deploy(Box::new(Deploy::new(id, name, service, release, "ana".into()))));
     }
 
     pub(super) fn command(&mut self, command: Command) {

@@ -62,13 +62,21 @@ impl Check<'_> {
                 member.is_some_and(|member| member.state == MemberState::Ready)
             })
         };
+        let at_rest = self.active(name).is_none();
         let mut extent = Extent::default();
         for host in self.fleet.hosts.keys().filter(|host| !self.stands_aside(service, host)) {
             let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
-            let told: Vec<_> =
-                told.map(|(key, it)| (it.release, is_in(&MemberKey { host: host.clone(), slot: key.slot }))).collect();
-            let serving = told.iter().any(|(_, is_in)| *is_in);
-            let unproven = told.iter().any(|(release, is_in)| !is_in && Some(*release) == goal);
+            let told: Vec<_> = told
+                .map(|(key, it)| (it.release, it.start, is_in(&MemberKey { host: host.clone(), slot: key.slot })))
+                .collect();
+            let serving = told.iter().any(|(.., is_in)| *is_in);
+            // A host that keeps another release by a person's word is at rest with that.
+            let kept = service.orders.kept.get(host).filter(|_| at_rest).map(|kept| kept.release);
+            let goal = kept.or(goal);
+            // Of the same release, an earlier start is the old one.
+            let start = self.active(name).and_then(|rollout| rollout.starts.get(host).copied()).unwrap_or_default();
+            let is_new = |release: ReleaseId, of: u32| Some(release) == goal && of >= start;
+            let unproven = told.iter().any(|(release, of, is_in)| !is_in && is_new(*release, *of));
             if serving {
                 extent.serving.insert(host);
             } else if !told.is_empty() {

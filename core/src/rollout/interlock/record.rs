@@ -76,7 +76,7 @@ impl Check<'_> {
         let was = |id| self.fleet.rollouts.get(id).map(|rollout| rollout.state);
         for rollout in ended.filter(|rollout| !was(&rollout.id).is_some_and(has_succeeded)) {
             for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
-                if let Err(why) = self.attests(name, service, host, rollout.to) {
+                if let Err(why) = self.attests(name, service, host, rollout) {
                     let what = format!("the rollout would have succeeded, but on {host} {why}");
                     violations.push(violation(13, name, what));
                 }
@@ -94,8 +94,12 @@ impl Check<'_> {
         name: &ServiceName,
         service: &Service,
         host: &HostName,
-        release: ReleaseId,
+        rollout: &Rollout,
     ) -> Result<(), &'static str> {
+        // What it came from may stay as a way back, also where the next rollout begins at once and needs its place.
+        let before = rollout.from.filter(|_| rollout.strategy.keeps_old());
+        let may_stay =
+            |release: ReleaseId| before == Some(release) || service.warm.is_some_and(|warm| warm.release == release);
         let known = self.fleet.hosts.get(host).ok_or("nobody ever joined")?;
         let report = known.heard.as_ref().map(|heard| &heard.report).ok_or("nothing was ever heard")?;
         if report.observed != known.issued.stamp() {
@@ -105,11 +109,11 @@ impl Check<'_> {
         for (key, it) in report.instances.iter().filter(|(key, it)| key.service == *name && it.state.may_run()) {
             let member = MemberKey { host: host.clone(), slot: key.slot };
             let states = self.states(service, &member)?;
-            if it.release == release {
+            if it.release == rollout.to {
                 let ready = matches!(it.state, InstanceState::Ready { .. });
                 serves |=
                     ready && states.iter().all(|(now, later)| (*now, *later) == (MemberState::Ready, MemberState::Ready));
-            } else if service.warm.map(|warm| warm.release) != Some(it.release) {
+            } else if !may_stay(it.release) {
                 return Err("another release runs");
             } else if states.iter().any(|(now, later)| (*now, *later) != (MemberState::Out, MemberState::Out)) {
                 return Err("the release before is still routed to");

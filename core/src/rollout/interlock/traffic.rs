@@ -184,14 +184,21 @@ impl Check<'_> {
             || self.fleet.hosts.get(host).is_some_and(|host| host.maintenance.is_some())
     }
 
-    /// A first deployment taken back, or a service that is removed, ends with nobody serving.
+    /// A first deployment taken back, or a service that is removed, ends with nobody serving. So does what a host still has of
+    /// a service without a release.
     pub(super) fn ends_on_purpose(&self, name: &ServiceName) -> bool {
         if self.fleet.services.get(name).is_some_and(|service| service.orders.removal.is_some()) {
             return true;
         }
         let ids = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys());
-        let mut rollouts = ids.filter_map(|id| self.rollout(id)).filter(|rollout| rollout.service == *name);
-        rollouts.any(|rollout| rollout.state.is_active() && rollout.goal().is_none())
+        let rollouts = ids.filter_map(|id| self.rollout(id)).filter(|rollout| rollout.service == *name);
+        let mut active = rollouts.filter(|rollout| rollout.state.is_active()).peekable();
+        let service = self.proposal.services.get(name).or_else(|| self.fleet.services.get(name));
+        let has_none = service.is_some_and(|it| it.committed.is_none() && it.orders.kept.is_empty());
+        match active.peek() {
+            None => has_none,
+            Some(_) => active.any(|rollout| rollout.goal().is_none()),
+        }
     }
 }
 

@@ -256,3 +256,20 @@ fn the_interlock_refuses_a_hook_that_was_told_before() {
     let violations = interlock::check(&world.fleet, &again).expect_err("it is refused");
     assert_eq!(violations.iter().map(|it| it.invariant).collect::<Vec<_>>(), [11]);
 }
+
+#[test]
+fn a_host_that_comes_back_from_work_on_it_waits_for_the_migration_like_every_other() {
+    let mut world = begin(SIDE, &[Point::Migrate]);
+    world.outcomes.insert(Point::Migrate, HookOutcome::Running { since: Duration::from_secs(1) });
+    let (by, why) = (by(), "work".to_owned());
+    world.ask(Command::Drain { host: host("web2"), stop: false, by: by.clone(), why });
+    for _ in 0..3 {
+        world.pass();
+    }
+    world.ask(Command::Undrain { host: host("web2"), by });
+    for _ in 0..3 {
+        world.pass();
+    }
+    let mut told = world.fleet.hosts.values().flat_map(|host| host.issued.instances.values());
+    assert!(told.all(|it| it.release == release("v1").id()), "nobody starts v2 before its migration has been run");
+}
