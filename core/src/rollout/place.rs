@@ -129,8 +129,8 @@ impl<'a> Place<'a> {
 
     /// Whether a slot holds what an earlier rollout left beside what serves: no part of what is under way.
     ///
-    /// At rest that is the warm release. In a rollout it is any but the one it goes to; once that is in and new here, what is
-    /// left beside it is still to be retired.
+    /// At rest that is the warm release. In a rollout it is any but the one it goes to; once that has come in, what is beside it
+    /// is still to be retired. A rollout to the release that is live already has nothing of another to retire.
     fn is_left(&self, slot: Slot, told: &InstanceSpec) -> bool {
         let is_out = self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out));
         let mut serving = self.issued().filter(|(other, _)| *other != slot && self.is_told_in(*other));

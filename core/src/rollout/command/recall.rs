@@ -139,7 +139,7 @@ fn served(fleet: &Fleet, name: &ServiceName, host: &HostName) -> Option<ReleaseI
     only(&|_, _| true).or_else(|| only(&|key, _| is_in(key))).or_else(|| only(&|_, it| it.restart == Restart::Always))
 }
 
-/// The same for every service of a host that comes late.
+/// A host that comes late keeps what it serves, of every service.
 fn keep_all(fleet: &mut Fleet, host: &HostName) {
     for name in fleet.services.keys().cloned().collect::<Vec<_>>() {
         let release = served(fleet, &name, host);
