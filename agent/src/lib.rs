@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod balancer;
 pub mod boot;
+pub mod condition;
 pub mod config;
 pub mod connections;
 pub mod durable;
@@ -27,6 +28,7 @@ pub mod text;
 use artifact::{Bounds, Folder, Remote, Unpacker};
 use baton_core::problem::{Code, Problem};
 use baton_proto::tls;
+use condition::Condition;
 use config::Config;
 use heads::Heads;
 use reconciler::{Means, Memory, Reconciler, Wires};
@@ -73,12 +75,15 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
     let renewal = renewal::run(endpoint, config.identity(), certificate);
+    let condition = Condition::new(config.state.clone());
+    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition.clone() };
     tokio::select! {
+        () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}
         () = renewal => {}
-        () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone(), heads }) => {}
+        () = session::run(channel, introduction, ends) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
-        () = local::serve(config.state, viewed, sender) => {}
+        () = local::serve(config.state, viewed, condition.clone(), sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}
     }

@@ -106,8 +106,12 @@ fn session(address: SocketAddr) -> Session {
         address: Some("10.0.0.7".parse().unwrap()),
         facts: BTreeMap::from([("os".to_owned(), "Linux".to_owned())]),
     };
-    let task = tokio::spawn(run(channel, introduction, Ends { events: sender, view: viewed, heads: Heads::default() }));
+    let task = tokio::spawn(run(channel, introduction, ends(sender, viewed)));
     Session { events, view, task }
+}
+
+fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
+    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()) }
 }
 
 impl Drop for Session {
