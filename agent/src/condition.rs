@@ -142,7 +142,7 @@ mod tests {
         let condition = Condition::new(folder.path().to_owned());
         let before = condition.problems_here();
         condition.lost(&Problem::new(Code(504), "expired"));
-        assert_eq!(condition.clone().problems_here().len(), before.len() + 1);
+        assert_eq!(condition.problems_here().len(), before.len() + 1);
         assert_eq!(condition.problems(), before);
         condition.connected();
         assert_eq!(condition.problems_here(), before);

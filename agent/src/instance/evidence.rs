@@ -57,7 +57,7 @@ pub(super) async fn ended(life: &Life, running: &Running, exit: Exit, seen: Seen
         .saw("process", format!("pid {} {exit}, {after} after its start", running.pid));
     if let Some(wanted) = &life.wanted {
         if !seen.was_ready && seen.tally.last().is_some() {
-            problem = problem.saw("probe", probe_line(&wanted.question(&life.key), seen));
+            problem = problem.saw("probe", probe_line(&wanted.question(&life.key, running), seen));
         }
         let stranger = listeners_at(wanted.address).unwrap_or_default();
         if let (false, Some(listener)) = (seen.was_ready, stranger.first()) {

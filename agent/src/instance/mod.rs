@@ -129,7 +129,7 @@ enum Over {
 }
 
 impl Wanted {
-    fn question(&self, key: &InstanceKey) -> Question {
+    fn question(&self, key: &InstanceKey, running: &Running) -> Question {
         let health = &self.release.health;
         let probe = match &health.probe {
             Probe::Exec { command } => Probe::Exec { command: self.fill(key, command) },
@@ -139,6 +139,7 @@ impl Wanted {
             folder: self.folder.clone(),
             env: self.release.run.env.clone(),
             user: self.release.run.user.clone(),
+            beside: Some(running.pid).filter(|pid| *pid != 0),
         };
         Question { probe, address: self.address, timeout: health.timeout, surroundings: Some(surroundings) }
     }

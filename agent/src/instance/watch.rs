@@ -54,7 +54,7 @@ impl<'a> Watch<'a> {
     /// Watches for ever, or until it is certain that the instance did not become ready in time.
     pub(super) async fn over(&mut self, tell: &impl Fn(Change)) -> Problem {
         let Some(wanted) = &self.life.wanted else { return std::future::pending().await };
-        let question = wanted.question(&self.life.key);
+        let question = wanted.question(&self.life.key, self.running);
         if self.was_ready {
             if let Err(refusal) = self.look(&question).await {
                 tell(Change::Unready(evidence::unready(self.life, &question, &refusal)));

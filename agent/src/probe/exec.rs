@@ -14,6 +14,8 @@ pub struct Surroundings {
     pub folder: PathBuf,
     pub env: BTreeMap<String, String>,
     pub user: Option<String>,
+    /// The instance's process: whose user it is, where none is named.
+    pub beside: Option<u32>,
 }
 
 /// How much of what a probe wrote is shown.
@@ -30,8 +32,12 @@ pub(super) async fn run(command: &[String], surroundings: Option<&Surroundings>)
     let mut child = Command::new(path);
     child.args(arguments).current_dir(&surroundings.folder).env_clear().envs(command::environment(&surroundings.env));
     child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
-    if let Some(user) = &surroundings.user {
-        let user = command::user(user).map_err(|problem| refuse(problem.what))?;
+    let user = match (&surroundings.user, surroundings.beside) {
+        (Some(name), _) => Some(command::user(name).map_err(|problem| refuse(problem.what))?),
+        (None, Some(pid)) => Some(command::user_of(pid).map_err(|_| refuse("the instance has ended".to_owned()))?),
+        (None, None) => None,
+    };
+    if let Some(user) = user.filter(|_| rustix::process::geteuid().is_root()) {
         child.uid(user.uid).gid(user.gid);
     }
     let output = child.output().await.map_err(|error| refuse(format!("could not be run: {}", text::io_error(&error))))?;

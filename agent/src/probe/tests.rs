@@ -86,7 +86,7 @@ async fn an_exec_probe_is_ready_when_it_exits_zero() {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let mut question = question(Probe::Exec { command }, free_address().await);
         let env = BTreeMap::from([("WORD".to_owned(), "ready".to_owned())]);
-        question.surroundings = Some(Surroundings { folder: folder.path().to_owned(), env, user: None });
+        question.surroundings = Some(Surroundings { folder: folder.path().to_owned(), env, user: None, beside: None });
         question.timeout = Duration::from_secs(2);
         question.ask().await
     };

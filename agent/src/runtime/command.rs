@@ -6,7 +6,7 @@ use baton_core::problem::{Code, Problem};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where a program without a slash is looked up when the release has none of that name.
@@ -59,6 +59,15 @@ pub fn environment(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([("PATH".to_owned(), SEARCH.to_owned())]);
     all.extend(env.clone());
     all
+}
+
+/// The user a process runs as.
+///
+/// # Errors
+/// There is no such process any more.
+pub fn user_of(pid: u32) -> std::io::Result<User> {
+    let process = std::fs::metadata(format!("/proc/{pid}"))?;
+    Ok(User { uid: process.uid(), gid: process.gid() })
 }
 
 /// Looks a user up in `/etc/passwd`.

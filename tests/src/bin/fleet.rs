@@ -1,6 +1,7 @@
 //! `fleet`: real systemd hosts on this machine, and Baton's test on them.
 
 use anyhow::Context as _;
+use baton_tests::fleet::contract::{self, ContractArgs};
 use baton_tests::fleet::life::{self, UpArgs};
 use baton_tests::fleet::network::{self, Direction};
 use baton_tests::fleet::record::Fleet;
@@ -47,6 +48,8 @@ enum Verb {
     List,
     /// Play Baton's test on a fleet of its own: releases under load, while what can die does
     Test(TrialArgs),
+    /// Run the agent's contract tests with systemd on a host of their own
+    Contract(ContractArgs),
     /// End the fleet: no process, mount or namespace stays
     Down,
 }
@@ -71,6 +74,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Reboot { host, power: true } => Fleet::load()?.host(&host)?.lose_power()?,
         Verb::List => list(&Fleet::load()?)?,
         Verb::Test(args) => return test(&args),
+        Verb::Contract(args) => contract::keep(&args)?,
         Verb::Down => life::down()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -31,7 +31,7 @@ host=$1; root=$2; namespace=$3; shared=$4; shift 4
 for cgroup; do echo $$ >"$cgroup/cgroup.procs" || exit 1; done
 while :; do
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_LOCK=0 systemd-nspawn --quiet --boot --register=no --keep-unit --console=pipe \
-        --machine="$host" --hostname="$host" --directory="$root" --network-namespace-path="$namespace" --bind="$shared:/var/lib/baton"
+        --machine="$host" --hostname="$host" --directory="$root" --network-namespace-path="$namespace" --bind="$shared:/var/lib/private/baton"
     echo "-- power: systemd-nspawn ended with $?"
     sleep 0.2
 done

@@ -22,7 +22,8 @@ pub struct UpArgs {
     pub packages: PathBuf,
 }
 
-/// The folder that every host sees as `/var/lib/baton`, with the state folders of services: what they wrote down, in one place.
+/// The folder that every host sees as `/var/lib/private/baton`, with the state folders of services: what they wrote down, in one
+/// place. Services of the tests have no user of the hosts, so systemd keeps their state there.
 #[must_use]
 pub fn shared() -> PathBuf {
     Path::new(STATE).join("shared")

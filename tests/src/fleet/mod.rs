@@ -12,6 +12,7 @@
 
 pub mod base;
 pub mod cgroups;
+pub mod contract;
 pub mod host;
 pub mod life;
 pub mod needs;

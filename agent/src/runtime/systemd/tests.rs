@@ -1,8 +1,9 @@
 //! The contract with a real systemd: only where one runs this host and the tests are root.
 
 use super::*;
+use crate::probe::{Question, Surroundings};
 use baton_core::name::{Digest, ReleaseId};
-use baton_core::release::Signal;
+use baton_core::release::{Probe, Signal};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ async fn host(service: &str) -> Option<Host> {
     // Units have a /tmp of their own: what they share with the test lies elsewhere.
     fs::create_dir_all("/var/lib/baton-test").unwrap();
     let folder = tempfile::tempdir_in("/var/lib/baton-test").unwrap();
+    // As the agent's own: a service has a user of its own, who has to get to its release.
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let runtime = SystemdRuntime::open(&folder.path().join("run"), crate::runtime::tests::parts()).await.unwrap();
     Some(Host { folder, runtime, key: format!("{service}/0").parse().unwrap() })
 }
@@ -90,6 +93,55 @@ async fn a_unit_runs_is_found_by_the_next_agent_and_stops() {
     successor.stop(&running, &running.stop).await;
     assert!(!exists(running.pid));
     assert_eq!(successor.list().await.unwrap(), [], "nothing of the unit is left");
+}
+
+/// The user systemd makes up; those it may choose from are its own.
+const MADE_UP: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+
+#[tokio::test]
+async fn without_a_named_user_both_slots_have_one_of_their_own_that_is_nobody_else_and_keeps_what_it_wrote() {
+    let Some(mut host) = host("t-own-user").await else { return };
+    let first = host.start("echo $$ >$STATE_DIRECTORY/first && exec sleep 600").await;
+    host.key = "t-own-user/1".parse().unwrap();
+    let second = host.start("echo $$ >>$STATE_DIRECTORY/first && exec sleep 600").await;
+    let users = [&first, &second].map(|running| command::user_of(running.pid).unwrap());
+    assert!(MADE_UP.contains(&users[0].uid) && MADE_UP.contains(&users[0].gid), "{users:?}");
+    assert_eq!(users[0], users[1]);
+    let kept = Path::new("/var/lib/private/baton/t-own-user/first");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let lines = || fs::read_to_string(kept).unwrap_or_default().lines().count();
+    while lines() < 2 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(lines(), 2, "each of them may write what both keep");
+
+    let question = |command: &str| Question {
+        probe: Probe::Exec { command: ["/bin/sh", "-c", command].map(str::to_owned).to_vec() },
+        address: "127.0.0.1:1".parse().unwrap(),
+        timeout: Duration::from_secs(5),
+        surroundings: Some(Surroundings {
+            folder: host.folder.path().to_owned(),
+            env: BTreeMap::new(),
+            user: None,
+            beside: Some(first.pid),
+        }),
+    };
+    let asks = question(&format!("test $(id -u) = {} && test $(id -g) = {}", users[0].uid, users[0].gid));
+    asks.ask().await.expect("a probe runs as the instance does");
+    for running in [first, second] {
+        host.runtime.stop(&running, &running.stop).await;
+    }
+}
+
+#[tokio::test]
+async fn a_named_user_is_that_user() {
+    let Some(host) = host("t-named-user").await else { return };
+    for (name, uid) in [("root", 0), ("daemon", 1)] {
+        let launch = Launch { user: Some(name.to_owned()), ..host.launch("exec sleep 600") };
+        let running = host.runtime.start(launch).await.unwrap();
+        assert_eq!(command::user_of(running.pid).unwrap().uid, uid);
+        host.runtime.stop(&running, &running.stop).await;
+    }
 }
 
 #[tokio::test]

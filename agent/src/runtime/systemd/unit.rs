@@ -9,7 +9,7 @@ use crate::runtime::handing::{self, Outcome};
 use crate::runtime::{Launch, MARK, Running, START};
 use crate::secrets;
 use baton_core::fleet::InstanceKey;
-use baton_core::name::ReleaseId;
+use baton_core::name::{Digest, ReleaseId, ServiceName};
 use baton_core::problem::Problem;
 use baton_core::release::{Signal, Stop};
 use std::os::fd::OwnedFd;
@@ -22,6 +22,20 @@ use zbus_systemd::zbus::wire::{Fd, Variant};
 pub(super) fn name(key: &InstanceKey) -> String {
     format!("baton-{}-{}.service", key.service, key.slot)
 }
+
+/// The user of a service whose manifest names none. Systemd makes it up for as long as something of the service runs.
+///
+/// Its prefix is nobody else's: a user that does exist would be taken as it is. A name has 31 characters at most.
+fn own_user(service: &ServiceName) -> String {
+    let name = format!("baton-app-{service}");
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    match name.len() <= USER_MAX && name.chars().all(plain) {
+        true => name,
+        false => format!("baton-app-{}", Digest::of(service.as_str().as_bytes()).short()),
+    }
+}
+
+const USER_MAX: usize = 31;
 
 /// The instance a unit is of; none for units of other origin.
 pub(super) fn key(name: &str) -> Option<InstanceKey> {
@@ -50,8 +64,13 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     properties.execute(&words);
     properties.text("WorkingDirectory", &launch.folder.display().to_string());
     properties.set("Environment", environment);
-    if let Some(user) = &launch.user {
-        properties.text("User", user);
+    match &launch.user {
+        Some(user) => properties.text("User", user),
+        None => {
+            // One for all slots of the service: they share its state folder.
+            properties.text("User", &own_user(&launch.key.service));
+            properties.set("DynamicUser", true);
+        }
     }
     if !launch.secrets.is_empty() {
         let load = |name: &String| (name.clone(), credentials.join(name).display().to_string());
@@ -147,6 +166,15 @@ mod tests {
             let instance: InstanceKey = text.parse().unwrap();
             assert_eq!(key(&name(&instance)), Some(instance));
         }
+    }
+
+    #[test]
+    fn every_service_has_a_user_that_can_be_one_and_is_nobody_elses() {
+        let user = |name: &str| own_user(&name.parse().unwrap());
+        assert_eq!(user("shop"), "baton-app-shop");
+        let long = ["a-service-with-a-rather-long-name-1", "a-service-with-a-rather-long-name-2"].map(user);
+        assert!(long[0] != long[1] && long.iter().all(|name| name.len() <= USER_MAX), "{long:?}");
+        assert_ne!(user("coordinator"), "baton-coordinator", "the coordinator's own");
     }
 
     #[test]
