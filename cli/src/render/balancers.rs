@@ -49,6 +49,9 @@ pub fn list(hosts: &[&HostView]) -> Page {
 
 fn state(host: &HostView) -> Line {
     let drifts = drifted(&[host]).len() as u64;
+    if let Some(order) = &host.dead_balancer {
+        return Line::default().span(Tone::Busy, format!("declared dead by {} {} ago", order.by, millis(order.since_ms)));
+    }
     match (host.connected, host.silent_ms, drifts) {
         (false, 0, _) => Line::default().span(Tone::Bad, "not connected"),
         (false, silent, _) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),

@@ -77,6 +77,11 @@ pub fn troubles(hosts: &[HostView]) -> Page {
                     .plain(format!("drained by {} for {since}: {}", order.by, order.why)),
             );
         }
+        if let Some(order) = &host.dead_balancer {
+            let text =
+                format!("its load balancer was declared dead by {} {} ago: {}", order.by, millis(order.since_ms), order.why);
+            page.line(Line::default().span(Tone::Busy, format!("{}  ", host.name)).plain(text));
+        }
         if !host.connected {
             let silent = match host.silent_ms {
                 0 => "its agent is not connected".to_owned(),

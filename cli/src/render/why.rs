@@ -126,8 +126,15 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
         }
         "balancer unreachable" | "enrolling" => {
             let balances = |host: &&HostView| host.pools.iter().any(|pool| pool.pool == service.pool);
-            let show = fleet.hosts.iter().filter(balances).map(|host| format!("baton hosts show {}   ·   ", host.name));
-            format!("{}baton abort {name}", show.collect::<String>())
+            let of_service: Vec<&HostView> = fleet.hosts.iter().filter(balances).collect();
+            let is_silent = |host: &&&HostView| !host.connected || host.pools.iter().any(|pool| pool.problem.is_some());
+            let show = of_service.iter().map(|host| format!("baton hosts show {}   ·   ", host.name));
+            // Another one has to be left.
+            let silent = of_service.iter().filter(is_silent).take(of_service.len() - 1);
+            let dead = silent.map(|host| {
+                format!("if it does not come back: baton balancers declare-dead {} --why TEXT   ·   ", host.name)
+            });
+            format!("{}baton abort {name}", show.chain(dead).collect::<String>())
         }
         _ if rollout.state == state::REVERTING => format!("wait   ·   baton watch {name}"),
         _ => format!("wait   ·   baton pause {name}   ·   baton rollback {name}"),

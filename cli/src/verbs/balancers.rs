@@ -1,12 +1,14 @@
-//! `baton balancers list`, `baton balancers show HOST` and `baton balancers drift`.
+//! `baton balancers list|show|drift`, and `declare-dead` and `revive` for one that does not come back.
 
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
+use crate::output::Output;
 use crate::render::balancers;
+use crate::render::page::Page;
 use baton_core::problem::Problem;
-use baton_proto::v1::HostView;
+use baton_proto::v1::{HostRequest, HostView};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -26,6 +28,17 @@ pub enum Balancers {
     Show { host: String },
     /// Only what is not as it should be
     Drift,
+    /// It does not come back, or not soon: nobody waits for its word while it says nothing. If it only cannot be reached, it may
+    /// go on sending requests to what is stopped then
+    DeclareDead {
+        /// The host whose load balancer it is
+        host: String,
+        /// For whoever finds it so
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+    },
+    /// Wait for its word again, though it says nothing yet; once it answers, it counts by itself
+    Revive { host: String },
 }
 
 /// Shows load balancers, wanted against actual.
@@ -33,8 +46,21 @@ pub enum Balancers {
 /// # Errors
 /// When the coordinator cannot be asked, or no load balancer is on that host.
 pub async fn run(args: BalancersArgs, context: Context<'_>) -> Result<Exit, Failure> {
-    let view = Connection::open(context.connect)?.view("").await?;
+    let mut connection = Connection::open(context.connect)?;
     let output = context.output;
+    let request = |host: &str, why: String| HostRequest { host: host.to_owned(), why, ..HostRequest::default() };
+    match &args.what {
+        Some(Balancers::DeclareDead { host, why }) => {
+            connection.control.declare_dead(request(host, why.clone())).await?;
+            return Ok(tell(host, "declared dead", "nobody waits for it until it answers again", output));
+        }
+        Some(Balancers::Revive { host }) => {
+            connection.control.revive(request(host, String::new())).await?;
+            return Ok(tell(host, "revived", "its word is waited for", output));
+        }
+        _ => {}
+    }
+    let view = connection.view("").await?;
     let hosts: Vec<&HostView> = view.hosts.iter().filter(|host| balances(host)).collect();
     match args.what.unwrap_or(Balancers::List) {
         Balancers::List => {
@@ -50,12 +76,19 @@ pub async fn run(args: BalancersArgs, context: Context<'_>) -> Result<Exit, Fail
             output.json(host);
             output.next("baton balancers drift");
         }
-        Balancers::Drift => {
+        Balancers::Drift | Balancers::DeclareDead { .. } | Balancers::Revive { .. } => {
             output.answer(&balancers::drift(&hosts));
             output.json(&json!({ "drift": balancers::drifted(&hosts) }));
         }
     }
     Ok(Exit::Done)
+}
+
+fn tell(host: &str, outcome: &str, means: &str, output: &Output) -> Exit {
+    output.answer(Page::new().text(format!("{host}: {outcome}; {means}")));
+    output.json(&json!({ "host": host, "outcome": outcome, "exit": Exit::Done.code() }));
+    output.next("baton balancers list");
+    Exit::Done
 }
 
 /// Whether a load balancer is there, or is to be.

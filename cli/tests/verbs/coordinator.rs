@@ -207,6 +207,14 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn declare_dead(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
+    async fn revive(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
     async fn label_host(&self, _: Request<LabelRequest>) -> Answer<DeployReply> {
         self.accept()
     }

@@ -31,9 +31,11 @@ pub(super) fn state(fleet: &Fleet, name: &ServiceName) -> Value {
 
 /// What people decided about the whole fleet and its hosts.
 pub(super) fn fleet(fleet: &Fleet) -> Value {
-    let hosts = fleet
-        .hosts
-        .iter()
-        .map(|(name, host)| (name.to_string(), json!({ "maintenance": host.maintenance, "labels": host.labels })));
+    let hosts = fleet.hosts.iter().map(|(name, host)| {
+        (
+            name.to_string(),
+            json!({ "maintenance": host.maintenance, "dead_balancer": host.dead_balancer, "labels": host.labels }),
+        )
+    });
     json!({ "hosts": hosts.collect::<serde_json::Map<_, _>>(), "freeze": fleet.freeze, "fence": fleet.fence })
 }

@@ -122,6 +122,14 @@ impl Control for Api {
         self.order(request, orders::undrain_host).await
     }
 
+    async fn declare_dead(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::declare_dead).await
+    }
+
+    async fn revive(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::revive).await
+    }
+
     async fn label_host(&self, request: Request<v1::LabelRequest>) -> Result<Response<DeployReply>, Status> {
         self.order(request, orders::label_host).await
     }

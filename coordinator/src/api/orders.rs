@@ -116,6 +116,14 @@ pub(super) fn undrain_host(_: &Picture, request: &HostRequest, by: String) -> As
     Ok(order(Command::Undrain { host: host(&request.host)?, by }))
 }
 
+pub(super) fn declare_dead(_: &Picture, request: &HostRequest, by: String) -> Asked {
+    Ok(order(Command::DeclareDead { host: host(&request.host)?, by, why: why(&request.why) }))
+}
+
+pub(super) fn revive(_: &Picture, request: &HostRequest, by: String) -> Asked {
+    Ok(order(Command::Revive { host: host(&request.host)?, by }))
+}
+
 pub(super) fn label_host(_: &Picture, request: &LabelRequest, by: String) -> Asked {
     let wrong = |error: InvalidName| invalid("labels", error.to_string());
     let pair = |(label, value): (&String, &String)| Ok((label.parse().map_err(wrong)?, value.parse().map_err(wrong)?));

@@ -53,6 +53,9 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/Unfreeze", DRIVERS),
     ("/baton.v1.Control/DrainHost", DRIVERS),
     ("/baton.v1.Control/UndrainHost", DRIVERS),
+    // It may go on sending requests to what is stopped then, where it only cannot be reached from here.
+    ("/baton.v1.Control/DeclareDead", ADMINS),
+    ("/baton.v1.Control/Revive", ADMINS),
     // Where machines stand is an inventory's matter, not a release's.
     ("/baton.v1.Control/LabelHost", ADMINS),
     // What is removed does not come back by the opposite command.

@@ -23,6 +23,7 @@ use baton_core::fleet::fence::Fence;
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
+use baton_core::rollout::balancers;
 use baton_core::rollout::interlock::{self, Violation};
 use baton_core::rollout::plan::{Plan, refused};
 use baton_core::rollout::waiting::Waiting;
@@ -196,7 +197,9 @@ impl Driver {
             Some(_) => BTreeMap::new(),
             None => self.counted.looks(&self.fleet, now),
         };
-        let plan = (requests.is_empty() && looks.is_empty()).then(|| (self.planner)(&self.fleet, now));
+        let returned = balancers::returned(&self.fleet);
+        let plan =
+            (requests.is_empty() && looks.is_empty() && returned.is_empty()).then(|| (self.planner)(&self.fleet, now));
         let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
         if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
             self.waiting.clone_from(&plan.waiting);
@@ -209,6 +212,12 @@ impl Driver {
             }
         }
         let mut sequence = self.sequence;
+        for name in returned {
+            tracing::info!(host = %name, "the load balancer that was declared dead answers: it counts again");
+            if let Some(host) = draft.hosts.get_mut(&name) {
+                host.dead_balancer = None;
+            }
+        }
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
         let moved = |fleet: &Fleet| fleet.fence.as_ref().is_some_and(|fence| fence.moved);
@@ -351,6 +360,7 @@ fn record(host: &Host) -> HostRecord {
         address: host.address,
         issued: host.issued.clone(),
         maintenance: host.maintenance.clone(),
+        dead_balancer: host.dead_balancer.clone(),
         labels: host.labels.clone(),
     }
 }

@@ -6,6 +6,7 @@ use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, HostRecord, Store, StoreError, WallTime};
 use crate::audit::chain::{Entry, verify};
 use crate::samples;
+use baton_core::fleet::orders::Order;
 use baton_core::name::{Digest, Epoch};
 use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::time::Moment;
@@ -72,7 +73,9 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     first.sequence = 7;
     first.fence = Some(baton_core::fleet::fence::Fence { stands: true, ..Default::default() });
     let labels = [("rack".parse().unwrap(), "a".parse().unwrap())].into();
-    let record = HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None, labels };
+    let order = Order { by: "ana".into(), why: "burnt".into(), since: Moment(3) };
+    let record =
+        HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None, dead_balancer: Some(order), labels };
     first.hosts.insert(samples::host("web1"), record);
     first.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
     first.releases.insert(release.id(), release);

@@ -15,7 +15,7 @@ pub mod token;
 
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::fence::Fence;
-use baton_core::fleet::orders::{Freeze, Maintenance};
+use baton_core::fleet::orders::{Freeze, Maintenance, Order};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Labels, Service};
 use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
@@ -128,6 +128,7 @@ pub struct HostRecord {
     pub address: IpAddr,
     pub issued: HostSpec,
     pub maintenance: Option<Maintenance>,
+    pub dead_balancer: Option<Order>,
     pub labels: Labels,
 }
 
@@ -203,8 +204,8 @@ impl Snapshot {
         // Rollouts of services that were removed are history.
         self.rollouts.retain(|_, rollout| self.services.contains_key(&rollout.service));
         let hosts = self.hosts.into_iter().map(|(name, record)| {
-            let HostRecord { address, issued, maintenance, labels } = record;
-            (name, Host { address, issued, heard: None, connected: false, maintenance, labels })
+            let HostRecord { address, issued, maintenance, dead_balancer, labels } = record;
+            (name, Host { address, issued, heard: None, connected: false, maintenance, dead_balancer, labels })
         });
         Fleet {
             epoch: self.epoch,

@@ -62,6 +62,9 @@ ALTER TABLE hosts ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
     "
 ALTER TABLE driver ADD COLUMN fence TEXT NOT NULL DEFAULT 'null';
 ",
+    "
+ALTER TABLE hosts ADD COLUMN dead_balancer TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.

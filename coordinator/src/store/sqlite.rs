@@ -103,12 +103,15 @@ impl Store for SqliteStore {
             fence: document(&driver, 4)?,
             ..Snapshot::default()
         };
-        for row in rows(&mut transaction, "SELECT name, address, issued, maintenance, labels FROM hosts").await? {
+        for row in
+            rows(&mut transaction, "SELECT name, address, issued, maintenance, dead_balancer, labels FROM hosts").await?
+        {
             let record = HostRecord {
                 address: parsed(&row, 1)?,
                 issued: document(&row, 2)?,
                 maintenance: document(&row, 3)?,
-                labels: document(&row, 4)?,
+                dead_balancer: document(&row, 4)?,
+                labels: document(&row, 5)?,
             };
             snapshot.hosts.insert(parsed(&row, 0)?, record);
         }
@@ -147,11 +150,13 @@ impl Store for SqliteStore {
             return Err(StoreError::Fenced { held: changes.held, found: Epoch(unsigned(&row, 0)?) });
         }
         for (name, record) in &changes.hosts {
-            let text = "INSERT INTO hosts (name, address, issued, maintenance, labels) VALUES ($1, $2, $3, $4, $5)
+            let text = "INSERT INTO hosts (name, address, issued, maintenance, dead_balancer, labels)
+                        VALUES ($1, $2, $3, $4, $5, $6)
                         ON CONFLICT (name) DO UPDATE SET address = excluded.address, issued = excluded.issued,
-                        maintenance = excluded.maintenance, labels = excluded.labels";
+                        maintenance = excluded.maintenance, dead_balancer = excluded.dead_balancer, labels = excluded.labels";
             let query = sqlx::query(text).bind(name.as_str()).bind(record.address.to_string());
-            let query = query.bind(json(&record.issued)?).bind(json(&record.maintenance)?).bind(json(&record.labels)?);
+            let query = query.bind(json(&record.issued)?).bind(json(&record.maintenance)?);
+            let query = query.bind(json(&record.dead_balancer)?).bind(json(&record.labels)?);
             query.execute(&mut *transaction).await?;
         }
         for (name, service) in &changes.services {

@@ -16,7 +16,7 @@ use crate::strategy::Strategy;
 use crate::time::Moment;
 use fence::Fence;
 use hooks::HookRuns;
-use orders::{Freeze, Maintenance, Orders};
+use orders::{Freeze, Maintenance, Order, Orders};
 use report::HostReport;
 use serde::{Deserialize, Serialize};
 use spec::HostSpec;
@@ -54,6 +54,8 @@ pub struct Host {
     pub connected: bool,
     /// Taken out of every balancer, and out of every rollout, for work on it.
     pub maintenance: Option<Maintenance>,
+    /// The load balancer there was declared dead: nobody waits for its word while it says nothing.
+    pub dead_balancer: Option<Order>,
     pub labels: Labels,
 }
 
@@ -216,6 +218,7 @@ impl Host {
             heard: None,
             connected: false,
             maintenance: None,
+            dead_balancer: None,
             labels: Labels::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! What speaks against a deploy as far as its balancers go: said before anything changes, as they themselves say it.
+//! What is known of balancers themselves: what speaks against a deploy, and whether one that was declared dead lives.
 
 use super::divide;
 use crate::fleet::ability::BalancerAbility;
@@ -63,4 +63,18 @@ fn no_balancer(fleet: &Fleet, on: &HostName) -> Problem {
     Problem::new(Code(443), format!("[balancer] on names {on}, and its agent drives no balancer"))
         .saw("balancers", if others.is_empty() { "on no host of this fleet".to_owned() } else { others.join(", ") })
         .help(format!("name one in [balancer] of /etc/baton/agent.toml on {on}, or other hosts in [balancer] on"))
+}
+
+/// Whether a balancer's host is there and its balancer can be believed about a pool.
+pub(super) fn answers(host: &Host, pool: &PoolName) -> bool {
+    let seen = host.report().and_then(|report| report.pools.get(pool));
+    host.connected && seen.is_some_and(|pool| pool.problem.is_none())
+}
+
+/// Hosts whose balancer was declared dead and answers for every pool it has: from here on it counts again.
+#[must_use]
+pub fn returned(fleet: &Fleet) -> Vec<HostName> {
+    let dead = fleet.hosts.iter().filter(|(_, host)| host.dead_balancer.is_some());
+    let lives = |host: &Host| !host.issued.pools.is_empty() && host.issued.pools.keys().all(|pool| answers(host, pool));
+    dead.filter(|(_, host)| lives(host)).map(|(name, _)| name.clone()).collect()
 }

@@ -4,7 +4,7 @@
 //! step there; [`interlock`] checks the outcome without trusting any of them.
 
 pub mod aside;
-mod balancers;
+pub mod balancers;
 pub mod command;
 pub mod converge;
 pub mod divide;

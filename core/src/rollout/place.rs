@@ -3,11 +3,12 @@
 //! Every question that leads to something irreversible is answered from a report that echoes the newest spec, of the host
 //! and of each balancer; no answer means wait.
 
+use super::balancers;
 use super::waiting::Reason;
 use crate::fleet::report::{HostReport, InstanceReport, MemberReport, PoolReport};
 use crate::fleet::spec::{InstanceSpec, MemberState, PoolSpec};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
-use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::time::Moment;
 use std::time::Duration;
 
@@ -219,11 +220,17 @@ impl<'a> Place<'a> {
         Enrolled::In
     }
 
-    /// The balancers in front of the service; none where nobody routes to it.
+    /// The balancers in front of the service that count; none where nobody routes to it.
+    ///
+    /// One that was declared dead does not count while it says nothing, as long as another one is left.
     pub fn balancers(&self) -> impl Iterator<Item = Balancer<'a>> {
         let fleet = self.fleet;
-        let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
-        on.map(move |name| Balancer { name, host: fleet.hosts.get(name) })
+        let pool = self.service.balancer.as_ref();
+        let on = || pool.into_iter().flat_map(|balancer| &balancer.on);
+        let all = move || on().map(move |name| Balancer { name, host: fleet.hosts.get(name) });
+        let is_dead = move |balancer: &Balancer<'_>| pool.is_some_and(|pool| balancer.is_dead(&pool.pool));
+        let is_one_left = all().any(|balancer| !is_dead(&balancer));
+        all().filter(move |balancer| !(is_one_left && is_dead(balancer)))
     }
 }
 
@@ -235,6 +242,11 @@ pub struct Balancer<'a> {
 }
 
 impl<'a> Balancer<'a> {
+    /// Whether it was declared dead, and nothing is heard that says otherwise.
+    fn is_dead(&self, pool: &PoolName) -> bool {
+        self.host.is_some_and(|host| host.dead_balancer.is_some() && !balancers::answers(host, pool))
+    }
+
     fn reach(&self) -> Result<(), Reason> {
         match self.host {
             Some(host) if host.connected => Ok(()),

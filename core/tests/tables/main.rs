@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod commands;
+mod dead;
 mod divide;
 mod fence;
 mod orders;

@@ -2465,6 +2465,9 @@ pub struct HostView {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Set while the load balancer there is declared dead.
+    #[prost(message, optional, tag = "42")]
+    pub dead_balancer: ::core::option::Option<OrderView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3126,6 +3129,46 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "UndrainHost"));
             self.inner.unary(req, path, codec).await
         }
+        /// Nobody waits for the word of a load balancer that says nothing, until it answers or is revived.
+        pub async fn declare_dead(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/DeclareDead",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "DeclareDead"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn revive(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/baton.v1.Control/Revive");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("baton.v1.Control", "Revive"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What people say of a host, such as its rack.
         pub async fn label_host(
             &mut self,
@@ -3512,6 +3555,15 @@ pub mod control_server {
             request: tonic::Request<super::HostRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn undrain_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        /// Nobody waits for the word of a load balancer that says nothing, until it answers or is revived.
+        async fn declare_dead(
+            &self,
+            request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn revive(
             &self,
             request: tonic::Request<super::HostRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
@@ -4384,6 +4436,92 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UndrainHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/DeclareDead" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeclareDeadSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for DeclareDeadSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::declare_dead(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeclareDeadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/Revive" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReviveSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for ReviveSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::revive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReviveSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -29,6 +29,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         instances: report.into_iter().flat_map(|it| &it.instances).map(|(key, it)| instance(fleet, key, it)).collect(),
         pools: pools(host, report),
         problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
+        dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
         maintenance: host.maintenance.as_ref().map(|maintenance| super::order(&maintenance.order, now)),
         labels: host.labels.iter().map(|(label, value)| (label.to_string(), value.to_string())).collect(),
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),

@@ -1,10 +1,11 @@
 //! Work on hosts: out of every balancer and back, and away for good.
 
 use super::super::aside::aside;
+use super::super::balancers;
 use super::steer::move_last;
 use super::{Accepted, never_joined};
 use crate::fleet::orders::{Maintenance, Order};
-use crate::fleet::{Fleet, Labels, Service};
+use crate::fleet::{Fleet, Host, Labels, Service};
 use crate::name::{HostName, LabelKey, ServiceName};
 use crate::problem::{Code, Problem};
 use std::collections::BTreeSet;
@@ -59,6 +60,47 @@ pub(super) fn undrain(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Pr
     }
     let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
     Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })
+}
+
+pub(super) fn declare_dead(fleet: &mut Fleet, name: &HostName, order: Order) -> Result<Accepted, Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    if host.dead_balancer.is_some() {
+        return Ok(Accepted::Unchanged);
+    }
+    may_be_dead(fleet, name, host)?;
+    if let Some(host) = fleet.hosts.get_mut(name) {
+        host.dead_balancer = Some(order);
+    }
+    Ok(Accepted::Noted)
+}
+
+/// Only what says nothing can be dead, and never the last one that a service has.
+fn may_be_dead(fleet: &Fleet, name: &HostName, host: &Host) -> Result<(), Problem> {
+    if balanced(fleet, name).next().is_none() {
+        return Err(Problem::new(Code(733), format!("{name} balances no service")).help("baton balancers list"));
+    }
+    let pools = || balanced(fleet, name).filter_map(|(_, service)| service.balancer.as_ref());
+    if pools().all(|balancer| balancers::answers(host, &balancer.pool)) {
+        return Err(Problem::new(Code(734), format!("the load balancer on {name} answers"))
+            .help("what it sends on is waited for; for work on its host, lead the traffic to another one first"));
+    }
+    let lives = |on: &HostName| on != name && fleet.hosts.get(on).is_some_and(|host| host.dead_balancer.is_none());
+    let is_last = |service: &Service| !service.balancer.as_ref().is_some_and(|it| it.on.iter().any(lives));
+    match balanced(fleet, name).find(|(_, service)| is_last(service)) {
+        None => Ok(()),
+        Some((service, _)) => Err(Problem::new(Code(735), format!("{service} has no other load balancer than {name}"))
+            .help(format!("bring it back: baton why {name}; else add another one to [balancer] on of {service}"))),
+    }
+}
+
+pub(super) fn revive(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Problem> {
+    let known = fleet.hosts.contains_key(name);
+    let order = fleet.hosts.get_mut(name).and_then(|host| host.dead_balancer.take());
+    match (known, order) {
+        (false, _) => Err(never_joined(fleet, &[name])),
+        (true, Some(_)) => Ok(Accepted::Noted),
+        (true, None) => Ok(Accepted::Unchanged),
+    }
 }
 
 pub(super) fn label(

@@ -136,6 +136,17 @@ pub enum Command {
         host: HostName,
         by: String,
     },
+    /// The load balancer on a host does not come back, or not soon: nobody waits for its word while it says nothing.
+    DeclareDead {
+        host: HostName,
+        by: String,
+        why: String,
+    },
+    /// It is waited for again, though it says nothing yet.
+    Revive {
+        host: HostName,
+        by: String,
+    },
     /// What people say of a host from now on: labels it gets, and labels it loses.
     Label {
         host: HostName,
@@ -179,6 +190,8 @@ impl Command {
             Self::Freeze { service, .. } | Self::Unfreeze { service, .. } => service.as_ref(),
             Self::Drain { .. }
             | Self::Undrain { .. }
+            | Self::DeclareDead { .. }
+            | Self::Revive { .. }
             | Self::Label { .. }
             | Self::RemoveHost { .. }
             | Self::Recover { .. } => None,
@@ -191,6 +204,8 @@ impl Command {
         match self {
             Self::Drain { host, .. }
             | Self::Undrain { host, .. }
+            | Self::DeclareDead { host, .. }
+            | Self::Revive { host, .. }
             | Self::Label { host, .. }
             | Self::RemoveHost { host, .. } => Some(host),
             _ => None,
@@ -247,6 +262,8 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::RemoveService { service, by } => service::remove(fleet, &service, by, now),
         Command::Drain { host, stop, by, why } => hosts::drain(fleet, &host, stop, Order { by, why, since: now }),
         Command::Undrain { host, .. } => hosts::undrain(fleet, &host),
+        Command::DeclareDead { host, by, why } => hosts::declare_dead(fleet, &host, Order { by, why, since: now }),
+        Command::Revive { host, .. } => hosts::revive(fleet, &host),
         Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),
         Command::Recover { without, .. } => recall::recover(fleet, &without, now),
         Command::RemoveHost { host, force, .. } => hosts::remove(fleet, &host, force),

@@ -135,7 +135,7 @@ impl Check<'_> {
             let seen = seen.members.get(member).ok_or("its member was not reported")?;
             Ok((seen.running, seen.on_disk))
         };
-        pool.on.iter().map(look).collect()
+        self.counting(pool).into_iter().map(look).collect()
     }
 }
 

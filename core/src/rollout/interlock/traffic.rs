@@ -3,7 +3,7 @@
 use super::{Check, Violation, violation};
 use crate::fleet::report::{HostReport, InstanceState, MemberReport};
 use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
-use crate::fleet::{InstanceKey, MemberKey, Service};
+use crate::fleet::{BalancerPool, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
 use std::collections::BTreeSet;
 
@@ -20,13 +20,25 @@ impl Check<'_> {
                 continue;
             }
             let member = MemberKey { host: host.clone(), slot: key.slot };
-            for balancer in &pool.on {
+            for balancer in self.counting(pool) {
                 if let Err(why) = self.nothing_leads_to(balancer, &pool.pool, &member) {
                     let invariant = if pool.on.len() > 1 { 7 } else { 2 };
                     violations.push(violation(invariant, name, format!("{member} would stop, but on {balancer} {why}")));
                 }
             }
         }
+    }
+
+    /// The balancers whose word is needed: all, but those that people declared dead and that say nothing, while others are left.
+    pub(super) fn counting<'a>(&'a self, pool: &'a BalancerPool) -> Vec<&'a HostName> {
+        let is_silent = |host: &Host| {
+            let seen = host.heard.as_ref().and_then(|heard| heard.report.pools.get(&pool.pool));
+            !host.connected || seen.is_none_or(|seen| seen.problem.is_some())
+        };
+        let is_dead =
+            |on: &&HostName| self.fleet.hosts.get(*on).is_some_and(|host| host.dead_balancer.is_some() && is_silent(host));
+        let (dead, left): (Vec<&HostName>, Vec<&HostName>) = pool.on.iter().partition(is_dead);
+        if left.is_empty() { dead } else { left }
     }
 
     fn nothing_leads_to(&self, balancer: &HostName, pool: &PoolName, member: &MemberKey) -> Result<(), &'static str> {
