@@ -14,6 +14,7 @@ mod instance;
 pub mod ledger;
 pub mod local;
 pub mod log;
+pub mod metrics;
 mod pools;
 pub mod preflight;
 pub mod probe;
@@ -29,6 +30,7 @@ use baton_core::problem::{Code, Problem};
 use baton_proto::tls;
 use config::Config;
 use heads::Heads;
+use metrics::{Counters, Sources, Store};
 use reconciler::{Means, Memory, Reconciler, Wires};
 use runtime::Runtime;
 use rustix::fs::FlockOperation;
@@ -67,17 +69,26 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());
     let (wanted_pools, wanted) = watch::channel(Default::default());
-    let wires = Wires { sender: sender.clone(), events, view, wanted_pools };
+    let counters = Arc::new(Counters::default());
+    let wires = Wires { sender: sender.clone(), events, view, wanted_pools, counters: Arc::clone(&counters) };
     let reconciler = Reconciler::open(Memory::open(&config.state)?, means, boot::id()?, wires).await?;
     let introduction = Introduction { address: config.address, facts: facts::facts() };
     let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
+    let sources = Sources {
+        view: viewed.clone(),
+        counters: Arc::clone(&counters),
+        store: Arc::new(Store::new(config.state.join("releases"))),
+        identity: config.identity(),
+    };
+    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, counters };
     let renewal = renewal::run(endpoint, config.identity(), certificate);
     tokio::select! {
         () = reconciler.run() => {}
         () = renewal => {}
-        () = session::run(channel, introduction, Ends { events: sender.clone(), view: viewed.clone(), heads }) => {}
+        () = session::run(channel, introduction, ends) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
+        () = metrics::serve(config.metrics, sources, sender.clone()) => {}
         () = local::serve(config.state, viewed, sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}

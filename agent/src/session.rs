@@ -3,6 +3,7 @@
 //! A document comes in, reports go out. When the stream breaks nothing else on this host changes: it dials again.
 
 use crate::heads::Heads;
+use crate::metrics::Counters;
 use crate::reconciler::{Event, View};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
@@ -45,6 +46,7 @@ pub struct Ends {
     pub view: watch::Receiver<Arc<View>>,
     /// What is remembered for others.
     pub heads: Heads,
+    pub counters: Arc<Counters>,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -60,6 +62,7 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
     loop {
         let mut talk = Talk { introduction: &introduction, ends: &mut ends, heard: false };
         let problem = talk.on(channel.clone()).await;
+        talk.ends.counters.session_ended();
         if talk.heard {
             waits = backoff();
             told = None;
@@ -94,6 +97,7 @@ impl Talk<'_> {
             Ok(answer) => answer.into_inner(),
             Err(status) => return problem::from_status(&status),
         };
+        self.ends.counters.session_began();
         tracing::info!("connected to the coordinator");
         self.exchange(inbound, &out).await.unwrap_or_else(|problem| problem)
     }
