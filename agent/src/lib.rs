@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod balancer;
 pub mod boot;
+pub mod condition;
 pub mod config;
 pub mod connections;
 pub mod durable;
@@ -28,6 +29,7 @@ pub mod text;
 use artifact::{Bounds, Folder, Remote, Unpacker};
 use baton_core::problem::{Code, Problem};
 use baton_proto::tls;
+use condition::Condition;
 use config::Config;
 use heads::Heads;
 use metrics::{Counters, Sources, Store};
@@ -75,21 +77,24 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let introduction = Introduction { address: config.address, facts: facts::facts() };
     let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
+    let condition = Condition::new(config.state.clone());
     let sources = Sources {
         view: viewed.clone(),
         counters: Arc::clone(&counters),
+        condition: condition.clone(),
         store: Arc::new(Store::new(config.state.join("releases"))),
         identity: config.identity(),
     };
-    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, counters };
     let renewal = renewal::run(endpoint, config.identity(), certificate);
+    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition.clone(), counters };
     tokio::select! {
+        () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}
         () = renewal => {}
         () = session::run(channel, introduction, ends) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
         () = metrics::serve(config.metrics, sources, sender.clone()) => {}
-        () = local::serve(config.state, viewed, sender) => {}
+        () = local::serve(config.state, viewed, condition.clone(), sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}
     }

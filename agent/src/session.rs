@@ -2,6 +2,7 @@
 //!
 //! A document comes in, reports go out. When the stream breaks nothing else on this host changes: it dials again.
 
+use crate::condition::Condition;
 use crate::heads::Heads;
 use crate::metrics::Counters;
 use crate::reconciler::{Event, View};
@@ -46,6 +47,8 @@ pub struct Ends {
     pub view: watch::Receiver<Arc<View>>,
     /// What is remembered for others.
     pub heads: Heads,
+    /// What else is said of this machine, and what it is told of its connection.
+    pub condition: Condition,
     pub counters: Arc<Counters>,
 }
 
@@ -67,6 +70,7 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
             waits = backoff();
             told = None;
         }
+        ends.condition.lost(&problem);
         // Once for each reason: a coordinator that is away for a month fills no log.
         if told != Some(problem.code) {
             tracing::warn!(%problem, "no session with the coordinator; this host goes on with what it was told last");
@@ -114,6 +118,7 @@ impl Talk<'_> {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => {
                         self.heard = true;
+                        self.ends.condition.connected();
                         if !self.take(message)? {
                             continue;
                         }
@@ -128,7 +133,8 @@ impl Talk<'_> {
                 _ = heartbeat.tick() => {}
             }
             heartbeat.reset();
-            let report = self.ends.view.borrow_and_update().report(Instant::now());
+            let mut report = self.ends.view.borrow_and_update().report(Instant::now());
+            report.problems.extend(self.ends.condition.problems());
             send(out, agent_message::Kind::Report(v1::HostReport::from(&report))).await?;
         }
     }

@@ -38,8 +38,10 @@ pub fn duration(duration: Duration) -> String {
         0 => format!("{} ms", duration.as_millis()),
         1..60 if duration.subsec_millis() >= 50 => format!("{:.1} s", duration.as_secs_f64()),
         1..60 => format!("{seconds} s"),
-        _ if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
-        _ => format!("{} min {} s", seconds / 60, seconds % 60),
+        60..3_600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 

@@ -16,6 +16,9 @@ use tonic::transport::Channel;
 /// Where the coordinator's packages put its socket.
 pub const DEFAULT_SOCKET: &str = "/run/baton/coordinator.sock";
 
+/// What a machine has on which a coordinator is installed.
+const COORDINATOR_FILE: &str = "/etc/baton/coordinator.toml";
+
 /// A view of thousands of hosts is some megabytes; more than this is no view.
 const VIEW_MAX: usize = 64 * 1024 * 1024;
 
@@ -28,6 +31,13 @@ pub struct ConnectArgs {
     /// The coordinator's unix socket, on its own machine
     #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection")]
     pub socket: Option<PathBuf>,
+}
+
+impl ConnectArgs {
+    /// The socket that was named. A variable that is set to nothing names none.
+    fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref().filter(|socket| !socket.as_os_str().is_empty())
+    }
 }
 
 /// An open way to the coordinator. Connects when the first question is asked, and again after it broke.
@@ -75,11 +85,11 @@ impl Connection {
 /// # Errors
 /// As [`Connection::open`].
 pub fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
-    if let Some(socket) = &args.socket {
+    if let Some(socket) = args.socket() {
         return Ok(tls::local_channel(socket));
     }
     let folder = config_folder()?;
-    match way(default_socket(), folder.join(COORDINATOR).exists()) {
+    match chosen(&folder) {
         Way::Socket => Ok(tls::local_channel(DEFAULT_SOCKET)),
         Way::Login => {
             let login = Login::load(&folder)?;
@@ -91,8 +101,8 @@ pub fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
 /// The login that is used where the socket is not, and its folder.
 #[must_use]
 pub fn login(args: &ConnectArgs) -> Option<(PathBuf, Login)> {
-    let folder = config_folder().ok().filter(|_| args.socket.is_none())?;
-    match way(default_socket(), folder.join(COORDINATOR).exists()) {
+    let folder = config_folder().ok().filter(|_| args.socket().is_none())?;
+    match chosen(&folder) {
         Way::Socket => None,
         Way::Login => Login::load(&folder).ok().map(|login| (folder, login)),
     }
@@ -113,12 +123,18 @@ enum Way {
     Login,
 }
 
-/// The socket where it can be used; an operator's login on the same machine helps where it cannot.
-const fn way(socket: Socket, logged_in: bool) -> Way {
+/// The socket where it can be used; an operator's login on the same machine helps where it cannot. With neither, a machine
+/// that has a coordinator is told about its socket, and every other one how to log in.
+const fn way(socket: Socket, logged_in: bool, has_coordinator: bool) -> Way {
     match (socket, logged_in) {
         (Socket::Usable, _) | (Socket::Denied, false) => Way::Socket,
+        (Socket::Missing, false) if has_coordinator => Way::Socket,
         (Socket::Denied, true) | (Socket::Missing, _) => Way::Login,
     }
+}
+
+fn chosen(folder: &Path) -> Way {
+    way(default_socket(), folder.join(COORDINATOR).exists(), Path::new(COORDINATOR_FILE).exists())
 }
 
 fn default_socket() -> Socket {
@@ -187,10 +203,13 @@ mod tests {
 
     #[test]
     fn the_socket_is_used_where_it_can_be_and_a_login_where_it_cannot() {
-        assert_eq!([way(Socket::Usable, false), way(Socket::Usable, true)], [Way::Socket; 2]);
-        assert_eq!([way(Socket::Missing, false), way(Socket::Missing, true)], [Way::Login; 2]);
-        assert_eq!(way(Socket::Denied, true), Way::Login);
-        assert_eq!(way(Socket::Denied, false), Way::Socket, "so that the error names the socket and the group");
+        for here in [false, true] {
+            assert_eq!([way(Socket::Usable, false, here), way(Socket::Usable, true, here)], [Way::Socket; 2]);
+            assert_eq!([way(Socket::Missing, true, here), way(Socket::Denied, true, here)], [Way::Login; 2]);
+            assert_eq!(way(Socket::Denied, false, here), Way::Socket, "so that the error names the socket and the group");
+        }
+        assert_eq!(way(Socket::Missing, false, false), Way::Login);
+        assert_eq!(way(Socket::Missing, false, true), Way::Socket, "its coordinator does not run, and no login would help");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub mod code {
     pub const NOT_WRITTEN: Code = Code(149);
     /// Only the service was named where its version belongs.
     pub const NO_VERSION: Code = Code(139);
+    /// Two options that exclude each other.
+    pub const CONTRADICTS: Code = Code(150);
     /// What cannot be taken back was not confirmed.
     pub const NOT_CONFIRMED: Code = Code(134);
     /// Nobody would serve during the release, and nobody was asked.
@@ -121,9 +123,9 @@ impl From<tonic::Status> for Failure {
 }
 
 /// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
-/// are mistakes instead: no host, a host that never joined, a port in use, no release to go back to, no rollout, no service.
+/// are mistakes instead: no host, a host that never joined, a port or a pool in use, no release to go back to, no rollout, no service.
 const fn is_refusal(code: Code) -> bool {
-    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708 | 709 | 714..=716 | 721 | 722)
+    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

@@ -5,8 +5,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged when nobody says: `sqlx` tells more than anybody wants to read.
-const USUAL: &str = "info,sqlx=warn";
+/// What is logged when nobody says: `sqlx` tells more than anybody wants to read, and says twice what it returns.
+const USUAL: &str = "info,sqlx=warn,sqlx_core=off";
 
 /// Begins to log. `BATON_LOG=debug`, or by place: `BATON_LOG=info,baton_coordinator=debug`.
 pub fn start() {

@@ -6,6 +6,9 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// What opening a store writes at most, before anything is stored: its shape, its log and the index of that.
+const ROOM: usize = 512 << 10;
+
 /// A state folder, locked for as long as this value lives.
 ///
 /// The lock belongs to the open file, so it ends with the process however that ends: there is no stale lock to clean up.
@@ -33,6 +36,7 @@ impl StateFolder {
         }
         lock.set_len(0).and_then(|()| lock.rewind()).map_err(unusable)?;
         lock.write_all(std::process::id().to_string().as_bytes()).map_err(unusable)?;
+        has_room(path).map_err(unusable)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -55,6 +59,14 @@ impl StateFolder {
     pub fn artifacts(&self) -> PathBuf {
         self.path.join("artifacts")
     }
+}
+
+/// Whether as much can be written as opening the store takes. A disk that is full is said here, in a word; the store itself
+/// would try for a while.
+fn has_room(folder: &Path) -> io::Result<()> {
+    let mut trial = tempfile::tempfile_in(folder)?;
+    trial.write_all(&[0; ROOM])?;
+    trial.sync_all()
 }
 
 /// Writes a file so that it is there whole or not at all, also after a loss of power.

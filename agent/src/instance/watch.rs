@@ -17,6 +17,8 @@ const FIRST_INTERVAL_EXEC: Duration = Duration::from_millis(50);
 const FAST_FOR: Duration = Duration::from_secs(1);
 /// Between a probe that failed at rest and the one that confirms it.
 const CONFIRM_AFTER: Duration = Duration::from_millis(100);
+/// For so long a program that starts refuses its probes without a word about it.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often at least an instance is looked at between its first ready and being proven.
 const LOOKS_UNTIL_PROVEN: u32 = 4;
 
@@ -73,15 +75,17 @@ impl<'a> Watch<'a> {
 
     async fn until_ready(&mut self, wanted: &Wanted, question: &Question, tell: &impl Fn(Change)) -> Result<(), Problem> {
         let limit = wanted.release.health.start_timeout;
+        // Every program refuses in its first moments: that is no news.
+        let quiet = QUIET.min(limit / 4);
         let mut told = None;
         loop {
             let Err(refusal) = self.look(question).await else { return Ok(()) };
             self.tally.count(&refusal);
-            if told.as_ref() != Some(&refusal) {
+            let passed = self.started.elapsed();
+            if told.as_ref() != Some(&refusal) && passed >= quiet {
                 tell(Change::Waiting(evidence::waiting(question, &refusal)));
                 told = Some(refusal);
             }
-            let passed = self.started.elapsed();
             if passed >= limit {
                 return Err(evidence::never_ready(self.life, wanted, self.running, question, self.seen()).await);
             }

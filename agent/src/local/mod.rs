@@ -6,6 +6,7 @@ mod status;
 pub use orders::go_back;
 pub use status::ask;
 
+use crate::condition::Condition;
 use crate::reconciler::{Event, View};
 use std::fs;
 use std::io;
@@ -17,8 +18,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 /// Serves both sockets of an agent with this state folder.
-pub async fn serve(state: PathBuf, view: watch::Receiver<Arc<View>>, events: mpsc::UnboundedSender<Event>) {
-    tokio::join!(status::serve(&state, view), orders::serve(&state, events));
+pub async fn serve(
+    state: PathBuf,
+    view: watch::Receiver<Arc<View>>,
+    condition: Condition,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    tokio::join!(status::serve(&state, view, &condition), orders::serve(&state, events));
 }
 
 fn folder(state: &Path) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What `baton-agent status` reads: the report of the moment, to everyone who may connect.
 
 use super::{connected, folder, listen};
+use crate::condition::Condition;
 use crate::reconciler::View;
 use baton_core::fleet::report::HostReport;
 use std::io;
@@ -14,11 +15,12 @@ use tokio::sync::watch;
 const SOCKET: &str = "agent.sock";
 
 /// Answers with the report of the moment. A host where this cannot be goes without it.
-pub(super) async fn serve(state: &Path, view: watch::Receiver<Arc<View>>) {
+pub(super) async fn serve(state: &Path, view: watch::Receiver<Arc<View>>, condition: &Condition) {
     let Some(listener) = listen(&folder(state).join(SOCKET)) else { return std::future::pending().await };
     loop {
         let mut stream = connected(&listener).await;
-        let report = view.borrow().report(Instant::now());
+        let mut report = view.borrow().report(Instant::now());
+        report.problems.extend(condition.problems_here());
         let Ok(bytes) = serde_json::to_vec(&report) else { continue };
         tokio::spawn(async move {
             let _ = stream.write_all(&bytes).await;

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Seen<'a> {
     pub view: &'a View,
     pub counters: &'a Counters,
+    /// What may be wrong with the machine, and whether it is.
+    pub troubles: [(&'static str, bool); 2],
     pub artifact_bytes: u64,
     /// None: the certificate on disk cannot be read.
     pub certificate: Option<&'a Subject>,
@@ -26,7 +28,7 @@ pub fn metrics(out: &mut Exposition, seen: &Seen<'_>) {
     certificate(out, seen.certificate);
     out.family("baton_agent_artifact_bytes", Kind::Gauge, "Bytes of the files of all releases on this host.");
     out.sample("baton_agent_artifact_bytes", &[], seen.artifact_bytes as f64);
-    problems(out, seen.view);
+    problems(out, seen);
     instances(out, seen);
     pools(out, &seen.view.pools);
 }
@@ -57,11 +59,11 @@ fn certificate(out: &mut Exposition, certificate: Option<&Subject>) {
     }
 }
 
-fn problems(out: &mut Exposition, view: &View) {
+fn problems(out: &mut Exposition, seen: &Seen<'_>) {
     out.family("baton_agent_problem", Kind::Gauge, "Whether this host has a problem, by what it is about.");
-    for obstacle in Obstacle::ALL {
-        let there = view.problems.contains_key(&obstacle);
-        out.sample("baton_agent_problem", &[("about", obstacle.word())], flag(there));
+    let obstacles = Obstacle::ALL.map(|obstacle| (obstacle.word(), seen.view.problems.contains_key(&obstacle)));
+    for (about, there) in obstacles.into_iter().chain(seen.troubles) {
+        out.sample("baton_agent_problem", &[("about", about)], flag(there));
     }
 }
 

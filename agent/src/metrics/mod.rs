@@ -10,6 +10,7 @@ pub use counters::{Counters, ServiceCounters};
 pub use host::{Seen, metrics};
 pub use store::Store;
 
+use crate::condition::Condition;
 use crate::reconciler::{Event, Obstacle, View};
 use baton_core::problem::{Code, Problem};
 use baton_proto::metrics::Exposition;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 pub struct Sources {
     pub view: watch::Receiver<Arc<View>>,
     pub counters: Arc<Counters>,
+    pub condition: Condition,
     pub store: Arc<Store>,
     /// The folder of this host's certificate.
     pub identity: PathBuf,
@@ -61,17 +63,19 @@ async fn listen(address: SocketAddr, events: &UnboundedSender<Event>) -> TcpList
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> Problem {
-    Problem::new(Code(543), format!("the agent cannot answer for its metrics at {address}"))
+    Problem::new(Code(545), format!("the agent cannot answer for its metrics at {address}"))
         .saw("network", crate::text::io_error(error))
         .help("choose another address (`metrics` in agent.toml), or stop what listens there; it is tried again by itself")
 }
 
 async fn text(sources: Sources) -> String {
-    let Sources { view, counters, store, identity } = sources;
+    let Sources { view, counters, condition, store, identity } = sources;
     let on_disk = move || (store.bytes(), Credentials::load(&identity).and_then(|credentials| credentials.subject()).ok());
     let (artifact_bytes, certificate) = tokio::task::spawn_blocking(on_disk).await.unwrap_or_default();
+    let troubles = condition.troubles();
     let view = Arc::clone(&view.borrow());
     let mut out = Exposition::default();
-    metrics(&mut out, &Seen { view: &view, counters: &counters, artifact_bytes, certificate: certificate.as_ref() });
+    let certificate = certificate.as_ref();
+    metrics(&mut out, &Seen { view: &view, counters: &counters, troubles, artifact_bytes, certificate });
     out.text()
 }

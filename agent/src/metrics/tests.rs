@@ -1,4 +1,5 @@
 use super::{Counters, Seen, Sources, Store, metrics, serve};
+use crate::condition::Condition;
 use crate::reconciler::{Event, Obstacle, View};
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState;
@@ -35,7 +36,8 @@ fn text(view: &View, counters: &Counters) -> String {
         not_after: 8_000,
     };
     let mut out = Exposition::default();
-    metrics(&mut out, &Seen { view, counters, artifact_bytes: 4096, certificate: Some(&certificate) });
+    let troubles = [("clock", true), ("space", false)];
+    metrics(&mut out, &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some(&certificate) });
     out.text()
 }
 
@@ -53,6 +55,7 @@ fn what_a_host_sees_is_what_it_says() {
         "baton_agent_artifact_bytes 4096",
         "baton_agent_problem{about=\"ledger\"} 1",
         "baton_agent_problem{about=\"balancer\"} 0",
+        "baton_agent_problem{about=\"clock\"} 1",
         "baton_agent_pool_up{pool=\"shop\"} 1",
         "baton_agent_pool_up{pool=\"till\"} 0",
         "baton_agent_member_requests_total{member=\"web1/0\",pool=\"shop\"} 70",
@@ -111,12 +114,13 @@ async fn an_address_that_is_taken_is_told_and_answered_at_once_it_is_free() {
     let sources = Sources {
         view: viewed,
         counters: Arc::default(),
+        condition: Condition::new(folder.path().to_owned()),
         store: Arc::new(Store::new(folder.path().join("releases"))),
         identity: folder.path().join("identity"),
     };
     let serving = tokio::spawn(serve(Some(address), sources, events));
     let Some(Event::Obstacle { what: Obstacle::Metrics, problem: Some(problem) }) = told.recv().await else { panic!() };
-    assert_eq!(problem.code, Code(543));
+    assert_eq!(problem.code, Code(545));
     drop(taken);
     let within = tokio::time::timeout(Duration::from_secs(30), told.recv()).await.unwrap();
     assert!(matches!(within, Some(Event::Obstacle { what: Obstacle::Metrics, problem: None })), "{within:?}");

@@ -108,9 +108,13 @@ fn session(address: SocketAddr) -> Session {
         facts: BTreeMap::from([("os".to_owned(), "Linux".to_owned())]),
     };
     let counters: Arc<Counters> = Arc::default();
-    let ends = Ends { events: sender, view: viewed, heads: Heads::default(), counters: Arc::clone(&counters) };
+    let ends = Ends { counters: Arc::clone(&counters), ..ends(sender, viewed) };
     let task = tokio::spawn(run(channel, introduction, ends));
     Session { events, view, counters, task }
+}
+
+fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
+    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()), counters: Arc::default() }
 }
 
 impl Drop for Session {

@@ -3,9 +3,9 @@
 use super::acts::{self, Theatre};
 use super::document::Document;
 use super::part::runtime;
-use super::stage::{Place, Setup, Stage};
+use super::stage::{Front, Place, Setup, Stage};
 use super::{DemoArgs, prompt};
-use crate::errors::Failure;
+use crate::errors::{Failure, code};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
@@ -23,6 +23,13 @@ const BROKEN_STAGE: Code = Code(1090);
 const WATCHED: Duration = Duration::from_secs(6);
 
 pub(super) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Failure> {
+    if (args.placement, args.balancer) == (Place::Handover, Front::Haproxy) {
+        let problem =
+            Problem::new(code::CONTRADICTS, "a hand-over has no balancer: the host holds the service's socket itself")
+                .saw("asked", "--placement handover --balancer haproxy")
+                .help("leave out one of the two");
+        return Err(Failure::new(problem, Exit::Usage));
+    }
     let shown = runtime().and_then(|runtime| runtime.block_on(guarded(args, output)));
     shown.map_err(|error| {
         let problem = Problem::new(BROKEN_STAGE, "the demo could not go on").saw("cause", format!("{error:#}"));

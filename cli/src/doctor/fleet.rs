@@ -52,7 +52,7 @@ fn of(view: &FleetView) -> Vec<Check> {
     let pools = || hosts.clone().flat_map(|host| host.pools.iter().map(move |pool| (host, pool)));
     let astray = pools().flat_map(|(host, pool)| {
         let members =
-            pool.members.iter().filter(|member| member.running != member.wanted || member.on_disk != member.running);
+            pool.members.iter().filter(|it| !it.running.is_empty() && (it.running != it.wanted || it.on_disk != it.running));
         members.map(move |member| format!("{} in {} on {} is {}", member.key, pool.pool, host.name, member.running))
     });
     let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));

@@ -12,12 +12,14 @@ pub fn releases(list: &ReleaseList) -> Page {
         page.text("no release yet");
         return page;
     }
-    let mut table = Table::new(&["SERVICE", "VERSION", "ROLE", "SIZE", "ARTIFACT", "HELD BY"]);
+    let mut table = Table::new(&["SERVICE", "VERSION", "RELEASE", "ROLE", "SIZE", "ARTIFACT", "HELD BY"]);
     for release in &list.releases {
         let tone = if release.role == "live" { Tone::Good } else { Tone::Plain };
         table.row(vec![
             Line::of(&release.service),
             Line::of(&release.version),
+            // One version may be several releases: another artifact, or another configuration.
+            Line::of(release.id.chars().take(12).collect::<String>()),
             Line::default().span(tone, release.role.clone()),
             Line::of(bytes(release.artifact_size)),
             Line::of(release.artifact_digest.chars().take(12).collect::<String>()),
@@ -59,16 +61,16 @@ mod tests {
         let release = ReleaseView {
             service: "shop".into(),
             version: "2.1.0".into(),
+            id: "5c0ffee5c0ffee5c".into(),
             artifact_digest: "77ab01cd23ef4567".into(),
             artifact_size: 31_200_000,
             role: "live".into(),
             held_by: vec!["web1".into(), "web2".into()],
-            ..ReleaseView::default()
         };
         assert_eq!(
             releases(&ReleaseList { releases: vec![release] }).to_text(Look::default()),
-            "SERVICE   VERSION   ROLE   SIZE      ARTIFACT       HELD BY\n\
-             shop      2.1.0     live   31.2 MB   77ab01cd23ef   web1, web2\n"
+            "SERVICE   VERSION   RELEASE        ROLE   SIZE      ARTIFACT       HELD BY\n\
+             shop      2.1.0     5c0ffee5c0ff   live   31.2 MB   77ab01cd23ef   web1, web2\n"
         );
         assert_eq!(releases(&ReleaseList::default()).to_text(Look::default()), "no release yet\n");
     }

@@ -90,7 +90,13 @@ pub fn troubles(hosts: &[HostView]) -> Page {
             .pools
             .iter()
             .flat_map(|pool| pool.problem.iter().chain(pool.members.iter().filter_map(|member| member.problem.as_ref())));
+        let mut said = Vec::new();
         for problem in own.chain(instances).chain(pools) {
+            // One socket that does not answer is the trouble of every pool behind it.
+            if said.contains(&problem) {
+                continue;
+            }
+            said.push(problem);
             page.line(
                 Line::default()
                     .span(Tone::Bad, format!("{}  ", host.name))

@@ -11,7 +11,7 @@ use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
 use crate::render::units::millis;
 use crate::screen::Screen;
-use baton_proto::v1::ServiceView;
+use baton_proto::v1::{RolloutView, ServiceView};
 use serde_json::{Value, json};
 
 /// Waits for a rollout that was accepted, and tells how it ended.
@@ -161,6 +161,18 @@ pub fn nothing_to_do(service: &str, version: &str, output: &Output) -> Exit {
     output.answer(&page);
     output.json(&json!({ "service": service, "version": version, "outcome": "already_live", "exit": Exit::Done.code() }));
     output.next(&format!("baton status {service}"));
+    Exit::Done
+}
+
+/// Tells that the way back was gone already.
+#[must_use]
+pub fn taken_back(service: &ServiceView, last: &RolloutView, output: &Output) -> Exit {
+    let (name, version) = (&service.name, &service.committed_version);
+    let mut page = Page::new();
+    page.text(format!("{name} is on {version} again already: {} to {} was taken back", last.id, last.to_version));
+    output.answer(&page);
+    output.json(&json!({ "service": name, "version": version, "outcome": "already_live", "exit": Exit::Done.code() }));
+    output.next(&format!("baton releases list {name}   and, to go further back: baton rollback {name} --to VERSION"));
     Exit::Done
 }
 

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::follow::{Follow, OnPause};
-use crate::outcome::{Wish, is_active};
+use crate::outcome::{Wish, is_active, state};
 use crate::render::page::Page;
 use crate::traffic::Tally;
 use baton_proto::v1::{AbortRequest, RollbackRequest};
@@ -102,7 +102,11 @@ async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<
     };
     let rollout = reply.into_inner().rollout;
     if rollout.is_empty() {
-        return Ok(ending::nothing_to_do(&service.name, &service.committed_version, context.output));
+        let output = context.output;
+        return Ok(match service.rollout.as_ref().filter(|last| last.state == state::REVERTED) {
+            Some(last) => ending::taken_back(&service, last, output),
+            None => ending::nothing_to_do(&service.name, &service.committed_version, output),
+        });
     }
     if wait.no_wait {
         return Ok(ending::accepted(&service.name, &rollout, context.output));

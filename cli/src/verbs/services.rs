@@ -94,7 +94,7 @@ fn left(view: &FleetView, name: &str) -> Vec<String> {
 /// # Errors
 /// When the answer is not yes.
 fn confirm(question: &str, context: Context<'_>) -> Result<(), Failure> {
-    let refused = |what: &str| Failure::new(Problem::new(code::NOT_CONFIRMED, what).help("--yes says it"), Exit::Usage);
+    let refused = |what: &str| Failure::new(Problem::new(code::NOT_CONFIRMED, what).help("--yes says it"), Exit::Refused);
     if !std::io::stdin().is_terminal() || !context.output.progress().is_terminal() {
         return Err(refused("this cannot be taken back, and nobody is there to be asked"));
     }

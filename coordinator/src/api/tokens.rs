@@ -18,7 +18,8 @@ use tonic::Status;
 const DEFAULT_TTL: u64 = 3600;
 
 /// A token that lives longer is a password.
-const MAX_TTL: u64 = 30 * 24 * 3600;
+const MAX_TTL: u64 = 30 * DAY;
+const DAY: u64 = 24 * 3600;
 
 /// A pipeline's certificate does not renew itself, so it may last as long as any.
 const MAX_CI_LIFE: i64 = 400 * 24 * 3600;
@@ -45,7 +46,9 @@ impl Api {
         }
         let ttl = match request.ttl_ms.div_ceil(1000) {
             0 => DEFAULT_TTL,
-            ttl if ttl > MAX_TTL => return Err(invalid("ttl", format!("{ttl} s, {MAX_TTL} at most"))),
+            ttl if ttl > MAX_TTL => {
+                return Err(invalid("ttl", format!("{} days asked for, {} at most", ttl / DAY, MAX_TTL / DAY)));
+            }
             ttl => ttl,
         };
         let services = services_of(&request.services, admits)?;

@@ -19,6 +19,7 @@ pub use request::{Access, Ask, When};
 
 use crate::store::{Changes, HostRecord, Store, StoreError, Thaw};
 use baton_core::analysis::judgement::Judgement;
+use baton_core::fleet::fence::Fence;
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
@@ -100,6 +101,7 @@ impl Driver {
         let snapshot = store.load().await?;
         let (held, moment, sequence) = (snapshot.epoch, snapshot.moment, snapshot.sequence);
         let mut fleet = snapshot.into_fleet();
+        fleet.fence = Some(Fence::at_start(&fleet));
         fleet.take_over();
         let hosts = fleet.hosts.iter().map(|(name, host)| (name.clone(), record(host))).collect();
         store.commit(&Changes { held, epoch: fleet.epoch, moment, sequence, hosts, ..Changes::default() }).await?;
@@ -209,7 +211,8 @@ impl Driver {
         let mut sequence = self.sequence;
         let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
         let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
-        if self.fleet.fenced().is_some() && draft.fenced().is_none() {
+        let moved = |fleet: &Fleet| fleet.fence.as_ref().is_some_and(|fence| fence.moved);
+        if draft.fenced().is_none() && (self.fleet.fenced().is_some() || moved(&draft) && !moved(&self.fleet)) {
             tracing::info!(
                 epoch = draft.epoch.0,
                 "every host was heard, or is gone on without: this coordinator decides again"
@@ -283,7 +286,8 @@ impl Driver {
             releases: difference(&self.fleet.releases, &draft.releases),
             rollouts: difference(&self.fleet.rollouts, &draft.rollouts),
             freeze: (self.fleet.freeze != draft.freeze).then(|| Thaw(draft.freeze.clone())),
-            fence: draft.fence.clone().filter(|_| self.fleet.fence != draft.fence),
+            // A dormant one is made anew at every start.
+            fence: draft.fence.clone().filter(|fence| !fence.dormant && self.fleet.fence != draft.fence),
             gone_hosts: gone(&self.fleet.hosts, &draft.hosts),
             gone_services: gone(&self.fleet.services, &draft.services),
         }

@@ -182,7 +182,10 @@ impl Judgement {
     /// How surprising it would be.
     #[must_use]
     pub fn chance(&self) -> String {
-        let share = Share((1.0 / self.highest.get().max(1.0)).min(1.0));
+        if self.highest.get() <= 1.0 {
+            return "nothing so far speaks against the new release".to_owned();
+        }
+        let share = Share(1.0 / self.highest.get());
         format!("if both were equally good, a gap like this would appear in at most {share} of rollouts")
     }
 

@@ -11,6 +11,9 @@ pub struct BalancerAbility {
     /// Such as `haproxy`; empty: this agent drives none.
     pub driver: String,
     pub split: SplitAbility,
+    /// The pools its configuration has; none: not said, or it takes any name.
+    #[serde(default)]
+    pub pools: Option<BTreeSet<PoolName>>,
 }
 
 /// Which traffic splits a balancer can make true.

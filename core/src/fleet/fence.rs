@@ -1,5 +1,8 @@
 //! The fence around a coordinator that was restored from a copy: it knows the fleet as it was, the hosts know it as it is.
 //!
+//! Nobody may have said that it was: a machine set back to a snapshot starts as on any other day. So every coordinator that
+//! starts compares what hosts were told with what it remembers, and the first one that was told more puts the fence up.
+//!
 //! While it stands, nothing is decided and nothing is sent. Each host that connects brings the document it was last told,
 //! and what is newer there than in the copy becomes what this coordinator knows.
 
@@ -15,6 +18,9 @@ use std::collections::BTreeMap;
 pub struct Fence {
     /// Nothing is decided.
     pub stands: bool,
+    /// It stands as soon as some host was told more than is remembered here.
+    #[serde(default)]
+    pub dormant: bool,
     /// Hosts that were not heard since, and what the copy says they were told last.
     pub unheard: BTreeMap<HostName, Stamp>,
     /// Some host had been told more than the copy knows.
@@ -38,13 +44,21 @@ impl Fence {
         Self { stands: !unheard.is_empty(), unheard, ..Self::default() }
     }
 
+    /// For a coordinator that starts, before it takes over: it stands when a host proves it to be needed. What is still
+    /// awaited since a restore stays so.
+    #[must_use]
+    pub fn at_start(fleet: &Fleet) -> Self {
+        let goes_on = |fence: &&Self| !fence.dormant && (fence.stands || !fence.unheard.is_empty());
+        let dormant = || Self { stands: false, dormant: true, ..Self::around(fleet) };
+        fleet.fence.as_ref().filter(goes_on).cloned().unwrap_or_else(dormant)
+    }
+
     /// Why nothing is decided.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let names: Vec<&str> = self.unheard.keys().map(HostName::as_str).collect();
         let flags: Vec<String> = names.iter().map(|name| format!("--without {name}")).collect();
-        let what =
-            "this coordinator was restored from a copy, and decides nothing until every host has said what it was told";
+        let what = "this coordinator's store is older than its fleet, and it decides nothing until every host has said what it was told";
         Problem::new(Code(1020), what)
             .saw("not heard", names.join(", "))
             .help(format!("bring them back, or go on without them: baton recover {} --why TEXT", flags.join(" ")))

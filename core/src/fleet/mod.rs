@@ -176,6 +176,13 @@ impl Fleet {
         self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
     }
 
+    /// The active rollout, else the one that ended last.
+    #[must_use]
+    pub fn latest_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
+        let of_service = self.rollouts.values().filter(|rollout| rollout.service == *service);
+        of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))
+    }
+
     /// The fence, while nothing is decided because of it.
     #[must_use]
     pub fn fenced(&self) -> Option<&Fence> {

@@ -3,8 +3,9 @@
 use super::divide;
 use crate::fleet::ability::BalancerAbility;
 use crate::fleet::{Fleet, Host, Service};
-use crate::name::HostName;
+use crate::name::{HostName, PoolName};
 use crate::problem::{Code, Problem};
+use std::collections::BTreeSet;
 
 /// Every balancer that is none, and every one that cannot divide requests as the strategy needs it.
 pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
@@ -14,6 +15,10 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
         let ability = fleet.hosts.get(on).map(said)?;
         if ability.is_some_and(|ability| ability.driver.is_empty()) {
             return Some(no_balancer(fleet, on));
+        }
+        let pools = ability.and_then(|ability| ability.pools.as_ref());
+        if let Some(pools) = pools.filter(|pools| !pools.contains(&balancer.pool)) {
+            return Some(no_pool(on, &balancer.pool, pools));
         }
         let lacks = ability.map_or_else(|| needs.clone(), |ability| ability.split.lacks(&balancer.pool, &needs));
         if lacks.is_empty() {
@@ -38,6 +43,13 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
 
 fn said(host: &Host) -> Option<&BalancerAbility> {
     host.report()?.balancer.as_ref()
+}
+
+fn no_pool(on: &HostName, pool: &PoolName, pools: &BTreeSet<PoolName>) -> Problem {
+    let has: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    Problem::new(Code(445), format!("the balancer on {on} has no pool `{pool}`"))
+        .saw("pools", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
+        .help("name one of them in [balancer] pool, or add the pool to the balancer's configuration and reload it")
 }
 
 fn no_balancer(fleet: &Fleet, on: &HostName) -> Problem {

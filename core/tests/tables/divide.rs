@@ -16,7 +16,7 @@ const HALF: &str = "in-place max=1 v1->v2 paused\n web1 a=v2:ready:in\n web2 a=v
 fn able(world: &mut World, split: SplitAbility, driver: &str) {
     let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
     let report = &mut lb1.heard.as_mut().expect("a report").report;
-    report.balancer = Some(BalancerAbility { driver: driver.to_owned(), split });
+    report.balancer = Some(BalancerAbility { driver: driver.to_owned(), split, pools: None });
 }
 
 fn steps(strategy: &mut Strategy, shares: &[&str], rules: &[&str]) {
@@ -112,4 +112,16 @@ fn what_a_balancer_cannot_do_is_refused_before_anything_changes() {
     assert_eq!(objected(&world, &["cookie cohort = staff"]), [442]);
     able(&mut world, SplitAbility::None, "");
     assert_eq!(objected(&world, &[]), [443]);
+}
+
+#[test]
+fn a_pool_that_a_balancer_says_it_does_not_have_is_refused_before_anything_changes() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n lb1");
+    for (pools, objections) in [(None, vec![]), (Some(vec![pool()]), vec![]), (Some(vec![]), vec![445])] {
+        able(&mut world, SplitAbility::None, "haproxy");
+        let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+        let balancer = lb1.heard.as_mut().expect("a report").report.balancer.as_mut().expect("a balancer");
+        balancer.pools = pools.map(|pools| pools.into_iter().collect());
+        assert_eq!(objected(&world, &[]), objections);
+    }
 }

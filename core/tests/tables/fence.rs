@@ -167,3 +167,54 @@ fn a_host_that_tells_of_a_newer_document_and_does_not_show_it_is_not_taken_in() 
         assert_eq!(world.fleet, known);
     }
 }
+
+/// A coordinator that was started as on any other day.
+fn started(text: &str) -> World {
+    let mut world = World::parse(text);
+    world.fleet.fence = Some(Fence::at_start(&world.fleet));
+    world
+}
+
+#[test]
+fn a_start_on_any_other_day_waits_for_nobody() {
+    let mut world = started(ROLLING);
+    assert!(plan(&world.fleet, NOW).changes_anything());
+    for name in ALL {
+        let (told, before) = (same(&world, name), world.fleet.hosts[&host(name)].issued.clone());
+        hear(&mut world, name, &told);
+        assert_eq!(world.fleet.hosts[&host(name)].issued, before, "nothing new is sent for it");
+    }
+    assert!(world.fleet.fenced().is_none());
+}
+
+#[test]
+fn a_coordinator_set_back_to_a_snapshot_finds_out_by_the_first_host_that_was_told_more() {
+    let mut world = started(REST);
+    let older = same(&world, "lb1");
+    hear(&mut world, "lb1", &older);
+    assert!(world.fleet.fenced().is_none());
+    let newer = told(&world, "web1", "v3", 7);
+    hear(&mut world, "web1", &newer);
+    assert!(world.fleet.fenced().is_some(), "web2 was not heard");
+    assert!(!plan(&world.fleet, NOW).changes_anything());
+    let newer = told(&world, "web2", "v3", 7);
+    hear(&mut world, "web2", &newer);
+    assert!(world.fleet.fenced().is_none());
+    assert_eq!((world.fleet.epoch, world.fleet.services[&shop()].committed), (Epoch(8), Some(release("v3").id())));
+}
+
+#[test]
+fn a_host_that_is_new_to_a_started_coordinator_is_believed_nothing() {
+    let mut world = started(REST);
+    world.fleet.fence.as_mut().expect("it is there").unheard.remove(&host("web1"));
+    let stranger = told(&world, "web1", "v3", 7);
+    recall(&mut world.fleet, &host("web1"), Some(&stranger), true, NOW).expect("it may connect");
+    assert!(world.fleet.fenced().is_none());
+    assert_eq!(world.fleet.services[&shop()].committed, Some(release("v1").id()));
+}
+
+#[test]
+fn what_is_awaited_since_a_restore_is_awaited_after_a_start() {
+    let world = restored(REST);
+    assert_eq!(Fence::at_start(&world.fleet), Fence::around(&world.fleet));
+}

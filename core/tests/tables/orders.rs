@@ -1,5 +1,6 @@
 //! Orders carried out by a fleet that does at once what it is told: where each of them ends.
 
+mod back;
 mod every;
 mod hooks;
 
@@ -437,31 +438,6 @@ fn a_service_moves_to_other_hosts_without_going_below_its_floor() {
     world.stand(&[("web1", ""), ("web2", ""), ("web3", "v2:in")]);
     assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
     assert!(least >= 1, "nobody served for a while");
-}
-
-#[test]
-fn a_rollback_goes_to_a_release_by_its_name_and_back_again() {
-    let mut world = Obedient::at(REST);
-    let to = |id: &str, version: &str| Command::RollbackTo {
-        id: rollout(id),
-        service: shop(),
-        version: baton_core::name::Version::new(version).expect("a version"),
-        by: by(),
-        force: false,
-    };
-    assert_eq!(world.refused(to("r-4", "v9")), 721);
-    assert_eq!(world.ask(to("r-4", "v1")), Accepted::AlreadyLive);
-    let deploy = world.deploy("r-5", "v2");
-    world.ask(Command::Deploy(Box::new(deploy)));
-    assert_eq!(world.ask(to("r-6", "v1")), Accepted::Rollout(rollout("r-5")), "the arrow turned round");
-    world.settle();
-    assert_eq!(world.ask(to("r-6", "v2")), Accepted::Rollout(rollout("r-6")));
-    world.settle();
-    for (id, ends) in [("r-7", "v1:in"), ("r-8", "v2:in")] {
-        world.ask(Command::Rollback { id: rollout(id), service: shop(), by: by(), force: false });
-        world.settle();
-        world.stand(&[("web1", ends), ("web2", ends), ("web3", ends)]);
-    }
 }
 
 #[test]

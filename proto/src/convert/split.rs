@@ -6,6 +6,8 @@ use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
 use baton_core::fleet::latency::Latency;
 use baton_core::fleet::report::SplitReport;
 use baton_core::fleet::split::{Rule, Share, Side, TrafficSplit};
+use baton_core::name::PoolName;
+use std::collections::BTreeSet;
 
 impl From<&TrafficSplit> for v1::TrafficSplit {
     fn from(split: &TrafficSplit) -> Self {
@@ -69,7 +71,13 @@ impl From<&BalancerAbility> for v1::BalancerAbility {
                 .collect(),
             SplitAbility::None | SplitAbility::Everything => Vec::new(),
         };
-        Self { driver: ability.driver.clone(), splits_everything: ability.split == SplitAbility::Everything, pools }
+        let names = |pools: &BTreeSet<PoolName>| v1::PoolNames { names: pools.iter().map(ToString::to_string).collect() };
+        Self {
+            driver: ability.driver.clone(),
+            splits_everything: ability.split == SplitAbility::Everything,
+            pools,
+            known: ability.pools.as_ref().map(names),
+        }
     }
 }
 
@@ -84,7 +92,8 @@ impl TryFrom<v1::BalancerAbility> for BalancerAbility {
             (false, true) => SplitAbility::None,
             (false, false) => SplitAbility::Prepared(pools),
         };
-        Ok(Self { driver: message.driver, split })
+        let names = |known: v1::PoolNames| known.names.iter().map(|name| parse("known", name)).collect();
+        Ok(Self { driver: message.driver, split, pools: message.known.map(names).transpose()? })
     }
 }
 

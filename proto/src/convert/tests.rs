@@ -207,6 +207,7 @@ fn report() -> HostReport {
         balancer: Some(BalancerAbility {
             driver: "haproxy".to_owned(),
             split: SplitAbility::Prepared([("shop".parse().unwrap(), split().needs())].into()),
+            pools: Some(["shop".parse().unwrap(), "mail".parse().unwrap()].into()),
         }),
     }
 }
@@ -233,7 +234,7 @@ fn every_message_comes_back_as_it_went() {
     probes().iter().for_each(comes_back::<_, v1::Probe>);
     comes_back::<_, v1::TrafficSplit>(&TrafficSplit::default());
     for split in [SplitAbility::None, SplitAbility::Everything] {
-        comes_back::<_, v1::BalancerAbility>(&BalancerAbility { driver: "builtin".to_owned(), split });
+        comes_back::<_, v1::BalancerAbility>(&BalancerAbility { driver: "builtin".to_owned(), split, pools: None });
     }
 }
 

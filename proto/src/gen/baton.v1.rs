@@ -311,6 +311,15 @@ pub struct BalancerAbility {
     /// Else what each pool has been prepared for.
     #[prost(message, repeated, tag = "3")]
     pub pools: ::prost::alloc::vec::Vec<PoolAbility>,
+    /// Absent: not said, or it takes any name.
+    #[prost(message, optional, tag = "4")]
+    pub known: ::core::option::Option<PoolNames>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolNames {
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

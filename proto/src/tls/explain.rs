@@ -73,6 +73,11 @@ fn transport(endpoint: &str, error: &io::Error) -> Problem {
             format!("{endpoint} may not be opened by this user"),
             "be root or in the group `baton`, or use `baton login`",
         ),
+        _ if endpoint.starts_with('/') => (
+            code::UNREACHABLE,
+            format!("{endpoint} cannot be reached"),
+            "is baton-coordinator running on this machine? systemctl status baton-coordinator",
+        ),
         _ => (
             code::UNREACHABLE,
             format!("{endpoint} cannot be reached"),

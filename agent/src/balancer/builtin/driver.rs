@@ -37,6 +37,7 @@ const LOG_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 struct Builtin {
     command: Vec<String>,
+    pools: BTreeSet<PoolName>,
     control: PathBuf,
     log: PathBuf,
     /// Started by this agent; another agent before it may have started the one that answers.
@@ -69,6 +70,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
     command.extend(config.listen.iter().flat_map(|(pool, address)| ["--listen".to_owned(), format!("{pool}@{address}")]));
     let builtin = Builtin {
         command,
+        pools: config.listen.keys().cloned().collect(),
         control,
         log: state.join("builtin.log"),
         child: None,
@@ -116,7 +118,7 @@ impl Driver for Builtin {
 
     fn ability(&self) -> BalancerAbility {
         let split = if self.is_old { SplitAbility::None } else { SplitAbility::Everything };
-        BalancerAbility { driver: "builtin".to_owned(), split }
+        BalancerAbility { driver: "builtin".to_owned(), split, pools: Some(self.pools.clone()) }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {

@@ -130,7 +130,7 @@ impl Driver for Envoy {
     }
 
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "envoy".to_owned(), split: SplitAbility::None }
+        BalancerAbility { driver: "envoy".to_owned(), split: SplitAbility::None, pools: None }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {

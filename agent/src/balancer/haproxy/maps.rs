@@ -30,11 +30,13 @@ pub(super) struct Maps {
     /// The folder haproxy.cfg names them in; None: requests are never divided.
     folder: Option<PathBuf>,
     prepared: BTreeMap<PoolName, BTreeSet<Feature>>,
+    /// Its backends; None: not seen yet.
+    backends: Option<BTreeSet<String>>,
 }
 
 impl Maps {
     pub(super) const fn new(folder: Option<PathBuf>) -> Self {
-        Self { folder, prepared: BTreeMap::new() }
+        Self { folder, prepared: BTreeMap::new(), backends: None }
     }
 
     pub(super) fn ability(&self) -> SplitAbility {
@@ -44,20 +46,26 @@ impl Maps {
         }
     }
 
+    /// The backends a manifest can name.
+    pub(super) fn pools(&self) -> Option<BTreeSet<PoolName>> {
+        Some(self.backends.as_ref()?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     pub(super) fn is_prepared(&self, pool: &PoolName) -> bool {
         self.prepared.contains_key(pool)
     }
 
     /// Learns what this process was prepared for. A pool counts when it has a second backend for its members on trial.
     pub(super) async fn learn(&mut self, path: &Path) -> Result<(), Problem> {
-        let Some(folder) = &self.folder else { return Ok(()) };
         let blocks = socket::ask(path, &["show map", "show backend"]).await?;
         let mut blocks = blocks.iter();
         let (maps, backends) = (blocks.next(), blocks.next());
-        let backends: BTreeSet<&str> = backends.into_iter().flat_map(|block| block.lines()).map(str::trim).collect();
+        let backends = backends.into_iter().flat_map(|block| block.lines()).map(|line| line.trim().to_owned());
+        let backends: BTreeSet<String> = backends.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let folder = self.folder.as_deref();
         let names = maps.into_iter().flat_map(|block| block.lines()).filter_map(|line| {
             let (_, rest) = line.split_once('(')?;
-            Path::new(rest.split_once(')')?.0).strip_prefix(folder).ok()?.to_str()
+            Path::new(rest.split_once(')')?.0).strip_prefix(folder?).ok()?.to_str()
         });
         let mut prepared: BTreeMap<PoolName, BTreeSet<Feature>> = BTreeMap::new();
         for (pool, feature) in names.filter_map(parse) {
@@ -66,6 +74,7 @@ impl Maps {
             }
         }
         self.prepared = prepared;
+        self.backends = Some(backends);
         Ok(())
     }
 

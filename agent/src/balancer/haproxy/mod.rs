@@ -150,7 +150,7 @@ impl Driver for Haproxy {
     }
 
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "haproxy".to_owned(), split: self.maps.ability() }
+        BalancerAbility { driver: "haproxy".to_owned(), split: self.maps.ability(), pools: self.maps.pools() }
     }
 
     async fn survey(&mut self) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now: Moment) -> ServiceView {
     let fleet = &picture.fleet;
-    let rollout = latest(fleet, name);
+    let rollout = fleet.latest_rollout(name);
     let waiting = picture.waiting.get(name).map_or(&[][..], Vec::as_slice);
     let active = rollout.filter(|rollout| rollout.state.is_active());
     let goal = active.map_or(service.committed, Rollout::goal);
@@ -70,12 +70,6 @@ fn splits(fleet: &Fleet, service: &Service) -> BTreeMap<String, SplitView> {
         Some((on.to_string(), super::host::split(wanted, seen)?))
     };
     balancer.on.iter().filter_map(split).collect()
-}
-
-/// The active rollout, else the one that ended last.
-fn latest<'a>(fleet: &'a Fleet, name: &ServiceName) -> Option<&'a Rollout> {
-    let of_service = fleet.rollouts.values().filter(|rollout| rollout.service == *name);
-    of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))
 }
 
 /// `healthy` while as many serve as the strategy promises: a host that is replaced right now is no sickness.

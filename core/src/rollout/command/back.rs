@@ -21,6 +21,9 @@ pub(super) fn rollback(
     if fleet.active_rollout(name).is_some() {
         return abort(fleet, name, by, force, now);
     }
+    if was_taken_back(fleet, name, service) {
+        return Ok(Accepted::AlreadyLive);
+    }
     // Hosts that keep another release come back to the committed one; else everybody goes to the one before.
     let back = if service.orders.kept.is_empty() { service.previous } else { service.committed };
     let to = back.ok_or_else(|| {
@@ -30,6 +33,15 @@ pub(super) fn rollback(
     may_go_back(service, name, to, force)?;
     let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
     Ok(Accepted::Rollout(begin::put(fleet, Rollout { returns: true, ..rollout }, None)))
+}
+
+/// Whether the last thing that happened is the way back itself: who asks for it a moment later does not mean one release further.
+fn was_taken_back(fleet: &Fleet, name: &ServiceName, service: &Service) -> bool {
+    let back = |last: &Rollout| {
+        let brought = !last.returns && last.from != Some(last.to);
+        brought && last.state == RolloutState::Reverted && last.from == service.committed
+    };
+    service.orders.kept.is_empty() && fleet.latest_rollout(name).is_some_and(back)
 }
 
 /// A hook that has run may forbid going back to a release.

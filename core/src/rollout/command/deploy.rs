@@ -84,9 +84,9 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
     problems.extend(before.and_then(|service| cut_off(service, deploy)));
     problems.extend(nobody_left(fleet, deploy));
     problems.extend(unlabelled(fleet, deploy));
-    problems.extend(balancers::objections(fleet, &deploy.service));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
+    problems.extend(balancers::objections(fleet, &deploy.service));
     problems.extend(changed_shape(fleet, deploy));
     if deploy.if_plan.is_some_and(|plan| plan != basis(fleet, &deploy.name)) {
         problems.push(

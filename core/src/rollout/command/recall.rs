@@ -27,12 +27,13 @@ const FARTHEST: u64 = 1 << 48;
 pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: bool, now: Moment) -> Result<(), Problem> {
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     let Some(told) = told else {
-        if is_new {
+        if is_new && !fence.dormant {
             fence.unheard.insert(name.clone(), Stamp::default());
         }
         return Ok(());
     };
-    let unknown = is_new.then(Stamp::default);
+    // A host that is new to a coordinator that was only started may have been another one's.
+    let unknown = (is_new && !fence.dormant).then(Stamp::default);
     let Some(remembered) = fence.unheard.get(name).copied().or(unknown) else { return Ok(()) };
     let stamp = told.newest();
     let is_newer = stamp > remembered;
@@ -40,6 +41,13 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
     if is_newer && spec.is_none() {
         return Err(untold(name, stamp));
     }
+    if fence.dormant && !is_newer {
+        fence.unheard.remove(name);
+        return Ok(());
+    }
+    // A copy, although nobody said so: from here on it is like one.
+    fence.stands |= fence.dormant;
+    fence.dormant = false;
     if let (true, Some(spec), Some(host)) = (is_newer, spec, fleet.hosts.get_mut(name)) {
         host.issued = spec.clone();
         fleet.releases.extend(spec.releases.clone());
@@ -157,7 +165,7 @@ fn keep(service: &mut Service, host: HostName, release: Option<ReleaseId>) {
 }
 
 fn untold(name: &HostName, stamp: Stamp) -> Problem {
-    Problem::new(Code(1021), format!("{name} was told more than this restored coordinator knows, and does not say what"))
+    Problem::new(Code(1021), format!("{name} was told more than this coordinator knows, and does not say what"))
         .saw("it follows", format!("epoch {}, generation {}", stamp.epoch, stamp.generation))
         .help("install an agent of the coordinator's version on it; what it serves goes on")
 }

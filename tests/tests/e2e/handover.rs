@@ -1,7 +1,5 @@
 //! Hand-over: one host, no balancer. Clients come straight to the service's own address, and nobody notices a release.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::load::{Config, Kind, Load, Report};
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::{Behaviour, Fault, archive};

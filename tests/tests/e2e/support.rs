@@ -1,7 +1,5 @@
 //! A support bundle: what helps is in it, and no secret is.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::{Behaviour, pack};
 use baton_cli::demo::stage::{Setup, Stage};
 use baton_tests::e2e::{in_time, setup};

@@ -1,7 +1,5 @@
 //! A host without a coordinator: somebody there takes a release back, and the coordinator sees it when it returns.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_agent::local;
 use baton_cli::demo::stage::release::{Behaviour, archive};
 use baton_cli::demo::stage::{COORDINATOR, Place, Setup, Stage};

@@ -1,7 +1,5 @@
 //! A host without space: the release is taken back, the old one serves on, and the space is free again.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::{Behaviour, archive, pack};
 use baton_cli::demo::stage::{Setup, Stage, small_disks};
 use baton_tests::e2e::{assert_nothing_was_lost, in_time, require, setup, traffic};

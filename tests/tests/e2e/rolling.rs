@@ -1,7 +1,5 @@
 //! A release replaces another, and back, under load: nobody notices.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{Front, Place, SERVICE, Setup, Stage};
 use baton_tests::e2e::{assert_nothing_was_lost, have, in_time, setup, traffic};

@@ -1,7 +1,5 @@
 //! A secret goes from a file on a host to the application there, and nowhere else.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{COORDINATOR, Setup, Stage};
 use baton_tests::e2e::{in_time, setup};

@@ -1,7 +1,5 @@
 //! Whose requests the new release gets first: real processes, a real balancer, and what clients see.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{Front, SERVICE, Setup, Stage};
 use baton_tests::e2e::{assert_nothing_was_lost, have, in_time, setup, traffic};

@@ -1,7 +1,5 @@
 //! Strategies with real processes under load: what nobody may notice, and how fast the way back is.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::{Behaviour, Fault};
 use baton_cli::demo::stage::{Front, Place, SERVICE, Setup, Stage};

@@ -1,7 +1,5 @@
 //! A coordinator restored from a copy older than the fleet: it asks the hosts before it decides, and nobody notices.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{COORDINATOR, SERVICE, Stage};
@@ -11,6 +9,7 @@ use baton_coordinator::restore::Backup;
 use baton_core::problem::Code;
 use baton_tests::e2e::{assert_nothing_was_lost, in_time, setup, traffic};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 const FENCED: u32 = 1020;
@@ -127,4 +126,44 @@ async fn a_host_that_is_gone_on_without_is_read_when_it_comes_and_goes_back_to_n
     assert_nothing_was_lost(&stage, &report);
     let seen: BTreeSet<&str> = report.versions.keys().map(String::as_str).collect();
     assert_eq!(seen, BTreeSet::from(["3", "4"]));
+}
+
+/// The files of a folder, nothing below it.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|it| it.file_type().unwrap().is_file()) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_whose_machine_was_set_back_to_a_snapshot_finds_out_and_nobody_notices() {
+    let (mut stage, control) = stage().await;
+    let state = Config::load(Some(&stage.folder().join("coordinator.toml"))).unwrap().state;
+    let snapshot = stage.folder().join("snapshot");
+    live(&stage, &control, "1").await;
+    stage.kill(COORDINATOR).await.unwrap();
+    copy_files(&state, &snapshot);
+    for version in ["2", "3"] {
+        stage.start(COORDINATOR).unwrap();
+        live(&stage, &stage.control().await.unwrap(), version).await;
+        stage.kill(COORDINATOR).await.unwrap();
+    }
+    for entry in std::fs::read_dir(&state).unwrap().map(Result::unwrap).filter(|it| it.file_type().unwrap().is_file()) {
+        std::fs::remove_file(entry.path()).unwrap();
+    }
+    copy_files(&snapshot, &state);
+
+    let load = traffic(&stage);
+    stage.start(COORDINATOR).unwrap();
+    let control = stage.control().await.unwrap();
+    let knows = |fleet: &baton_proto::v1::FleetView| {
+        fleet.problems.is_empty() && fleet.services.iter().all(|service| service.committed_version == "3")
+    };
+    in_time("it learnt what is live", control.wait_for(knows)).await.unwrap();
+    live(&stage, &control, "4").await;
+    let report = load.stop().await.unwrap();
+    assert_nothing_was_lost(&stage, &report);
+    let seen: BTreeSet<&str> = report.versions.keys().map(String::as_str).collect();
+    assert_eq!(seen, BTreeSet::from(["3", "4"]), "no host went back to what the snapshot knew");
 }

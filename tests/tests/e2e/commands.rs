@@ -1,7 +1,5 @@
 //! Work on a host and a restart under load, with real processes: nobody notices.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{Place, SERVICE, Setup, Stage};
 use baton_proto::v1::FleetView;

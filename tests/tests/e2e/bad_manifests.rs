@@ -1,12 +1,10 @@
 //! What a manifest gets wrong is refused before anything changes, with the place and what helps.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::{Behaviour, archive};
-use baton_cli::demo::stage::{Place, SERVICE, Setup, Stage};
+use baton_cli::demo::stage::{BALANCER_HOST, Front, Place, SERVICE, Setup, Stage};
 use baton_core::problem::Problem;
-use baton_tests::e2e::{in_time, setup};
+use baton_tests::e2e::{have, in_time, setup};
 use std::time::Duration;
 
 struct Scene {
@@ -17,7 +15,11 @@ struct Scene {
 
 impl Scene {
     async fn enter() -> Self {
-        let setup = Setup { hosts: 1, place: Place::InPlace, ..setup(env!("CARGO_BIN_EXE_bench")) };
+        Self::behind(Front::Builtin).await
+    }
+
+    async fn behind(front: Front) -> Self {
+        let setup = Setup { hosts: 1, front, place: Place::InPlace, ..setup(env!("CARGO_BIN_EXE_bench")) };
         let stage = Stage::raise(setup).await.unwrap();
         let control = stage.control().await.unwrap();
         let archive = archive(&stage.setup.part, "1", &Behaviour::good(Duration::ZERO)).unwrap();
@@ -93,4 +95,27 @@ async fn two_services_cannot_have_one_port() {
     let other = other.replace(&format!("pool = \"{SERVICE}\""), "pool = \"cart\"");
     let port = scene.stage.places.ports[0].to_string();
     assert_says(&scene.refuses(&other).await, 700..800, &[&port, SERVICE, "web1"]);
+}
+
+async fn a_pool_is_missing(front: Front) {
+    let scene = Scene::behind(front).await;
+    // What the balancer has is known once it was heard of.
+    scene.deploys(&scene.stage.manifest()).await;
+    let other = scene.stage.manifest().replace(&format!("service = \"{SERVICE}\""), "service = \"cart\"");
+    let other = other.replace(&format!("pool = \"{SERVICE}\""), "pool = \"cart\"");
+    let port = scene.stage.places.ports[0];
+    let other = other.replace(&format!("ports = [{port}]"), &format!("ports = [{}]", port + 100));
+    assert_says(&scene.refuses(&other).await, 445..446, &["cart", BALANCER_HOST, SERVICE, "[balancer] pool"]);
+}
+
+#[tokio::test]
+async fn a_pool_that_the_builtin_balancer_does_not_have_is_named() {
+    a_pool_is_missing(Front::Builtin).await;
+}
+
+#[tokio::test]
+async fn a_pool_that_haproxy_does_not_have_is_named() {
+    if have("haproxy") {
+        a_pool_is_missing(Front::Haproxy).await;
+    }
 }

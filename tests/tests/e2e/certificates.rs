@@ -1,7 +1,5 @@
 //! Certificates that live for seconds, in real processes: they renew themselves, and no stream notices.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::{COORDINATOR, Setup, Stage};
 use baton_coordinator::identity::authority::{Authority, Request, Serial, Validity};
 use baton_coordinator::store::WallTime;
@@ -109,6 +107,13 @@ async fn a_clock_that_is_off_by_a_year_is_said_in_clear_words_and_stops_no_appli
         })
         .await;
         assert!(stage.log(COORDINATOR).contains("B0504"), "{}", stage.last_words());
+        in_time("baton-agent status says it, too", async {
+            let says = |problem: &baton_core::problem::Problem| problem.to_string().contains("by its clock");
+            while !baton_agent::local::ask(&stage.folder().join("web1")).await.unwrap().problems.iter().any(says) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     }
     // With the right dates it is back, without anybody's help.
     stage.kill("web1").await.unwrap();

@@ -2,8 +2,6 @@
 //!
 //! One stage for all of them, one after the other: what one leaves behind, the next stumbles over.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::load::Load;
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::{Behaviour, Fault, archive, pack};

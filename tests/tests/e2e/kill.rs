@@ -1,7 +1,5 @@
 //! `kill -9` in the middle of a rollout, at several moments: it ends by itself, and clients lose what died, nothing more.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::load::{Load, Report};
 use baton_cli::demo::stage::release::{Behaviour, archive};
 use baton_cli::demo::stage::{BALANCER_HOST, COORDINATOR, Front, HAPROXY, Place, Setup, Stage};

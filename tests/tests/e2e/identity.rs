@@ -1,7 +1,5 @@
 //! Who may join, and whom the two sides believe.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_agent::config::Config;
 use baton_agent::enroll::{Claim, join};
 use baton_agent::preflight::examine;

@@ -1,7 +1,5 @@
 //! A migration with real processes: counted in a file, exactly once, though its agent and the coordinator are killed meanwhile.
 
-#![allow(clippy::unwrap_used)]
-
 use baton_cli::demo::stage::release::{Behaviour, archive};
 use baton_cli::demo::stage::{COORDINATOR, Stage};
 use baton_proto::v1::{HookView, PlaceRequest};
