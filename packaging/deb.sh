@@ -10,6 +10,7 @@ make_deb() {
     copyright >"$tree/usr/share/doc/$package/copyright"
     gzip -dc "$tree/usr/share/doc/$package/changelog.gz" | gzip -9n >"$tree/usr/share/doc/$package/changelog.md.gz"
     debian_changelog "$package" | gzip -9n >"$tree/usr/share/doc/$package/changelog.gz"
+    lintian_overrides "$package" "$tree"
     if [ -d "$tree/usr/lib/systemd/system" ]; then
         local script
         for script in postinst prerm postrm; do
@@ -24,6 +25,17 @@ make_deb() {
     chmod 0644 "$tree/DEBIAN/control" "$tree/DEBIAN/md5sums"
     find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     dpkg-deb --root-owner-group -Zxz --build "$tree" "$out/${package}_${version}_${architecture}.deb" >/dev/null
+}
+
+# What lintian says and is not mended, each with its reason.
+lintian_overrides() {
+    local overrides=$2/usr/share/lintian/overrides/$1
+    mkdir -p "${overrides%/*}"
+    filled "$1" "$top/packaging/scripts/lintian-overrides" >"$overrides"
+    if [ -d "$2/usr/lib/systemd/system" ]; then
+        filled "$1" "$top/packaging/scripts/lintian-overrides.service" >>"$overrides"
+    fi
+    chmod 0644 "$overrides"
 }
 
 debian_control() {

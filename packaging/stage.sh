@@ -6,11 +6,11 @@ stage() {
     mkdir -p "$root"
     [ ! -d "$top/packaging/$package/root" ] || cp -R "$top/packaging/$package/root/." "$root/"
     install -D -m 0755 "$binaries/$package" "$root/usr/bin/$package"
-    strip --strip-unneeded "$root/usr/bin/$package"
+    strip --strip-unneeded --remove-section=.comment "$root/usr/bin/$package"
     install -D -m 0644 "$top/CHANGELOG.md" "$docs/changelog"
     gzip -9n "$docs/changelog"
     stage_pages "$package" "$root/usr/share/man"
-    [ "$package" != baton ] || stage_completions "$root"
+    [ "$package" != baton ] || { stage_completions "$root"; stage_schema "$root"; }
     find "$root" -type d -exec chmod 0755 {} +
     find "$root" -type f ! -path "$root/usr/bin/*" -exec chmod 0644 {} +
     find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
@@ -33,6 +33,12 @@ stage_completions() {
     "$baton" completions bash >"$share/bash-completion/completions/baton"
     "$baton" completions zsh >"$share/zsh/vendor-completions/_baton"
     "$baton" completions fish >"$share/fish/vendor_completions.d/baton.fish"
+}
+
+# Editors read it: see the first line of the examples.
+stage_schema() {
+    mkdir -p "$1/usr/share/baton"
+    "$1/usr/bin/baton" config schema >"$1/usr/share/baton/manifest.schema.json"
 }
 
 # about PACKAGE: its one-line summary, then (details PACKAGE) the paragraphs.

@@ -60,6 +60,13 @@ impl Condition {
         clock(apart).into_iter().chain(room(&self.state)).collect()
     }
 
+    /// What may be wrong with the machine, and whether it is.
+    #[must_use]
+    pub fn troubles(&self) -> [(&'static str, bool); 2] {
+        let apart = self.known.borrow().apart;
+        [("clock", clock(apart).is_some()), ("space", room(&self.state).is_some())]
+    }
+
     /// What somebody on this host should know.
     #[must_use]
     pub fn problems_here(&self) -> Vec<Problem> {
@@ -141,10 +148,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let condition = Condition::new(folder.path().to_owned());
         let before = condition.problems_here();
-        condition.lost(&Problem::new(Code(504), "expired"));
-        assert_eq!(condition.problems_here().len(), before.len() + 1);
+        let session = condition.clone();
+        session.lost(&Problem::new(Code(504), "expired"));
+        assert_eq!(condition.problems_here().len(), before.len() + 1, "clones share what is known");
         assert_eq!(condition.problems(), before);
-        condition.connected();
+        session.connected();
         assert_eq!(condition.problems_here(), before);
     }
 }

@@ -5,7 +5,7 @@ use baton_core::problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Where it is looked for.
@@ -26,6 +26,9 @@ pub struct Config {
     pub address: Option<IpAddr>,
     pub state: PathBuf,
     pub runtime: RuntimeKind,
+    /// Where Prometheus may ask; None: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerConfig>,
 }
@@ -49,6 +52,7 @@ impl Default for Config {
             address: None,
             state: DEFAULT_STATE.into(),
             runtime: RuntimeKind::Auto,
+            metrics: None,
             balancer: None,
         }
     }

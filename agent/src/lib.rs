@@ -15,6 +15,7 @@ mod instance;
 pub mod ledger;
 pub mod local;
 pub mod log;
+pub mod metrics;
 mod pools;
 pub mod preflight;
 pub mod probe;
@@ -31,6 +32,7 @@ use baton_proto::tls;
 use condition::Condition;
 use config::Config;
 use heads::Heads;
+use metrics::{Counters, Sources, Store};
 use reconciler::{Means, Memory, Reconciler, Wires};
 use runtime::Runtime;
 use rustix::fs::FlockOperation;
@@ -69,20 +71,29 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());
     let (wanted_pools, wanted) = watch::channel(Default::default());
-    let wires = Wires { sender: sender.clone(), events, view, wanted_pools };
+    let counters = Arc::new(Counters::default());
+    let wires = Wires { sender: sender.clone(), events, view, wanted_pools, counters: Arc::clone(&counters) };
     let reconciler = Reconciler::open(Memory::open(&config.state)?, means, boot::id()?, wires).await?;
     let introduction = Introduction { address: config.address, facts: facts::facts() };
     let heads = Heads::open(config.state.join("audit-heads.json"));
     tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
-    let renewal = renewal::run(endpoint, config.identity(), certificate);
     let condition = Condition::new(config.state.clone());
-    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition.clone() };
+    let sources = Sources {
+        view: viewed.clone(),
+        counters: Arc::clone(&counters),
+        condition: condition.clone(),
+        store: Arc::new(Store::new(config.state.join("releases"))),
+        identity: config.identity(),
+    };
+    let renewal = renewal::run(endpoint, config.identity(), certificate);
+    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition.clone(), counters };
     tokio::select! {
         () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}
         () = renewal => {}
         () = session::run(channel, introduction, ends) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
+        () = metrics::serve(config.metrics, sources, sender.clone()) => {}
         () = local::serve(config.state, viewed, condition.clone(), sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}

@@ -4,6 +4,7 @@
 
 use crate::condition::Condition;
 use crate::heads::Heads;
+use crate::metrics::Counters;
 use crate::reconciler::{Event, View};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
@@ -48,6 +49,7 @@ pub struct Ends {
     pub heads: Heads,
     /// What else is said of this machine, and what it is told of its connection.
     pub condition: Condition,
+    pub counters: Arc<Counters>,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -63,6 +65,7 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
     loop {
         let mut talk = Talk { introduction: &introduction, ends: &mut ends, heard: false };
         let problem = talk.on(channel.clone()).await;
+        talk.ends.counters.session_ended();
         if talk.heard {
             waits = backoff();
             told = None;
@@ -98,6 +101,7 @@ impl Talk<'_> {
             Ok(answer) => answer.into_inner(),
             Err(status) => return problem::from_status(&status),
         };
+        self.ends.counters.session_began();
         tracing::info!("connected to the coordinator");
         self.exchange(inbound, &out).await.unwrap_or_else(|problem| problem)
     }

@@ -108,7 +108,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     };
     let mut servers = JoinSet::new();
     if let Some(listener) = metrics {
-        servers.spawn(metrics::serve(listener, api.access.clone(), stopped()));
+        servers.spawn(metrics::serve(listener, api.access.clone(), state.identity(), stopped()));
     }
     for served in [
         listening(api.clone(), incoming(listener, Arc::clone(&tls)), stopped()),

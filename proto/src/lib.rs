@@ -1,8 +1,9 @@
 //! What Baton's programs say to each other: the `.proto` files, the code generated from them, conversions to `core`'s types,
-//! and mutual TLS.
+//! mutual TLS, and what they say to Prometheus.
 
 pub mod convert;
 pub mod identity;
+pub mod metrics;
 pub mod problem;
 pub mod renewal;
 pub mod tls;

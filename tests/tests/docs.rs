@@ -380,3 +380,39 @@ fn man_pages_name_every_verb_key_and_setting() {
     }
     nothing(&wrong);
 }
+
+#[test]
+fn every_file_that_is_installed_is_on_the_page_of_packages() {
+    let page = read("docs/packages.md");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for package in ["baton", "baton-agent", "baton-coordinator"] {
+        let section = page.split("\n## ").find(|section| section.starts_with(&format!("{package}\n"))).unwrap();
+        let files = root().join("packaging").join(package).join("root");
+        let mut folders = vec![files.clone()];
+        let mut installed = vec![format!("/usr/bin/{package}")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    installed.push(format!("/{}", path.strip_prefix(&files).unwrap().display()));
+                }
+            }
+        }
+        let manual = fs::read_dir(root().join("packaging/man")).unwrap().map(|entry| entry.unwrap().file_name());
+        for name in manual.map(|name| name.to_string_lossy().to_string()) {
+            let (of, number) = name.rsplit_once('.').unwrap();
+            if of.strip_suffix(".toml").unwrap_or(of) == package {
+                installed.push(format!("/usr/share/man/man{number}/{name}.gz"));
+            }
+        }
+        for file in &installed {
+            seen += 1;
+            if !section.contains(&format!("`{file}`")) {
+                wrong.push(format!("docs/packages.md: {package} has {file}"));
+            }
+        }
+    }
+    assert!(seen > 15, "{seen} files are too few to be all");
+    nothing(&wrong);
+}

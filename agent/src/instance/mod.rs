@@ -10,6 +10,7 @@ mod witness;
 
 pub(crate) use evidence::ended_unseen;
 
+use crate::metrics::ServiceCounters;
 use crate::probe::{Question, Surroundings};
 use crate::runtime::{Running, Runtime};
 use baton_core::fleet::InstanceKey;
@@ -51,6 +52,7 @@ pub(crate) struct Life {
     pub wanted: Option<Wanted>,
     pub origin: Origin,
     pub runtime: Arc<dyn Runtime>,
+    pub counters: Arc<ServiceCounters>,
 }
 
 /// What the spec says of it.

@@ -130,6 +130,12 @@ impl<'a> Watch<'a> {
     }
 
     async fn look(&mut self, question: &Question) -> Result<(), Refusal> {
+        let answer = self.answer(question).await;
+        self.life.counters.probed(&answer);
+        answer
+    }
+
+    async fn answer(&mut self, question: &Question) -> Result<(), Refusal> {
         question.ask().await?;
         match question.probe {
             Probe::Exec { .. } => Ok(()),

@@ -5,6 +5,7 @@ use super::notes::{Notes, Verdict};
 use super::view::{InstanceView, Phase};
 use crate::artifact::Placing;
 use crate::instance::{Change, Life, Origin, Wanted, ended_unseen};
+use crate::metrics::Counters;
 use crate::runtime::{Found, Running, Runtime};
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::InstanceReport;
@@ -29,6 +30,7 @@ pub(super) struct Instances {
     slots: BTreeMap<InstanceKey, Slot>,
     failures: BTreeMap<InstanceKey, Failures>,
     serial: u64,
+    counters: Arc<Counters>,
 }
 
 /// What is in a slot.
@@ -57,8 +59,9 @@ impl Instances {
         placing: Arc<dyn Placing>,
         notes: Notes,
         events: UnboundedSender<Event>,
+        counters: Arc<Counters>,
     ) -> Self {
-        Self { runtime, placing, notes, events, slots: BTreeMap::new(), failures: BTreeMap::new(), serial: 0 }
+        Self { runtime, placing, notes, events, slots: BTreeMap::new(), failures: BTreeMap::new(), serial: 0, counters }
     }
 
     /// Takes up what an earlier agent started, and what it knew to have failed.
@@ -105,6 +108,11 @@ impl Instances {
         self.notes.clear(key);
         let wanted = wanted(key, release_id, Some(spec), self.placing.as_ref());
         let artifact = wanted.as_ref().map(|wanted| wanted.release.artifact.digest);
+        // What failed and is started as it was: another release, or another count of starts, is no restart of the agent's.
+        let start = wanted.as_ref().map(|wanted| wanted.start);
+        if self.slots.get(key).is_some_and(|slot| slot.view.release == release_id && Some(slot.view.start) == start) {
+            self.counters.of(&key.service).instance_restarted();
+        }
         let phase = Phase::Starting { at: Instant::now(), last: None };
         self.live(key, release_id, wanted, Origin::Start, phase, artifact);
     }
@@ -188,6 +196,7 @@ impl Instances {
     fn failed(&mut self, key: &InstanceKey, problem: Problem, restart: Option<Restart>, now: Moment) {
         tracing::warn!(instance = %key, %problem, "failed");
         let Some(slot) = self.slots.get_mut(key) else { return };
+        self.counters.of(&key.service).instance_failed();
         slot.stop = None;
         slot.view.proven = false;
         slot.view.phase = Phase::Failed { problem: problem.clone() };
@@ -241,7 +250,8 @@ impl Instances {
             Origin::Start => wanted.as_ref().map_or(0, |wanted| wanted.start),
         };
         let view = InstanceView { release, incarnation: String::new(), start, phase, proven: false };
-        let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime: self.runtime.clone() };
+        let (runtime, counters) = (self.runtime.clone(), self.counters.of(&key.service));
+        let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime, counters };
         self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact, address });
         let (tell, mut changes) = unbounded_channel();
         tokio::spawn(life.live(tell, asked));

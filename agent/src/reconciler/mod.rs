@@ -18,6 +18,7 @@ use crate::artifact::{Placing, Source};
 use crate::hook::Records;
 use crate::instance::Change;
 use crate::ledger::{Ledger, Refused};
+use crate::metrics::Counters;
 use crate::runtime::Runtime;
 use artifacts::Artifacts;
 use baton_core::fleet::InstanceKey;
@@ -72,6 +73,37 @@ pub enum Obstacle {
     Sockets,
     GivenUp,
     Hooks,
+    Metrics,
+}
+
+impl Obstacle {
+    pub const ALL: [Self; 9] = [
+        Self::Ledger,
+        Self::Spec,
+        Self::Runtime,
+        Self::Balancer,
+        Self::Disk,
+        Self::Sockets,
+        Self::GivenUp,
+        Self::Hooks,
+        Self::Metrics,
+    ];
+
+    /// The word for a metric label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Spec => "spec",
+            Self::Runtime => "runtime",
+            Self::Balancer => "balancer",
+            Self::Disk => "disk",
+            Self::Sockets => "sockets",
+            Self::GivenUp => "given up",
+            Self::Hooks => "hooks",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// What the reconciler acts through.
@@ -133,6 +165,7 @@ pub struct Wires {
     pub events: mpsc::UnboundedReceiver<Event>,
     pub view: watch::Sender<Arc<View>>,
     pub wanted_pools: watch::Sender<BTreeMap<PoolName, PoolSpec>>,
+    pub counters: Arc<Counters>,
 }
 
 /// How long until a spec that could not be written down is tried again.
@@ -150,7 +183,7 @@ impl Reconciler {
         let mut hooks = Hooks::open(records, means.runtime.clone(), means.placing.clone(), wires.sender.clone())?;
         let found = hooks.adopt(found, ledger.spec());
         let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
-        let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender);
+        let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender, wires.counters);
         instances.adopt(found, autonomy.spec()).await;
         let mut reconciler = Self {
             unwritten: None,
@@ -364,7 +397,7 @@ impl Reconciler {
             instances: self.instances.views(),
             pools: self.pools.clone(),
             releases: self.artifacts.releases(),
-            problems: self.obstacles.values().cloned().collect(),
+            problems: self.obstacles.clone(),
             balancer: self.ability.clone(),
             hooks: self.hooks.views(self.ledger.spec()),
         };

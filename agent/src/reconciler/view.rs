@@ -1,5 +1,6 @@
 //! What this host says of itself: observations with the instant they began, so that durations are right when they are sent.
 
+use super::Obstacle;
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
@@ -22,7 +23,7 @@ pub struct View {
     pub instances: BTreeMap<InstanceKey, InstanceView>,
     pub pools: BTreeMap<PoolName, PoolReport>,
     pub releases: BTreeMap<ReleaseId, ReleaseState>,
-    pub problems: Vec<Problem>,
+    pub problems: BTreeMap<Obstacle, Problem>,
     /// None until the balancer, or that there is none, was looked at once.
     pub balancer: Option<BalancerAbility>,
     pub hooks: BTreeMap<HookKey, HookView>,
@@ -72,7 +73,7 @@ impl View {
             instances: self.instances.iter().map(|(key, instance)| (key.clone(), instance.report(now))).collect(),
             pools: self.pools.clone(),
             releases: self.releases.clone(),
-            problems: self.problems.clone(),
+            problems: self.problems.values().cloned().collect(),
             balancer: self.balancer.clone(),
             hooks: self.hooks.iter().map(|(key, hook)| (key.clone(), hook.report(now))).collect(),
         }

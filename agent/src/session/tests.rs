@@ -95,6 +95,7 @@ impl Stream {
 struct Session {
     events: mpsc::UnboundedReceiver<Event>,
     view: watch::Sender<Arc<View>>,
+    counters: Arc<Counters>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -106,12 +107,14 @@ fn session(address: SocketAddr) -> Session {
         address: Some("10.0.0.7".parse().unwrap()),
         facts: BTreeMap::from([("os".to_owned(), "Linux".to_owned())]),
     };
-    let task = tokio::spawn(run(channel, introduction, ends(sender, viewed)));
-    Session { events, view, task }
+    let counters: Arc<Counters> = Arc::default();
+    let ends = Ends { counters: Arc::clone(&counters), ..ends(sender, viewed) };
+    let task = tokio::spawn(run(channel, introduction, ends));
+    Session { events, view, counters, task }
 }
 
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
-    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()) }
+    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()), counters: Arc::default() }
 }
 
 impl Drop for Session {
@@ -177,13 +180,19 @@ async fn a_coordinator_that_comes_back_is_found_and_told_what_changed_meanwhile(
     let mut first = coordinator("127.0.0.1:0");
     let address = first.address;
     let session = session(address);
-    drop(first.stream().await);
+    let mut stream = first.stream().await;
+    // What it says after its hello it says in a session.
+    stream.message().await;
+    stream.report().await;
+    assert!(session.counters.is_connected());
+    drop(stream);
     first.end();
     session.view.send_replace(at(5));
     let mut second = coordinator(&address.to_string());
     let mut stream = second.stream().await;
     assert!(matches!(stream.message().await, agent_message::Kind::Hello(_)));
     assert_eq!(stream.report().await.observed, stamp(5));
+    assert_eq!((session.counters.is_connected(), session.counters.sessions()), (true, 2));
 }
 
 #[tokio::test]

@@ -1,4 +1,8 @@
-//! `baton config check` and `baton config show [--origin]`.
+//! `baton config check`, `baton config show [--origin]` and `baton config schema`.
+
+mod schema;
+
+pub use schema::schema;
 
 use crate::errors::Failure;
 use crate::exit::Exit;
@@ -34,6 +38,8 @@ pub enum Config {
         #[arg(long)]
         origin: bool,
     },
+    /// Print the JSON Schema of a manifest, for editors
+    Schema,
 }
 
 /// Checks or shows a manifest.
@@ -61,6 +67,8 @@ pub fn run(args: &ConfigArgs, output: &Output) -> Result<Exit, Failure> {
                 output.next("baton config show --origin");
             }
         }
+        // A document of its own, whatever was asked for.
+        Config::Schema => output.answers().write(&format!("{:#}\n", schema())),
     }
     Ok(Exit::Done)
 }

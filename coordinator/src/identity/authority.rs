@@ -207,7 +207,7 @@ const CERTIFICATE: &str = "authority.pem";
 const KEY: &str = "authority.key.pem";
 
 /// The first certificate of a PEM text.
-pub(super) fn der(pem: &str) -> Option<Vec<u8>> {
+pub(crate) fn der(pem: &str) -> Option<Vec<u8>> {
     let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
     (block.label == "CERTIFICATE").then_some(block.contents)
 }

@@ -1,6 +1,6 @@
-use super::text::{Exposition, Kind};
-use super::{bind, fleet, serve};
+use super::{bind, certificates, fleet, serve};
 use crate::api::view;
+use crate::config::Config;
 use crate::driver::{Driver, Picture};
 use crate::samples;
 use crate::store::Store;
@@ -8,6 +8,7 @@ use crate::store::memory::MemoryStore;
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::plan::plan;
 use baton_core::time::Moment;
+use baton_proto::metrics::Exposition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +20,10 @@ fn sample() -> String {
     let rollout = samples::rollout("r-1", "shop", RolloutState::Running);
     picture.fleet.rollouts.insert(rollout.id.clone(), rollout);
     let view = view::fleet(&picture, &BTreeMap::new(), Moment(5000), None);
-    fleet::metrics(&picture, &view, Moment(5000))
+    let mut out = Exposition::default();
+    fleet::metrics(&mut out, &picture, &view, Moment(5000));
+    certificates::metrics(&mut out, &[]);
+    out.text()
 }
 
 #[test]
@@ -39,21 +43,16 @@ fn every_family_has_help_a_type_and_a_name_that_follows_the_rules() {
     assert!(!text.contains("r-1"), "no rollout is a label");
 }
 
-#[test]
-fn what_a_name_may_hold_cannot_break_a_line() {
-    let mut out = Exposition::default();
-    out.family("baton_x", Kind::Gauge, "X.").sample("baton_x", &[("a", "q\"b\\\n")], 0.5);
-    out.sample("baton_unannounced", &[], 1.0);
-    assert_eq!(out.text(), "# HELP baton_x X.\n# TYPE baton_x gauge\nbaton_x{a=\"q\\\"b\\\\\\n\"} 0.5\n");
-}
-
 #[tokio::test]
-async fn metrics_are_served_and_nothing_else() {
+async fn the_fleet_and_the_lives_of_the_certificates_are_served() {
+    let state = tempfile::tempdir().unwrap();
+    let config = Config { state: state.path().to_owned(), ..Config::default() };
+    crate::init(&config).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let (_driver, access) = Driver::take_over(store, plan).await.unwrap();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(serve(listener, access, std::future::pending()));
+    let served = tokio::spawn(serve(listener, access, state.path().join("identity"), std::future::pending()));
     let ask = async |path: &str| {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -64,6 +63,12 @@ async fn metrics_are_served_and_nothing_else() {
     };
     let answer = ask("/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\nbaton_deciding 1\n"), "{answer}");
-    assert!(ask("/").await.starts_with("HTTP/1.1 404"));
+    let ends = |certificate: &str| {
+        let name = format!("baton_certificate_not_after_timestamp_seconds{{certificate=\"{certificate}\"}} ");
+        answer.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok()).unwrap_or_else(|| panic!("{answer}"))
+    };
+    let left = ends("coordinator") - crate::identity::wall_time().0 as f64;
+    assert!((left - config.life() as f64).abs() < 7200.0, "{left}");
+    assert!(ends("authority") > ends("coordinator"));
     served.abort();
 }

@@ -147,3 +147,30 @@ async fn a_user_that_does_not_exist_fails_at_once() {
     release.run.user = Some("nobody-of-that-name".to_owned());
     assert_eq!(failure(&mut host, &release).await.code.0, 203);
 }
+
+#[tokio::test]
+async fn what_fails_and_is_started_once_more_is_counted() {
+    let mut host = Host::new();
+    let release = host.release("2.1.0", "");
+    host.send(&host.spec(1, &[(&release, Restart::Always)]));
+    let report = host.until("ready", host::ready).await;
+    let counted = host.counters.of(&release.service);
+    assert_eq!((counted.failures(), counted.restarts()), (0, 0));
+    assert!(counted.passed() > 0, "it was ready by its probes");
+    let first = host.instance(&report).incarnation.clone();
+    host.end(&first);
+    host.until("another start", |report| {
+        host::ready(report) && report.instances.values().all(|instance| instance.incarnation != first)
+    })
+    .await;
+    assert_eq!((counted.failures(), counted.restarts()), (1, 1));
+    // Another start that was asked for is no restart of the agent's own.
+    let mut anew = host.spec(2, &[(&release, Restart::Always)]);
+    anew.instances.values_mut().for_each(|instance| instance.start = 1);
+    host.send(&anew);
+    host.until("the start that was asked for", |report| {
+        host::ready(report) && report.instances.values().all(|instance| instance.start == 1)
+    })
+    .await;
+    assert_eq!((counted.failures(), counted.restarts()), (1, 1));
+}

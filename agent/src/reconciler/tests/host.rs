@@ -2,6 +2,7 @@
 
 use super::app;
 use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
+use crate::metrics::Counters;
 use crate::reconciler::{Event, Means, Memory, Reconciler, View, Wires};
 use crate::runtime::process::ProcessRuntime;
 use crate::runtime::{Answer, Runtime};
@@ -50,6 +51,8 @@ pub(super) struct Host {
     state: TempDir,
     pub(super) source: Arc<Shelf>,
     pub(super) address: SocketAddr,
+    /// Over every agent of this host: a test counts on.
+    pub(super) counters: Arc<Counters>,
     agent: Option<Agent>,
 }
 
@@ -72,7 +75,8 @@ impl Host {
     pub(super) fn new() -> Self {
         // A free port of an address nobody else's tests use; kept free by being given out once.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut host = Self { state: tempfile::tempdir().unwrap(), source: Arc::default(), address, agent: None };
+        let state = tempfile::tempdir().unwrap();
+        let mut host = Self { state, source: Arc::default(), address, counters: Arc::default(), agent: None };
         host.agent = Some(host.open());
         host
     }
@@ -105,7 +109,13 @@ impl Host {
     fn parts(&self) -> (mpsc::UnboundedSender<Event>, watch::Receiver<Arc<View>>, Memory, Means, Wires) {
         let (sender, events) = mpsc::unbounded_channel();
         let (view, viewed) = watch::channel(Arc::default());
-        let wires = Wires { sender: sender.clone(), events, view, wanted_pools: watch::channel(BTreeMap::new()).0 };
+        let wires = Wires {
+            sender: sender.clone(),
+            events,
+            view,
+            wanted_pools: watch::channel(BTreeMap::new()).0,
+            counters: Arc::clone(&self.counters),
+        };
         let memory = Memory::open(self.state.path()).unwrap();
         let means = Means {
             runtime: Arc::new(self.processes()),

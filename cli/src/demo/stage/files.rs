@@ -5,6 +5,7 @@ use crate::demo::warden::Program;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     let mut addresses = host_names(setup).into_iter().zip(places.hosts.iter().copied()).collect::<Vec<_>>();
     addresses.push((BALANCER_HOST.to_owned(), places.centre));
     for (name, address) in addresses {
-        let mut text = agent(places, folder, &name, &address.to_string());
+        let mut text = agent(setup, places, folder, &name, address);
         if name == BALANCER_HOST {
             text.push_str(&balancer(setup, places, folder));
         }
@@ -123,14 +124,21 @@ fn coordinator(setup: &Setup, places: &Places, folder: &Path) -> String {
     if let Some(life) = setup.certificate_life {
         text.push_str(&format!("certificate_life = \"{}s\"\n", life.as_secs()));
     }
+    if setup.metrics {
+        text.push_str(&format!("metrics = \"{}\"\n", places.coordinator_metrics));
+    }
     text
 }
 
-fn agent(places: &Places, folder: &Path, name: &str, address: &str) -> String {
+fn agent(setup: &Setup, places: &Places, folder: &Path, name: &str, address: IpAddr) -> String {
     let (coordinator, state) = (places.coordinator, quoted(&folder.join(name)));
-    format!(
+    let mut text = format!(
         "coordinator = \"{coordinator}\"\nname = \"{name}\"\naddress = \"{address}\"\nstate = {state}\nruntime = \"process\"\n"
-    )
+    );
+    if setup.metrics {
+        text.push_str(&format!("metrics = \"{}\"\n", SocketAddr::new(address, places.agent_metrics)));
+    }
+    text
 }
 
 fn balancer(setup: &Setup, places: &Places, folder: &Path) -> String {

@@ -70,6 +70,8 @@ pub struct Setup {
     pub small_disk: Option<u32>,
     /// How long certificates last; the coordinator's default where nothing is said.
     pub certificate_life: Option<Duration>,
+    /// The coordinator and every agent answer Prometheus: see [`Stage::metrics`].
+    pub metrics: bool,
 }
 
 /// Whether this machine lets us mount a small disk for a host of a stage.
@@ -97,6 +99,7 @@ impl Setup {
             watched: Duration::ZERO,
             small_disk: None,
             certificate_life: None,
+            metrics: false,
         }
     }
 }
@@ -221,6 +224,17 @@ impl Stage {
     #[must_use]
     pub fn frontend(&self) -> SocketAddr {
         self.places.frontend
+    }
+
+    /// Where the coordinator, or the agent of a host, answers Prometheus, if the setup says so.
+    #[must_use]
+    pub fn metrics(&self, part: &str) -> SocketAddr {
+        let host = self.hosts().iter().position(|host| host == part);
+        match host.and_then(|number| self.places.hosts.get(number)) {
+            Some(address) => SocketAddr::new(*address, self.places.agent_metrics),
+            None if part == COORDINATOR => self.places.coordinator_metrics,
+            None => SocketAddr::new(self.places.centre, self.places.agent_metrics),
+        }
     }
 
     #[must_use]

@@ -1,7 +1,7 @@
 //! Addresses and ports that are free.
 
 use super::{Place, Setup};
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -28,6 +28,10 @@ pub struct Places {
     pub elsewhere: u16,
     /// A port on every host for the socket that is handed over.
     pub public: u16,
+    /// Where the coordinator answers Prometheus, where it does.
+    pub coordinator_metrics: SocketAddr,
+    /// The port where every agent does.
+    pub agent_metrics: u16,
 }
 
 impl Places {
@@ -37,14 +41,19 @@ impl Places {
         let centre = address(1);
         let hosts = (0..setup.hosts).map(|index| address(index.saturating_add(2))).collect::<Vec<_>>();
         let slots = if setup.place == Place::InPlace { 1 } else { 2 };
-        let mut ports = free_ports(&hosts, slots + 2)?;
-        let (elsewhere, public) = (ports.pop().context("no port")?, ports.pop().context("no port")?);
-        let [coordinator, balancer] = free_ports(&[centre], 2)?[..] else { bail!("no port") };
+        let everywhere = hosts.iter().copied().chain([centre]).collect::<Vec<_>>();
+        let mut ports = free_ports(&everywhere, slots + 6)?;
+        let others = ports.split_off(usize::from(slots));
+        let [elsewhere, public, coordinator, balancer, coordinator_metrics, agent_metrics] = others[..] else {
+            bail!("no port")
+        };
         let frontend = match (setup.place, hosts.first()) {
             (Place::Handover, Some(host)) => SocketAddr::new(*host, public),
             _ => SocketAddr::new(centre, balancer),
         };
-        Ok(Self { centre, coordinator: SocketAddr::new(centre, coordinator), frontend, hosts, ports, elsewhere, public })
+        let [coordinator, coordinator_metrics] =
+            [coordinator, coordinator_metrics].map(|port| SocketAddr::new(centre, port));
+        Ok(Self { centre, coordinator, frontend, hosts, ports, elsewhere, public, coordinator_metrics, agent_metrics })
     }
 }
 

@@ -14,7 +14,7 @@ use baton_core::name::{HostName, ReleaseId, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
 use baton_proto::v1::{FleetView, FreezeView, OrderView, ReleaseList, ReleaseView, RolloutRecord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The whole fleet, or one service of it with the hosts it concerns.
@@ -36,6 +36,13 @@ pub fn fleet(picture: &Picture, hellos: &BTreeMap<HostName, Hello>, now: Moment,
         problems: picture.trouble.iter().map(Into::into).collect(),
         freeze: freeze(fleet.freeze.as_ref(), now),
     }
+}
+
+/// The releases that the hosts of a service serve: one at rest, none before the first, more while they change or differ.
+#[must_use]
+pub fn served(fleet: &Fleet, name: &str) -> BTreeSet<ReleaseId> {
+    let service = fleet.services.iter().find(|(known, _)| known.as_str() == name);
+    service.map(|(name, known)| service::served(fleet, name, known)).unwrap_or_default()
 }
 
 /// One rollout as it was or is.

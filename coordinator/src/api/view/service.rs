@@ -15,7 +15,7 @@ use baton_proto::v1::{
     EvidenceView, LeftOutView, QueuedView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView,
 };
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now: Moment) -> ServiceView {
@@ -52,6 +52,12 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         hosts,
         splits: splits(fleet, service),
     }
+}
+
+/// The releases that serve, over all hosts of a service.
+pub(super) fn served(fleet: &Fleet, name: &ServiceName, service: &Service) -> BTreeSet<ReleaseId> {
+    let places = service.hosts.iter().map(|host| Place { fleet, name, service, host, waiting: None });
+    places.flat_map(|place| place.served()).map(|(release, _)| release).collect()
 }
 
 /// How each balancer of the service divides its requests.
@@ -150,12 +156,18 @@ impl Place<'_> {
 
     /// How long an instance has been ready that every balancer routes to; None when there is none.
     fn serving(&self) -> Option<Duration> {
+        self.served().into_iter().map(|(_, ready_for)| ready_for).max()
+    }
+
+    /// The releases of the instances that are ready and that every balancer routes to, and for how long they have been ready.
+    fn served(&self) -> Vec<(ReleaseId, Duration)> {
         let is_in = |slot: Slot| {
             let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
             on.map(|balancer| self.member(balancer, slot)).all(|member| member.is_some_and(MemberReport::is_in))
         };
         let instances = self.instances();
-        instances.iter().filter(|(slot, _)| is_in(*slot)).filter_map(|(_, instance)| instance.state.ready_for()).max()
+        let served = instances.iter().filter(|(slot, _)| is_in(*slot));
+        served.filter_map(|(_, instance)| Some((instance.release, instance.state.ready_for()?))).collect()
     }
 
     fn instances(&self) -> Vec<(Slot, &InstanceReport)> {

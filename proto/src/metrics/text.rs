@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 /// What a family's numbers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Goes up and down.
     Gauge,
     /// Only ever grows while what counts lives; its name ends in `_total`.
     Counter,
@@ -13,7 +14,7 @@ pub(super) enum Kind {
 
 /// Families of samples, each written once with its help.
 #[derive(Debug, Default)]
-pub(super) struct Exposition {
+pub struct Exposition {
     families: BTreeMap<&'static str, Family>,
 }
 
@@ -26,13 +27,13 @@ struct Family {
 
 impl Exposition {
     /// Announces a family, so that it is there even while it has no samples.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> &mut Self {
+    pub fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> &mut Self {
         self.families.entry(name).or_insert(Family { kind, help, samples: String::new() });
         self
     }
 
     /// Adds a sample to a family that was announced.
-    pub(super) fn sample(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) -> &mut Self {
+    pub fn sample(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) -> &mut Self {
         let Some(family) = self.families.get_mut(name) else { return self };
         let labels: Vec<String> = labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
@@ -41,8 +42,9 @@ impl Exposition {
         self
     }
 
+    /// Everything, as it goes over the wire.
     #[must_use]
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = String::new();
         for (name, Family { kind, help, samples }) in &self.families {
             let kind = match kind {
@@ -53,6 +55,12 @@ impl Exposition {
         }
         text
     }
+}
+
+/// A yes or no as a number.
+#[must_use]
+pub const fn flag(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
 }
 
 fn escaped(text: &str) -> String {
