@@ -21,7 +21,7 @@ async fn a_fifth_fails(front: Front) {
     if front == Front::Haproxy && !have("haproxy") {
         return;
     }
-    let watched = Duration::from_secs(8);
+    let watched = Duration::from_secs(20);
     let stage = Stage::raise(Setup { front, watched, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
     let control = stage.control().await.unwrap();
     let good = std::fs::read(stage.build("1", &Behaviour::good(Duration::from_millis(50))).unwrap()).unwrap();
@@ -62,8 +62,7 @@ async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_behind_hapro
 }
 
 /// A stage whose first release takes 20 ms for an answer, under traffic that says so.
-async fn paced() -> (Stage, Load) {
-    let watched = Duration::from_secs(16);
+async fn paced(watched: Duration) -> (Stage, Load) {
     let stage = Stage::raise(Setup { watched, ..setup(env!("CARGO_BIN_EXE_bench")) }).await.unwrap();
     let ended = deploy(&stage, &unwatched(&stage), "1", 20).await;
     assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
@@ -81,7 +80,8 @@ async fn deploy(stage: &Stage, manifest: &str, version: &str, millis: u16) -> Ro
 
 #[tokio::test]
 async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails() {
-    let (stage, load) = paced().await;
+    // Long enough for a machine that is busy with other things; it ends as soon as it is noticed.
+    let (stage, load) = paced(Duration::from_secs(45)).await;
     let ended = deploy(&stage, &stage.manifest(), "2", 40).await;
     assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
     let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();
@@ -94,7 +94,7 @@ async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails()
 
 #[tokio::test]
 async fn an_incident_that_slows_both_releases_takes_neither_back() {
-    let (stage, load) = paced().await;
+    let (stage, load) = paced(Duration::from_secs(16)).await;
     let manifest = stage.manifest();
     let watched = deploy(&stage, &manifest, "2", 20);
     let incident = async {
