@@ -4,7 +4,7 @@ use super::converge::{Step, Way, converge};
 use super::place::{Place, Routing};
 use super::waiting::Reason;
 use crate::fleet::orders::{Maintenance, Order};
-use crate::fleet::{Fleet, Service};
+use crate::fleet::{Fleet, Host, Service};
 use crate::name::HostName;
 
 /// Why a host takes no part.
@@ -17,11 +17,15 @@ pub enum Aside<'a> {
 /// Whether a host of a service stands aside. What is done with a host that is removed with its service is no rollout.
 #[must_use]
 pub fn aside<'a>(fleet: &'a Fleet, service: &'a Service, host: &HostName) -> Option<Aside<'a>> {
-    if !service.hosts.contains(host) || service.orders.removal.is_some() {
-        return None;
-    }
-    let maintenance = fleet.hosts.get(host).and_then(|host| host.maintenance.as_ref()).map(Aside::Drained);
-    maintenance.or_else(|| service.orders.skipped.get(host).map(Aside::Skipped))
+    of(fleet.hosts.get(host), service, host)
+}
+
+/// The same, where the host is at hand.
+pub(super) fn of<'a>(known: Option<&'a Host>, service: &'a Service, host: &HostName) -> Option<Aside<'a>> {
+    let maintenance = known.and_then(|host| host.maintenance.as_ref()).map(Aside::Drained);
+    let aside = maintenance.or_else(|| service.orders.skipped.get(host).map(Aside::Skipped));
+    // Asked last: few stand aside, and the hosts of a service may be many.
+    aside.filter(|_| service.orders.removal.is_none() && service.hosts.contains(host))
 }
 
 impl Aside<'_> {

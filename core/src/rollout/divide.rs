@@ -1,14 +1,14 @@
 //! How pools divide their requests: it follows from where each rollout stands and from nothing else.
 
-use super::draft::Draft;
+use super::draft::{Draft, Services};
 use super::{Direction, Rollout};
 use crate::fleet::ability::{Feature, SplitAbility};
 use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use crate::fleet::split::{PLACES, Share, Side, TrafficSplit};
-use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
-use crate::name::{HostName, PoolName, ServiceName};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey};
+use crate::name::{HostName, PoolName};
 use crate::strategy::Strategy;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What a balancer must be able to do for a strategy. A mere share of requests is not among it: weights stand in for it.
 #[must_use]
@@ -21,16 +21,17 @@ pub fn needs(strategy: &Strategy) -> BTreeSet<Feature> {
 }
 
 /// Brings every pool of the services into line.
-pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &Services<'_>, active: &[&Rollout]) {
     for (name, service) in services {
         let Some(balancer) = &service.balancer else { continue };
         let rollout =
-            active.iter().find(|rollout| rollout.service == *name && rollout.from.is_some_and(|it| it != rollout.to));
+            active.iter().find(|rollout| rollout.service == **name && rollout.from.is_some_and(|it| it != rollout.to));
         for on in &balancer.on {
             let Some(pool) = draft.spec(on).and_then(|spec| spec.pools.get(&balancer.pool)) else { continue };
             let runs = |host: &HostName| draft.spec(host);
-            let trial = rollout.map_or_else(BTreeSet::new, |rollout| on_trial(rollout, pool, runs));
-            let split = rollout.and_then(|rollout| split(rollout, pool, &trial));
+            let divided = rollout.filter(|rollout| asks(&rollout.strategy));
+            let trial = divided.map_or_else(BTreeSet::new, |rollout| on_trial(rollout, pool, runs));
+            let split = divided.map(|rollout| split(rollout, pool, &trial));
             let split = split.filter(|split| is_able(fleet.hosts.get(on), &balancer.pool, pool, split));
             let side = |key: &MemberKey| match trial.contains(key) && split.is_some() {
                 true => Side::Trial,
@@ -58,15 +59,12 @@ fn on_trial<'a>(
     pool.members.keys().filter(runs_new).cloned().collect()
 }
 
-/// Who is sent to the new release where the rollout stands now; None: nobody asked for more than weights can do.
+/// Who is sent to the new release where the rollout stands now.
 ///
 /// Forwards the share never falls, so that no user comes back: a wave without a share of its own has at least the one
 /// before, and grows as its hosts come in.
-fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Option<TrafficSplit> {
+fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> TrafficSplit {
     let Strategy { waves, users, .. } = &rollout.strategy;
-    if users.rules.is_empty() && waves.iter().all(|wave| wave.share.is_none()) {
-        return None;
-    }
     let only_rules = !users.rules.is_empty() && rollout.wave == 0;
     let shared = waves.get(rollout.wave).and_then(|wave| wave.share);
     let forward = rollout.direction == Direction::Forward;
@@ -81,7 +79,12 @@ fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Opt
         }
     };
     let rules = if forward { users.rules.clone() } else { Vec::new() };
-    Some(TrafficSplit { share, sticky: users.sticky.clone(), rules })
+    TrafficSplit { share, sticky: users.sticky.clone(), rules }
+}
+
+/// Whether anybody asked for more than weights can do.
+fn asks(strategy: &Strategy) -> bool {
+    !strategy.users.rules.is_empty() || strategy.waves.iter().any(|wave| wave.share.is_some())
 }
 
 /// The share the new release would have if all members that are in had the same.

@@ -6,7 +6,7 @@ use super::place::Place;
 use super::share::WEIGHT;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use crate::fleet::split::{Side, TrafficSplit};
-use crate::fleet::{Fleet, InstanceKey, MemberKey, Service};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::release::Probe;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,9 @@ pub struct Manner {
     pub drain_deadline: Duration,
     pub exchange: Exchange,
 }
+
+/// The services as they will be, by name.
+pub type Services<'a> = BTreeMap<&'a ServiceName, &'a Service>;
 
 /// Specs under way.
 #[derive(Debug)]
@@ -80,6 +83,18 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Gives the members of a service that are in one and the same weight.
+    pub fn weigh_alike(&mut self, service: &Service) {
+        let Some(balancer) = &service.balancer else { return };
+        for on in &balancer.on {
+            let Some(pool) = self.spec(on).and_then(|spec| spec.pools.get(&balancer.pool)) else { continue };
+            let wrong = |member: &MemberSpec| member.state == MemberState::Ready && member.weight != WEIGHT;
+            let wrong = pool.members.iter().filter(|(_, member)| wrong(member));
+            let wrong: Vec<(MemberKey, u16)> = wrong.map(|(key, _)| (key.clone(), WEIGHT)).collect();
+            self.set_weights(on, &balancer.pool, &wrong);
+        }
+    }
+
     fn set_weights(&mut self, balancer: &HostName, pool: &PoolName, weights: &[(MemberKey, u16)]) {
         if weights.is_empty() {
             return;
@@ -111,11 +126,13 @@ impl<'a> Draft<'a> {
 
     /// Brings into line what follows from everything else: which releases a host holds, which instances start again by
     /// themselves, which members are history.
-    pub fn settle(&mut self, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
-        let names: Vec<HostName> = self.fleet.hosts.keys().cloned().collect();
-        for name in &names {
-            let Some(spec) = self.spec(name) else { continue };
-            let releases = self.wanted_releases(name, spec, services, active);
+    pub fn settle(&mut self, services: &Services<'_>, active: &[&Rollout]) {
+        let fleet = self.fleet;
+        let members = Members::of(services);
+        let mut unvisited = members.0.as_slice();
+        for (name, known) in &fleet.hosts {
+            let spec = self.specs.get(name).unwrap_or(&known.issued);
+            let releases = self.wanted_releases(spec, take_host(&mut unvisited, name), active);
             // Of a service nobody knows here (a restored coordinator's) a host goes on with what it has.
             let restart = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
                 Some(service) if stays(service, name, told.release) => Restart::Always,
@@ -148,34 +165,37 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        for name in &names {
-            self.tell_hooks(name, services, active);
-            self.forget_members(name, services);
+        // Most services have none.
+        let hooked = services.iter().map(|(name, service)| (*name, *service));
+        let hooked: Vec<_> = hooked.filter(|(_, service)| !service.hooks.is_empty()).collect();
+        for (name, known) in &fleet.hosts {
+            self.tell_hooks(name, known, &hooked, active);
+            self.forget_members(name, known, services, &members);
         }
         for (name, service) in services {
-            if !active.iter().any(|rollout| rollout.service == *name) {
-                self.level(name, service);
+            if !active.iter().any(|rollout| rollout.service == **name) {
+                self.level(service);
             }
         }
     }
 
     /// Tells a host which hooks it should have run.
-    fn tell_hooks(&mut self, host: &HostName, services: &BTreeMap<ServiceName, Service>, active: &[&Rollout]) {
+    fn tell_hooks(&mut self, name: &HostName, known: &Host, hooked: &[(&ServiceName, &Service)], active: &[&Rollout]) {
         let rollout = |name: &ServiceName| active.iter().find(|rollout| rollout.service == *name).copied();
-        let told = services.iter().flat_map(|(name, service)| hooks::specs(self.fleet, host, service, rollout(name)));
+        let told = hooked.iter().flat_map(|(of, service)| hooks::specs(self.fleet, name, service, rollout(of)));
         let told = told.collect();
-        if self.spec(host).is_some_and(|spec| spec.hooks == told) {
+        if self.specs.get(name).unwrap_or(&known.issued).hooks == told {
             return;
         }
-        if let Some(spec) = self.edit(host) {
+        if let Some(spec) = self.edit(name) {
             spec.hooks = told;
         }
     }
 
     /// At rest all members weigh the same, and change places each for itself.
-    fn level(&mut self, name: &ServiceName, service: &Service) {
-        let (Some(balancer), Some(release)) = (&service.balancer, service.committed) else { return };
-        self.weigh(name, service, release, |_, _| (WEIGHT, WEIGHT));
+    fn level(&mut self, service: &Service) {
+        let Some(balancer) = service.balancer.as_ref().filter(|_| service.committed.is_some()) else { return };
+        self.weigh_alike(service);
         for on in &balancer.on {
             let pool = self.spec(on).and_then(|spec| spec.pools.get(&balancer.pool));
             if pool.is_none_or(|pool| pool.exchange == Exchange::Each) {
@@ -235,23 +255,17 @@ impl<'a> Draft<'a> {
     }
 
     /// What runs, what is about to, and what a rollback needs (invariant 18).
-    fn wanted_releases(
-        &self,
-        host: &HostName,
-        spec: &HostSpec,
-        services: &BTreeMap<ServiceName, Service>,
-        active: &[&Rollout],
-    ) -> BTreeSet<ReleaseId> {
+    fn wanted_releases(&self, spec: &HostSpec, services: &[Membership<'_>], active: &[&Rollout]) -> BTreeSet<ReleaseId> {
         let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
         let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
-        for (name, service) in services.iter().filter(|(_, service)| service.hosts.contains(host)) {
+        for (_, name, service) in services {
             if mutant!("cleanup deletes what is live") {
-                wanted.extend(active.iter().filter(|rollout| rollout.service == *name).map(|rollout| rollout.to));
+                wanted.extend(active.iter().filter(|rollout| rollout.service == **name).map(|rollout| rollout.to));
                 continue;
             }
             wanted.extend(service.committed.into_iter().chain(service.previous));
             wanted.extend(service.warm.map(|warm| warm.release));
-            for rollout in active.iter().filter(|rollout| rollout.service == *name) {
+            for rollout in active.iter().filter(|rollout| rollout.service == **name) {
                 wanted.extend(rollout.from.into_iter().chain([rollout.to]));
             }
         }
@@ -265,20 +279,27 @@ impl<'a> Draft<'a> {
     }
 
     /// Drops members of hosts that left the service, once nothing of it runs there.
-    fn forget_members(&mut self, balancer: &HostName, services: &BTreeMap<ServiceName, Service>) {
-        let Some(spec) = self.spec(balancer) else { return };
-        let is_history = |service: &ServiceName, member: &MemberKey| {
-            let left = services.get(service).is_none_or(|service| !service.hosts.contains(&member.host));
-            let runs = |spec: &HostSpec| spec.instances.keys().any(|key| key.service == *service);
-            left && !self.spec(&member.host).is_some_and(runs)
+    fn forget_members(&mut self, balancer: &HostName, known: &Host, services: &Services<'_>, members: &Members<'_>) {
+        let spec = self.specs.get(balancer).unwrap_or(&known.issued);
+        if spec.pools.is_empty() {
+            return;
+        }
+        let runs = |host: &HostName, service: &ServiceName| {
+            self.spec(host).is_some_and(|spec| spec.instances.keys().any(|key| key.service == *service))
         };
-        let history: Vec<_> = spec
-            .pools
-            .iter()
-            .flat_map(|(pool, spec)| spec.members.keys().map(move |member| (pool, &spec.service, member)))
-            .filter(|(_, service, member)| is_history(service, member))
-            .map(|(pool, _, member)| (pool.clone(), member.clone()))
-            .collect();
+        let mut history = Vec::new();
+        for (pool, told) in &spec.pools {
+            let (mut unvisited, mut host, mut services_there) = (members.0.as_slice(), None, &[][..]);
+            for member in told.members.keys() {
+                if host.replace(&member.host) != Some(&member.host) {
+                    services_there = take_host(&mut unvisited, &member.host);
+                }
+                let left = !services_there.iter().any(|(_, name, _)| **name == told.service);
+                if left && !runs(&member.host, &told.service) {
+                    history.push((pool.clone(), member.clone()));
+                }
+            }
+        }
         let is_gone = |pool: &PoolSpec| !services.contains_key(&pool.service);
         if history.is_empty() && !spec.pools.values().any(is_gone) {
             return;
@@ -292,6 +313,34 @@ impl<'a> Draft<'a> {
             spec.pools.retain(|_, pool| !(is_gone(pool) && pool.members.is_empty()));
         }
     }
+}
+
+/// That a service is to run on a host.
+type Membership<'a> = (&'a HostName, &'a ServiceName, &'a Service);
+
+/// Which services are to run on which hosts, in the order of the hosts' names.
+struct Members<'a>(Vec<Membership<'a>>);
+
+impl<'a> Members<'a> {
+    fn of(services: &Services<'a>) -> Self {
+        let of = |(name, service): (&&'a ServiceName, &&'a Service)| {
+            let (name, service) = (*name, *service);
+            service.hosts.iter().map(move |it| (it, name, service))
+        };
+        let mut members: Vec<_> = services.iter().flat_map(of).collect();
+        members.sort_by_key(|(host, name, _)| (*host, *name));
+        Self(members)
+    }
+}
+
+/// Takes what belongs to a host from the front of what was not visited yet, and what belongs to hosts before it away.
+fn take_host<'m, 'a>(unvisited: &mut &'m [Membership<'a>], host: &HostName) -> &'m [Membership<'a>] {
+    let before = unvisited.iter().take_while(|(it, ..)| *it < host).count();
+    let of_host = unvisited.iter().skip(before).take_while(|(it, ..)| *it == host).count();
+    let (_, rest) = unvisited.split_at(before);
+    let (mine, rest) = rest.split_at(of_host);
+    *unvisited = rest;
+    mine
 }
 
 /// Whether a host serves a release for good: the committed one, one that is warm, one it keeps, or one it stands aside with.

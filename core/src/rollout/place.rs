@@ -3,23 +3,26 @@
 //! Every question that leads to something irreversible is answered from a report that echoes the newest spec, of the host
 //! and of each balancer; no answer means wait.
 
-use super::balancers;
 use super::waiting::Reason;
-use crate::fleet::report::{HostReport, InstanceReport, MemberReport, PoolReport};
-use crate::fleet::spec::{InstanceSpec, MemberState, PoolSpec};
-use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
-use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
+use crate::fleet::report::{InstanceReport, MemberReport, PoolReport};
+use crate::fleet::spec::{InstanceSpec, MemberSpec, MemberState, PoolSpec};
+use crate::fleet::{BalancerPool, Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::name::{HostName, ReleaseId, ServiceName, Slot};
 use crate::time::Moment;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One service on one host.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Place<'a> {
     pub fleet: &'a Fleet,
     pub name: &'a ServiceName,
     pub service: &'a Service,
     pub host_name: &'a HostName,
     pub now: Moment,
+    /// Looked up once, as the balancers are: much is asked of a place.
+    host: Option<&'a Host>,
+    balancers: Vec<Balancer<'a>>,
 }
 
 /// Whether anything still leads to a slot.
@@ -46,8 +49,20 @@ pub enum Enrolled {
 
 impl<'a> Place<'a> {
     #[must_use]
-    pub fn host(&self) -> Option<&'a Host> {
-        self.fleet.hosts.get(self.host_name)
+    pub fn new(fleet: &'a Fleet, name: &'a ServiceName, service: &'a Service, host_name: &'a HostName, now: Moment) -> Self {
+        let mut balancers = service.balancer.as_ref().map_or_else(Vec::new, |pool| {
+            let first = MemberKey { host: host_name.clone(), slot: Slot(0) };
+            pool.on.iter().map(|on| Balancer::of(fleet, on, pool, &first)).collect()
+        });
+        if balancers.iter().any(|balancer| !balancer.is_dead()) {
+            balancers.retain(|balancer| !balancer.is_dead());
+        }
+        Self { fleet, name, service, host_name, now, host: fleet.hosts.get(host_name), balancers }
+    }
+
+    #[must_use]
+    pub const fn host(&self) -> Option<&'a Host> {
+        self.host
     }
 
     #[must_use]
@@ -108,8 +123,8 @@ impl<'a> Place<'a> {
     pub fn serves_in(&self, slot: Slot) -> bool {
         self.is_ready(slot)
             && self.balancers().all(|balancer| {
-                balancer.state(self, slot) == Some(MemberState::Ready)
-                    && balancer.member_report(self, slot).is_none_or(|member| member.running == MemberState::Ready)
+                balancer.state(slot) == Some(MemberState::Ready)
+                    && balancer.member_report(slot).is_none_or(|member| member.running == MemberState::Ready)
             })
     }
 
@@ -117,7 +132,7 @@ impl<'a> Place<'a> {
     /// balancer was told to put it in, read back or not.
     #[must_use]
     pub fn may_serve_in(&self, slot: Slot) -> bool {
-        let told = || self.balancers().any(|balancer| balancer.state(self, slot) == Some(MemberState::Ready));
+        let told = || self.balancers().any(|balancer| balancer.state(slot) == Some(MemberState::Ready));
         let ready = || self.reported().any(|(reported, it)| reported == slot && it.state.ready_for().is_some());
         self.serves_in(slot) || (ready() && told())
     }
@@ -125,7 +140,7 @@ impl<'a> Place<'a> {
     /// Whether every balancer was told that the slot is in.
     #[must_use]
     pub fn is_told_in(&self, slot: Slot) -> bool {
-        self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Ready))
+        self.balancers().all(|balancer| balancer.state(slot) == Some(MemberState::Ready))
     }
 
     /// Whether a slot holds what an earlier rollout left beside what serves: no part of what is under way.
@@ -133,7 +148,7 @@ impl<'a> Place<'a> {
     /// At rest that is the warm release. In a rollout it is any but the one it goes to; once that has come in, what is beside it
     /// is still to be retired. A rollout to the release that is live already has nothing of another to retire.
     fn is_left(&self, slot: Slot, told: &InstanceSpec) -> bool {
-        let is_out = self.balancers().all(|balancer| balancer.state(self, slot) == Some(MemberState::Out));
+        let is_out = self.balancers().all(|balancer| balancer.state(slot) == Some(MemberState::Out));
         let mut serving = self.issued().filter(|(other, _)| *other != slot && self.is_told_in(*other));
         let Some((_, serving)) = serving.next().filter(|_| is_out) else { return false };
         match self.fleet.active_rollout(self.name) {
@@ -175,18 +190,18 @@ impl<'a> Place<'a> {
                 return Routing::Unreachable(reason);
             }
         }
-        if self.balancers().any(|balancer| balancer.state(self, slot) != Some(MemberState::Out)) {
+        if self.balancers().any(|balancer| balancer.state(slot) != Some(MemberState::Out)) {
             return Routing::NotAsked;
         }
         for balancer in self.balancers() {
             let draining = |in_flight, out_for| {
                 Routing::Waiting(Reason::Draining { balancer: balancer.name.clone(), in_flight, out_for, deadline })
             };
-            let Some(pool) = balancer.echoed_pool(self) else { return draining(0, Duration::ZERO) };
+            let Some(pool) = balancer.echoed_pool() else { return draining(0, Duration::ZERO) };
             if pool.problem.is_some() {
                 return Routing::Unreachable(balancer.unreachable(pool.problem.clone()));
             }
-            match pool.members.get(&self.member(slot)) {
+            match balancer.member_report(slot) {
                 None => return draining(0, Duration::ZERO),
                 Some(member) if member.is_drained(deadline) => {}
                 Some(member) if member.problem.is_some() => {
@@ -208,12 +223,12 @@ impl<'a> Place<'a> {
                 return Enrolled::Waiting(reason);
             }
             let enrolling = |problem| Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name.clone(), problem });
-            let Some(pool) = balancer.echoed_pool(self) else { return enrolling(None) };
+            let Some(pool) = balancer.echoed_pool() else { return enrolling(None) };
             if pool.problem.is_some() {
                 return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
             }
-            match pool.members.get(&self.member(slot)) {
-                Some(member) if member.is_in() && balancer.divides(self, pool) => {}
+            match balancer.member_report(slot) {
+                Some(member) if member.is_in() && balancer.divides(pool) => {}
                 member => return enrolling(member.and_then(|member| member.problem.clone())),
             }
         }
@@ -223,28 +238,39 @@ impl<'a> Place<'a> {
     /// The balancers in front of the service that count; none where nobody routes to it.
     ///
     /// One that was declared dead does not count while it says nothing, as long as another one is left.
-    pub fn balancers(&self) -> impl Iterator<Item = Balancer<'a>> {
-        let fleet = self.fleet;
-        let pool = self.service.balancer.as_ref();
-        let on = || pool.into_iter().flat_map(|balancer| &balancer.on);
-        let all = move || on().map(move |name| Balancer { name, host: fleet.hosts.get(name) });
-        let is_dead = move |balancer: &Balancer<'_>| pool.is_some_and(|pool| balancer.is_dead(&pool.pool));
-        let is_one_left = all().any(|balancer| !is_dead(&balancer));
-        all().filter(move |balancer| !(is_one_left && is_dead(balancer)))
+    pub fn balancers(&self) -> impl Iterator<Item = &Balancer<'a>> {
+        self.balancers.iter()
     }
 }
 
-/// One balancer's host, as the fleet knows it.
-#[derive(Debug, Clone, Copy)]
+/// One balancer's host, as the fleet knows it, and the service's pool there with the members of one host.
+#[derive(Debug, Clone)]
 pub struct Balancer<'a> {
     pub name: &'a HostName,
     host: Option<&'a Host>,
+    /// What it was last told.
+    told: Option<&'a PoolSpec>,
+    /// What it last said.
+    seen: Option<&'a PoolReport>,
+    members_told: Vec<(Slot, &'a MemberSpec)>,
+    members_seen: Vec<(Slot, &'a MemberReport)>,
 }
 
 impl<'a> Balancer<'a> {
+    /// `first` is the first member the host could have.
+    fn of(fleet: &'a Fleet, name: &'a HostName, pool: &BalancerPool, first: &MemberKey) -> Self {
+        let host = fleet.hosts.get(name);
+        let told = host.and_then(|host| host.issued.pools.get(&pool.pool));
+        let seen = host.and_then(Host::report).and_then(|report| report.pools.get(&pool.pool));
+        let members_told = told.map_or_else(Vec::new, |pool| of_host(&pool.members, first));
+        let members_seen = seen.map_or_else(Vec::new, |pool| of_host(&pool.members, first));
+        Self { name, host, told, seen, members_told, members_seen }
+    }
+
     /// Whether it was declared dead, and nothing is heard that says otherwise.
-    fn is_dead(&self, pool: &PoolName) -> bool {
-        self.host.is_some_and(|host| host.dead_balancer.is_some() && !balancers::answers(host, pool))
+    fn is_dead(&self) -> bool {
+        let answers = |host: &Host| host.connected && self.seen.is_some_and(|pool| pool.problem.is_none());
+        self.host.is_some_and(|host| host.dead_balancer.is_some() && !answers(host))
     }
 
     fn reach(&self) -> Result<(), Reason> {
@@ -258,30 +284,29 @@ impl<'a> Balancer<'a> {
         Reason::BalancerUnreachable { balancer: self.name.clone(), problem }
     }
 
-    fn pool_spec(&self, place: &Place<'a>) -> Option<&'a PoolSpec> {
-        self.host?.issued.pools.get(&place.service.balancer.as_ref()?.pool)
-    }
-
     /// What the balancer was last told of a slot.
-    fn state(&self, place: &Place<'a>, slot: Slot) -> Option<MemberState> {
-        Some(self.pool_spec(place)?.members.get(&place.member(slot))?.state)
+    fn state(&self, slot: Slot) -> Option<MemberState> {
+        self.members_told.iter().find(|(of, _)| *of == slot).map(|(_, member)| member.state)
     }
 
     /// Whether the balancer has read back that it divides the pool's requests as it was told.
-    fn divides(&self, place: &Place<'a>, pool: &PoolReport) -> bool {
-        let told = self.pool_spec(place).and_then(|pool| pool.split.as_ref());
+    fn divides(&self, pool: &PoolReport) -> bool {
+        let told = self.told.and_then(|pool| pool.split.as_ref());
         told == pool.split.as_ref().map(|seen| &seen.split)
     }
 
-    fn pool_of(&self, place: &Place<'a>, report: &'a HostReport) -> Option<&'a PoolReport> {
-        report.pools.get(&place.service.balancer.as_ref()?.pool)
+    /// What it says of the pool in answer to its newest spec.
+    fn echoed_pool(&self) -> Option<&'a PoolReport> {
+        self.seen.filter(|_| self.host.is_some_and(|host| host.echoed().is_some()))
     }
 
-    fn echoed_pool(&self, place: &Place<'a>) -> Option<&'a PoolReport> {
-        self.pool_of(place, self.host?.echoed()?)
+    fn member_report(&self, slot: Slot) -> Option<&'a MemberReport> {
+        self.members_seen.iter().find(|(of, _)| *of == slot).map(|(_, member)| *member)
     }
+}
 
-    fn member_report(&self, place: &Place<'a>, slot: Slot) -> Option<&'a MemberReport> {
-        self.pool_of(place, self.host?.report()?)?.members.get(&place.member(slot))
-    }
+/// The members of one host, found together: they follow each other.
+fn of_host<'a, M>(members: &'a BTreeMap<MemberKey, M>, first: &MemberKey) -> Vec<(Slot, &'a M)> {
+    let of_host = members.range(first..).take_while(|(key, _)| key.host == first.host);
+    of_host.map(|(key, member)| (key.slot, member)).collect()
 }

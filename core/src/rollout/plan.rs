@@ -1,7 +1,7 @@
 //! The next safe steps for a whole fleet.
 
 use super::Rollout;
-use super::aside::{Aside, aside};
+use super::aside::{self, Aside};
 use super::converge::{Step, Way, converge};
 use super::divide;
 use super::draft::Draft;
@@ -11,7 +11,7 @@ use super::interlock::{self, Violation};
 use super::place::Place;
 use super::progress::{self, Standing};
 use super::queue;
-use super::target::{start_of, target, way};
+use super::target::{Seat, seats, start_of, target, way};
 use super::turn::Turn;
 use super::waiting::{Reason, Waiting};
 use crate::fleet::spec::HostSpec;
@@ -74,12 +74,13 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
         return plan;
     }
     let mut draft = Draft::new(fleet);
+    let told = told(fleet);
     for (name, service) in fleet.services.iter().filter(|(name, _)| !held.contains(name)) {
-        plan_service(fleet, name, service, now, &mut draft, &mut plan);
+        let told = told.get(name).map_or(&[][..], Vec::as_slice);
+        plan_service(fleet, name, service, told, now, &mut draft, &mut plan);
     }
     let services = fleet.services.iter().filter(|(name, _)| !plan.gone.contains(*name));
-    let services = services.map(|(name, service)| (name.clone(), service.clone()));
-    let services = services.chain(plan.services.clone()).collect();
+    let services = services.chain(&plan.services).collect();
     let mut rollouts: BTreeMap<_, _> = fleet.rollouts.iter().collect();
     rollouts.extend(&plan.rollouts);
     let active: Vec<&Rollout> = rollouts.into_values().filter(|rollout| rollout.state.is_active()).collect();
@@ -110,7 +111,29 @@ pub fn refused(fleet: &Fleet, violations: &[Violation], now: Moment) -> Plan {
     plan
 }
 
-fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Moment, draft: &mut Draft<'_>, plan: &mut Plan) {
+/// The hosts that were told to run something of a service, by service and in the order of their names.
+fn told(fleet: &Fleet) -> BTreeMap<&ServiceName, Vec<&HostName>> {
+    let mut told = BTreeMap::<_, Vec<_>>::new();
+    for (host, known) in &fleet.hosts {
+        for key in known.issued.instances.keys() {
+            let hosts = told.entry(&key.service).or_default();
+            if hosts.last() != Some(&host) {
+                hosts.push(host);
+            }
+        }
+    }
+    told
+}
+
+fn plan_service(
+    fleet: &Fleet,
+    name: &ServiceName,
+    service: &Service,
+    told: &[&HostName],
+    now: Moment,
+    draft: &mut Draft<'_>,
+    plan: &mut Plan,
+) {
     let mut next = service.clone();
     hooks::read(fleet, &mut next.hooks);
     let mut rollout = fleet.active_rollout(name).cloned();
@@ -126,7 +149,7 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
                 Err(reason) => turn_waits = Some(Waiting { host: None, reason }),
             }
         }
-        let standings = look(fleet, name, &next, rollout.as_ref(), now);
+        let standings = look(fleet, name, &next, rollout.as_ref(), told, now);
         let Some(active) = &mut rollout else { break standings };
         if !progress::advance(fleet, active, &mut next, &standings, now) {
             break standings;
@@ -137,7 +160,7 @@ fn plan_service(fleet: &Fleet, name: &ServiceName, service: &Service, now: Momen
         }
     };
     let strategy = rollout.as_ref().map_or(&next.strategy, |rollout| &rollout.strategy);
-    let mut turn = Turn::new(fleet, name, &next, strategy, rollout.as_ref(), now);
+    let mut turn = Turn::new(fleet, name, &next, strategy, rollout.as_ref(), &standings, now);
     let mut acted = turn.take(&standings, draft);
     let (turned, asked) = (turn.waiting, turn.asked);
     acted |= !asked.is_empty();
@@ -176,26 +199,28 @@ fn cools(service: &Service) -> Option<Moment> {
 
 /// Where each host of a service with an active rollout stands now.
 pub(super) fn standings(fleet: &Fleet, name: &ServiceName, now: Moment) -> Vec<Standing> {
-    let service = fleet.services.get(name);
-    service.map_or_else(Vec::new, |service| look(fleet, name, service, fleet.active_rollout(name), now))
+    let Some(service) = fleet.services.get(name) else { return Vec::new() };
+    let told = told(fleet).remove(name).unwrap_or_default();
+    look(fleet, name, service, fleet.active_rollout(name), &told, now)
 }
 
 /// Looks at every host of a service: those of the rollout in its order, then those that still run something of it.
-fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&Rollout>, now: Moment) -> Vec<Standing> {
-    let mut hosts: Vec<&HostName> = rollout.map_or(&service.hosts, |rollout| &rollout.hosts).iter().collect();
-    let others = fleet.hosts.iter().filter(|(_, host)| host.issued.instances.keys().any(|key| key.service == *name));
-    for host in service.hosts.iter().chain(others.map(|(host, _)| host)) {
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
+fn look(
+    fleet: &Fleet,
+    name: &ServiceName,
+    service: &Service,
+    rollout: Option<&Rollout>,
+    told: &[&HostName],
+    now: Moment,
+) -> Vec<Standing> {
     let way = way(service, rollout);
-    let stand = |host: &HostName| {
-        let place = Place { fleet, name, service, host_name: host, now };
-        let goal = target(fleet, name, service, rollout, host);
+    let stand = |seat: Seat<'_>| {
+        let host = seat.host;
+        let place = Place::new(fleet, name, service, host, now);
+        let goal = target(fleet, name, service, rollout, seat);
         let has_new = rollout.is_some_and(|rollout| place.issued().any(|(_, told)| told.release == rollout.to));
-        let aside = aside(fleet, service, host);
-        let start = start_of(rollout, host, goal);
+        let aside = aside::of(place.host(), service, host);
+        let start = start_of(rollout, seat, goal);
         let way = Way { start, ..way };
         let entered = goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_told_in(slot));
         let step = match aside {
@@ -211,9 +236,21 @@ fn look(fleet: &Fleet, name: &ServiceName, service: &Service, rollout: Option<&R
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
         let hooked = matches!(step, Step::Hook(..) | Step::Wait(Reason::Hook { .. }));
         let begun = step != Step::Done && (place.is_begun() || taken_down || hooked);
-        Standing { host: host.clone(), goal, step, begun, entered, has_new, start, aside: aside.map(Aside::reason) }
+        Standing {
+            host: host.clone(),
+            belongs: seat.belongs,
+            wave: seat.wave,
+            serves: place.serves(),
+            goal,
+            step,
+            begun,
+            entered,
+            has_new,
+            start,
+            aside: aside.map(Aside::reason),
+        }
     };
-    hosts.into_iter().map(stand).collect()
+    seats(service, rollout, told.iter().copied()).into_iter().map(stand).collect()
 }
 
 /// A host that has the new release is done once its last hook has been run there.

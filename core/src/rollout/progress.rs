@@ -20,6 +20,12 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Standing {
     pub host: HostName,
+    /// Whether it is one of the service's hosts.
+    pub belongs: bool,
+    /// The wave of the rollout it belongs to.
+    pub wave: usize,
+    /// Whether requests to it are answered, as far as was last heard.
+    pub serves: bool,
     pub goal: Option<ReleaseId>,
     pub step: Step,
     /// Something was begun here and is not finished.

@@ -12,6 +12,11 @@ const HEAVIEST: u64 = 256;
 /// Everything, in the millionths shares are counted in here.
 const ALL: u64 = 1_000_000;
 
+/// Whether members may weigh differently while a rollout goes on.
+pub(super) fn shares(strategy: &Strategy) -> bool {
+    strategy.waves.iter().any(|wave| wave.share.is_some())
+}
+
 /// The weights of each new and each old member, of which so many are in.
 #[must_use]
 pub(super) fn weights(rollout: &Rollout, new: usize, old: usize) -> (u16, u16) {
@@ -26,7 +31,7 @@ pub(super) fn weights(rollout: &Rollout, new: usize, old: usize) -> (u16, u16) {
 /// It grows from the share of the wave before to the one of this wave with each host that enters, and never falls: nobody who
 /// came to the new release is sent back by a wave that only begins.
 fn share_now(strategy: &Strategy, wave: usize, new: usize, total: usize) -> Option<u64> {
-    if strategy.waves.iter().all(|wave| wave.share.is_none()) {
+    if !shares(strategy) {
         return None;
     }
     let reach = |wave: usize| {

@@ -6,6 +6,57 @@ use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
 
+/// A host's place in the order of its service. Found for all hosts together: to look for each name among many would take as
+/// many looks as there are hosts, for each of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat<'a> {
+    pub host: &'a HostName,
+    /// Whether it is one of the service's hosts.
+    pub belongs: bool,
+    /// The wave of the rollout it belongs to, from 0. One that the rollout does not know belongs to the last.
+    pub wave: usize,
+}
+
+/// The hosts that a service concerns: those of the rollout in its order, the others of the service in its own, and those that
+/// were `told` to run something of it.
+#[must_use]
+pub fn seats<'a>(
+    service: &'a Service,
+    rollout: Option<&'a Rollout>,
+    told: impl Iterator<Item = &'a HostName>,
+) -> Vec<Seat<'a>> {
+    let first = rollout.map_or(&service.hosts, |rollout| &rollout.hosts);
+    let (listed, members) = (sorted(first.iter()), sorted(service.hosts.iter()));
+    // These are empty nearly always.
+    let (left, new) = (without(&listed, &members), without(&members, &listed));
+    let strangers = without(&without(&sorted(told), &members), &listed);
+    let new = service.hosts.iter().filter(|host| new.binary_search(host).is_ok());
+    let ours = first.iter().chain(new).map(|host| (host, left.binary_search(&host).is_err()));
+    let all = ours.chain(strangers.into_iter().map(|host| (host, false))).enumerate();
+    all.map(|(position, (host, belongs))| Seat {
+        host,
+        belongs,
+        wave: rollout.map_or(0, |rollout| wave_at(rollout, position)),
+    })
+    .collect()
+}
+
+fn sorted<'a>(hosts: impl Iterator<Item = &'a HostName>) -> Vec<&'a HostName> {
+    let mut hosts: Vec<&HostName> = hosts.collect();
+    hosts.sort_unstable();
+    hosts
+}
+
+/// What is in one sorted list and not in another.
+fn without<'a>(these: &[&'a HostName], those: &[&HostName]) -> Vec<&'a HostName> {
+    let mut those = those.iter().peekable();
+    let is_missing = |host: &&&HostName| {
+        while those.next_if(|other| *other < *host).is_some() {}
+        those.peek() != Some(host)
+    };
+    these.iter().filter(is_missing).copied().collect()
+}
+
 /// The release that `host` should have of a service: half of the mind, and all there is to rollback.
 ///
 /// At rest that is the committed one. In a rollout, a host has the new release once its wave was reached, and the old one
@@ -17,9 +68,10 @@ pub fn target(
     name: &ServiceName,
     service: &Service,
     rollout: Option<&Rollout>,
-    host: &HostName,
+    seat: Seat<'_>,
 ) -> Option<ReleaseId> {
-    if !service.hosts.contains(host) || service.orders.removal.is_some() {
+    let host = seat.host;
+    if !seat.belongs || service.orders.removal.is_some() {
         return None;
     }
     let kept = service.orders.kept.get(host).map(|kept| kept.release);
@@ -27,17 +79,17 @@ pub fn target(
     if rollout.direction == Direction::Back {
         return rollout.from;
     }
-    let reached = wave_of(rollout, host) <= rollout.wave;
+    let reached = seat.wave <= rollout.wave;
     let spreads = rollout.evidence.is_empty() || was_told(fleet, name, host, rollout.to);
     if reached && spreads { Some(rollout.to) } else { kept.or(rollout.from) }
 }
 
 /// The start its instance must be of at least, where its release alone does not say that it is to be replaced.
 #[must_use]
-pub fn start_of(rollout: Option<&Rollout>, host: &HostName, goal: Option<ReleaseId>) -> u32 {
+pub fn start_of(rollout: Option<&Rollout>, seat: Seat<'_>, goal: Option<ReleaseId>) -> u32 {
     let Some(rollout) = rollout.filter(|it| it.direction == Direction::Forward && goal == Some(it.to)) else { return 0 };
-    let reached = wave_of(rollout, host) <= rollout.wave && rollout.evidence.is_empty();
-    rollout.starts.get(host).copied().filter(|_| reached).unwrap_or_default()
+    let reached = seat.wave <= rollout.wave && rollout.evidence.is_empty();
+    rollout.starts.get(seat.host).copied().filter(|_| reached).unwrap_or_default()
 }
 
 /// How hosts get to what they should have: the strategy's numbers, and what may stay beside the new release.
@@ -60,12 +112,10 @@ pub fn way(service: &Service, rollout: Option<&Rollout>) -> Way {
     Way { placement, drain_deadline, exclusive: strategy.exclusive, keep, start: 0 }
 }
 
-/// The wave a host belongs to, from 0. A host the rollout does not know belongs to the last.
-#[must_use]
-pub fn wave_of(rollout: &Rollout, host: &HostName) -> usize {
-    let hosts = rollout.hosts.len();
-    let position = rollout.hosts.iter().position(|name| name == host).unwrap_or(hosts.saturating_sub(1));
-    let waves = &rollout.strategy.waves;
+/// The wave of a position in a rollout's order; behind its last host, the last one's.
+fn wave_at(rollout: &Rollout, position: usize) -> usize {
+    let (hosts, waves) = (rollout.hosts.len(), &rollout.strategy.waves);
+    let position = position.min(hosts.saturating_sub(1));
     waves.iter().position(|wave| position < wave.hosts.of(hosts)).unwrap_or(waves.len().saturating_sub(1))
 }
 

@@ -7,9 +7,9 @@ use super::gate::{self, Word};
 use super::hooks::{Asked, Gate, Hooks};
 use super::place::Place;
 use super::progress::{self, Standing};
-use super::target::wave_of;
 use super::waiting::{Reason, Waiting};
 use super::{Direction, Rollout, RolloutState, share, spread};
+use crate::fleet::report::HostReport;
 use crate::fleet::spec::{Exchange, MemberState};
 use crate::fleet::{Fleet, Host, Service};
 use crate::hook::Point;
@@ -55,13 +55,13 @@ impl<'a> Turn<'a> {
         service: &'a Service,
         strategy: &'a Strategy,
         rollout: Option<&'a Rollout>,
+        standings: &[Standing],
         now: Moment,
     ) -> Self {
-        let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
         // Whoever stands aside and does not serve is no part of the service meanwhile.
-        let counted = |host: &&HostName| aside(fleet, service, host).is_none() || serves(host);
-        let counted: Vec<&HostName> = service.hosts.iter().filter(counted).collect();
-        let hosts = counted.len();
+        let counted = |it: &&Standing| it.belongs && (it.aside.is_none() || it.serves);
+        let hosts = standings.iter().filter(counted).count();
+        let is_down = |it: &&Standing| !it.serves && !is_collected(fleet, name, &it.host);
         Self {
             fleet,
             name,
@@ -71,9 +71,9 @@ impl<'a> Turn<'a> {
             now,
             begun: 0,
             begun_limit: strategy.at_once(hosts),
-            unavailable: counted.iter().filter(|host| !serves(host) && !is_collected(fleet, name, host)).count(),
+            unavailable: standings.iter().filter(counted).filter(is_down).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
-            leaving: fleet.hosts.keys().filter(|host| !service.hosts.contains(host) && serves(host)).count(),
+            leaving: standings.iter().filter(|it| !it.belongs && it.serves).count(),
             aside: service.hosts.len() - hosts,
             lowered: Vec::new(),
             order_holds: false,
@@ -105,19 +105,23 @@ impl<'a> Turn<'a> {
             }
         }
         if let Some(rollout) = self.rollout.filter(|rollout| rollout.direction == Direction::Forward) {
-            draft.weigh(self.name, self.service, rollout.to, |new, old| share::weights(rollout, new, old));
+            match share::shares(&rollout.strategy) {
+                true => draft.weigh(self.name, self.service, rollout.to, |new, old| share::weights(rollout, new, old)),
+                false => draft.weigh_alike(self.service),
+            }
         }
         acted
     }
 
     fn step(&mut self, standing: &Standing, draft: &mut Draft<'_>) -> Result<bool, Reason> {
         let Self { fleet, name, service, now, .. } = *self;
-        let place = Place { fleet, name, service, host_name: &standing.host, now };
+        let place = || Place::new(fleet, name, service, &standing.host, now);
         match &standing.step {
             Step::Done => self.say_done(standing).map(|()| false),
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
+                let place = place();
                 if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
                     let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
@@ -147,15 +151,16 @@ impl<'a> Turn<'a> {
                 if self.strategy.exclusive {
                     self.hook_once(Point::Migrate)?;
                 }
-                draft.start(&place, *slot, *release, standing.start);
+                draft.start(&place(), *slot, *release, standing.start);
                 Ok(true)
             }
             Step::Stop(slot) => {
-                draft.stop(&place, *slot);
+                draft.stop(&place(), *slot);
                 Ok(true)
             }
             Step::Enroll(slot) => {
                 self.gate.clone().map_or(Ok(()), Err)?;
+                let place = place();
                 if self.strategy.keeps_old() {
                     for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                         self.before_drain(&place, other)?;
@@ -193,7 +198,7 @@ impl<'a> Turn<'a> {
         if !standing.begun && standing.aside.is_none() {
             let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
             if held || self.order_holds || self.begun >= self.begun_limit {
-                return Err(Reason::Turn { wave: self.wave(standing) });
+                return Err(Reason::Turn { wave: count(standing.wave) });
             }
             if let Some(host) = &self.unable {
                 return Err(Reason::Exclusive { host: host.clone() });
@@ -202,7 +207,7 @@ impl<'a> Turn<'a> {
         // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
         let aside = if standing.aside.is_some() { self.aside } else { 0 };
         // A host that may serve and is not known to is one of those that do not already.
-        let itself = usize::from(lowers && self.is_counted_down(&standing.host));
+        let itself = usize::from(lowers && standing.belongs && !standing.serves);
         if lowers && self.unavailable + aside >= self.unavailable_limit + self.leaving + itself {
             let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(self.unavailable_limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
@@ -212,7 +217,7 @@ impl<'a> Turn<'a> {
             self.lowered.push(standing.host.clone());
         }
         self.begun += usize::from(!standing.begun);
-        match self.service.hosts.contains(&standing.host) {
+        match standing.belongs {
             true => self.unavailable += usize::from(lowers) - itself,
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
@@ -223,19 +228,13 @@ impl<'a> Turn<'a> {
     fn leaves_a_peer(&self, host: &HostName) -> Result<(), Reason> {
         let Self { fleet, name, service, now, .. } = *self;
         let Some(label) = &self.strategy.spread_by else { return Ok(()) };
-        let serves = |host: &HostName| Place { fleet, name, service, host_name: host, now }.serves();
+        let serves = |host: &HostName| Place::new(fleet, name, service, host, now).serves();
         let others = spread::peers(fleet, service, label, host);
         let left = others.iter().any(|other| serves(other) && !self.lowered.contains(other));
         match spread::group(fleet, label, host) {
             Some(value) if !others.is_empty() && !left => Err(Reason::Spread { label: label.clone(), value: value.clone() }),
             _ => Ok(()),
         }
-    }
-
-    /// Whether a host of the service is one of those that are not known to serve.
-    fn is_counted_down(&self, host: &HostName) -> bool {
-        let Self { fleet, name, service, now, .. } = *self;
-        service.hosts.contains(host) && !Place { fleet, name, service, host_name: host, now }.serves()
     }
 
     /// The hooks before everything hold every host that has not begun. Where the releases cannot coexist, the migration waits
@@ -249,7 +248,7 @@ impl<'a> Turn<'a> {
         }
         let points =
             if self.strategy.exclusive { &[Point::BeforeRollout][..] } else { &[Point::BeforeRollout, Point::Migrate] };
-        let wave = self.wave(standing);
+        let wave = count(standing.wave);
         points.iter().try_for_each(|point| self.hook_once(*point)).map_err(|_| Reason::Turn { wave })
     }
 
@@ -294,7 +293,7 @@ impl<'a> Turn<'a> {
         let mut held = false;
         for standing in standings {
             let Step::Enroll(slot) = &standing.step else { continue };
-            let place = Place { fleet, name, service, host_name: &standing.host, now };
+            let place = Place::new(fleet, name, service, &standing.host, now);
             for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                 held |= self.before_drain(&place, other).is_err();
             }
@@ -315,7 +314,7 @@ impl<'a> Turn<'a> {
         }
         let Self { fleet, name, service, now, .. } = *self;
         let runs_another = |host: &&HostName| {
-            let place = Place { fleet, name, service, host_name: host, now };
+            let place = Place::new(fleet, name, service, host, now);
             let mut told = place.issued().map(|(_, told)| told.release).peekable();
             let mute = told.peek().is_none() && place.host().and_then(Host::echoed).is_none();
             (mute && service.hosts.contains(host))
@@ -323,10 +322,6 @@ impl<'a> Turn<'a> {
                 || place.reported().any(|(_, instance)| instance.release != release && instance.state.may_run())
         };
         fleet.hosts.keys().find(runs_another).map_or(Ok(()), |host| Err(Reason::Exclusive { host: host.clone() }))
-    }
-
-    fn wave(&self, standing: &Standing) -> u32 {
-        count(self.rollout.map_or(0, |rollout| wave_of(rollout, &standing.host)))
     }
 
     /// A service that is removed, or a first release that is taken back, leaves nothing, and that is meant; also of a host
@@ -343,7 +338,7 @@ impl<'a> Turn<'a> {
         }
         match self.rollout {
             Some(rollout) if standing.goal.is_some() && standing.goal != rollout.goal() => {
-                Err(Reason::Turn { wave: self.wave(standing) })
+                Err(Reason::Turn { wave: count(standing.wave) })
             }
             None => match self.service.orders.kept.get(&standing.host) {
                 Some(kept) if standing.goal == Some(kept.release) => Err(Reason::Kept { by: kept.by.clone() }),
@@ -382,9 +377,9 @@ fn entry(rollout: &Rollout, standings: &[Standing]) -> Option<Reason> {
 
 /// Whether a failed instance counts as none at all: an old mistake, and never so.
 fn is_collected(fleet: &Fleet, name: &ServiceName, host: &HostName) -> bool {
-    let report = fleet.hosts.get(host).and_then(Host::report).filter(|_| mutant!("a failed instance is collected"));
-    let mut instances = report.into_iter().flat_map(|report| &report.instances);
-    instances.any(|(key, it)| key.service == *name && !it.state.may_run())
+    let has_failed =
+        |report: &HostReport| report.instances.iter().any(|(key, it)| key.service == *name && !it.state.may_run());
+    mutant!("a failed instance is collected") && fleet.hosts.get(host).and_then(Host::report).is_some_and(has_failed)
 }
 
 /// Nobody is taken down for a release that cannot coexist with the other while some host could not follow.

@@ -79,3 +79,10 @@ pub fn run(seed: u64) -> Outcome {
 pub fn replay(seed: u64, tell: &mut dyn FnMut(&str)) -> Outcome {
     world::World::new(seed, tell).run()
 }
+
+/// Runs one rolling release over so many hosts, one after the other, in which nothing goes wrong, and hands every event to
+/// `tell`.
+#[must_use]
+pub fn calm(seed: u64, hosts: u16, tell: &mut dyn FnMut(&str)) -> Outcome {
+    world::World::calm(seed, hosts, tell).run()
+}

@@ -17,6 +17,11 @@ pub(super) const FAULTS_END: u64 = 90_000;
 /// When the first release should be everywhere, and things begin to go wrong.
 pub(super) const FAULTS_BEGIN: u64 = 30_000;
 
+/// By then everything must have come to rest.
+const LAST: u64 = 600_000;
+/// Longer than it takes one host to get a release, where nothing goes wrong.
+const TURN: u64 = 10_000;
+
 /// Longer than any run.
 const FOR_EVER: u64 = 10_000_000;
 
@@ -35,6 +40,8 @@ pub(super) struct Scenario {
     pub(super) delay: u64,
     /// What happens when, by millisecond.
     pub(super) script: Vec<(u64, Happening)>,
+    /// By then everything must have come to rest.
+    pub(super) last: u64,
     /// Whether anything in the script takes capacity away that is not ours to take.
     pub(super) capacity_faults: bool,
     /// The one that is cut off and never comes back.
@@ -120,8 +127,39 @@ impl Scenario {
             loss: if random.chance(50) { random.between(0, 30) } else { 0 },
             delay: random.between(1, 300),
             script,
+            last: LAST,
             capacity_faults,
             broken,
+        }
+    }
+
+    /// A good release over so many hosts behind one balancer, one at a time, and nothing goes wrong.
+    pub(super) fn calm(hosts: u16) -> Self {
+        let pool = PoolName::new("shop").expect("a name");
+        let service = Service {
+            hosts: (1..=hosts).map(|it| name(&format!("web{it}"))).collect(),
+            ports: vec![8101],
+            balancer: Some(BalancerPool { on: vec![name("lb1")], pool }),
+            strategy: strategies::one_by_one(),
+            committed: None,
+            previous: None,
+            warm: None,
+            hooks: Default::default(),
+            orders: Orders::default(),
+        };
+        Self {
+            name: ServiceName::new("shop").expect("a name"),
+            service,
+            old: release("1"),
+            new: release("2"),
+            third: release("3"),
+            quality: Quality::Good,
+            loss: 0,
+            delay: 1,
+            script: vec![(u64::from(hosts) * TURN, Happening::Wish(Wish::Deploy))],
+            last: u64::from(hosts) * TURN * 2 + LAST,
+            capacity_faults: false,
+            broken: None,
         }
     }
 }

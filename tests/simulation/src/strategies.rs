@@ -49,6 +49,28 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
     }
 }
 
+/// One host after the other, in place, and nothing is watched.
+pub(super) fn one_by_one() -> Strategy {
+    Strategy {
+        placement: Placement::InPlace,
+        waves: vec![Wave::of(Amount::Percent(100))],
+        max_unavailable: Amount::Hosts(1),
+        parallel: None,
+        lockstep: false,
+        keep_old: Duration::ZERO,
+        exclusive: false,
+        spread_by: None,
+        bake: Duration::ZERO,
+        drain_deadline: Duration::from_secs(5),
+        progress_deadline: Duration::from_secs(60),
+        users: Default::default(),
+        guard: Default::default(),
+        gate: None,
+        max_failed: None,
+        on_failure: OnFailure::Revert,
+    }
+}
+
 /// Nobody counts requests here, so a gate never sees enough of them.
 fn gate(random: &mut Random) -> Option<GateSettings> {
     let words = [NotEnough::Pause, NotEnough::Promote, NotEnough::Revert];

@@ -20,8 +20,6 @@ use std::fmt::Write as _;
 /// An agent repeats its report at least this often, and looks this often while something moves.
 const HEARTBEAT: u64 = 4_000;
 const LOOK: u64 = 100;
-/// By then everything must have come to rest.
-const LAST: u64 = 600_000;
 
 pub(super) struct World<'a> {
     pub(super) scenario: Scenario,
@@ -48,6 +46,14 @@ impl<'a> World<'a> {
     pub(super) fn new(seed: u64, tell: &'a mut dyn FnMut(&str)) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
+        Self::of(scenario, random, tell)
+    }
+
+    pub(super) fn calm(seed: u64, hosts: u16, tell: &'a mut dyn FnMut(&str)) -> Self {
+        Self::of(Scenario::calm(hosts), Random::new(seed), tell)
+    }
+
+    fn of(scenario: Scenario, random: Random, tell: &'a mut dyn FnMut(&str)) -> Self {
         Self {
             scenario,
             random,
@@ -85,8 +91,8 @@ impl World<'_> {
             if self.is_over() {
                 return self.judge_rest();
             }
-            if at > LAST {
-                return Err(format!("liveness: no rest after {LAST} ms: {}", self.where_it_stands()));
+            if at > self.scenario.last {
+                return Err(format!("liveness: no rest after {} ms: {}", self.scenario.last, self.where_it_stands()));
             }
         }
         Err("liveness: nothing happens any more".into())

@@ -25,7 +25,7 @@ pub fn begin(
 ) -> Rollout {
     let (away, present): (Vec<&HostName>, Vec<_>) =
         service.hosts.iter().partition(|host| aside(fleet, service, host).is_some());
-    let serves = |host: &&HostName| Place { fleet, name, service, host_name: host, now }.serves();
+    let serves = |host: &&HostName| Place::new(fleet, name, service, host, now).serves();
     let (up, down): (Vec<&HostName>, Vec<_>) = present.into_iter().partition(serves);
     let hosts = spread::order(fleet, strategy.spread_by.as_ref(), down, up).into_iter();
     Rollout {

@@ -92,9 +92,8 @@ fn chosen(
         }
         return Ok(host);
     }
-    let serves = |host: &&HostName| {
-        aside(fleet, service, host).is_none() && Place { fleet, name, service, host_name: host, now }.serves()
-    };
+    let serves =
+        |host: &&HostName| aside(fleet, service, host).is_none() && Place::new(fleet, name, service, host, now).serves();
     service
         .hosts
         .iter()

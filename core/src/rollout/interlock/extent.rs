@@ -64,7 +64,7 @@ impl Check<'_> {
         };
         let at_rest = self.active(name).is_none();
         let mut extent = Extent::default();
-        for host in self.fleet.hosts.keys().filter(|host| !self.stands_aside(service, host)) {
+        for host in self.hosts_of(name).filter(|host| !self.stands_aside(service, host)) {
             let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
             let told: Vec<_> = told
                 .map(|(key, it)| (it.release, it.start, is_in(&MemberKey { host: host.clone(), slot: key.slot })))

@@ -16,6 +16,7 @@ use crate::fleet::{Fleet, InstanceKey, Service};
 use crate::name::{HostName, RolloutId, ServiceName};
 use crate::strategy::Strategy;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// An invariant that a proposal would break.
@@ -38,7 +39,7 @@ impl fmt::Display for Violation {
 /// # Errors
 /// Every [`Violation`] found; then nothing of the proposal may be carried out.
 pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
-    let check = Check { fleet, proposal };
+    let check = Check { fleet, proposal, told: told(fleet, proposal) };
     let mut violations = Vec::new();
     check.fencing(&mut violations);
     for (name, service) in &fleet.services {
@@ -60,6 +61,19 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
 struct Check<'a> {
     fleet: &'a Fleet,
     proposal: &'a Plan,
+    /// The hosts that run something of a service, by what they were told or would be.
+    told: BTreeMap<&'a ServiceName, BTreeSet<&'a HostName>>,
+}
+
+fn told<'a>(fleet: &'a Fleet, proposal: &'a Plan) -> BTreeMap<&'a ServiceName, BTreeSet<&'a HostName>> {
+    let issued = fleet.hosts.iter().map(|(host, known)| (host, &known.issued));
+    let mut told = BTreeMap::<_, BTreeSet<_>>::new();
+    for (host, spec) in issued.chain(&proposal.specs) {
+        for key in spec.instances.keys() {
+            told.entry(&key.service).or_default().insert(host);
+        }
+    }
+    told
 }
 
 impl Check<'_> {
@@ -82,12 +96,15 @@ impl Check<'_> {
         self.proposal.specs.get(host).or_else(|| self.fleet.hosts.get(host).map(|host| &host.issued))
     }
 
-    fn issued_instances<'a>(
-        &'a self,
-        name: &'a ServiceName,
-    ) -> impl Iterator<Item = (&'a HostName, &'a InstanceKey, &'a InstanceSpec)> {
-        let all = self.fleet.hosts.iter().flat_map(|(host, it)| it.issued.instances.iter().map(move |it| (host, it)));
-        all.filter(|(_, (key, _))| key.service == *name).map(|(host, (key, spec))| (host, key, spec))
+    /// The hosts that run something of a service, by what they were told or would be.
+    fn hosts_of(&self, name: &ServiceName) -> impl Iterator<Item = &HostName> {
+        self.told.get(name).into_iter().flatten().copied()
+    }
+
+    fn issued_instances(&self, name: &ServiceName) -> impl Iterator<Item = (&HostName, &InstanceKey, &InstanceSpec)> {
+        let hosts = self.hosts_of(name).filter_map(|host| Some((host, self.fleet.hosts.get(host)?)));
+        let all = hosts.flat_map(|(host, it)| it.issued.instances.iter().map(move |it| (host, it)));
+        all.filter(move |(_, (key, _))| key.service == *name).map(|(host, (key, spec))| (host, key, spec))
     }
 }
 
