@@ -67,7 +67,7 @@ pub enum Verb {
     Why(why::WhyArgs),
     /// Go back: turn the rollout under way round, or return to the release before
     Rollback(rollback::RollbackArgs),
-    /// Hold the rollout under way
+    /// Hold the rollout under way: hosts that have begun are finished, no other begins
     Pause(steer::PauseArgs),
     /// Let a paused rollout go on
     Resume(steer::ResumeArgs),

@@ -7,7 +7,7 @@ use crate::render::page::{Line, Page, Tone};
 use crate::render::units::counted;
 use baton_core::manifest::{Diagnostic, Severity};
 use baton_core::problem::{Code, Problem};
-use baton_proto::problem::from_status;
+use baton_proto::problem::{code as wire, from_status};
 use serde_json::json;
 
 /// The codes of what goes wrong in this program itself.
@@ -125,7 +125,8 @@ impl From<tonic::Status> for Failure {
 /// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
 /// are mistakes instead: no host, a host that never joined, a port or a pool in use, no release to go back to, no rollout, no service, no balancer.
 const fn is_refusal(code: Code) -> bool {
-    matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733)
+    code.0 == wire::NOT_ALLOWED.0
+        || matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

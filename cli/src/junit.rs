@@ -61,6 +61,19 @@ pub fn whole(exit: Exit, sentence: &str, millis: u64) -> Case {
     Case { name: "rollout".to_owned(), millis, wrong: (exit != Exit::Done).then(failed) }
 }
 
+/// Makes sure that a report can be written there later; what is there already stays as it is.
+///
+/// # Errors
+/// When it cannot.
+pub fn may_write(path: &Path) -> Result<(), Problem> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| {
+        Problem::new(code::REPORT, format!("the report {} cannot be written", path.display()))
+            .saw("write", error.to_string())
+            .help("correct --junit; nothing was deployed")
+    })
+}
+
 /// Writes the report.
 ///
 /// # Errors

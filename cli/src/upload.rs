@@ -55,6 +55,10 @@ impl Archive {
     /// # Errors
     /// When it cannot be read, or is empty.
     pub fn read(path: &Path) -> Result<Self, Problem> {
+        // Opening a pipe would wait for whoever writes to it.
+        if !std::fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_file() {
+            return Err(unreadable(path, &std::io::Error::other("it is no file")));
+        }
         let mut file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
         let mut hash = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK];

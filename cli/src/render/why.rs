@@ -122,7 +122,9 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
     let host = first.map_or("", |waiting| waiting.host.as_str());
     match first.map_or("", |waiting| waiting.reason.as_str()) {
         "agent silent" | "never joined" | "agent" => {
-            format!("on {host}: systemctl status baton-agent   ·   baton abort {name}")
+            format!(
+                "on {host}: systemctl status baton-agent   ·   without it: baton skip {name} {host}   ·   baton abort {name}"
+            )
         }
         "balancer unreachable" | "enrolling" => {
             let balances = |host: &&HostView| host.pools.iter().any(|pool| pool.pool == service.pool);
@@ -135,6 +137,9 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
                 format!("if it does not come back: baton balancers declare-dead {} --why TEXT   ·   ", host.name)
             });
             format!("{}baton abort {name}", show.chain(dead).collect::<String>())
+        }
+        "failed" if rollout.state == state::REVERTING => {
+            format!("to go on without it: baton skip {name} {host}   ·   where it stands: baton abort {name} --keep")
         }
         _ if rollout.state == state::REVERTING => format!("wait   ·   baton watch {name}"),
         _ => format!("wait   ·   baton pause {name}   ·   baton rollback {name}"),

@@ -68,6 +68,8 @@ pub struct WhenArgs {
 /// # Errors
 /// When nothing was changed, or nothing more is heard.
 pub async fn run(args: DeployArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    // A report that cannot be written is said before anything changes.
+    args.junit.as_deref().map_or(Ok(()), junit::may_write)?;
     let done = deploy(&args, context).await;
     let Some(path) = &args.junit else { return done.map(|done| done.exit()) };
     let cases = match &done {

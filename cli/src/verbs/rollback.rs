@@ -34,7 +34,7 @@ pub struct RollbackArgs {
 pub struct AbortArgs {
     /// The service, where there are several
     pub service: Option<String>,
-    /// End the rollout where it stands: every host keeps what it has
+    /// End the rollout where it stands: every host keeps the release it was told to run
     #[arg(long)]
     pub keep: bool,
     /// Take deploys out of the queue instead: this one, or all that wait
@@ -73,7 +73,7 @@ async fn stop(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let rollout = connection.control.abort(request).await?.into_inner().rollout;
     let (words, outcome) = match cancel {
         true => ("no such deploy waits any more".to_owned(), "cancelled"),
-        false => (format!("{rollout} ended where it stood; every host keeps what it has"), "kept"),
+        false => (format!("{rollout} ended where it stood; every host keeps the release it was told to run"), "kept"),
     };
     let output = context.output;
     output.answer(Page::new().text(format!("{name}: {words}")));

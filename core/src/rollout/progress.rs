@@ -51,7 +51,8 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
     heed_hooks(rollout, service);
     match rollout.state {
         RolloutState::Running => go_forward(fleet, rollout, service, standings, now),
-        RolloutState::Reverting => go_back(rollout, standings, now),
+        // In the pass that turned it round, hosts were looked at for the release it went to: done with that is not back.
+        RolloutState::Reverting if before.direction == Direction::Back => go_back(rollout, standings, now),
         _ => {}
     }
     give_up_waiting(fleet, rollout, service, standings, now);

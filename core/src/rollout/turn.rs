@@ -9,8 +9,9 @@ use super::place::Place;
 use super::progress::{self, Standing};
 use super::waiting::{Reason, Waiting};
 use super::{Direction, Rollout, RolloutState, share, spread};
+use crate::analysis::judgement;
 use crate::fleet::report::HostReport;
-use crate::fleet::spec::{Exchange, MemberState};
+use crate::fleet::spec::{Exchange, InstanceSpec, MemberState};
 use crate::fleet::{Fleet, Host, Service};
 use crate::hook::Point;
 use crate::name::{HostName, ReleaseId, ServiceName, Slot};
@@ -61,7 +62,11 @@ impl<'a> Turn<'a> {
         // Whoever stands aside and does not serve is no part of the service meanwhile.
         let counted = |it: &&Standing| it.belongs && (it.aside.is_none() || it.serves);
         let hosts = standings.iter().filter(counted).count();
-        let is_down = |it: &&Standing| !it.serves && !is_collected(fleet, name, &it.host);
+        // Silence is no sickness, and no health either: who goes forward does not count on a host that cannot be asked. The way
+        // back does: it must not wait for one.
+        let goes_forward = rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
+        let is_silent = |host: &HostName| goes_forward && fleet.hosts.get(host).is_none_or(|host| !host.connected);
+        let is_down = |it: &&Standing| (!it.serves || is_silent(&it.host)) && !is_collected(fleet, name, &it.host);
         Self {
             fleet,
             name,
@@ -118,6 +123,7 @@ impl<'a> Turn<'a> {
         let place = || Place::new(fleet, name, service, &standing.host, now);
         match &standing.step {
             Step::Done => self.say_done(standing).map(|()| false),
+            Step::Wait(Reason::Probe { .. } | Reason::Healthy { .. }) if self.leaves_early(standing, draft) => Ok(true),
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
@@ -179,6 +185,27 @@ impl<'a> Turn<'a> {
                 Ok(true)
             }
         }
+    }
+
+    /// On the way back from a release that its traffic speaks against, it goes out as soon as that leaves enough hosts, and not only
+    /// once the old one is ready beside it: what it answers meanwhile is no service.
+    fn leaves_early(&mut self, standing: &Standing, draft: &mut Draft<'_>) -> bool {
+        let by_evidence = |rollout: &&Rollout| {
+            let judged = rollout.evidence.iter().any(|evidence| judgement::is_verdict(evidence.problem.code));
+            judged && rollout.direction == Direction::Back && rollout.from.is_some()
+        };
+        let routed = self.service.balancer.is_some();
+        let Some(rollout) = self.rollout.filter(by_evidence).filter(|_| routed) else { return false };
+        let place = Place::new(self.fleet, self.name, self.service, &standing.host, self.now);
+        let is_bad = |(_, told): &(Slot, &InstanceSpec)| told.release == rollout.to;
+        let Some((slot, _)) = place.issued().filter(is_bad).find(|(slot, _)| place.is_told_in(*slot)) else { return false };
+        let before = (self.begun, self.unavailable, self.leaving, self.lowered.clone());
+        let may = self.admit(standing, place.may_serve_in(slot)).and_then(|()| self.before_drain(&place, slot));
+        match may {
+            Ok(()) => draft.set_member(&place, slot, MemberState::Out, self.manner()),
+            Err(_) => (self.begun, self.unavailable, self.leaving, self.lowered) = before,
+        }
+        may.is_ok()
     }
 
     /// How members change places: all together where a wave enters together, host by host where the old one stays as a way

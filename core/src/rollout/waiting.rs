@@ -245,7 +245,8 @@ impl fmt::Display for Reason {
                 problem.iter().try_for_each(|problem| write!(f, ": {problem}"))
             }
             Self::Floor { unavailable, max_unavailable } => {
-                write!(f, "{unavailable} hosts do not serve, and {max_unavailable} at most may be without")
+                let hosts = if *unavailable == 1 { "1 host does".to_owned() } else { format!("{unavailable} hosts do") };
+                write!(f, "{hosts} not serve, or cannot be asked, and {max_unavailable} at most may be without")
             }
             Self::Spread { label, value } => write!(f, "it is the last host with {label}={value} that serves"),
             Self::Turn { wave } => write!(f, "its turn comes in wave {}", wave + 1),

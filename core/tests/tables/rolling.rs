@@ -1,7 +1,8 @@
 //! Rolling releases, in both placements.
 
 use super::check;
-use super::text::{NOW, World};
+use super::text::{NOW, World, host};
+use baton_core::problem::Code;
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{RolloutState, interlock};
 use baton_core::time::Moment;
@@ -140,6 +141,36 @@ fn a_host_that_died_by_itself_counts_against_the_limit() {
         "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:unready:in silent\n lb1",
         "web1 waits: floor\n web2 waits: agent silent",
     );
+}
+
+#[test]
+fn a_host_that_cannot_be_asked_is_not_counted_on_forward_and_holds_nobody_back() {
+    check(
+        "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in silent\n web3 a=v1:ready:in\n lb1",
+        "web1 waits: floor\n web2 waits: agent silent\n web3 waits: floor",
+    );
+    check(
+        "in-place max=1 back v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in silent\n web3 a=v1:ready:in\n lb1",
+        "lb1 takes web1/a out\n web2 waits: agent silent",
+    );
+}
+
+#[test]
+fn what_evidence_speaks_against_goes_out_before_the_old_one_is_ready_where_enough_are_left() {
+    let goes_out = |max: &str, code: u16| {
+        let mut world = World::parse(&format!(
+            "side-by-side max={max} v1->v2 back evidence\n web1 a=v2:ready:in b=v1:starting:out\n \
+             web2 a=v1:ready:in b=v1:none:out\n lb1"
+        ));
+        let rollout = world.fleet.rollouts.values_mut().next().expect("a rollout");
+        rollout.evidence.iter_mut().for_each(|evidence| evidence.problem.code = Code(code));
+        let plan = plan(&world.fleet, NOW);
+        interlock::check(&world.fleet, &plan).expect("the interlock agrees");
+        plan.specs.contains_key(&host("lb1"))
+    };
+    assert!(goes_out("1", 901));
+    assert!(!goes_out("0", 901), "nobody may be without");
+    assert!(!goes_out("1", 210), "elsewhere it was not ready: here it serves");
 }
 
 #[test]

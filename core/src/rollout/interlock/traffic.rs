@@ -5,6 +5,7 @@ use crate::fleet::report::{HostReport, InstanceState, MemberReport};
 use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
 use crate::fleet::{BalancerPool, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
+use crate::rollout::Direction;
 use std::collections::BTreeSet;
 
 impl Check<'_> {
@@ -141,9 +142,13 @@ impl Check<'_> {
                     continue;
                 }
                 let after = spec.pools.get(pool_name);
+                // On the way forward nobody counts on a host that cannot be asked now.
+                let forward = self.active(name).is_some_and(|rollout| rollout.direction == Direction::Forward);
+                let is_there = |host: &HostName| self.fleet.hosts.get(host).is_some_and(|host| host.connected);
+                let counts = |member: &MemberKey| self.answers(name, member) && (!forward || is_there(&member.host));
                 let count = |pool: &PoolSpec, only_answering: bool| {
                     let is_in = pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
-                    let is_in = is_in.filter(|(member, _)| !only_answering || self.answers(name, member));
+                    let is_in = is_in.filter(|(member, _)| !only_answering || counts(member));
                     is_in.map(|(member, _)| &member.host).collect::<BTreeSet<_>>().len()
                 };
                 let serves = |host: &HostName| {
