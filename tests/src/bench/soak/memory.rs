@@ -9,33 +9,44 @@ const LOOKS: usize = 40;
 /// What a process may grow by in a hundred rollouts, in KiB.
 const LIMIT: f64 = 128.0;
 
-pub(super) const FLAT: &str = "flat: after the first 40 rollouts, the line of least squares through the resident memory at the \
-                               end of each rises by at most 128 KiB in 100 rollouts";
+pub(super) const FLAT: &str = "flat: after the first 40 rollouts, the line of least squares through the memory of its own (resident \
+                               and anonymous: pages of the program are not) at the end of each rises by at most 128 KiB in 100 \
+                               rollouts";
 
-/// Resident memory in KiB, by the number of the rollout that had just ended.
+/// A process's own memory in KiB, by the number of the rollout that had just ended, and all that was resident last.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Vec<(u32, f64)>);
+pub(super) struct Memory {
+    own: Vec<(u32, f64)>,
+    resident: f64,
+}
 
 impl Memory {
     pub(super) fn look(&mut self, rollout: u32, pid: u32) -> anyhow::Result<()> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident memory")?;
-        let kib = line.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).context("no number")?;
-        self.0.push((rollout, kib));
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().next()?.parse::<f64>().ok()
+        };
+        self.own.push((rollout, field("RssAnon:").context("no memory of its own")?));
+        self.resident = field("VmRSS:").context("no resident memory")?;
         Ok(())
     }
 
+    pub(super) const fn resident(&self) -> f64 {
+        self.resident
+    }
+
     pub(super) fn first(&self) -> f64 {
-        self.0.first().map_or(0.0, |(_, kib)| *kib)
+        self.own.first().map_or(0.0, |(_, kib)| *kib)
     }
 
     pub(super) fn last(&self) -> f64 {
-        self.0.last().map_or(0.0, |(_, kib)| *kib)
+        self.own.last().map_or(0.0, |(_, kib)| *kib)
     }
 
     /// KiB in a hundred rollouts, once there are enough of them.
     pub(super) fn slope(&self) -> Option<f64> {
-        let looks = self.0.iter().filter(|(rollout, _)| *rollout > WARM_UP);
+        let looks = self.own.iter().filter(|(rollout, _)| *rollout > WARM_UP);
         let looks = looks.map(|(rollout, kib)| (f64::from(*rollout), *kib)).collect::<Vec<_>>();
         if looks.len() < LOOKS {
             return None;
@@ -58,7 +69,7 @@ mod tests {
     use super::Memory;
 
     fn of(kib: impl Fn(u32) -> f64) -> Memory {
-        Memory((1..=200).map(|rollout| (rollout, kib(rollout))).collect())
+        Memory { own: (1..=200).map(|rollout| (rollout, kib(rollout))).collect(), resident: 0.0 }
     }
 
     #[test]
@@ -74,6 +85,7 @@ mod tests {
 
     #[test]
     fn a_short_run_has_no_line() {
-        assert_eq!(Memory((1..=60).map(|rollout| (rollout, 9_000.0)).collect()).is_flat(), None);
+        let own = (1..=60).map(|rollout| (rollout, 9_000.0)).collect();
+        assert_eq!(Memory { own, resident: 0.0 }.is_flat(), None);
     }
 }

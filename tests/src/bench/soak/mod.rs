@@ -182,18 +182,19 @@ fn measured(
     }
     summary.push_str(&format!(
         "\n{} rollouts, {} requests, {} failed; {} orders, {} executed twice, {} lost\n\n\
-         PART           RSS KIB  FIRST KIB  KIB/100 ROLLOUTS\n",
+         PART           RSS KIB    OWN KIB  FIRST KIB  KIB/100 ROLLOUTS\n",
         args.rollouts, traffic.requests, traffic.failed, traffic.sent, traffic.twice, traffic.lost
     ));
     let mut documents = Vec::new();
     for (part, memory) in memory {
-        let (first, last, slope) = (memory.first(), memory.last(), memory.slope());
+        let (resident, first, last, slope) = (memory.resident(), memory.first(), memory.last(), memory.slope());
         let said = slope.map_or_else(|| "too few rollouts".to_owned(), |slope| format!("{slope:.0}"));
-        summary.push_str(&format!("{part:<12} {last:>9.0} {first:>10.0} {said:>17}\n"));
+        summary.push_str(&format!("{part:<12} {resident:>9.0} {last:>10.0} {first:>10.0} {said:>17}\n"));
         documents.push(json!({
             "part": part,
-            "first_kib": first,
-            "last_kib": last,
+            "resident_kib": resident,
+            "first_own_kib": first,
+            "last_own_kib": last,
             "slope_kib_per_100_rollouts": slope.map(f64::round),
             "flat": memory.is_flat(),
         }));
