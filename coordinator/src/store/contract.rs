@@ -334,6 +334,13 @@ async fn sqlite_syncs_every_commit_and_writes_ahead() {
 }
 
 #[tokio::test]
+async fn sqlite_keeps_little_of_a_history_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();
+    assert_eq!(store.ask_for_test("PRAGMA cache_size").await, "-256");
+}
+
+#[tokio::test]
 async fn a_full_disk_is_said_as_such_and_the_store_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();

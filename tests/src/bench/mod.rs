@@ -2,13 +2,17 @@
 //! judges.
 
 mod balancers;
+mod crash;
 mod handover;
 mod idle;
 mod judge;
+mod plan;
 mod rollout;
 mod sampler;
+mod soak;
 mod timeline;
 
+use crate::crash::{Strategy, Victim};
 use baton_cli::demo::stage::Front;
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
@@ -39,6 +43,12 @@ enum Bench {
     Handover(HandoverArgs),
     /// The guard on simulated traffic, beside what others do
     Judge(JudgeArgs),
+    /// A pass of the planner over ten thousand hosts, and a whole simulated rollout
+    Plan(PlanArgs),
+    /// `kill -9` at every durable step of every part and every strategy, one by one: many minutes
+    Crash(CrashArgs),
+    /// Releases and rollbacks by every strategy that serves throughout, one after the other, under load behind HAProxy
+    Soak(SoakArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,6 +115,43 @@ struct JudgeArgs {
     runs: u64,
 }
 
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    hosts: u32,
+    /// Passes over each fleet
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    passes: u32,
+    /// Simulated rollouts
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    rollouts: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct CrashArgs {
+    /// Only these strategies
+    #[arg(long = "strategy", value_enum)]
+    strategies: Vec<Strategy>,
+    /// Only these victims
+    #[arg(long = "victim", value_enum)]
+    victims: Vec<Victim>,
+    /// Every so many steps; 1 is each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    stride: u64,
+    /// Stages at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    jobs: u8,
+}
+
+#[derive(Debug, clap::Args)]
+struct SoakArgs {
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rollouts: u32,
+    /// Requests a second
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+}
+
 /// Runs the bench that the command line names.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -118,6 +165,9 @@ pub fn main() -> ExitCode {
                 Bench::Balancers(args) => balancers::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
                 Bench::Judge(args) => Ok(judge::run(&args)),
+                Bench::Plan(args) => plan::run(&args),
+                Bench::Crash(args) => crash::run(args).await,
+                Bench::Soak(args) => soak::run(args).await,
             }
         })
     });
