@@ -24,6 +24,8 @@ pub struct Config {
     /// How long certificates of hosts, operators and the coordinator itself last; they renew themselves after two thirds.
     #[serde(deserialize_with = "life")]
     pub certificate_life: Duration,
+    /// How many artifacts of each service stay beside those that are in use.
+    pub keep_artifacts: usize,
     /// Where Prometheus may ask; None: nowhere.
     pub metrics: Option<SocketAddr>,
 }
@@ -35,6 +37,7 @@ impl Default for Config {
             socket: PathBuf::from("/run/baton/coordinator.sock"),
             state: PathBuf::from("/var/lib/baton-coordinator"),
             certificate_life: Duration::from_secs(90 * 24 * 3600),
+            keep_artifacts: 10,
             metrics: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::api::Api;
 use crate::api::revoked::Revoked;
-use crate::artifact::Folder;
+use crate::artifact::{Folder, retention};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::driver::Driver;
@@ -107,6 +107,14 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         audit,
     };
     let mut servers = JoinSet::new();
+    let tending = retention::tend(api.access.clone(), (*api.artifacts).clone(), config.keep_artifacts);
+    let until = stopped();
+    servers.spawn(async move {
+        tokio::select! {
+            () = tending => {}
+            () = until => {}
+        }
+    });
     if let Some(listener) = metrics {
         servers.spawn(metrics::serve(listener, api.access.clone(), state.identity(), stopped()));
     }

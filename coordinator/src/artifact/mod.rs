@@ -4,6 +4,7 @@
 //! only when they are what the name says does one rename make them visible. So whatever has a name here is whole; there is
 //! no register beside the folder that could disagree with it.
 
+pub mod retention;
 mod upload;
 
 pub use upload::Upload;
@@ -11,12 +12,12 @@ pub use upload::Upload;
 use crate::state::{private_folder, sync_folder, unusable};
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Larger than any archive anybody should roll out; smaller than a mistake.
 pub const ARTIFACT_MAX: u64 = 8 * 1024 * 1024 * 1024;
@@ -77,8 +78,11 @@ impl Folder {
         let folder = self.clone();
         let verified = tokio::task::spawn_blocking(move || {
             let stat = folder.stat(digest)?;
-            if !stat.complete || upload::digest_of(&folder.whole(digest)).map_err(|error| failed(digest, &error))? == digest
-            {
+            if !stat.complete {
+                return Ok(stat);
+            }
+            if upload::digest_of(&folder.whole(digest)).map_err(|error| failed(digest, &error))? == digest {
+                folder.touch(digest).map_err(|error| failed(digest, &error))?;
                 return Ok(stat);
             }
             tracing::error!(%digest, "a stored artifact is damaged: it is forgotten, and can be uploaded again");
@@ -123,6 +127,27 @@ impl Folder {
         };
         let size = file.metadata().await.map_err(|error| failed(digest, &error))?.len();
         Ok((file, size))
+    }
+
+    /// Somebody asked for it: it is as good as new.
+    fn touch(&self, digest: Digest) -> io::Result<()> {
+        fs::File::options().append(true).open(self.whole(digest))?.set_modified(SystemTime::now())
+    }
+
+    /// Every whole artifact, and for how long nobody has asked for it.
+    fn ages(&self, now: SystemTime) -> io::Result<BTreeMap<Digest, Duration>> {
+        let mut ages = BTreeMap::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let modified = entry.metadata()?.modified()?;
+            ages.insert(digest, now.duration_since(modified).unwrap_or_default());
+        }
+        Ok(ages)
+    }
+
+    fn forget(&self, digest: Digest) -> io::Result<()> {
+        fs::remove_file(self.whole(digest))
     }
 
     fn check_room(&self, digest: Digest, more: u64) -> Result<(), Problem> {
