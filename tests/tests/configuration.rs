@@ -97,7 +97,7 @@ fn every_key_of_the_coordinator_is_on_the_page_with_an_example_that_works() {
     let shown: toml::Table = shown.parse().unwrap();
     assert_eq!(keys(&shown), known);
     for (key, value) in shown.iter().filter(|(key, _)| default_of(section, key) != "none") {
-        assert_eq!(default_of(section, key).trim_matches('"'), value.as_str().unwrap(), "{key}");
+        assert_eq!(default_of(section, key), serde_json::to_string(value).unwrap(), "{key}");
     }
 }
 

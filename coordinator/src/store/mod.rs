@@ -4,6 +4,7 @@
 //! one suite of tests (`contract`).
 
 pub mod certificate;
+mod connection;
 #[cfg(test)]
 mod contract;
 pub mod memory;

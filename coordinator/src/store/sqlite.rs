@@ -6,7 +6,7 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, schema};
+use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, connection, schema};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::rollout::Rollout;
@@ -14,21 +14,11 @@ use baton_core::time::Moment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
-use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{Any, AnyConnection, Connection, Executor, Row, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, Row, Transaction};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
-
-/// How long a method waits for the connection while others use it.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Synced on every commit; another process (a backup) may hold the file for a moment. SQLite keeps 256 KiB of the file and not
-/// its own 2 MiB: everything is read once, at the start, and what is kept beyond that only makes the coordinator grow with its
-/// history.
-const PRAGMAS: &str =
-    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -256;";
 
 /// How long an expired token is still called expired instead of unknown, in seconds: a week.
 const TOKEN_MEMORY: i64 = 7 * 24 * 3600;
@@ -45,22 +35,9 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] when it cannot be opened, or a newer version wrote it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let pool = Self::pool(path).await?;
+        let pool = connection::pool(path).await?;
         schema::migrate(&mut *pool.acquire().await?).await?;
         Ok(Self { pool })
-    }
-
-    async fn pool(path: &Path) -> Result<AnyPool, StoreError> {
-        sqlx::any::install_default_drivers();
-        let options = AnyPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(is_clean(connection)))
-            .after_connect(|connection, _| Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) }));
-        Ok(options.connect(&url(path)).await?)
     }
 
     /// Writes a copy of a store as it is at one moment, also while a coordinator writes it. Nothing of the store changes.
@@ -71,7 +48,7 @@ impl SqliteStore {
         if !from.exists() {
             return Err(StoreError::Unavailable(format!("{} is not there", from.display())));
         }
-        let store = Self { pool: Self::pool(from).await? };
+        let store = Self { pool: connection::pool(from).await? };
         let copied = sqlx::query("VACUUM INTO $1").bind(to).execute(&store.pool).await;
         store.close().await;
         Ok(copied.map(drop)?)
@@ -81,15 +58,6 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-/// Whether the connection is in no transaction, by its own word and by SQLite's; else another one is opened.
-///
-/// Where the disk was full, SQLite may have ended a transaction by itself, or not ended one that was given up. What is written
-/// inside one that nobody ends is never there for anybody else.
-async fn is_clean(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-    let is_alone = connection.execute("BEGIN; ROLLBACK").await.is_ok();
-    Ok(is_alone && !connection.is_in_transaction())
 }
 
 #[tonic::async_trait]
@@ -463,20 +431,6 @@ fn signed(number: u64) -> i64 {
 
 fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unreadable(error.to_string()))
-}
-
-/// The file as sqlx wants to hear of it: every byte that could mean something else in a URL is escaped.
-fn url(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let mut url = String::from("sqlite://");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => url.push(char::from(*byte)),
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    url.push_str("?mode=rwc");
-    url
 }
 
 impl From<sqlx::Error> for StoreError {
