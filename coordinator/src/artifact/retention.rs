@@ -10,16 +10,16 @@ use baton_core::name::{Digest, ReleaseId, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-/// Between two looks.
+/// Between two looks, and before the first one: until then every host that is there was heard, and a store that is older than
+/// its fleet has been found out.
 const EVERY: Duration = Duration::from_secs(3600);
 /// What was uploaded or asked for since then stays.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
 /// Looks after the folder for ever.
 pub async fn tend(access: Access, folder: Folder, keep: usize) {
-    let mut interval = tokio::time::interval(EVERY);
     loop {
-        interval.tick().await;
+        tokio::time::sleep(EVERY).await;
         let (picture, folder) = (access.picture(), folder.clone());
         let swept = tokio::task::spawn_blocking(move || sweep(&picture.fleet, &folder, keep, SystemTime::now()));
         if let Ok(Err(error)) = swept.await {
@@ -34,8 +34,9 @@ fn sweep(fleet: &Fleet, folder: &Folder, keep: usize, now: SystemTime) -> std::i
     if fleet.fenced().is_some() {
         return Ok(Vec::new());
     }
-    let kept = kept(fleet, &folder.ages(now)?, keep);
-    let old = folder.ages(now)?.into_iter().filter(|(digest, age)| *age > YOUNG && !kept.contains(digest));
+    let ages = folder.ages(now)?;
+    let kept = kept(fleet, &ages, keep);
+    let old = ages.into_iter().filter(|(digest, age)| *age > YOUNG && !kept.contains(digest));
     let mut removed = Vec::new();
     for (digest, _) in old {
         folder.forget(digest)?;
