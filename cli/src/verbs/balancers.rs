@@ -8,7 +8,7 @@ use crate::output::Output;
 use crate::render::balancers;
 use crate::render::page::Page;
 use baton_core::problem::Problem;
-use baton_proto::v1::{HostRequest, HostView};
+use baton_proto::v1::{FleetView, HostRequest, HostView};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -48,22 +48,10 @@ pub enum Balancers {
 pub async fn run(args: BalancersArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let output = context.output;
-    let request = |host: &str, why: String| HostRequest { host: host.to_owned(), why, ..HostRequest::default() };
-    match &args.what {
-        Some(Balancers::DeclareDead { host, why }) => {
-            connection.control.declare_dead(request(host, why.clone())).await?;
-            return Ok(tell(host, "declared dead", "nobody waits for it until it answers again", output));
-        }
-        Some(Balancers::Revive { host }) => {
-            connection.control.revive(request(host, String::new())).await?;
-            return Ok(tell(host, "revived", "its word is waited for", output));
-        }
-        _ => {}
-    }
-    let view = connection.view("").await?;
-    let hosts: Vec<&HostView> = view.hosts.iter().filter(|host| balances(host)).collect();
     match args.what.unwrap_or(Balancers::List) {
         Balancers::List => {
+            let view = connection.view("").await?;
+            let hosts = balancing(&view);
             output.answer(&balancers::list(&hosts));
             output.json(&json!({ "balancers": hosts }));
             if let Some(host) = hosts.first() {
@@ -71,24 +59,40 @@ pub async fn run(args: BalancersArgs, context: Context<'_>) -> Result<Exit, Fail
             }
         }
         Balancers::Show { host } => {
-            let host = find(&hosts, &host)?;
+            let view = connection.view("").await?;
+            let host = find(&balancing(&view), &host)?;
             output.answer(&balancers::show(host));
             output.json(host);
             output.next("baton balancers drift");
         }
-        Balancers::Drift | Balancers::DeclareDead { .. } | Balancers::Revive { .. } => {
+        Balancers::Drift => {
+            let view = connection.view("").await?;
+            let hosts = balancing(&view);
             output.answer(&balancers::drift(&hosts));
             output.json(&json!({ "drift": balancers::drifted(&hosts) }));
+        }
+        Balancers::DeclareDead { host, why } => {
+            let request = HostRequest { host: host.clone(), why, ..HostRequest::default() };
+            connection.control.declare_dead(request).await?;
+            tell(&host, "declared dead", "nobody waits for it until it answers again", output);
+        }
+        Balancers::Revive { host } => {
+            connection.control.revive(HostRequest { host: host.clone(), ..HostRequest::default() }).await?;
+            tell(&host, "revived", "its word is waited for", output);
         }
     }
     Ok(Exit::Done)
 }
 
-fn tell(host: &str, outcome: &str, means: &str, output: &Output) -> Exit {
+fn tell(host: &str, outcome: &str, means: &str, output: &Output) {
     output.answer(Page::new().text(format!("{host}: {outcome}; {means}")));
     output.json(&json!({ "host": host, "outcome": outcome, "exit": Exit::Done.code() }));
     output.next("baton balancers list");
-    Exit::Done
+}
+
+/// The hosts with a load balancer.
+fn balancing(view: &FleetView) -> Vec<&HostView> {
+    view.hosts.iter().filter(|host| balances(host)).collect()
 }
 
 /// Whether a load balancer is there, or is to be.
