@@ -1,10 +1,12 @@
-//! Artifacts as folders: `releases/DIGEST` is whole, everything half done lies beside in `releases/.incoming`.
+//! Artifacts as folders: `releases/DIGEST` is whole, everything half done lies beside in `releases/.incoming`, and what each
+//! was when it was unpacked in `releases/.seals`.
 
 use super::bounds::Bounds;
 use super::child::unpack_in_child;
+use super::seal::Seal;
 use super::unpack::unpack;
 use super::{Placing, disk};
-use crate::durable::sync_folder;
+use crate::durable::{self, sync_folder};
 use crate::runtime::Answer;
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
@@ -34,17 +36,15 @@ pub enum Unpacker {
 /// On the same file system as the artifacts, or the last rename would be none.
 const INCOMING: &str = ".incoming";
 
+const SEALS: &str = ".seals";
+
 impl Folder {
     /// Uses a folder, which is made when it is not there.
     ///
     /// # Errors
     /// B0601, B0604: the disk.
     pub fn open(root: &Path, bounds: Bounds, unpacker: Unpacker) -> Result<Self, Problem> {
-        let made = fs::create_dir_all(root.join(INCOMING))
-            // Whoever runs a release walks through here; what is not verified yet is nobody's business.
-            .and_then(|()| fs::set_permissions(root, Permissions::from_mode(0o711)))
-            .and_then(|()| fs::set_permissions(root.join(INCOMING), Permissions::from_mode(0o700)));
-        made.map_err(|error| disk(root, "making the folder of releases", &error))?;
+        make(root).map_err(|error| disk(root, "making the folder of releases", &error))?;
         Ok(Self { root: root.to_owned(), bounds, unpacker })
     }
 
@@ -74,15 +74,16 @@ impl Folder {
         target: &Path,
         unpacked: Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let placed = unpacked.and_then(|()| {
-            fs::rename(tree, target)
-                .and_then(|()| sync_folder(target))
-                .map_err(|error| disk(root, "placing the artifact", &error))
-        });
+        let placed =
+            unpacked.and_then(|()| replace(tree, target).map_err(|error| disk(root, "placing the artifact", &error)));
         // Whatever became of it, nothing half done stays.
         let _ = remove_tree(tree);
         let _ = fs::remove_file(archive);
         placed
+    }
+
+    fn seal(&self, digest: &Digest) -> PathBuf {
+        self.root.join(SEALS).join(digest.to_string())
     }
 
     fn collect_now(root: &Path, keep: &BTreeSet<Digest>) -> io::Result<()> {
@@ -92,13 +93,15 @@ impl Folder {
                 Ok(digest) if !keep.contains(&digest) => {
                     // Gone by one rename, like it came: half an artifact is never seen.
                     let doomed = root.join(INCOMING).join(format!("{name}.old"));
+                    remove_tree(&doomed)?;
                     fs::rename(entry.path(), &doomed)?;
                     remove_tree(&doomed)?;
                 }
                 _ => {}
             }
         }
-        for entry in fs::read_dir(root.join(INCOMING))?.flatten() {
+        let beside = [INCOMING, SEALS].into_iter().filter_map(|folder| fs::read_dir(root.join(folder)).ok());
+        for entry in beside.flatten().flatten() {
             let path = entry.path();
             let digest = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Digest>().ok());
             if !digest.is_some_and(|digest| keep.contains(&digest)) {
@@ -120,7 +123,15 @@ impl Placing for Folder {
     }
 
     fn gathering(&self, digest: &Digest) -> PathBuf {
+        // Whoever gathers finds out what is wrong with the disk.
+        let _ = make(&self.root);
         self.incoming(digest, "part")
+    }
+
+    fn damage(&self, digest: &Digest) -> Option<String> {
+        // One that an earlier agent unpacked has no seal, and is believed.
+        let seal: Seal = serde_json::from_slice(&fs::read(self.seal(digest)).ok()?).ok()?;
+        seal.broken(&self.path(digest))
     }
 
     fn place(&self, digest: Digest) -> Answer<'_, Result<(), Problem>> {
@@ -128,7 +139,13 @@ impl Placing for Folder {
         let (root, target) = (self.root.clone(), self.path(&digest));
         Box::pin(async move {
             let unpacked = self.unpack(archive.clone(), tree.clone()).await;
-            on_a_thread(move || Self::finish(&root, &archive, &tree, &target, unpacked)).await
+            let seal = self.seal(&digest);
+            on_a_thread(move || {
+                let sealed = unpacked
+                    .and_then(|()| seal_tree(&tree, &seal).map_err(|error| disk(&root, "sealing the artifact", &error)));
+                Self::finish(&root, &archive, &tree, &target, sealed)
+            })
+            .await
         })
     }
 
@@ -145,6 +162,35 @@ impl Placing for Folder {
                 .unwrap_or_else(|error| Err(io::Error::other(error)))
         })
     }
+}
+
+/// The folders, as open as they may be: somebody may have removed one.
+fn make(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root.join(INCOMING))?;
+    fs::create_dir_all(root.join(SEALS))?;
+    // Whoever runs a release walks through here; what is not verified yet is nobody's business.
+    fs::set_permissions(root, Permissions::from_mode(0o711))?;
+    fs::set_permissions(root.join(INCOMING), Permissions::from_mode(0o700))?;
+    fs::set_permissions(root.join(SEALS), Permissions::from_mode(0o700))
+}
+
+/// Written before the tree is where it belongs: a tree that is there has its seal.
+fn seal_tree(tree: &Path, seal: &Path) -> io::Result<()> {
+    let text = serde_json::to_vec(&Seal::of(tree)?).map_err(io::Error::other)?;
+    durable::replace(seal, &text)
+}
+
+/// Puts a tree where it belongs. What was there, damaged, lies aside until nothing can run from it any more.
+fn replace(tree: &Path, target: &Path) -> io::Result<()> {
+    if target.exists() {
+        let aside = tree.with_extension("old");
+        remove_tree(&aside)?;
+        rustix::fs::renameat_with(rustix::fs::CWD, tree, rustix::fs::CWD, target, rustix::fs::RenameFlags::EXCHANGE)?;
+        fs::rename(tree, aside)?;
+    } else {
+        fs::rename(tree, target)?;
+    }
+    sync_folder(target)
 }
 
 async fn on_a_thread(work: impl FnOnce() -> Result<(), Problem> + Send + 'static) -> Result<(), Problem> {

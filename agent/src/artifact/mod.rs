@@ -7,6 +7,7 @@ mod fetch;
 mod folder;
 mod remote;
 mod sandbox;
+mod seal;
 mod tree;
 mod unpack;
 
@@ -38,7 +39,10 @@ pub trait Placing: Send + Sync + fmt::Debug {
     /// Where its archive is gathered before it is placed.
     fn gathering(&self, digest: &Digest) -> PathBuf;
 
-    /// Unpacks a verified archive; the artifact is there afterwards, and the archive is not.
+    /// What became of an artifact since it was unpacked, if it is not any more what it was.
+    fn damage(&self, digest: &Digest) -> Option<String>;
+
+    /// Unpacks a verified archive; the artifact is there afterwards, and the archive is not. A damaged one is replaced.
     fn place(&self, digest: Digest) -> Answer<'_, Result<(), Problem>>;
 
     /// Removes what was gathered of an artifact.

@@ -7,7 +7,7 @@ use crate::artifact::{Placing, Source, fetch};
 use baton_core::fleet::report::ReleaseState;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{Digest, ReleaseId};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_core::release::Artifact;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,8 +29,18 @@ pub(super) struct Artifacts {
 
 #[derive(Debug)]
 enum State {
-    Fetching { done: u64, task: JoinHandle<()> },
+    Fetching {
+        done: u64,
+        task: JoinHandle<()>,
+    },
+    /// Fetched once more, because what is there is not any more what was unpacked.
+    Mending {
+        done: u64,
+        task: JoinHandle<()>,
+    },
     Held,
+    /// Damaged, and not to be had whole just now: it serves as it is rather than not at all.
+    AsItIs,
     Rejected(Problem),
 }
 
@@ -42,6 +52,9 @@ enum Collecting {
     Running,
     RunningAndDue,
 }
+
+/// How long a damaged release is waited for before it is started as it is: the coordinator may be away for long.
+const MENDING_MAX: Duration = Duration::from_secs(30);
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -86,21 +99,53 @@ impl Artifacts {
         }
     }
 
+    /// Looks at a release that is about to be started. One that was damaged on this host is fetched once more first.
+    pub(super) fn is_sound(&mut self, id: ReleaseId) -> bool {
+        let Some(artifact) = self.known.get(&id).copied() else { return true };
+        let digest = artifact.digest;
+        match self.states.get(&digest) {
+            Some(State::Held) => {}
+            Some(State::AsItIs) => {
+                self.states.insert(digest, State::Held);
+                return true;
+            }
+            // What is being removed would be removed under the fetch.
+            _ => return !matches!(self.states.get(&digest), Some(State::Mending { .. })),
+        }
+        let Some(damage) = self.placing.damage(&digest) else { return true };
+        if matches!(self.collecting, Collecting::Running | Collecting::RunningAndDue) {
+            return true;
+        }
+        tracing::warn!(artifact = %digest.short(), damage, "a release was changed on this host; it is fetched once more");
+        let (source, placing, events) = (self.source.clone(), self.placing.clone(), self.events.clone());
+        let task = tokio::spawn(async move {
+            let mending = fetching(source, placing, artifact, events.clone());
+            if tokio::time::timeout(MENDING_MAX, mending).await.is_err() {
+                let away = Problem::new(Code(602), "the artifact could not be fetched once more in time");
+                let _ = events.send(Event::Fetched { digest, outcome: Err(away) });
+            }
+        });
+        self.states.insert(digest, State::Mending { done: 0, task });
+        false
+    }
+
     pub(super) fn progress(&mut self, digest: Digest, now_done: u64) {
-        if let Some(State::Fetching { done, .. }) = self.states.get_mut(&digest) {
+        if let Some(State::Fetching { done, .. } | State::Mending { done, .. }) = self.states.get_mut(&digest) {
             *done = now_done;
         }
     }
 
     pub(super) fn fetched(&mut self, digest: Digest, outcome: Result<(), Problem>) {
-        // A fetch that was given up may still have been about to say so.
-        if !matches!(self.states.get(&digest), Some(State::Fetching { .. })) {
-            return;
-        }
+        let failed = match self.states.get(&digest) {
+            Some(State::Fetching { .. }) => State::Rejected,
+            Some(State::Mending { .. }) => |_| State::AsItIs,
+            // A fetch that was given up may still have been about to say so.
+            _ => return,
+        };
         if let Err(problem) = &outcome {
             tracing::warn!(artifact = %digest.short(), %problem, "an artifact cannot be had");
         }
-        self.states.insert(digest, outcome.map_or_else(State::Rejected, |()| State::Held));
+        self.states.insert(digest, outcome.map_or_else(failed, |()| State::Held));
     }
 
     pub(super) fn drop_release(&mut self, id: ReleaseId) {
@@ -108,7 +153,7 @@ impl Artifacts {
         if self.known.values().any(|other| other.digest == artifact.digest) {
             return;
         }
-        if let Some(State::Fetching { task, .. }) = self.states.remove(&artifact.digest) {
+        if let Some(State::Fetching { task, .. } | State::Mending { task, .. }) = self.states.remove(&artifact.digest) {
             task.abort();
         }
         self.collecting = match self.collecting {
@@ -120,7 +165,7 @@ impl Artifacts {
     /// Removes what is not wanted, if there may be anything. What runs, and what is on its way, stays.
     pub(super) fn collect(&mut self, instances: &Instances, hooks: &Hooks) {
         // A fetch that places its artifact just now must not have it swept away.
-        let fetching = self.states.values().any(|state| matches!(state, State::Fetching { .. }));
+        let fetching = self.states.values().any(State::is_on_its_way);
         if self.collecting != Collecting::Due || fetching {
             return;
         }
@@ -128,7 +173,7 @@ impl Artifacts {
         let mut keep: BTreeSet<_> = self.known.values().map(|artifact| artifact.digest).collect();
         keep.extend(instances.artifacts());
         keep.extend(hooks.artifacts());
-        self.states.retain(|digest, state| keep.contains(digest) || matches!(state, State::Fetching { .. }));
+        self.states.retain(|digest, state| keep.contains(digest) || state.is_on_its_way());
         let (placing, events) = (self.placing.clone(), self.events.clone());
         tokio::spawn(async move {
             if let Err(error) = placing.collect(keep).await {
@@ -160,10 +205,16 @@ async fn fetching(source: Arc<dyn Source>, placing: Arc<dyn Placing>, artifact: 
 }
 
 impl State {
+    fn is_on_its_way(&self) -> bool {
+        matches!(self, Self::Fetching { .. } | Self::Mending { .. })
+    }
+
     fn report(&self, artifact: &Artifact) -> ReleaseState {
         match self {
-            Self::Fetching { done, .. } => ReleaseState::Fetching { done: *done, total: artifact.size },
-            Self::Held => ReleaseState::Held,
+            Self::Fetching { done, .. } | Self::Mending { done, .. } => {
+                ReleaseState::Fetching { done: *done, total: artifact.size }
+            }
+            Self::Held | Self::AsItIs => ReleaseState::Held,
             Self::Rejected(problem) => ReleaseState::Rejected { problem: problem.clone() },
         }
     }

@@ -248,7 +248,12 @@ impl Reconciler {
             tracing::debug!(?action, "next");
             match action {
                 Action::Fetch(release) => self.artifacts.fetch(release, spec),
-                Action::Start(key) => self.instances.start(&key, spec),
+                Action::Start(key) => {
+                    let release = spec.instances.get(&key).map(|instance| instance.release);
+                    if release.is_none_or(|release| self.artifacts.is_sound(release)) {
+                        self.instances.start(&key, spec);
+                    }
+                }
                 Action::Stop { key, incarnation } => self.instances.stop(&key, &incarnation),
                 Action::Forget(key) => self.instances.forget(&key),
                 Action::Drop(release) => self.artifacts.drop_release(release),

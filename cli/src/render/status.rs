@@ -39,9 +39,15 @@ fn services(services: &[ServiceView]) -> Page {
     table.page()
 }
 
+/// The step of a host whose agent is away.
+const SILENT: &str = "agent silent";
+
+/// `2 of 4 serve, 1 silent`.
 fn serving(service: &ServiceView) -> String {
     let serving = service.hosts.iter().filter(|host| host.serves).count();
-    format!("{serving} of {} serve", service.hosts.len())
+    let silent = service.hosts.iter().filter(|host| host.step == SILENT).count();
+    let silent = if silent > 0 { format!(", {silent} silent") } else { String::new() };
+    format!("{serving} of {} serve{silent}", service.hosts.len())
 }
 
 /// `, 2.0.4 warm for 14 min`.
@@ -114,7 +120,7 @@ pub fn troubles(hosts: &[HostView]) -> Page {
 
 #[cfg(test)]
 mod tests {
-    use super::fleet;
+    use super::{SILENT, fleet};
     use crate::render::example;
     use crate::render::page::Look;
     use baton_proto::v1::FleetView;
@@ -123,10 +129,11 @@ mod tests {
     fn a_fleet_says_its_services_and_what_is_wrong() {
         let mut view = example::fleet();
         view.hosts[1].problems.push(example::never_ready());
+        view.services[0].hosts[2].step = SILENT.to_owned();
         assert_eq!(
             fleet(&view).to_text(Look::default()),
-            "SERVICE   LIVE    SERVICE IS   HOSTS          ROLLOUT
-shop      2.0.4   healthy      2 of 3 serve   r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s
+            "SERVICE   LIVE    SERVICE IS   HOSTS                    ROLLOUT
+shop      2.0.4   healthy      2 of 3 serve, 1 silent   r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s
 web2  [B0210] shop 2.1.0 did not become ready on web2 within 60 s
 web4  its agent has been silent for 2 min 10 s
 "

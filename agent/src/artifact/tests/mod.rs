@@ -5,6 +5,7 @@ mod fetching;
 mod forge;
 mod malicious;
 mod placing;
+mod sealing;
 
 use super::{Bounds, Folder, Placing, Unpacker};
 use baton_core::name::Digest;
@@ -51,11 +52,12 @@ impl Store {
         self.folder.place(digest).await.map(|()| self.folder.path(&digest))
     }
 
-    /// Everything below the folder of releases, but not the folder itself and not what is incoming while that is empty.
+    /// Everything below the folder of releases, but not the folder itself, not the seals, and not what is incoming while that is
+    /// empty.
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         list(&self.root.path().join("releases"), "", &mut names);
-        names.retain(|name| name != ".incoming");
+        names.retain(|name| name != ".incoming" && !name.starts_with(".seals"));
         names
     }
 }

@@ -102,7 +102,7 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
     assert!(problem.seen.iter().any(|(label, _)| label == "free"));
     let mut names = Vec::new();
     list(&disk.0.path().join("releases"), "", &mut names);
-    assert_eq!(names, [".incoming"]);
+    assert_eq!(names, [".incoming", ".seals"]);
 }
 
 /// The packaged unit has `UMask=0077`, and a release runs as another user.

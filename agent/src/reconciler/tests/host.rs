@@ -258,7 +258,8 @@ impl Host {
 
     pub(super) fn folders(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("releases")).unwrap().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != ".incoming").collect()
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
     pub(super) fn is_alive(&self, incarnation: &str) -> bool {

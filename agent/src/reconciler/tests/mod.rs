@@ -90,6 +90,33 @@ async fn a_changed_release_in_the_same_spec_replaces_in_one_go() {
 }
 
 #[tokio::test]
+async fn a_release_that_was_damaged_on_the_host_is_fetched_once_more_before_it_is_started() {
+    let mut host = Host::new();
+    let v1 = host.release("v1", "");
+    host.send(&host.spec_holding(1, &[&v1]));
+    host.until("held", |report| report.releases.get(&v1.id()) == Some(&ReleaseState::Held)).await;
+    let file = host.path(&format!("releases/{}/version", v1.artifact.digest));
+    fs::write(&file, "").unwrap();
+    host.send(&host.spec(2, &[(&v1, Restart::Never)]));
+    host.until("ready", ready).await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), "v1");
+}
+
+#[tokio::test]
+async fn a_damaged_release_that_cannot_be_had_whole_is_started_as_it_is() {
+    let mut host = Host::new();
+    let v1 = host.release("v1", "");
+    host.send(&host.spec_holding(1, &[&v1]));
+    host.until("held", |report| report.releases.get(&v1.id()) == Some(&ReleaseState::Held)).await;
+    let file = host.path(&format!("releases/{}/version", v1.artifact.digest));
+    fs::write(&file, "").unwrap();
+    host.source.offer(v1.artifact.digest, vec![0; v1.artifact.size.try_into().unwrap()]);
+    host.send(&host.spec(2, &[(&v1, Restart::Always)]));
+    host.until("ready", ready).await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), "", "there was nothing better");
+}
+
+#[tokio::test]
 async fn an_agent_that_is_killed_finds_its_instances_again() {
     let mut host = Host::new();
     let v1 = host.release("v1", "");

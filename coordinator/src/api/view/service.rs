@@ -27,7 +27,14 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
     let places: Vec<Place<'_>> = service
         .hosts
         .iter()
-        .map(|host| Place { fleet, name, service, host, waiting: waiting.iter().find(|it| it.host.as_ref() == Some(host)) })
+        .map(|host| Place {
+            fleet,
+            name,
+            service,
+            host,
+            waiting: waiting.iter().find(|it| it.host.as_ref() == Some(host)),
+            now,
+        })
         .collect();
     let mut order: Vec<&Place<'_>> = places.iter().collect();
     if let Some(rollout) = active {
@@ -56,7 +63,8 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
 
 /// The releases that serve, over all hosts of a service.
 pub(super) fn served(fleet: &Fleet, name: &ServiceName, service: &Service) -> BTreeSet<ReleaseId> {
-    let places = service.hosts.iter().map(|host| Place { fleet, name, service, host, waiting: None });
+    let now = Moment::default();
+    let places = service.hosts.iter().map(|host| Place { fleet, name, service, host, waiting: None, now });
     places.flat_map(|place| place.served()).map(|(release, _)| release).collect()
 }
 
@@ -72,19 +80,24 @@ fn splits(fleet: &Fleet, service: &Service) -> BTreeMap<String, SplitView> {
     balancer.on.iter().filter_map(split).collect()
 }
 
-/// `healthy` while as many serve as the strategy promises: a host that is replaced right now is no sickness.
+/// `healthy` while as many serve as the strategy promises: a host that is replaced right now is no sickness. `unknown` where
+/// that hangs on hosts that are silent: what they last said is no evidence of what they do.
 fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> &'static str {
     let total = places.len();
     let serving = places.iter().filter(|place| place.serving().is_some()).count();
+    let silent = places.iter().filter(|place| place.is_silent()).count();
     let may_miss = active.map_or(0, |rollout| rollout.strategy.max_unavailable.at_most(total));
-    let heard = places.iter().any(|place| place.fleet.hosts.get(place.host).is_some_and(|host| host.heard.is_some()));
     match serving {
-        0 if !heard || service.committed.is_none() => "unknown",
+        _ if serving + may_miss >= total && serving > 0 => "healthy",
+        _ if service.committed.is_none() && serving == 0 => "unknown",
+        _ if serving + may_miss + silent >= total && silent > 0 => "unknown",
         0 => "down",
-        _ if serving + may_miss >= total => "healthy",
         _ => "degraded",
     }
 }
+
+/// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
+const SILENT_FROM: Duration = Duration::from_secs(10);
 
 /// A service on one of its hosts.
 struct Place<'a> {
@@ -93,6 +106,7 @@ struct Place<'a> {
     service: &'a Service,
     host: &'a HostName,
     waiting: Option<&'a Waiting>,
+    now: Moment,
 }
 
 impl Place<'_> {
@@ -136,6 +150,12 @@ impl Place<'_> {
         if host.is_none_or(|host| !host.connected && host.heard.is_none()) {
             return ("unknown".to_owned(), "its agent has not been heard yet".to_owned(), Duration::ZERO);
         }
+        if self.is_silent() {
+            let heard = host.and_then(|host| host.heard.as_ref());
+            let silent_for = heard.map_or(Duration::ZERO, |heard| self.now.since(heard.at));
+            let reason = Reason::AgentSilent { silent_for };
+            return (reason.word().to_owned(), reason.to_string(), silent_for);
+        }
         if let Some(since) = serving {
             return ("serving".to_owned(), String::new(), since);
         }
@@ -154,9 +174,18 @@ impl Place<'_> {
         }
     }
 
-    /// How long an instance has been ready that every balancer routes to; None when there is none.
+    /// How long an instance has been ready that every balancer routes to; None when there is none, or nobody says so any more.
     fn serving(&self) -> Option<Duration> {
+        if self.is_silent() {
+            return None;
+        }
         self.served().into_iter().map(|(_, ready_for)| ready_for).max()
+    }
+
+    fn is_silent(&self) -> bool {
+        let Some(host) = self.fleet.hosts.get(self.host) else { return true };
+        let lately = host.heard.as_ref().is_some_and(|heard| self.now.since(heard.at) < SILENT_FROM);
+        !host.connected && !lately
     }
 
     /// The releases of the instances that are ready and that every balancer routes to, and for how long they have been ready.

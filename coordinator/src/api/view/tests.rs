@@ -156,6 +156,26 @@ fn nobody_heard_means_unknown_and_not_down() {
 }
 
 #[test]
+fn what_a_silent_host_last_said_is_no_evidence_of_what_it_does() {
+    let silent = |hosts: &str, names: &[&str], heard: u64| {
+        let mut picture = picture(hosts);
+        for name in names {
+            let host = picture.fleet.hosts.get_mut(&samples::host(name)).unwrap();
+            host.connected = false;
+            host.heard.as_mut().unwrap().at = Moment(heard);
+        }
+        shop(&picture)
+    };
+    let (all, one_down) = ("web1=1.0:ready:in web2=1.0:ready:in", "web1=1.0:ready:in web2=1.0:failed web3=1.0:ready:in");
+    let view = silent(all, &["web1"], 90_000);
+    assert_eq!((view.health.as_str(), view.hosts[0].step.as_str()), ("unknown", "agent silent"));
+    assert_eq!((view.hosts[0].detail.as_str(), view.hosts[0].serves), ("its agent has been silent for 10.0 s", false));
+    assert_eq!(silent(all, &["web1", "web2"], 90_000).health, "unknown");
+    assert_eq!(silent(one_down, &["web1"], 90_000).health, "degraded", "web2 is down, whatever web1 does");
+    assert_eq!(silent(all, &["web1"], 95_000).health, "healthy", "an agent that is upgraded is away for less");
+}
+
+#[test]
 fn a_host_that_obeyed_a_newer_coordinator_says_so() {
     let picture = picture("web1=1.0:ready:in");
     let ledger = Stamp { epoch: baton_core::name::Epoch(9), ..Stamp::default() };
