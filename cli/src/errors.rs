@@ -30,6 +30,10 @@ pub mod code {
     pub const NO_VERSION: Code = Code(139);
     /// Two options that exclude each other.
     pub const CONTRADICTS: Code = Code(150);
+    /// The command line cannot be understood.
+    pub const USAGE: Code = Code(151);
+    /// Stdout cannot be written to.
+    pub const ANSWER: Code = Code(152);
     /// What cannot be taken back was not confirmed.
     pub const NOT_CONFIRMED: Code = Code(134);
     /// Nobody would serve during the release, and nobody was asked.

@@ -24,7 +24,8 @@ pub mod traffic;
 pub mod upload;
 pub mod verbs;
 
-use args::{Cli, Verb};
+use args::{Cli, FormatArgs, Verb};
+use baton_core::problem::Problem;
 use clap::Parser;
 use connection::ConnectArgs;
 use errors::Failure;
@@ -42,10 +43,34 @@ pub fn main() -> ExitCode {
 /// The same with these words, the program's name first: for executables that are this program among other things.
 #[must_use]
 pub fn main_from<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> ExitCode {
-    let cli = Cli::parse_from(words);
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| usage(&error, &words));
     let output = Output::new(&cli.format);
     let exit = run(cli, &output).unwrap_or_else(|failure| failure.report(&output));
-    exit.into()
+    match output.answers().failed() {
+        Some(why) if exit == Exit::Done => Failure::from(unwritten(why)).report(&output).into(),
+        _ => exit.into(),
+    }
+}
+
+/// Ends with what is wrong with the command line, or the help that was asked for. A program that asked for JSON gets it.
+fn usage(error: &clap::Error, words: &[OsString]) -> ! {
+    let asked = |option: &str| words.iter().any(|word| word == option);
+    if error.use_stderr() && (asked("--json") || asked("--json-lines")) {
+        let output = Output::new(&FormatArgs { json: asked("--json"), json_lines: asked("--json-lines"), plain: true });
+        let text = error.render().to_string();
+        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let problem =
+            Problem::new(errors::code::USAGE, what).help("baton help shows the commands, and COMMAND --help one of them");
+        output.json(&serde_json::json!({ "error": problem, "exit": Exit::Usage.code() }));
+    }
+    error.exit()
+}
+
+fn unwritten(why: std::io::ErrorKind) -> Problem {
+    Problem::new(errors::code::ANSWER, "the answer could not be written")
+        .saw("stdout", why.to_string())
+        .help("what was asked for was done; free space where stdout leads")
 }
 
 /// What a verb needs to know besides its own arguments.
@@ -117,6 +142,6 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         let what = "this process cannot run: no runtime for input and output";
-        baton_core::problem::Problem::new(errors::code::NOT_CONNECTED, what).saw("system", error.to_string()).into()
+        Problem::new(errors::code::NOT_CONNECTED, what).saw("system", error.to_string()).into()
     })
 }

@@ -39,8 +39,10 @@ pub struct Stream {
     kind: Kind,
     terminal: bool,
     colour: bool,
-    /// Whoever read it is gone (`| head`): nothing more is written, and nothing fails for it.
+    /// Nothing more is written.
     closed: Cell<bool>,
+    /// Not because whoever read it is gone (`| head`), which fails nothing, but because it could not be written (a full disk).
+    failed: Cell<Option<io::ErrorKind>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +142,7 @@ impl Output {
 
 impl Stream {
     const fn new(kind: Kind, terminal: bool, colour: bool) -> Self {
-        Self { kind, terminal, colour, closed: Cell::new(false) }
+        Self { kind, terminal, colour, closed: Cell::new(false), failed: Cell::new(None) }
     }
 
     #[must_use]
@@ -159,6 +161,12 @@ impl Stream {
         self.closed.get()
     }
 
+    /// Why something that was written did not arrive.
+    #[must_use]
+    pub fn failed(&self) -> Option<io::ErrorKind> {
+        self.failed.get()
+    }
+
     pub fn page(&self, page: &Page) {
         self.write(&page.to_text(Look { colour: self.colour, width: None }));
     }
@@ -172,9 +180,10 @@ impl Stream {
             Kind::Stdout => write_all(&mut io::stdout().lock(), text),
             Kind::Stderr => write_all(&mut io::stderr().lock(), text),
         };
-        // A pipe nobody reads is the reader's choice; any other failure to write has nowhere to be written either.
-        if written.is_err() {
+        if let Err(error) = written {
             self.closed.set(true);
+            // A pipe nobody reads is the reader's choice.
+            self.failed.set(Some(error.kind()).filter(|kind| *kind != io::ErrorKind::BrokenPipe));
         }
     }
 }

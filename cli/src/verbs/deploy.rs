@@ -1,10 +1,10 @@
 //! `baton deploy [SERVICE] VERSION`.
 
-use super::ending;
 use super::target::{TargetArgs, WaitArgs};
+use super::{ending, plan};
 use crate::Context;
 use crate::connection::Connection;
-use crate::errors::{Failure, code};
+use crate::errors::{Failure, code, from_wire};
 use crate::exit::Exit;
 use crate::follow::{Ended, Follow, OnPause, interrupted};
 use crate::junit;
@@ -175,6 +175,7 @@ async fn prepare(
     let path = loaded.artifact(version);
     let artifact = if path.exists() {
         let archive = Archive::checked(&path)?;
+        objects(connection, request(loaded, version, &archive.artifact)).await?;
         upload(&mut connection.artifacts, &archive, context.output).await?;
         archive.artifact
     } else {
@@ -185,6 +186,15 @@ async fn prepare(
         }
     };
     Ok(Prepared { request: request(loaded, version, &artifact), before })
+}
+
+/// Says what no upload would change: a mistake is known before the archive has travelled. What is only refused for now is asked
+/// for all the same: it may be the rollout to attach to, or wait its turn.
+async fn objects(connection: &mut Connection, request: DeployRequest) -> Result<(), Failure> {
+    let mut plan = connection.control.plan(request).await?.into_inner();
+    plan::missing(&mut plan);
+    let mut failures = plan.problems.iter().map(|problem| Failure::from(from_wire(problem)));
+    failures.find(|failure| failure.exit == Exit::Error).map_or(Ok(()), Err)
 }
 
 /// Whether nobody will serve for a while who does now.

@@ -56,7 +56,7 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
 
 /// Takes the coordinator's word that it has no such artifact out of the plan, and says whether it was there: a deploy brings
 /// the artifact along.
-fn missing(plan: &mut PlanView) -> bool {
+pub(super) fn missing(plan: &mut PlanView) -> bool {
     let before = plan.problems.len();
     plan.problems.retain(|problem| problem.code != NO_ARTIFACT);
     plan.problems.len() < before

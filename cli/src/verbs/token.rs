@@ -2,11 +2,12 @@
 
 use crate::Context;
 use crate::connection::Connection;
-use crate::errors::Failure;
+use crate::errors::{Failure, code};
 use crate::exit::Exit;
 use crate::render::page::Page;
 use crate::render::releases::tokens;
 use crate::render::units::{counted, duration};
+use baton_core::problem::Problem;
 use baton_proto::v1::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -37,7 +38,7 @@ pub struct CreateArgs {
     #[arg(long, value_enum, default_value_t = TokenRole::Host)]
     pub role: TokenRole,
     /// How many hosts may join with it
-    #[arg(long, value_name = "N", conflicts_with_all = ["uses", "role"], value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "uses", value_parser = clap::value_parser!(u32).range(1..))]
     pub hosts: Option<u32>,
     /// How often it may be redeemed, each time for another name; else once for each name given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -116,6 +117,11 @@ pub async fn run(args: TokenArgs, context: Context<'_>) -> Result<Exit, Failure>
 }
 
 async fn create(connection: &mut Connection, args: CreateArgs, context: Context<'_>) -> Result<Exit, Failure> {
+    if args.hosts.is_some() && args.role != TokenRole::Host {
+        let what = format!("--hosts is for tokens of hosts, and this one makes a {}", args.role.word());
+        let help = "how often it may be redeemed says --uses";
+        return Err(Failure::new(Problem::new(code::CONTRADICTS, what).help(help), Exit::Usage));
+    }
     let for_names = u32::try_from(args.names.len()).unwrap_or(u32::MAX).max(1);
     let request = CreateTokenRequest {
         role: args.role.word().to_owned(),

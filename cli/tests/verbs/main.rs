@@ -279,6 +279,43 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
+fn a_mistake_is_told_before_the_archive_has_travelled() {
+    let refusal = Some(Problem::new(Code(703), "web9 never joined"));
+    let world = World::new(at_rest(1_000), Script { refusal, ..script(succeeded(1_400)) });
+    let ran = world.run("deploy 2.1.0");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.starts_with("error[B0703]: web9 never joined"), "{}", ran.stderr);
+    let script = world.coordinator.script();
+    assert!(script.uploads.is_empty() && script.deploys.is_empty());
+}
+
+#[test]
+fn an_answer_that_could_not_be_written_is_no_success() {
+    let world = World::new(at_rest(1_000), Script::default());
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ran = ran(world.command("status --json").stdout(full).output().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("error[B0152]: the answer could not be written"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_program_is_told_a_wrong_command_line_in_json() {
+    let world = World::new(at_rest(1_000), Script::default());
+    for line in ["--json statuss", "status --json-lines --nope"] {
+        let ran = world.run(line);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((&document["error"]["code"], &document["exit"]), (&"B0151".into(), &2.into()), "{document}");
+        assert!(ran.stderr.starts_with("error: un"), "{}", ran.stderr);
+    }
+    assert_eq!(world.run("statuss").stdout, "");
+    let ran = world.run("token create --role ci --hosts 3");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.starts_with("error[B0150]: --hosts is for tokens of hosts"), "{}", ran.stderr);
+    assert_eq!(world.run("token create --role host --hosts 3").code, Some(0));
+}
+
+#[test]
 fn a_wrong_manifest_is_told_whole_before_anybody_is_asked() {
     let world = World::new(at_rest(1_000), Script::default());
     std::fs::write(world.folder().join("baton.toml"), "servce = \"shop\"\nhosts = []\n").unwrap();
