@@ -122,6 +122,19 @@ impl Strategy {
         self.parallel.unwrap_or(self.max_unavailable).at_most(total).max(1)
     }
 
+    /// The part of a service's requests that a new release gets first: what its first wave's share says, or what its first hosts
+    /// get of all.
+    #[must_use]
+    pub fn first_part(&self, total: usize) -> f64 {
+        let Some(wave) = self.waves.first() else { return 0.0 };
+        if let Some(share) = wave.share {
+            return f64::from(u16::from(share)) / 10_000.0;
+        }
+        let hosts = wave.hosts.of(total);
+        let first = if self.lockstep { hosts } else { hosts.min(self.at_once(total)) };
+        first as f64 / total.max(1) as f64
+    }
+
     /// Whether the old instances outlive the moment in which the new ones serve.
     #[must_use]
     pub const fn keeps_old(&self) -> bool {

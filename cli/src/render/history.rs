@@ -6,7 +6,7 @@ use super::table::Table;
 use super::units::{count, millis};
 use crate::errors::{from_host, problem_page};
 use crate::outcome::{is_active, state};
-use baton_proto::v1::{ProofView, RolloutList, RolloutRecord, RolloutView};
+use baton_proto::v1::{Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
 
 #[must_use]
 pub fn table(list: &RolloutList) -> Page {
@@ -154,10 +154,15 @@ pub fn guard(rollout: &RolloutView) -> Option<String> {
 fn caught(proof: &ProofView) -> String {
     let so_far = Some(&proof.would_have_caught).filter(|share| !share.is_empty());
     let so_far = so_far.map(|share| format!("would have caught {share}"));
-    let soon = proof.would_notice.iter().map(|notice| format!("{} within {}", notice.share, millis(notice.within_ms)));
-    let soon: Vec<String> = soon.collect();
-    let soon = (!soon.is_empty()).then(|| format!("notices {}", soon.join(", ")));
+    let soon = notices(&proof.would_notice);
+    let soon = (!soon.is_empty()).then(|| format!("notices {soon}"));
     so_far.into_iter().chain(soon).collect::<Vec<_>>().join(" · ")
+}
+
+/// `5 % within 40 s, 20 % within 6.0 s`.
+pub(super) fn notices(notices: &[Notice]) -> String {
+    let one = |notice: &Notice| format!("{} within {}", notice.share, millis(notice.within_ms));
+    notices.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a deploy would do.
 
+use super::history::notices;
 use super::page::{Line, Page, Tone};
 use super::units::{bytes, counted, millis, share};
 use crate::errors::problem_page;
@@ -46,6 +47,10 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
         from => format!("baton rollback {}   {from} stays on all hosts", plan.service),
     };
     page.text(format!("  {:<1$}  {back}", "back", widest + 2));
+    if !plan.would_notice.is_empty() {
+        let notices = notices(&plan.would_notice);
+        page.text(format!("  {:<1$}  of requests that fail on the first hosts it notices {notices}", "guard", widest + 2));
+    }
     for problem in &plan.problems {
         page.extend(problem_page(&crate::errors::from_wire(problem)));
     }
@@ -106,7 +111,7 @@ fn order(page: &mut Page, plan: &PlanView, widest: usize) {
 mod tests {
     use super::plan;
     use crate::render::page::Look;
-    use baton_proto::v1::{Change, PlanView, PlannedWave};
+    use baton_proto::v1::{Change, Notice, PlanView, PlannedWave};
 
     fn view() -> PlanView {
         let change = |field: &str, before: &str, after: &str| Change {
@@ -130,6 +135,7 @@ mod tests {
                 change("run.user", "shop", ""),
             ],
             at_least_serving: 2,
+            would_notice: vec![Notice { share: "20 %".into(), within_ms: 6_000 }],
             ..PlanView::default()
         }
     }
@@ -147,6 +153,7 @@ mod tests {
   wave 2              web1, web3
   floor               at least 2 of 3 hosts serve at any time
   back                baton rollback shop   2.0.4 stays on all hosts
+  guard               of requests that fail on the first hosts it notices 20 % within 6.0 s
 "
         );
     }

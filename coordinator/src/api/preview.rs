@@ -2,16 +2,17 @@
 
 use super::control::Wish;
 use super::diff;
-use super::view::millis;
+use super::view::{millis, notices};
 use crate::driver::Picture;
+use baton_core::analysis::notice;
 use baton_core::fleet::Fleet;
-use baton_core::name::{HostName, RolloutId};
+use baton_core::name::{HostName, RolloutId, ServiceName};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
 use baton_core::strategy::{Placement, Strategy};
 use baton_core::time::Moment;
-use baton_proto::v1::{PlanView, PlannedWave};
+use baton_proto::v1::{Notice, PlanView, PlannedWave};
 
 /// An id that no rollout gets.
 const NOBODY: &str = "preview";
@@ -40,6 +41,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         }),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
+        would_notice: live.map(|_| foreseen(picture, &name, &strategy, total)).unwrap_or_default(),
         ..PlanView::default()
     };
     let Ok(id) = RolloutId::new(NOBODY) else { return view };
@@ -57,6 +59,13 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         Ok(_) | Err(_) => view.waves = waves(&hosts, &strategy),
     }
     view
+}
+
+/// How soon regressions would be noticed while the first hosts, or the first share, have the new release.
+fn foreseen(picture: &Picture, name: &ServiceName, strategy: &Strategy, total: usize) -> Vec<Notice> {
+    let Some(usual) = picture.usual.get(name) else { return Vec::new() };
+    let part = strategy.first_part(total);
+    notices(|share| notice::foreseen(&strategy.guard, usual, part, share))
 }
 
 /// Cuts the order of hosts into waves: sizes are cumulative.
@@ -97,6 +106,8 @@ mod tests {
     use super::*;
     use crate::artifact::missing;
     use crate::samples;
+    use baton_core::analysis::counts::Counts;
+    use baton_core::analysis::history::Summary;
     use baton_core::fleet::Host;
     use baton_core::strategy::{Amount, Wave};
 
@@ -131,6 +142,32 @@ mod tests {
         let plan = preview(&picture(&["web1"]), wish, Moment(0));
         let codes: Vec<_> = plan.problems.iter().map(|problem| problem.code).collect();
         assert_eq!(codes, [601, 703]);
+    }
+
+    #[test]
+    fn a_plan_foresees_from_usual_traffic_what_would_be_noticed_and_how_soon() {
+        let hosts = ["web1", "web2", "web3", "web4"];
+        let mut picture = picture(&hosts);
+        let (old, asked) = (samples::release("shop", "2.0.4"), wish(&hosts));
+        let mut service = asked.shape.clone();
+        service.committed = Some(old.id());
+        picture.fleet.services.insert(asked.name.clone(), service);
+        picture.fleet.releases.insert(old.id(), old);
+        assert!(preview(&picture, wish(&hosts), Moment(0)).would_notice.is_empty(), "nothing was counted yet");
+        // 200 requests a second for a minute.
+        let usual = Summary { polls: 30, slots: 120, counts: Counts::new(12_000, 2), phi: 1.0 };
+        picture.usual.insert(asked.name.clone(), usual);
+        let plan = preview(&picture, wish(&hosts), Moment(0));
+        let shares: Vec<_> = plan.would_notice.iter().map(|notice| notice.share.as_str()).collect();
+        assert_eq!(shares, ["1 %", "5 %", "20 %"]);
+        assert!(plan.would_notice[2].within_ms <= 10_000, "{plan:?}");
+        assert!(plan.would_notice.is_sorted_by(|one, other| one.within_ms >= other.within_ms), "{plan:?}");
+        let mut together = wish(&hosts);
+        together.shape.strategy.lockstep = true;
+        assert!(
+            preview(&picture, together, Moment(0)).would_notice.is_empty(),
+            "all at once: there is nothing to compare with"
+        );
     }
 
     #[test]

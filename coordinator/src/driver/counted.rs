@@ -5,7 +5,7 @@
 //! it would have seen.
 
 use baton_core::analysis::POLL;
-use baton_core::analysis::history::History;
+use baton_core::analysis::history::{History, Summary};
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::slowness::Pace;
@@ -73,6 +73,12 @@ impl Counted {
             }
         }
         looks
+    }
+
+    /// What each service's traffic was like lately, while nothing was on trial.
+    pub(super) fn usual(&self, now: Moment) -> BTreeMap<ServiceName, Summary> {
+        let summaries = self.services.iter().map(|(name, service)| (name.clone(), service.history.summary(now)));
+        summaries.filter(|(_, summary)| summary.counts.requests > 0).collect()
     }
 
     /// These rollouts' looks are durable.

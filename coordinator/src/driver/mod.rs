@@ -320,6 +320,7 @@ impl Driver {
         self.unshown = None;
         let mut picture = Picture::new(&self.fleet, now);
         picture.waiting.clone_from(&self.waiting);
+        picture.usual = self.counted.usual(now);
         let trouble = self.trouble.as_ref().map(|trouble| trouble.problem.clone());
         picture.trouble = trouble.or(picture.trouble);
         self.pictures.send_replace(Arc::new(picture));

@@ -1,5 +1,6 @@
 //! The fleet as those who ask see it.
 
+use baton_core::analysis::history::Summary;
 use baton_core::fleet::Fleet;
 use baton_core::fleet::fence::Fence;
 use baton_core::name::ServiceName;
@@ -17,6 +18,8 @@ pub struct Picture {
     pub fleet: Fleet,
     /// Why nothing more happens, by service.
     pub waiting: BTreeMap<ServiceName, Vec<Waiting>>,
+    /// What the balancers counted of each service in the last minutes without a rollout.
+    pub usual: BTreeMap<ServiceName, Summary>,
     /// Why the coordinator itself decides nothing.
     pub trouble: Option<Problem>,
 }

@@ -4,6 +4,7 @@ use super::POLL;
 use super::bet::{Border, Rates, expected, guess};
 use super::counts::{Counts, Poll};
 use super::guard::ALTERNATIVES;
+use super::history::Summary;
 use super::settings::GuardSettings;
 use super::signals::FAILURES;
 use std::time::Duration;
@@ -27,6 +28,16 @@ pub fn within(settings: &GuardSettings, past: Counts, traffic: Poll, over: Durat
     let looks = (needed / POLL.as_secs_f64()).ceil().max(2.0);
     let takes = Duration::try_from_secs_f64(looks * POLL.as_secs_f64()).ok()?;
     (takes <= FOREVER).then_some(takes)
+}
+
+/// The same before there is any traffic of the new release: from what the service usually answers, if the new release gets this
+/// part of it.
+#[must_use]
+pub fn foreseen(settings: &GuardSettings, usual: &Summary, part: f64, share: f64) -> Option<Duration> {
+    let over = POLL.saturating_mul(u32::try_from(usual.polls).unwrap_or(u32::MAX));
+    let of = |part: f64| Counts::new((usual.counts.requests as f64 * part) as u64, 0);
+    let traffic = Poll { new: of(part), old: of(1.0 - part) };
+    within(settings, usual.counts, traffic, over, share)
 }
 
 /// What a bet of 1 must become: what is bet on the alternatives nearby, and the price of not knowing which.

@@ -2092,6 +2092,10 @@ pub struct PlanView {
     pub interrupted_ms: u64,
     #[prost(uint64, tag = "14")]
     pub keep_old_ms: u64,
+    /// How soon regressions would be noticed while the first hosts, or the first share, have the new release; from the service's
+    /// traffic of the last minutes.
+    #[prost(message, repeated, tag = "15")]
+    pub would_notice: ::prost::alloc::vec::Vec<Notice>,
     /// What the plan was made from: see `DeployRequest.if_plan`.
     #[prost(string, tag = "20")]
     pub basis: ::prost::alloc::string::String,

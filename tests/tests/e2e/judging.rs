@@ -3,7 +3,7 @@
 use baton_cli::demo::load::Load;
 use baton_cli::demo::stage::release::{Behaviour, Fault};
 use baton_cli::demo::stage::{Front, Setup, Stage};
-use baton_proto::v1::{HistoryRequest, RolloutView};
+use baton_proto::v1::{DeployRequest, HistoryRequest, RolloutView};
 use baton_tests::e2e::{assert_each_order_once, assert_nothing_was_lost, have, in_time, setup, traffic};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ async fn a_fifth_fails(front: Front) {
     assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
 
     let load = traffic(&stage);
+    foresees(&stage, &bad).await;
     let rollout = control.deploy(&stage.manifest(), "2", &bad).await.unwrap();
     let ended = in_time("the release that fails", control.wait_ended(&rollout)).await.unwrap();
     assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
@@ -49,6 +50,29 @@ async fn a_fifth_fails(front: Front) {
     // The client counts from its own side of the wire; the balancer never counts what did not happen.
     assert!((1..=during.failed).contains(&proof.new_failed), "{} failed for the client: {proof:?}", during.failed);
     assert_eq!((proof.old_failed, proof.restarts), (0, 0), "{proof:?}");
+}
+
+/// Once the balancers have counted something, a plan says how soon a release that fails a fifth of its requests is noticed.
+async fn foresees(stage: &Stage, archive: &[u8]) {
+    let request = DeployRequest {
+        manifest: stage.manifest(),
+        manifest_path: "baton.toml".to_owned(),
+        version: "2".to_owned(),
+        artifact_digest: blake3::hash(archive).as_bytes().to_vec(),
+        artifact_size: archive.len() as u64,
+        ..DeployRequest::default()
+    };
+    let foreseen = async {
+        loop {
+            let plan = stage.control().await.unwrap().client().plan(request.clone()).await.unwrap().into_inner();
+            if let Some(fifth) = plan.would_notice.iter().find(|notice| notice.share == "20 %") {
+                return fifth.within_ms;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let within = in_time("a plan that foresees", foreseen).await;
+    assert!((1..=30_000).contains(&within), "noticed within {within} ms");
 }
 
 #[tokio::test]

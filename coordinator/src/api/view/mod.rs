@@ -7,6 +7,8 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub(super) use proof::notices;
+
 use crate::driver::{Hello, Picture};
 use baton_core::fleet::Fleet;
 use baton_core::fleet::orders::{Freeze, Order};

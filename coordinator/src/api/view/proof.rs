@@ -4,6 +4,7 @@ use super::millis;
 use baton_core::analysis::settings::Share;
 use baton_core::rollout::Rollout;
 use baton_proto::v1::{Notice, ProofView};
+use std::time::Duration;
 
 /// Shares of failures that are worth knowing about.
 const SHOWN: [f64; 3] = [0.01, 0.05, 0.2];
@@ -26,13 +27,13 @@ pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
         quiet_ms: millis(proof.quiet),
         unit: judgement.unit.map(|unit| unit.words().to_owned()).unwrap_or_default(),
         chance: judgement.unit.map(|_| judgement.chance()).unwrap_or_default(),
-        would_notice: SHOWN.iter().filter_map(|share| notice(rollout, *share)).collect(),
+        would_notice: notices(|share| judgement.would_notice(&rollout.strategy.guard, share)),
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
 }
 
-/// How soon such a regression would be noticed at this rollout's traffic.
-fn notice(rollout: &Rollout, share: f64) -> Option<Notice> {
-    let within = rollout.judgement.would_notice(&rollout.strategy.guard, share)?;
-    Some(Notice { share: Share(share).to_string(), within_ms: millis(within) })
+/// How soon regressions are noticed, of those that are at all.
+pub(in crate::api) fn notices(within: impl Fn(f64) -> Option<Duration>) -> Vec<Notice> {
+    let notice = |share| Some(Notice { share: Share(share).to_string(), within_ms: millis(within(share)?) });
+    SHOWN.into_iter().filter_map(notice).collect()
 }

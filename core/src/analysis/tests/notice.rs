@@ -1,6 +1,7 @@
 use super::super::counts::Counts;
 use super::super::guard::Guard;
-use super::super::notice::within;
+use super::super::history::Summary;
+use super::super::notice::{foreseen, within};
 use super::super::settings::GuardSettings;
 use super::{Chance, Poll, poll};
 use std::time::Duration;
@@ -47,4 +48,19 @@ fn nothing_is_promised_without_traffic_or_within_the_tolerance() {
     ] {
         assert_eq!(within(&settings, Counts::new(10_000, 100), traffic, over, share), None, "{traffic:?}");
     }
+}
+
+#[test]
+fn what_is_foreseen_from_usual_traffic_is_what_a_rollout_at_that_traffic_is_promised() {
+    let (settings, minute) = (GuardSettings::default(), Duration::from_secs(60));
+    let usual = |requests| Summary { polls: 30, slots: 300, counts: Counts::new(requests, requests / 1000), phi: 1.0 };
+    let promised = within(&settings, Counts::new(6_000, 6), poll((600, 0), (5_400, 0)), minute, 0.05);
+    assert!(promised.is_some());
+    assert_eq!(foreseen(&settings, &usual(6_000), 0.1, 0.05), promised);
+    let (busy, idle) = (foreseen(&settings, &usual(60_000), 0.1, 0.05), foreseen(&settings, &usual(600), 0.1, 0.05));
+    assert!(busy < promised && idle.is_none_or(|idle| Some(idle) > promised), "{busy:?} {promised:?} {idle:?}");
+    for part in [0.0, 1.0] {
+        assert_eq!(foreseen(&settings, &usual(6_000), part, 0.05), None, "there is nothing to compare");
+    }
+    assert_eq!(foreseen(&settings, &Summary { polls: 0, ..usual(0) }, 0.1, 0.05), None);
 }
