@@ -3,7 +3,7 @@
 use super::hooks::hooks;
 use super::page::{Line, Page, Tone};
 use super::table::Table;
-use super::units::{count, millis};
+use super::units::{count, counted as number_of, millis};
 use crate::errors::{from_host, problem_page};
 use crate::outcome::{is_active, state};
 use baton_proto::v1::{Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
@@ -87,6 +87,15 @@ fn proof(rollout: &RolloutView) -> Page {
     }
     page.text(format!("  {:<12}{} at the end of a drain", "cut", count(proof.cut)));
     page.text(format!("  {:<12}both releases answered for {}", "mixed", millis(proof.mixed_ms)));
+    if proof.least_of > 0 {
+        let missed = if proof.missed_ms > 0 {
+            format!(", {} of one host's time were missing", millis(proof.missed_ms))
+        } else {
+            String::new()
+        };
+        let hosts = number_of(proof.least_of.into(), "host", "hosts");
+        page.text(format!("  {:<12}at least {} of {hosts} served{missed}", "capacity", proof.least_serving));
+    }
     if proof.quiet_ms > 0 {
         page.text(format!("  {:<12}no request was counted for {} at most", "quiet", millis(proof.quiet_ms)));
     }
@@ -192,6 +201,9 @@ mod tests {
             old_requests: 2_204,
             old_failed: 1,
             mixed_ms: 12_000,
+            least_serving: 2,
+            least_of: 3,
+            missed_ms: 1_300,
             would_have_caught: "1.8 %".into(),
             would_notice: vec![Notice { share: "5 %".into(), within_ms: 40_000 }],
             ..ProofView::default()
@@ -210,6 +222,7 @@ mod tests {
   2.0.4       1 of 2 204 failed
   cut         0 at the end of a drain
   mixed       both releases answered for 12 s
+  capacity    at least 2 of 3 hosts served, 1.3 s of one host's time were missing
   guard       would have caught 1.8 % · notices 5 % within 40 s
 "
         );

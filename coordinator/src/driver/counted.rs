@@ -12,6 +12,7 @@ use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, RolloutId, ServiceName};
+use baton_core::rollout::place::Place;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
@@ -129,7 +130,11 @@ impl Service {
         let traffic = meters.take();
         let mut judgement = match rollout.judgement.looked {
             Some(_) => rollout.judgement.clone(),
-            None => Judgement::begin(&self.history.summary(now), self.pace.frozen()),
+            None => {
+                let mut judgement = Judgement::begin(&self.history.summary(now), self.pace.frozen());
+                judgement.proof.capacity = rollout.judgement.proof.capacity.clone();
+                judgement
+            }
         };
         judgement.meters = meters;
         let strategy = &rollout.strategy;
@@ -149,6 +154,26 @@ impl Service {
         self.history.take(now, &traffic.of(Whose::Old));
         self.pace.take(traffic);
     }
+}
+
+/// Notes in every rollout under way how many of its service's hosts serve now.
+pub(super) fn see_capacity(fleet: &mut Fleet, now: Moment) {
+    let serving = |rollout: &Rollout| {
+        let service = fleet.services.get(&rollout.service)?;
+        let serves = |host: &&HostName| Place::new(fleet, &rollout.service, service, host, now).serves();
+        Some((count(service.hosts.iter().filter(serves).count()), count(service.hosts.len())))
+    };
+    let active = fleet.rollouts.values().filter(|rollout| rollout.state.is_active());
+    let seen: Vec<_> = active.filter_map(|rollout| Some((rollout.id.clone(), serving(rollout)?))).collect();
+    for (id, (serving, hosts)) in seen {
+        if let Some(rollout) = fleet.rollouts.get_mut(&id) {
+            rollout.judgement.proof.capacity.see(serving, hosts, now);
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Whose release a member is: by what its host was told to run there.

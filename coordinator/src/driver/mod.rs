@@ -28,7 +28,7 @@ use baton_core::rollout::interlock::{self, Violation};
 use baton_core::rollout::plan::{Plan, refused};
 use baton_core::rollout::waiting::Waiting;
 use baton_core::time::{Moment, earlier};
-use counted::Counted;
+use counted::{Counted, see_capacity};
 use links::Mail;
 use request::{Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
@@ -231,6 +231,7 @@ impl Driver {
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);
         plan.take(&mut draft);
+        see_capacity(&mut draft, now);
         self.close(&mut draft, &looks, now);
         let changes = self.changes(&draft, sequence, now);
         let decided = !changes.decides_nothing();

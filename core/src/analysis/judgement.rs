@@ -131,6 +131,7 @@ impl Judgement {
 
     /// The rollout ends: what was counted since the last look is in the proof, too. Of the readings nothing is kept.
     pub fn close(&mut self, traffic: &Traffic, now: Moment) {
+        self.proof.capacity.close(now);
         self.proof.take(traffic, self.looked, now);
         self.looked = Some(now);
         self.meters = Meters::default();

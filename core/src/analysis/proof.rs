@@ -27,6 +27,48 @@ pub struct Proof {
     pub quiet: Duration,
     /// Since when none was counted.
     quiet_since: Option<Moment>,
+    #[serde(default)]
+    pub capacity: Capacity,
+}
+
+/// How many of a service's hosts served while a rollout went on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// As it was when that last changed.
+    last: Option<Serving>,
+    /// The fewest that served at once, of how many; None: nobody looked.
+    pub least: Option<(u32, u32)>,
+    /// For how long hosts did not serve, added up over hosts.
+    #[serde(with = "millis")]
+    pub missed: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Serving {
+    since: Moment,
+    serving: u32,
+    hosts: u32,
+}
+
+impl Capacity {
+    /// Sees how many of the hosts serve now. Nothing changes while they stay as many.
+    pub fn see(&mut self, serving: u32, hosts: u32, now: Moment) {
+        if self.last.is_some_and(|last| (last.serving, last.hosts) == (serving, hosts)) {
+            return;
+        }
+        self.close(now);
+        self.last = Some(Serving { since: now, serving, hosts });
+        let missing = |(serving, hosts): (u32, u32)| hosts.saturating_sub(serving);
+        if self.least.is_none_or(|least| missing((serving, hosts)) > missing(least)) {
+            self.least = Some((serving, hosts));
+        }
+    }
+
+    /// Counts up to now what was seen last.
+    pub fn close(&mut self, now: Moment) {
+        let Some(Serving { since, serving, hosts }) = self.last.take() else { return };
+        self.missed = self.missed.saturating_add(now.since(since).saturating_mul(hosts.saturating_sub(serving)));
+    }
 }
 
 impl Proof {

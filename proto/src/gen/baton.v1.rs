@@ -2357,6 +2357,14 @@ pub struct ProofView {
     /// How soon regressions would be noticed at this traffic.
     #[prost(message, repeated, tag = "14")]
     pub would_notice: ::prost::alloc::vec::Vec<Notice>,
+    /// The fewest hosts that served at once, and of how many; 0 of 0: nobody looked.
+    #[prost(uint32, tag = "15")]
+    pub least_serving: u32,
+    #[prost(uint32, tag = "16")]
+    pub least_of: u32,
+    /// For how long hosts did not serve, added up over hosts.
+    #[prost(uint64, tag = "17")]
+    pub missed_ms: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

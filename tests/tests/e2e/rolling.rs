@@ -28,6 +28,10 @@ async fn rolls_there_and_back(front: Front, place: Place) {
     let rollout = control.deploy(&stage.manifest(), "2", &second).await.unwrap();
     let ended = in_time("the second release", control.wait_ended(&rollout)).await.unwrap();
     assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+    let proof = ended.proof.unwrap();
+    let missing = u32::from(place == Place::InPlace);
+    assert_eq!(proof.least_of - proof.least_serving, missing, "one at a time, or none: {proof:?}");
+    assert_eq!(proof.missed_ms > 0, place == Place::InPlace, "{proof:?}");
     tokio::time::sleep(EDGE).await;
     let during = load.mark().await.unwrap();
     assert_nothing_was_lost(&stage, &during);

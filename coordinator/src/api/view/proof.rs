@@ -14,6 +14,7 @@ pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
     let judgement = &rollout.judgement;
     let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0)?;
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
+    let (least_serving, least_of) = proof.capacity.least.unwrap_or_default();
     Some(ProofView {
         new_requests: proof.new.requests,
         new_failed: proof.new.errors,
@@ -28,6 +29,9 @@ pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
         unit: judgement.unit.map(|unit| unit.words().to_owned()).unwrap_or_default(),
         chance: judgement.unit.map(|_| judgement.chance()).unwrap_or_default(),
         would_notice: notices(|share| judgement.would_notice(&rollout.strategy.guard, share)),
+        least_serving,
+        least_of,
+        missed_ms: millis(proof.capacity.missed),
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
 }

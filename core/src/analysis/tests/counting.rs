@@ -1,10 +1,13 @@
 use super::super::counts::Counts;
 use super::super::meters::{Meters, Whose};
+use super::super::proof::Capacity;
 use crate::fleet::MemberKey;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
 use crate::problem::{Code, Problem};
+use crate::time::Moment;
+use std::time::Duration;
 
 fn lb() -> HostName {
     "lb1".parse().unwrap()
@@ -80,4 +83,27 @@ fn a_member_that_vanished_begins_anew_and_a_broken_reading_changes_nothing() {
         Counts::new(10, 0),
         "110 and back to 100 is no traffic; 50 is where web2 begins"
     );
+}
+
+#[test]
+fn capacity_is_the_fewest_that_served_and_how_long_others_did_not() {
+    let mut capacity = Capacity::default();
+    for (at, serving) in [(0, 3), (1_000, 2), (1_500, 2), (3_000, 3), (3_500, 1), (4_000, 3)] {
+        capacity.see(serving, 3, Moment(at));
+    }
+    capacity.close(Moment(9_000));
+    assert_eq!(capacity.least, Some((1, 3)));
+    assert_eq!(capacity.missed, Duration::from_millis(2_000 + 2 * 500));
+    let seen = capacity.clone();
+    capacity.close(Moment(99_000));
+    assert_eq!(capacity, seen, "it is over");
+}
+
+#[test]
+fn seeing_the_same_again_changes_nothing() {
+    let mut capacity = Capacity::default();
+    capacity.see(2, 3, Moment(1_000));
+    let seen = capacity.clone();
+    capacity.see(2, 3, Moment(2_000));
+    assert_eq!(capacity, seen);
 }
