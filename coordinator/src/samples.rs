@@ -5,7 +5,7 @@ use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use baton_core::fleet::{BalancerPool, InstanceKey, Service};
 use baton_core::name::{Digest, HostName, Slot};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
-use baton_core::rollout::{Direction, Rollout, RolloutState};
+use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ pub(crate) fn strategy() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        second_person: false,
     }
 }
 
@@ -118,5 +119,6 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        consent: Consent::NotNeeded,
     }
 }

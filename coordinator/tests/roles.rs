@@ -283,3 +283,36 @@ async fn only_the_very_path_of_a_method_reaches_it() {
     }
     assert_eq!(made().await, 1);
 }
+
+#[tokio::test]
+async fn what_asks_for_two_people_begins_with_the_word_of_another_person_and_of_no_pipeline() {
+    let site = Site::new().await;
+    obey(site.dial(&site.member("host", "web1").await));
+    upload(&site.admin, b"archive", 0).await.unwrap();
+    let [dora, ben] = [site.member("deployer", "dora").await, site.member("deployer", "ben").await].map(|it| site.dial(&it));
+    let pipeline = site.dial(&site.member("ci", "pipeline").await);
+    let asks = |version: &str| {
+        let mut wish = wish(&["web1"], version, b"archive");
+        wish.manifest.push_str("\n[rollout]\nsecond_person = true\n");
+        wish
+    };
+    let request = || v1::ServiceRequest { service: "shop".into(), ..Default::default() };
+    deploy(&dora, asks("1.0")).await.unwrap();
+    let view = until(&site.admin, |view| site::rollout_state(view) == "paused").await;
+    assert!(view.hosts.iter().all(|host| host.instances.is_empty()), "nothing has begun: {view:?}");
+    for (channel, refused) in [(&dora, Code(736)), (&pipeline, code::NOT_ALLOWED)] {
+        let mut control = ControlClient::new(channel.clone());
+        assert_eq!(from_status(&control.resume(request()).await.unwrap_err()).code, refused);
+        assert_eq!(from_status(&control.promote(request()).await.unwrap_err()).code, refused);
+    }
+    ControlClient::new(ben.clone()).resume(request()).await.unwrap();
+    until(&site.admin, |view| site::rollout_state(view) == "succeeded").await;
+
+    let alone = deploy(&ben, wish(&["web1"], "2.0", b"archive")).await.unwrap_err();
+    assert_eq!(alone.code, code::NOT_ALLOWED, "one alone does not end that two are asked: {alone}");
+    deploy(&ben, asks("2.0")).await.unwrap();
+    ControlClient::new(dora).promote(request()).await.unwrap();
+    until(&site.admin, |view| view.services.iter().any(|it| it.committed_version == "2.0")).await;
+    deploy(&site.admin, wish(&["web1"], "3.0", b"archive")).await.unwrap();
+    until(&site.admin, |view| view.services.iter().any(|it| it.committed_version == "3.0")).await;
+}

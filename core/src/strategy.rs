@@ -53,6 +53,9 @@ pub struct Strategy {
     /// How many requests may fail by the balancers' own count; None: nobody asks for proof.
     #[serde(default)]
     pub max_failed: Option<u64>,
+    /// No new release begins before another person than the one who asks for it has let it.
+    #[serde(default)]
+    pub second_person: bool,
 }
 
 /// Whose requests a release on trial gets.
@@ -145,7 +148,7 @@ impl Strategy {
     #[must_use]
     pub fn returning(&self) -> Self {
         let waves = vec![Wave::of(Amount::Percent(100))];
-        Self { waves, bake: Duration::ZERO, lockstep: false, ..self.clone() }
+        Self { waves, bake: Duration::ZERO, lockstep: false, second_person: false, ..self.clone() }
     }
 
     /// The word people know for a strategy like this. For eyes only: nothing is decided by it.

@@ -6,7 +6,7 @@ use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
 use crate::store::About;
-use baton_core::fleet::Service;
+use baton_core::fleet::{Fleet, Service};
 use baton_core::manifest;
 use baton_core::name::{Digest, HostName, InvalidName, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
@@ -62,6 +62,7 @@ impl Control for Api {
             return Err(to_status(problem));
         }
         may_raise(&role, &release)?;
+        may_lower(&role, &self.access.picture().fleet, &name, &shape)?;
         tracing::info!(service = %name, version = %release.version, %by, "deploy");
         self.ask(Ask::Deploy { service: name, shape: Box::new(shape), release: Box::new(release), by, when }).await
     }
@@ -339,6 +340,18 @@ fn may_raise(role: &str, release: &Release) -> Result<(), Status> {
     let problem = Problem::new(code::NOT_ALLOWED, "a release that runs as root is an admin's to deploy")
         .saw("manifest", "run.user = \"root\"")
         .help("name a user of its own in run.user, or ask an admin to deploy this");
+    Err(to_status(problem))
+}
+
+/// That a service asks for two people is an admin's to end: else one alone could.
+fn may_lower(role: &str, fleet: &Fleet, name: &ServiceName, shape: &Service) -> Result<(), Status> {
+    let asks = fleet.services.get(name).is_some_and(|service| service.strategy.second_person);
+    if !asks || shape.strategy.second_person || role == Role::Admin.to_string() {
+        return Ok(());
+    }
+    let problem = Problem::new(code::NOT_ALLOWED, format!("that {name} asks for two people is an admin's to end"))
+        .saw("manifest", "rollout.second_person is not there any more")
+        .help("put rollout.second_person = true back, or ask an admin to deploy this");
     Err(to_status(problem))
 }
 

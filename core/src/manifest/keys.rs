@@ -152,6 +152,12 @@ pub const KEYS: &[Key] = &[
         "A person lets it go on: before the switch, or before each wave but the first.",
     ),
     key(
+        "rollout.second_person",
+        Kind::Flag,
+        Absent,
+        "No new release begins before another person than the one who deploys it has let it.",
+    ),
+    key(
         "rollout.keep_old",
         Kind::Duration,
         Derived("blue-green: 15m; else 0s"),

@@ -74,6 +74,21 @@ pub struct Rollout {
     /// It brings back what was there: nothing waits for hooks.
     #[serde(default)]
     pub returns: bool,
+    /// Whether another person than the one who asked for it has let it begin.
+    #[serde(default)]
+    pub consent: Consent,
+}
+
+/// Another person's word before anything begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Consent {
+    #[default]
+    NotNeeded,
+    Awaited,
+    Given {
+        by: String,
+    },
 }
 
 /// Where a rollout stands.

@@ -3,7 +3,7 @@
 use super::text::{NOW, World, host, release, shop};
 use baton_core::name::RolloutId;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply};
-use baton_core::rollout::{Direction, RolloutState};
+use baton_core::rollout::{Consent, Direction, RolloutState};
 
 const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1";
 const ROLLING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1";
@@ -161,4 +161,54 @@ fn commands_without_a_rollout_or_a_service_say_so() {
     let cart = baton_core::name::ServiceName::new("cart").expect("a name");
     let abort = Command::Abort { service: cart, by: "ana".into() };
     assert_eq!(apply(&mut world.fleet, abort, NOW).map_err(|problem| problem.code.0), Err(709));
+}
+
+/// A service of which nothing begins without a second person.
+fn asks_for_two(text: &str) -> World {
+    let mut world = World::parse(text);
+    world.fleet.services.get_mut(&shop()).expect("the service").strategy.second_person = true;
+    world
+}
+
+#[test]
+fn where_two_people_are_asked_a_deploy_waits_for_the_other_one() {
+    let mut world = asks_for_two(REST);
+    let deploy = deploy(&world, "v3");
+    apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect("it is accepted");
+    assert_eq!(world.fleet.rollouts[&id()].state, RolloutState::Paused);
+    let asked = |by: &str| {
+        let by = || by.to_owned();
+        let retry = Command::Retry { id: RolloutId::new("r-10").expect("an id"), service: shop(), host: None, by: by() };
+        [Command::Resume { service: shop(), by: by() }, Command::Promote { service: shop(), by: by() }, retry]
+    };
+    for command in asked("ana") {
+        let before = world.fleet.clone();
+        let problem = apply(&mut world.fleet, command, NOW).expect_err("she asked for it herself");
+        assert_eq!(problem.code.0, 736, "{problem}");
+        assert_eq!(world.fleet, before);
+    }
+    for command in asked("ben") {
+        let mut world = World { fleet: world.fleet.clone(), ..asks_for_two(REST) };
+        apply(&mut world.fleet, command, NOW).expect("he is another");
+        let rollout = &world.fleet.rollouts[&id()];
+        assert_eq!(rollout.state, RolloutState::Running);
+        assert_eq!(rollout.consent, Consent::Given { by: "ben".into() });
+        // Once it was let, holding and going on is nobody's special right.
+        let (service, by, why) = (shop(), "ana".to_owned(), "lunch".to_owned());
+        apply(&mut world.fleet, Command::Pause { service, by, why }, NOW).expect("paused");
+        apply(&mut world.fleet, Command::Resume { service: shop(), by: "ana".into() }, NOW).expect("resumed");
+    }
+}
+
+#[test]
+fn the_way_back_and_a_restart_wait_for_nobody_else() {
+    let restart = Command::Restart { id: id(), service: shop(), by: "ana".into() };
+    let back =
+        Command::RollbackTo { id: id(), service: shop(), version: release("v0").version, by: "ana".into(), force: false };
+    for command in [restart, back] {
+        let mut world = asks_for_two(REST);
+        world.fleet.releases.insert(release("v0").id(), release("v0"));
+        apply(&mut world.fleet, command, NOW).expect("it is accepted");
+        assert_eq!(world.fleet.rollouts[&id()].state, RolloutState::Pending);
+    }
 }

@@ -11,7 +11,7 @@ use baton_core::name::{
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::plan::Plan;
-use baton_core::rollout::{Direction, Evidence, Rollout, RolloutState};
+use baton_core::rollout::{Consent, Direction, Evidence, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
@@ -188,6 +188,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        second_person: false,
     };
     let first = options.contains("none->");
     Service {
@@ -240,6 +241,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        consent: Consent::NotNeeded,
     })
 }
 

@@ -24,6 +24,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         guard: Default::default(),
         gate: gate(random),
         max_failed: None,
+        second_person: false,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
     let keep_old = Duration::from_millis(random.between(0, 4) * 5_000);
@@ -67,6 +68,7 @@ pub(super) fn one_by_one() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        second_person: false,
         on_failure: OnFailure::Revert,
     }
 }

@@ -85,6 +85,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         _ => OnFailure::Revert,
     });
     let (guard, gate, max_failed) = (judging::guard(reader), judging::gate(reader), judging::max_failed(reader));
+    let second_person = second_person(reader);
     let means = means?;
     let placement = placement(reader, &means, around.ports);
     let max_unavailable = max_unavailable(reader, &means);
@@ -115,6 +116,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         guard: guard?,
         gate: gate?,
         max_failed: max_failed?,
+        second_person: second_person?,
     })
 }
 
@@ -253,6 +255,15 @@ fn approve(reader: &mut Reader<'_, '_>, means: &Meaning, mut waves: Vec<Wave>) -
     }
     waves.iter_mut().skip(from).for_each(|wave| wave.approve = true);
     Some(waves)
+}
+
+/// Whether nothing begins before another person has let it.
+fn second_person(reader: &mut Reader<'_, '_>) -> Option<bool> {
+    const PLACE: &str = "rollout.second_person";
+    match reader.value(PLACE) {
+        None => Some(false),
+        Some(_) => reader.flag(PLACE).map(|flag| *flag.get_ref()),
+    }
 }
 
 /// Reports a strategy that works through a load balancer, and there is none. Returns whether all is well.

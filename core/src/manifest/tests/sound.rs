@@ -40,6 +40,7 @@ fn the_smallest_manifest_gets_every_default() {
             guard: Default::default(),
             gate: None,
             max_failed: None,
+            second_person: false,
         }
     );
     assert!(manifest.warnings.is_empty());
@@ -106,6 +107,7 @@ start_timeout = "5m"
 [rollout]
 strategy = "rolling"
 approve = true
+second_person = true
 placement = "in-place"
 max_unavailable = "34%"
 waves = [1, "50%"]
@@ -174,6 +176,7 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 on_not_enough_data: NotEnough::Promote,
             }),
             max_failed: Some(10),
+            second_person: true,
         }
     );
     assert_eq!(manifest.hooks.0.keys().copied().collect::<Vec<_>>(), Point::ALL);

@@ -3,7 +3,7 @@
 use super::super::aside::aside;
 use super::super::hooks;
 use super::super::place::Place;
-use super::super::{Direction, Rollout, RolloutState, spread};
+use super::super::{Consent, Direction, Pause, Rollout, RolloutState, spread};
 use crate::analysis::judgement::Judgement;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
@@ -28,6 +28,9 @@ pub fn begin(
     let serves = |host: &&HostName| Place::new(fleet, name, service, host, now).serves();
     let (up, down): (Vec<&HostName>, Vec<_>) = present.into_iter().partition(serves);
     let hosts = spread::order(fleet, strategy.spread_by.as_ref(), down, up).into_iter();
+    // To start what runs already anew needs nobody else.
+    let asks = strategy.second_person && service.committed != Some(to);
+    let why = "another person has to let it begin".to_owned();
     Rollout {
         id,
         service: name.clone(),
@@ -35,10 +38,10 @@ pub fn begin(
         to,
         strategy,
         hosts: hosts.chain(away).cloned().collect(),
-        state: RolloutState::Pending,
+        state: if asks { RolloutState::Paused } else { RolloutState::Pending },
         direction: Direction::Forward,
         turned: None,
-        pause: None,
+        pause: asks.then(|| Pause { by: by.clone(), why }),
         wave: 0,
         promoted: 0,
         wave_done: None,
@@ -51,6 +54,7 @@ pub fn begin(
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        consent: if asks { Consent::Awaited } else { Consent::NotNeeded },
     }
 }
 

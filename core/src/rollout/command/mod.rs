@@ -245,8 +245,8 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::Abort { service, by } => back::abort(fleet, &service, by, false, now),
         Command::Keep { service, by } => back::keep(fleet, &service, &by, now),
         Command::Pause { service, by, why } => steer::pause(fleet, &service, by, why, now),
-        Command::Resume { service, .. } => steer::resume(fleet, &service, now),
-        Command::Promote { service, .. } => steer::promote(fleet, &service, now),
+        Command::Resume { service, by } => steer::resume(fleet, &service, &by, now),
+        Command::Promote { service, by } => steer::promote(fleet, &service, &by, now),
         Command::Retry { id, service, host, by } => steer::retry(fleet, id, &service, host.as_ref(), by, now),
         Command::Skip { service, host, by, why } => steer::skip(fleet, &service, &host, Order { by, why, since: now }),
         Command::Vouch { service, point, host, by, why } => {

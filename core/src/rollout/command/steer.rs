@@ -3,7 +3,7 @@
 use super::super::aside::aside;
 use super::super::progress::Standing;
 use super::super::queue;
-use super::super::{Direction, Rollout, RolloutState, plan, progress};
+use super::super::{Consent, Direction, Rollout, RolloutState, plan, progress};
 use super::hooks;
 use super::{Accepted, begin, change, frozen, known, known_mut, not_of_service};
 use crate::fleet::orders::Order;
@@ -28,12 +28,13 @@ pub(super) fn pause(
     })
 }
 
-pub(super) fn resume(fleet: &mut Fleet, name: &ServiceName, now: Moment) -> Result<Accepted, Problem> {
+pub(super) fn resume(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Result<Accepted, Problem> {
     hooks::none_is_broken(fleet, name)?;
     change(fleet, name, now, |rollout| {
         if rollout.state != RolloutState::Paused {
             return Ok(());
         }
+        consent(rollout, by)?;
         let speaks_against = rollout.evidence.first().filter(|_| rollout.direction == Direction::Forward);
         if let (Some(evidence), OnFailure::Pause) = (speaks_against, rollout.strategy.on_failure) {
             return Err(Problem::new(Code(707), format!("{} did not work on {}", rollout.service, evidence.host))
@@ -56,8 +57,25 @@ pub(super) fn go_on(rollout: &mut Rollout) {
     rollout.pause = None;
 }
 
+/// Takes a person's word for the other one that a rollout waits for.
+fn consent(rollout: &mut Rollout, by: &str) -> Result<(), Problem> {
+    if rollout.consent != Consent::Awaited {
+        return Ok(());
+    }
+    if rollout.by == by {
+        return Err(Problem::new(Code(736), format!("{} needs the word of another person than {by}", rollout.service))
+            .saw("manifest", "rollout.second_person = true")
+            .help(format!("somebody else: baton resume {0}. To give it up: baton abort {0}", rollout.service)));
+    }
+    rollout.consent = Consent::Given { by: by.to_owned() };
+    Ok(())
+}
+
 /// Lets a rollout pass its approval, or ends the watch of its wave.
-pub(super) fn promote(fleet: &mut Fleet, name: &ServiceName, now: Moment) -> Result<Accepted, Problem> {
+pub(super) fn promote(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Result<Accepted, Problem> {
+    if fleet.active_rollout(name).is_some_and(|rollout| rollout.consent == Consent::Awaited) {
+        return resume(fleet, name, by, now);
+    }
     let standings = plan::standings(fleet, name, now);
     change(fleet, name, now, |rollout| let_through(rollout, &standings, now))
 }
@@ -106,7 +124,7 @@ pub(super) fn retry(
     if let Some(freeze) = queue::freeze(fleet, Some(service), now).filter(|_| again.is_some()) {
         return Err(frozen(name, freeze, now));
     }
-    let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by, now));
+    let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by.clone(), now));
     let next_start = super::renew::next_start(fleet, name);
     if hooks_failed {
         hooks::retry(fleet, name, begun.as_ref(), now);
@@ -123,6 +141,7 @@ pub(super) fn retry(
         rollout.evidence.retain(|evidence| !failed.contains(&evidence.host));
         rollout.starts.extend(failed.iter().map(|host| (host.clone(), next_start)));
         if rollout.state == RolloutState::Paused && rollout.evidence.is_empty() {
+            consent(rollout, &by)?;
             go_on(rollout);
         }
         Ok(())

@@ -7,7 +7,7 @@ use baton_core::fleet::split::Side;
 use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, MemberKey, Service};
 use baton_core::name::{Digest, Epoch, Generation, HostName, PoolName, RolloutId, ServiceName, Slot, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
-use baton_core::rollout::{Direction, Rollout, RolloutState};
+use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
@@ -173,6 +173,7 @@ fn strategy() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        second_person: false,
     }
 }
 
@@ -200,5 +201,6 @@ fn rollout(name: &ServiceName, service: &Service, new: &Release) -> anyhow::Resu
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        consent: Consent::NotNeeded,
     })
 }
