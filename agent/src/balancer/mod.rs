@@ -122,12 +122,23 @@ fn nginx_binary() -> PathBuf {
     "nginx".into()
 }
 
+/// As HAProxy's.
+const fn fall() -> u32 {
+    3
+}
+
 /// The small reverse proxy that comes with Baton, in a process of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuiltinConfig {
     /// Where each pool listens.
     pub listen: BTreeMap<PoolName, SocketAddr>,
+    /// Whose turn it is: round robin, or the least busy member.
+    #[serde(default)]
+    pub balance: builtin::Balance,
+    /// Checks a member fails in a row before it gets no new requests until it answers again; 0: nobody is checked.
+    #[serde(default = "fall")]
+    pub fall: u32,
     /// Its control socket; inside the agent's state folder unless named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<PathBuf>,

@@ -3,6 +3,8 @@
 use crate::builtin;
 use crate::rig::bench::{Bench, codes, member, places};
 use crate::rig::load;
+use baton_agent::balancer::BalancerConfig;
+use baton_agent::balancer::builtin::Balance;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -75,4 +77,75 @@ async fn with_no_member_in_it_says_so() {
     bench.until("started", |_| true).await;
     let failure = load::get(&mut None, bench.front.listen, "/", None).await.expect_err("no member is in");
     assert!(failure.contains("503"), "{failure}");
+}
+
+#[tokio::test]
+async fn who_stops_answering_gets_nothing_until_it_answers_again_and_never_are_all_kept_out() {
+    let places = places();
+    let mut bench = Bench::serving(builtin(), &places).await;
+    bench.apps[0].kill();
+    let down = bench.until("kept out", |pool| member(pool, 0).running == Out).await;
+    assert_eq!((codes(&down), member(&down, 0).on_disk, member(&down, 1).running), (vec![414], Ready, Ready));
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other one answers");
+    }
+    let after = bench.until("settled", |_| true).await;
+    assert_eq!(member(&after, 0).requests, member(&down, 0).requests, "it is not even tried");
+
+    bench.apps[1].kill();
+    bench
+        .until("all are served", |pool| codes(pool).len() == 2 && pool.members.values().all(|one| one.running == Ready))
+        .await;
+
+    bench.apps.iter_mut().for_each(|app| app.start());
+    bench.until("both answer", |pool| codes(pool).is_empty() && pool.members.values().all(|one| one.running == Ready)).await;
+    bench.apps[0].until_served(bench.front.listen).await;
+    bench.apps[1].until_served(bench.front.listen).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_killed_learns_its_checks_again() {
+    let places = places();
+    let mut bench = Bench::serving(builtin(), &places).await;
+    let before = bench.until("settled", |_| true).await;
+    bench.front.kill(&before.balancer);
+    bench.until("another", |pool| pool.balancer != before.balancer).await;
+    bench.apps[1].kill();
+    bench.until("kept out", |pool| member(pool, 1).running == Out && codes(pool) == [414]).await;
+}
+
+#[tokio::test]
+async fn without_checks_everybody_stays_in() {
+    let places = places();
+    let mut front = builtin();
+    if let BalancerConfig::Builtin(config) = &mut front.config {
+        config.fall = 0;
+    }
+    let mut bench = Bench::serving(front, &places).await;
+    let control = bench.front.path("agent/balancer/builtin.sock");
+    let mut stream = tokio::io::BufReader::new(tokio::net::UnixStream::connect(control).await.expect("the socket"));
+    stream.write_all(b"{\"look\":{}}\n").await.expect("a question");
+    let mut line = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut line).await.expect("an answer");
+    let answer: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert!(answer["checks"].is_null() && answer["pools"]["shop"].is_object(), "{answer}");
+    bench.until("in", |pool| codes(pool).is_empty()).await;
+}
+
+#[tokio::test]
+async fn the_least_busy_member_is_next() {
+    let places = places();
+    let mut front = builtin();
+    if let BalancerConfig::Builtin(config) = &mut front.config {
+        config.balance = Balance::LeastRequest;
+    }
+    let mut bench = Bench::serving(front, &places).await;
+    let _tunnel = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
+    let busy = usize::from(member(&bench.until("seen", |_| true).await, 1).in_flight == 1);
+    let served = [bench.apps[0].served(), bench.apps[1].served()];
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    assert_eq!(bench.apps[busy].served(), served[busy]);
+    assert_eq!(bench.apps[1 - busy].served(), served[1 - busy] + 10);
 }

@@ -4,6 +4,7 @@ use baton_core::fleet::latency::Latency;
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
+use baton_core::release::Probe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,9 @@ pub(super) struct Wish {
 /// How each pool that divides its requests does so.
 pub(super) type Splits = BTreeMap<PoolName, TrafficSplit>;
 
+/// What each member is asked by the proxy's own checks.
+pub(super) type Checks = BTreeMap<PoolName, BTreeMap<SocketAddr, Probe>>;
+
 /// A question to the proxy. Each is answered with a whole [`Answer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -43,6 +47,10 @@ pub(super) enum Ask {
     Divide {
         pool: PoolName,
         split: Option<TrafficSplit>,
+    },
+    /// Replaces the checks of the pools it names. Only in memory: who restarts checks nobody until it is told again.
+    Check {
+        checks: Checks,
     },
     /// Ends what is in flight at a member.
     Cut {
@@ -64,6 +72,9 @@ pub(super) struct Answer {
     pub(super) splits: Option<BTreeMap<PoolName, Divided>>,
     #[serde(default)]
     pub(super) splits_on_disk: Splits,
+    /// `None`: a process of a version that does not check, or is not to.
+    #[serde(default)]
+    pub(super) checks: Option<Checks>,
     /// Why the question was not followed.
     pub(super) error: Option<String>,
 }
@@ -90,6 +101,12 @@ pub(super) struct Told {
     pub(super) errors: u64,
     #[serde(default)]
     pub(super) latency: Option<Latency>,
+    /// What was seen of one that fails its checks.
+    #[serde(default)]
+    pub(super) down: Option<String>,
+    /// It gets no new requests for that.
+    #[serde(default)]
+    pub(super) is_kept_out: bool,
 }
 
 /// Asks one question in a connection of its own.

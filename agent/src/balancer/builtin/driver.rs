@@ -1,6 +1,7 @@
 //! The agent's side of the built-in proxy: starts its process when it is not there, and tells it what to serve.
 
-use super::control::{self, Answer, Ask, Divided, Told, Wish, Wishes};
+use super::check;
+use super::control::{self, Answer, Ask, Checks, Divided, Told, Wish, Wishes};
 use crate::balancer::conduct::Conductor;
 use crate::balancer::decide;
 use crate::balancer::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
@@ -10,6 +11,7 @@ use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
+use clap::ValueEnum as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -68,6 +70,10 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
     command.extend(["--control".to_owned(), control.to_string_lossy().into_owned()]);
     command.extend(["--state".to_owned(), state_file.to_string_lossy().into_owned()]);
     command.extend(config.listen.iter().flat_map(|(pool, address)| ["--listen".to_owned(), format!("{pool}@{address}")]));
+    if let Some(balance) = config.balance.to_possible_value() {
+        command.extend(["--balance".to_owned(), balance.get_name().to_owned()]);
+    }
+    command.extend(["--fall".to_owned(), config.fall.to_string()]);
     let builtin = Builtin {
         command,
         pools: config.listen.keys().cloned().collect(),
@@ -92,6 +98,11 @@ impl Driver for Builtin {
             tracing::warn!(identity = %answer.identity, "the built-in balancer restarted");
         }
         self.identity = Some(answer.identity.clone());
+        // What it is to ask its members changes nothing it serves, and is gone when it restarts.
+        let news = news(pools, &answer);
+        if !news.is_empty() {
+            self.tell(&Ask::Check { checks: news }).await?;
+        }
         self.is_old = answer.splits.is_none();
         let splits = pools.keys().filter_map(|name| Some((name.clone(), split_seen(name, &answer)?))).collect();
         let pools = pools.iter().map(|(name, spec)| (name.clone(), self.pool(name, spec, &answer)));
@@ -231,7 +242,7 @@ impl Silence {
 fn seen(told: &Told, on_disk: Option<&Wish>) -> MemberSeen {
     MemberSeen {
         told: told.wish.state,
-        running: told.wish.state,
+        running: if told.is_kept_out { MemberState::Out } else { told.wish.state },
         on_disk: on_disk.map_or(MemberState::Out, |wish| wish.state),
         weight: (told.wish.weight, on_disk.map_or(told.wish.weight, |wish| wish.weight)),
         side: (told.wish.side, on_disk.map_or(told.wish.side, |wish| wish.side)),
@@ -241,8 +252,19 @@ fn seen(told: &Told, on_disk: Option<&Wish>) -> MemberSeen {
         requests: told.requests,
         errors: told.errors,
         latency: told.latency.clone(),
-        remark: Remark::None,
+        remark: told.down.clone().map_or(Remark::None, Remark::Down),
     }
+}
+
+/// The checks that the proxy does not know yet, of the pools it has.
+fn news(pools: &BTreeMap<PoolName, PoolSpec>, answer: &Answer) -> Checks {
+    let Some(known) = &answer.checks else { return Checks::new() };
+    let wanted = pools.iter().map(|(name, spec)| {
+        let members = spec.members.values().map(|member| (member.address, check::from_outside(&member.probe)));
+        (name, members.collect::<BTreeMap<_, _>>())
+    });
+    let news = wanted.filter(|(name, checks)| known.get(*name).is_some_and(|known| known != checks));
+    news.map(|(name, checks)| (name.clone(), checks)).collect()
 }
 
 fn split_seen(pool: &PoolName, answer: &Answer) -> Option<SplitSeen> {
@@ -263,6 +285,16 @@ fn split_seen(pool: &PoolName, answer: &Answer) -> Option<SplitSeen> {
 
 fn absent(weight: u16, side: Side) -> MemberSeen {
     let wish = Wish { state: MemberState::Out, weight, side };
-    let told = Told { wish, in_flight: 0, out_for_ms: 0, cut: 0, requests: 0, errors: 0, latency: None };
+    let told = Told {
+        wish,
+        in_flight: 0,
+        out_for_ms: 0,
+        cut: 0,
+        requests: 0,
+        errors: 0,
+        latency: None,
+        down: None,
+        is_kept_out: false,
+    };
     seen(&told, Some(&wish))
 }

@@ -1,13 +1,17 @@
 //! The members of a pool, who is next, and what each has in flight.
 
+use super::Balance;
+use super::check::Health;
 use super::control::{Divided, Told, Wish};
 use super::division::{Division, Sending};
 use super::upstream::Idle;
 use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::split::{Asking, Side, TrafficSplit};
+use baton_core::release::Probe;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +21,9 @@ use tokio::sync::watch;
 /// can be on its way to it that its gauge does not count.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
+    balance: Balance,
+    /// Checks that a member fails in a row before it gets no new requests; None: it is not checked.
+    fall: Option<NonZeroU32>,
     inside: Mutex<Inside>,
 }
 
@@ -25,6 +32,7 @@ struct Inside {
     members: BTreeMap<SocketAddr, Slot>,
     /// None: all members are one side.
     division: Option<Division>,
+    checks: BTreeMap<SocketAddr, Probe>,
 }
 
 #[derive(Debug)]
@@ -34,6 +42,7 @@ struct Slot {
     out_since: Option<Instant>,
     /// Of the smooth weighted round robin: who waited longest for its share is next.
     credit: i64,
+    health: Health,
 }
 
 /// One member's gauges and its idle connections.
@@ -59,6 +68,10 @@ pub(super) struct Lease {
 }
 
 impl Pool {
+    pub(super) fn new(balance: Balance, fall: Option<NonZeroU32>) -> Self {
+        Self { balance, fall, inside: Mutex::default() }
+    }
+
     /// Says where a request belongs; nowhere in particular as long as all members are one side.
     pub(super) fn send(&self, request: &impl Asking) -> Option<Sending> {
         lock(&self.inside).division.as_mut().map(|division| division.send(request))
@@ -67,14 +80,24 @@ impl Pool {
     /// The next member that is in and was not tried, with the request already counted there. Of the other side only when
     /// its own has none: a request is worth more than its share.
     pub(super) fn lease(&self, tried: &[SocketAddr], sending: Option<Sending>) -> Option<Lease> {
-        let Inside { members, division } = &mut *lock(&self.inside);
-        let may = |slot: &Slot| slot.wish.state == MemberState::Ready && !tried.contains(&slot.member.address);
+        let Inside { members, division, .. } = &mut *lock(&self.inside);
+        let is_any_up = is_any_up(members, self.fall);
+        let may = |slot: &Slot| {
+            slot.wish.state == MemberState::Ready
+                && !(is_any_up && slot.health.is_down(self.fall))
+                && !tried.contains(&slot.member.address)
+        };
         let side = sending.map(|sending| sending.side);
         let side = side.filter(|side| members.values().any(|slot| may(slot) && slot.wish.side == *side));
+        let may = |slot: &Slot| may(slot) && side.is_none_or(|side| side == slot.wish.side);
+        let least = match self.balance {
+            Balance::RoundRobin => None,
+            Balance::LeastRequest => members.values().filter(|slot| may(slot)).map(Slot::load).min(),
+        };
         let mut candidates = 0;
         let mut best: Option<&mut Slot> = None;
         for slot in members.values_mut() {
-            if !may(slot) || side.is_some_and(|side| side != slot.wish.side) {
+            if !may(slot) || least.is_some_and(|least| slot.load() > least) {
                 continue;
             }
             candidates += i64::from(slot.wish.weight);
@@ -103,6 +126,10 @@ impl Pool {
         members.retain(|address, _| wishes.contains_key(address));
         for (address, wish) in wishes {
             let slot = members.entry(*address).or_insert_with(|| Slot::new(*address));
+            if wish.state == MemberState::Ready && slot.wish.state != MemberState::Ready {
+                // Somebody else may live there now, and whoever put it in has asked.
+                slot.health = Health::default();
+            }
             let goes_out = wish.state == MemberState::Out && slot.wish.state != MemberState::Out;
             slot.wish = *wish;
             match wish.state {
@@ -128,7 +155,33 @@ impl Pool {
     }
 
     pub(super) fn look(&self) -> BTreeMap<SocketAddr, Told> {
-        lock(&self.inside).members.iter().map(|(address, slot)| (*address, slot.look())).collect()
+        let members = &lock(&self.inside).members;
+        let is_any_up = is_any_up(members, self.fall);
+        members.iter().map(|(address, slot)| (*address, slot.look(self.fall, is_any_up))).collect()
+    }
+
+    /// Replaces what its members are asked.
+    pub(super) fn check(&self, checks: BTreeMap<SocketAddr, Probe>) {
+        lock(&self.inside).checks = checks;
+    }
+
+    pub(super) fn checks(&self) -> Option<BTreeMap<SocketAddr, Probe>> {
+        self.fall.map(|_| lock(&self.inside).checks.clone())
+    }
+
+    /// Who is to be asked now: those that are in.
+    pub(super) fn to_check(&self) -> Vec<(SocketAddr, Probe)> {
+        let Inside { members, checks, .. } = &*lock(&self.inside);
+        let is_in = |address| members.get(address).is_some_and(|slot| slot.wish.state == MemberState::Ready);
+        let checks = checks.iter().filter(|(address, _)| self.fall.is_some() && is_in(*address));
+        checks.map(|(address, probe)| (*address, probe.clone())).collect()
+    }
+
+    /// Takes a member's answer down.
+    pub(super) fn hear(&self, address: SocketAddr, answer: Result<(), String>) {
+        if let Some(slot) = lock(&self.inside).members.get_mut(&address) {
+            slot.health.hear(answer);
+        }
     }
 
     /// Replaces how requests are divided. What is so already goes on counting.
@@ -157,10 +210,17 @@ impl Slot {
             idle: Mutex::new(Vec::new()),
         };
         let wish = Wish { state: MemberState::Out, weight: 1, side: Side::Stable };
-        Self { member: Arc::new(member), wish, out_since: Some(Instant::now()), credit: 0 }
+        Self { member: Arc::new(member), wish, out_since: Some(Instant::now()), credit: 0, health: Health::default() }
     }
 
-    fn look(&self) -> Told {
+    /// Requests in flight for its weight, in steps fine enough for any two weights.
+    fn load(&self) -> u128 {
+        let scale = u128::from(u32::MAX);
+        u128::from(self.member.in_flight.load(Ordering::Relaxed)) * scale / u128::from(self.wish.weight.max(1))
+    }
+
+    fn look(&self, fall: Option<NonZeroU32>, is_any_up: bool) -> Told {
+        let down = self.health.down(fall).filter(|_| self.wish.state == MemberState::Ready);
         let out_for = self.out_since.map(|since| since.elapsed().as_millis()).unwrap_or_default();
         Told {
             wish: self.wish,
@@ -170,8 +230,15 @@ impl Slot {
             requests: self.member.requests.load(Ordering::Relaxed),
             errors: self.member.errors.load(Ordering::Relaxed),
             latency: Some(Latency::new(std::array::from_fn(|index| self.member.latency(index)))),
+            is_kept_out: is_any_up && down.is_some(),
+            down,
         }
     }
+}
+
+/// Whether a member that is in does not fail its checks; where there is none, all that are in are served.
+fn is_any_up(members: &BTreeMap<SocketAddr, Slot>, fall: Option<NonZeroU32>) -> bool {
+    members.values().any(|slot| slot.wish.state == MemberState::Ready && !slot.health.is_down(fall))
 }
 
 impl Member {
@@ -245,6 +312,54 @@ mod tests {
             *shares.entry(pool.lease(&[], None).unwrap().member.address).or_default() += 1;
         }
         assert_eq!(shares.into_values().collect::<Vec<_>>(), [10, 40, 150]);
+    }
+
+    #[test]
+    fn the_least_busy_for_its_weight_is_next_and_those_alike_take_turns() {
+        let pool = Pool { balance: Balance::LeastRequest, ..pool(&[1, 1, 2]) };
+        let held: Vec<Lease> = (0..400).map(|_| pool.lease(&[], None).unwrap()).collect();
+        let in_flight = |pool: &Pool| pool.look().into_values().map(|told| told.in_flight).collect::<Vec<_>>();
+        assert_eq!(in_flight(&pool), [100, 100, 200]);
+        let slow = SocketAddr::from(([127, 0, 0, 1], 80));
+        let _slow: Vec<Lease> = held.into_iter().filter(|lease| lease.member.address == slow).collect();
+        assert!((0..300).all(|_| pool.lease(&[], None).unwrap().member.address != slow));
+        assert_eq!(in_flight(&pool), [100, 0, 0]);
+    }
+
+    #[test]
+    fn who_fails_its_checks_gets_nothing_until_it_answers_unless_all_do() {
+        let pool = Pool { fall: NonZeroU32::new(2), ..pool(&[1, 1]) };
+        let [first, second] = [1, 2].map(|host| SocketAddr::from(([127, 0, 0, host], 80)));
+        let served = |pool: &Pool| (0..10).filter(|_| pool.lease(&[], None).unwrap().member.address == first).count();
+        pool.hear(first, Err("refused".to_owned()));
+        assert_eq!(served(&pool), 5);
+        pool.hear(first, Err("refused".to_owned()));
+        assert_eq!(served(&pool), 0);
+        assert!(pool.look()[&first].is_kept_out && pool.look()[&second].down.is_none());
+        (0..2).for_each(|_| pool.hear(second, Err("refused".to_owned())));
+        assert_eq!(served(&pool), 5);
+        assert!(!pool.look()[&first].is_kept_out && pool.look()[&first].down.is_some());
+        pool.hear(second, Ok(()));
+        assert_eq!(served(&pool), 0);
+        pool.hear(first, Ok(()));
+        assert_eq!(served(&pool), 5);
+    }
+
+    #[test]
+    fn only_members_that_are_in_are_checked_and_who_comes_in_begins_anew() {
+        let pool = Pool { fall: NonZeroU32::new(1), ..pool(&[1, 1]) };
+        let [first, second] = [1, 2].map(|host| SocketAddr::from(([127, 0, 0, host], 80)));
+        pool.check(BTreeMap::from([(first, Probe::Tcp), (second, Probe::Tcp)]));
+        pool.hear(first, Err("refused".to_owned()));
+        let mut wishes: BTreeMap<SocketAddr, Wish> =
+            pool.look().into_iter().map(|(address, told)| (address, told.wish)).collect();
+        wishes.get_mut(&first).unwrap().state = MemberState::Out;
+        pool.set(&wishes);
+        assert_eq!(pool.to_check(), [(second, Probe::Tcp)]);
+        assert_eq!(pool.look()[&first].down, None);
+        wishes.get_mut(&first).unwrap().state = MemberState::Ready;
+        pool.set(&wishes);
+        assert_eq!((pool.to_check().len(), &pool.look()[&first].down), (2, &None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! what to serve over a unix socket, writes that down before it acts, and starts with what is written: after `kill -9` it
 //! serves the same members as before.
 
+mod check;
 mod control;
 mod division;
 mod driver;
@@ -19,6 +20,7 @@ pub(super) use driver::open;
 pub use serve::serve;
 
 use baton_core::name::PoolName;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +36,23 @@ pub struct Args {
     /// Where a pool listens, as POOL@ADDRESS:PORT.
     #[arg(long, required = true, value_parser = parse_listen)]
     pub listen: Vec<(PoolName, SocketAddr)>,
+    /// Whose turn it is.
+    #[arg(long, value_enum, default_value_t)]
+    pub balance: Balance,
+    /// Checks a member fails in a row before it gets no new requests; 0: nobody is checked.
+    #[arg(long, default_value_t = 0)]
+    pub fall: u32,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The member with the fewest requests in flight for its weight; those alike, in turn.
+    LeastRequest,
 }
 
 fn parse_listen(text: &str) -> Result<(PoolName, SocketAddr), String> {

@@ -1,6 +1,7 @@
 //! The proxy's process: its listeners, its control socket, its state file.
 
 use super::Args;
+use super::check;
 use super::control::{self, Answer, Ask};
 use super::members::Pool;
 use super::proxy;
@@ -16,6 +17,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub async fn serve(args: Args) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for (name, address) in args.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(args.balance, NonZeroU32::new(args.fall)));
         pool.set(state.pools.get(&name).unwrap_or(&BTreeMap::new()));
         pool.divide(state.splits.get(&name));
         listeners.push((listener, Arc::clone(&pool)));
@@ -58,6 +60,7 @@ pub async fn serve(args: Args) -> anyhow::Result<()> {
     for (listener, pool) in listeners {
         tokio::spawn(accept(listener, pool, Arc::clone(&connections)));
     }
+    tokio::spawn(check::run(proxy.pools.clone()));
     let proxy = Arc::new(proxy);
     loop {
         match control.accept().await {
@@ -138,6 +141,12 @@ impl Proxy {
                 })
                 .await
             }
+            Ask::Check { checks } => {
+                for (name, checks) in checks {
+                    self.pools.get(&name).into_iter().for_each(|pool| pool.check(checks.clone()));
+                }
+                Ok(())
+            }
             Ask::Cut { pool, address } => {
                 self.pools.get(&pool).into_iter().for_each(|pool| pool.cut(address));
                 Ok(())
@@ -173,6 +182,7 @@ impl Proxy {
             on_disk: on_disk.pools,
             splits: Some(splits.collect()),
             splits_on_disk: on_disk.splits,
+            checks: self.pools.iter().map(|(name, pool)| Some((name.clone(), pool.checks()?))).collect(),
             error,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::front::{Abilities, Front, Program};
 use super::{place, signal, wait_listening};
+use baton_agent::balancer::builtin::Balance;
 use baton_agent::balancer::{BalancerConfig, BuiltinConfig};
 use baton_core::fleet::spec::MemberState;
 use rustix::process::Signal;
@@ -24,6 +25,8 @@ pub(super) fn front(command: Vec<String>) -> Front {
     let pool = |name: &str| name.parse().expect("a name");
     let config = BalancerConfig::Builtin(BuiltinConfig {
         listen: BTreeMap::from([(pool("shop"), listen), (pool("till"), till)]),
+        balance: Balance::RoundRobin,
+        fall: 3,
         control: None,
         command: Some(command),
     });
