@@ -3,6 +3,7 @@
 use crate::artifact::Folder;
 use crate::config::Config;
 use crate::identity::authority::{Authority, Validity};
+use crate::identity::brought::{AuthorityFiles, bring};
 use crate::identity::{server, wall_time};
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
@@ -22,11 +23,26 @@ pub struct Initialised {
 /// # Errors
 /// When the state folder cannot be made or written, or holds what this version does not understand.
 pub async fn init(config: &Config) -> Result<Initialised, Problem> {
+    init_with(config, None).await
+}
+
+/// The same, with an authority that was there before where one is given.
+///
+/// # Errors
+/// Those of [`init`]; what is wrong with the authority that was brought; B1008 when this coordinator has another one.
+pub async fn init_with(config: &Config, brought: Option<&AuthorityFiles>) -> Result<Initialised, Problem> {
+    // Before anything is made: a refusal leaves nothing behind.
+    if let Some(files) = brought {
+        files.read(wall_time())?;
+    }
     let state = match StateFolder::open(&config.state) {
         Ok(state) => state,
         Err(held) if held.code == Code(1003) => {
             // A coordinator runs from here: then everything is there already.
             let authority = Authority::load(&config.state.join("identity")).map_err(|_| held)?;
+            if let Some(files) = brought {
+                bring(files, &config.state.join("identity"), wall_time())?;
+            }
             return Ok(Initialised { fresh: false, pin: authority.pin() });
         }
         Err(problem) => return Err(problem),
@@ -35,10 +51,11 @@ pub async fn init(config: &Config) -> Result<Initialised, Problem> {
     SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?.close().await;
     Folder::open(&state.artifacts())?;
     let folder = state.identity();
-    let (authority, fresh) = match Authority::load(&folder) {
-        Ok(authority) => (authority, false),
-        Err(problem) if problem.code == Code(1002) => (Authority::create(&folder, wall_time())?, true),
-        Err(problem) => return Err(problem),
+    let (authority, fresh) = match (brought, Authority::load(&folder)) {
+        (Some(files), _) => bring(files, &folder, wall_time())?,
+        (None, Ok(authority)) => (authority, false),
+        (None, Err(problem)) if problem.code == Code(1002) => (Authority::create(&folder, wall_time())?, true),
+        (None, Err(problem)) => return Err(problem),
     };
     server::credentials(&authority, &folder, Validity { now: wall_time(), life: config.life() })?;
     Ok(Initialised { fresh, pin: authority.pin() })

@@ -22,5 +22,5 @@ mod samples;
 pub mod state;
 pub mod store;
 
-pub use init::{Initialised, init};
+pub use init::{Initialised, init, init_with};
 pub use run::{Running, run, start};

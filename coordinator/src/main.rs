@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use baton_coordinator::config::{Config, DEFAULT_PATH};
+use baton_coordinator::identity::brought::AuthorityFiles;
 use baton_coordinator::{backup, restore};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
@@ -28,6 +29,12 @@ enum Command {
         /// Where agents and operators will connect; kept in the configuration file
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
+        /// Sign with this authority instead of making one: a root's or an intermediate's certificate, in PEM
+        #[arg(long, value_name = "FILE", requires = "authority_key")]
+        authority_cert: Option<PathBuf>,
+        /// Its key, as PKCS #8 in PEM; a copy is kept in the state folder
+        #[arg(long, value_name = "FILE", requires = "authority_cert")]
+        authority_key: Option<PathBuf>,
     },
     /// Copy the authority, the store and the settings into one file, also while the coordinator runs
     Backup {
@@ -71,16 +78,18 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     match command {
-        Command::Init { config, listen } => {
+        Command::Init { config, listen, authority_cert, authority_key } => {
+            let brought = authority_cert.zip(authority_key).map(|(certificate, key)| AuthorityFiles { certificate, key });
             if let Some(listen) = listen {
                 keep_listen(config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)), listen)?;
             }
             let config = Config::load(config.as_deref())?;
-            let done = runtime.block_on(baton_coordinator::init(&config))?;
+            let done = runtime.block_on(baton_coordinator::init_with(&config, brought.as_ref()))?;
             let pin = Digest::from_bytes(done.pin);
             let mut out = std::io::stdout().lock();
             if done.fresh {
-                writeln!(out, "made an authority in {}", config.state.display())?;
+                let verb = if brought.is_some() { "took the authority into" } else { "made an authority in" };
+                writeln!(out, "{verb} {}", config.state.display())?;
                 writeln!(out, "fingerprint  blake3:{pin}")?;
                 writeln!(out, "next: systemctl enable --now baton-coordinator")?;
             } else {

@@ -56,22 +56,35 @@ impl Authority {
     /// # Errors
     /// B1008 when there is one already: every host and operator trusts that one. B1001 when the folder cannot be written.
     pub fn create(folder: &Path, now: WallTime) -> Result<Self, Problem> {
-        let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
-        if certificate.exists() {
-            return Err(Problem::new(Code(1008), "this coordinator has an authority already")
-                .saw("authority", certificate.display().to_string())
-                .help("keep it: every host and operator that joined trusts it"));
-        }
-        private_folder(folder)?;
+        none_yet(folder)?;
         let key_pair = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
         let mut params = params("Baton authority", Validity { now, life: AUTHORITY_LIFE });
         params.serial_number = Some(Serial::random()?.number);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let signed = params.self_signed(&key_pair).map_err(|error| failed("sign its own certificate", &error))?;
+        Self::of(signed.pem(), key_pair).map_err(|reason| Problem::new(Code(1006), reason))?.keep(folder)
+    }
+
+    /// An authority of a certificate and the key that is known to be its own.
+    pub(super) fn of(certificate_pem: String, key_pair: KeyPair) -> Result<Self, String> {
+        let certificate_der = der(&certificate_pem).ok_or("not a PEM certificate")?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key_pair).map_err(|error| error.to_string())?;
+        Ok(Self { certificate_pem, certificate_der, issuer })
+    }
+
+    /// Keeps a new authority in a folder that has none.
+    ///
+    /// # Errors
+    /// As [`Authority::create`].
+    pub(super) fn keep(self, folder: &Path) -> Result<Self, Problem> {
+        none_yet(folder)?;
+        private_folder(folder)?;
+        let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
         // The certificate comes last: while it is missing, there is no authority.
-        write_whole(&key, key_pair.serialize_pem().as_bytes(), 0o600).map_err(|error| unusable(&key, &error))?;
-        write_whole(&certificate, signed.pem().as_bytes(), 0o644).map_err(|error| unusable(&certificate, &error))?;
+        let secret = self.issuer.key().serialize_pem();
+        write_whole(&key, secret.as_bytes(), 0o600).map_err(|error| unusable(&key, &error))?;
+        write_whole(&certificate, self.certificate_pem.as_bytes(), 0o644).map_err(|error| unusable(&certificate, &error))?;
         Self::load(folder)
     }
 
@@ -99,8 +112,7 @@ impl Authority {
         if parsed.public_key().raw != key_pair.subject_public_key_info() {
             return Err(broken(&"the key is not the certificate's"));
         }
-        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key_pair).map_err(|error| broken(&error))?;
-        Ok(Self { certificate_pem, certificate_der, issuer })
+        Self::of(certificate_pem, key_pair).map_err(|reason| broken(&reason))
     }
 
     /// What a join token pins: the hash of the certificate.
@@ -205,6 +217,16 @@ impl std::fmt::Debug for Authority {
 
 const CERTIFICATE: &str = "authority.pem";
 const KEY: &str = "authority.key.pem";
+
+fn none_yet(folder: &Path) -> Result<(), Problem> {
+    let certificate = folder.join(CERTIFICATE);
+    if certificate.exists() {
+        return Err(Problem::new(Code(1008), "this coordinator has an authority already")
+            .saw("authority", certificate.display().to_string())
+            .help("keep it: every host and operator that joined trusts it"));
+    }
+    Ok(())
+}
 
 /// The first certificate of a PEM text.
 pub(crate) fn der(pem: &str) -> Option<Vec<u8>> {

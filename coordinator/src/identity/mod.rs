@@ -1,9 +1,10 @@
-//! Who is who: the coordinator's own certificate authority.
+//! Who is who: the coordinator's certificate authority, its own or one that was brought.
 //!
 //! The authority's key never leaves the state folder, a host's or operator's key never leaves its owner: what arrives is a
 //! request, of which only the public key is believed; names, roles, dates and uses are the authority's.
 
 pub mod authority;
+pub mod brought;
 pub mod server;
 
 use crate::store::WallTime;

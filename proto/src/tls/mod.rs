@@ -23,6 +23,7 @@ pub use incoming::incoming;
 pub use local::local_incoming;
 pub use peer::{Connection, Peer, peer, peer_in};
 pub use server::server_config;
+pub use verify::verify_coordinator;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;

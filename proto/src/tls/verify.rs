@@ -1,6 +1,7 @@
 //! Whom each side believes, beyond what the chain of certificates proves.
 
 use super::credentials::pin;
+use super::{Credentials, TlsError, provider};
 use crate::identity::{self, Identity, InvalidIdentity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -12,7 +13,9 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
     SignatureScheme,
 };
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a certificate was refused although its chain may be fine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,21 @@ pub(super) enum Trust {
 pub(super) struct CoordinatorVerifier {
     pub(super) trust: Trust,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Checks, as a client would at a time since 1970, that these credentials are a coordinator's of an authority they name.
+///
+/// # Errors
+/// What a client would refuse them for.
+pub fn verify_coordinator(credentials: &Credentials, now: Duration) -> Result<(), TlsError> {
+    let trust = Trust::Authorities(credentials.roots()?);
+    let verifier = CoordinatorVerifier { trust, algorithms: provider().signature_verification_algorithms };
+    let chain = credentials.chain()?;
+    let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    // Not verified; rustls wants one.
+    let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
+    verifier.verify_server_cert(leaf, intermediates, &name, &[], UnixTime::since_unix_epoch(now))?;
+    Ok(())
 }
 
 impl CoordinatorVerifier {
