@@ -156,7 +156,7 @@ mod tests {
         assert!(preview(&picture, wish(&hosts), Moment(0)).would_notice.is_empty(), "nothing was counted yet");
         // 200 requests a second for a minute.
         let usual = Summary { polls: 30, slots: 120, counts: Counts::new(12_000, 2), phi: 1.0 };
-        picture.usual.insert(asked.name.clone(), usual);
+        picture.usual.insert(asked.name, usual);
         let plan = preview(&picture, wish(&hosts), Moment(0));
         let shares: Vec<_> = plan.would_notice.iter().map(|notice| notice.share.as_str()).collect();
         assert_eq!(shares, ["1 %", "5 %", "20 %"]);

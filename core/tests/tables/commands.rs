@@ -188,7 +188,7 @@ fn where_two_people_are_asked_a_deploy_waits_for_the_other_one() {
         assert_eq!(world.fleet, before);
     }
     for command in asked("ben") {
-        let mut world = World { fleet: world.fleet.clone(), ..asks_for_two(REST) };
+        let mut world = World { fleet: world.fleet.clone() };
         apply(&mut world.fleet, command, NOW).expect("he is another");
         let rollout = &world.fleet.rollouts[&id()];
         assert_eq!(rollout.state, RolloutState::Running);

@@ -247,7 +247,7 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::Pause { service, by, why } => steer::pause(fleet, &service, by, why, now),
         Command::Resume { service, by } => steer::resume(fleet, &service, &by, now),
         Command::Promote { service, by } => steer::promote(fleet, &service, &by, now),
-        Command::Retry { id, service, host, by } => steer::retry(fleet, id, &service, host.as_ref(), by, now),
+        Command::Retry { id, service, host, by } => steer::retry(fleet, id, &service, host.as_ref(), &by, now),
         Command::Skip { service, host, by, why } => steer::skip(fleet, &service, &host, Order { by, why, since: now }),
         Command::Vouch { service, point, host, by, why } => {
             hooks::vouch(fleet, &service, (point, host), &Order { by, why, since: now })

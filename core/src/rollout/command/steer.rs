@@ -103,7 +103,7 @@ pub(super) fn retry(
     id: RolloutId,
     name: &ServiceName,
     host: Option<&HostName>,
-    by: String,
+    by: &str,
     now: Moment,
 ) -> Result<Accepted, Problem> {
     let service = known(fleet, name)?;
@@ -124,7 +124,7 @@ pub(super) fn retry(
     if let Some(freeze) = queue::freeze(fleet, Some(service), now).filter(|_| again.is_some()) {
         return Err(frozen(name, freeze, now));
     }
-    let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by.clone(), now));
+    let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by.to_owned(), now));
     let next_start = super::renew::next_start(fleet, name);
     if hooks_failed {
         hooks::retry(fleet, name, begun.as_ref(), now);
@@ -141,7 +141,7 @@ pub(super) fn retry(
         rollout.evidence.retain(|evidence| !failed.contains(&evidence.host));
         rollout.starts.extend(failed.iter().map(|host| (host.clone(), next_start)));
         if rollout.state == RolloutState::Paused && rollout.evidence.is_empty() {
-            consent(rollout, &by)?;
+            consent(rollout, by)?;
             go_on(rollout);
         }
         Ok(())
