@@ -5,6 +5,8 @@
 use baton_agent::artifact::{Bounds, Folder, Placing, Unpacker};
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,9 +37,11 @@ impl Store {
     }
 
     fn is_empty(&self) -> bool {
-        let names = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let names =
+            |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
         let releases = self.root.path().join("releases");
-        names(&releases) == [".incoming"] && names(&releases.join(".incoming")).is_empty()
+        let own = [".incoming", ".seals"];
+        names(&releases) == own.map(OsString::from).into() && own.iter().all(|name| names(&releases.join(name)).is_empty())
     }
 }
 

@@ -12,7 +12,8 @@ use std::path::Path;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Case {
     pub name: String,
-    pub millis: u64,
+    /// None: nobody measured it.
+    pub millis: Option<u64>,
     /// None: passed.
     pub wrong: Option<Wrong>,
 }
@@ -49,7 +50,7 @@ pub fn cases(ended: &Ended) -> Vec<Case> {
             None if ended.exit == Exit::Done => None,
             None => Some(Wrong::Skipped { why: format!("{} when it ended", host.step) }),
         };
-        cases.push(Case { name: host.host.clone(), millis: 0, wrong });
+        cases.push(Case { name: host.host.clone(), millis: None, wrong });
     }
     cases
 }
@@ -58,7 +59,7 @@ pub fn cases(ended: &Ended) -> Vec<Case> {
 #[must_use]
 pub fn whole(exit: Exit, sentence: &str, millis: u64) -> Case {
     let failed = || Wrong::Failed { what: sentence.to_owned(), text: format!("exit code {}", exit.code()) };
-    Case { name: "rollout".to_owned(), millis, wrong: (exit != Exit::Done).then(failed) }
+    Case { name: "rollout".to_owned(), millis: Some(millis), wrong: (exit != Exit::Done).then(failed) }
 }
 
 /// Makes sure that a report can be written there later; what is there already stays as it is.
@@ -90,7 +91,7 @@ fn report(suite: &str, cases: &[Case]) -> String {
     let count = |of: fn(&Wrong) -> bool| cases.iter().filter(|case| case.wrong.as_ref().is_some_and(of)).count();
     let (failed, skipped) =
         (count(|wrong| matches!(wrong, Wrong::Failed { .. })), count(|wrong| matches!(wrong, Wrong::Skipped { .. })));
-    let time = seconds(cases.iter().map(|case| case.millis).sum());
+    let time = seconds(cases.iter().filter_map(|case| case.millis).sum());
     let suite = text(suite);
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{suite}\" tests=\"{}\" failures=\"{failed}\" \
@@ -98,7 +99,8 @@ fn report(suite: &str, cases: &[Case]) -> String {
         cases.len()
     );
     for case in cases {
-        let (name, time) = (text(&case.name), seconds(case.millis));
+        let name = text(&case.name);
+        let time = case.millis.map(|millis| format!(" time=\"{}\"", seconds(millis))).unwrap_or_default();
         let inner = match &case.wrong {
             None => String::new(),
             Some(Wrong::Failed { what, text: more }) => {
@@ -106,7 +108,7 @@ fn report(suite: &str, cases: &[Case]) -> String {
             }
             Some(Wrong::Skipped { why }) => format!("<skipped message=\"{}\"/>", text(why)),
         };
-        let _ = writeln!(xml, "    <testcase classname=\"{suite}\" name=\"{name}\" time=\"{time}\">{inner}</testcase>");
+        let _ = writeln!(xml, "    <testcase classname=\"{suite}\" name=\"{name}\"{time}>{inner}</testcase>");
     }
     xml + "  </testsuite>\n</testsuites>\n"
 }
@@ -150,19 +152,20 @@ mod tests {
         assert!(matches!(&cases[2].wrong, Some(Wrong::Skipped { .. })), "{cases:?}");
         let xml = report("baton deploy shop 2.1.0", &cases);
         assert!(xml.contains("tests=\"4\" failures=\"2\" errors=\"0\" skipped=\"2\""), "{xml}");
+        assert!(xml.contains("name=\"web2\"><failure"), "how long a host took is not known: {xml}");
         assert!(xml.chars().all(|c| c == '\n' || !c.is_control()), "{xml:?}");
     }
 
     #[test]
     fn hostile_text_stays_text() {
         let wrong = Some(Wrong::Failed { what: "<b a=\"1\">&\u{1b}[2J".into(), text: "]]>\0".into() });
-        let xml = report("s", &[Case { name: "web<1>".into(), millis: 1_500, wrong }]);
+        let xml = report("s", &[Case { name: "web<1>".into(), millis: Some(1_500), wrong }]);
         assert!(xml.contains("name=\"web&lt;1&gt;\" time=\"1.500\""), "{xml}");
         assert!(xml.contains("message=\"&lt;b a=&quot;1&quot;&gt;&amp;\\u{1b}[2J\">]]&gt;\\u{0}</failure>"), "{xml}");
     }
 
     #[test]
     fn what_went_well_has_nothing_to_say() {
-        assert_eq!(whole(Exit::Done, "live", 2), Case { name: "rollout".into(), millis: 2, wrong: None });
+        assert_eq!(whole(Exit::Done, "live", 2), Case { name: "rollout".into(), millis: Some(2), wrong: None });
     }
 }

@@ -1,7 +1,8 @@
 //! One host's numbers. No release, and nothing else that comes and goes without end, is a label.
 
-use super::Counters;
+use super::{Counters, Usage};
 use crate::reconciler::{Obstacle, Phase, View};
+use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::PoolReport;
 use baton_core::name::{PoolName, ServiceName};
 use baton_proto::identity::Subject;
@@ -18,6 +19,7 @@ pub struct Seen<'a> {
     pub artifact_bytes: u64,
     /// None: the certificate on disk cannot be read.
     pub certificate: Option<&'a Subject>,
+    pub usage: &'a BTreeMap<InstanceKey, Usage>,
 }
 
 /// Adds everything there is to say about a host.
@@ -30,6 +32,7 @@ pub fn metrics(out: &mut Exposition, seen: &Seen<'_>) {
     out.sample("baton_agent_artifact_bytes", &[], seen.artifact_bytes as f64);
     problems(out, seen);
     instances(out, seen);
+    usage(out, seen.usage);
     pools(out, &seen.view.pools);
 }
 
@@ -92,6 +95,19 @@ fn instances(out: &mut Exposition, seen: &Seen<'_>) {
         }
         out.sample("baton_agent_instance_failures_total", &[name], counted.failures() as f64);
         out.sample("baton_agent_instance_restarts_total", &[name], counted.restarts() as f64);
+    }
+}
+
+fn usage(out: &mut Exposition, usage: &BTreeMap<InstanceKey, Usage>) {
+    const MEMORY: &str = "baton_agent_instance_resident_memory_bytes";
+    const CPU: &str = "baton_agent_instance_cpu_seconds_total";
+    out.family(MEMORY, Kind::Gauge, "Resident memory of an instance's processes, added up.");
+    out.family(CPU, Kind::Counter, "CPU time of an instance's processes that live; begins anew with each instance.");
+    for (key, usage) in usage {
+        let slot = key.slot.to_string();
+        let labels = [("service", key.service.as_str()), ("slot", slot.as_str())];
+        out.sample(MEMORY, &labels, usage.resident_bytes as f64);
+        out.sample(CPU, &labels, usage.cpu_seconds);
     }
 }
 

@@ -5,10 +5,12 @@ mod host;
 mod store;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use counters::{Counters, ServiceCounters};
 pub use host::{Seen, metrics};
 pub use store::Store;
+pub use usage::Usage;
 
 use crate::condition::Condition;
 use crate::reconciler::{Event, Obstacle, View};
@@ -70,12 +72,16 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Problem {
 
 async fn text(sources: Sources) -> String {
     let Sources { view, counters, condition, store, identity } = sources;
-    let on_disk = move || (store.bytes(), Credentials::load(&identity).and_then(|credentials| credentials.subject()).ok());
-    let (artifact_bytes, certificate) = tokio::task::spawn_blocking(on_disk).await.unwrap_or_default();
-    let troubles = condition.troubles();
     let view = Arc::clone(&view.borrow());
+    let shown = Arc::clone(&view);
+    let look = move || {
+        let certificate = Credentials::load(&identity).and_then(|credentials| credentials.subject()).ok();
+        (store.bytes(), certificate, usage::of_all(&shown))
+    };
+    let (artifact_bytes, certificate, usage) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let troubles = condition.troubles();
     let mut out = Exposition::default();
     let certificate = certificate.as_ref();
-    metrics(&mut out, &Seen { view: &view, counters: &counters, troubles, artifact_bytes, certificate });
+    metrics(&mut out, &Seen { view: &view, counters: &counters, troubles, artifact_bytes, certificate, usage: &usage });
     out.text()
 }

@@ -1,9 +1,10 @@
-use super::{Counters, Seen, Sources, Store, metrics, serve};
+use super::{Counters, Seen, Sources, Store, Usage, metrics, serve};
 use crate::condition::Condition;
 use crate::reconciler::{Event, Obstacle, View};
+use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState;
-use baton_core::name::Digest;
+use baton_core::name::{Digest, Slot};
 use baton_core::problem::{Code, Problem};
 use baton_proto::identity::Subject;
 use baton_proto::metrics::Exposition;
@@ -37,7 +38,12 @@ fn text(view: &View, counters: &Counters) -> String {
     };
     let mut out = Exposition::default();
     let troubles = [("clock", true), ("space", false)];
-    metrics(&mut out, &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some(&certificate) });
+    let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(1) };
+    let usage = BTreeMap::from([(key, Usage { resident_bytes: 8192, cpu_seconds: 1.5 })]);
+    metrics(
+        &mut out,
+        &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some(&certificate), usage: &usage },
+    );
     out.text()
 }
 
@@ -56,6 +62,8 @@ fn what_a_host_sees_is_what_it_says() {
         "baton_agent_problem{about=\"ledger\"} 1",
         "baton_agent_problem{about=\"balancer\"} 0",
         "baton_agent_problem{about=\"clock\"} 1",
+        "baton_agent_instance_resident_memory_bytes{service=\"shop\",slot=\"1\"} 8192",
+        "baton_agent_instance_cpu_seconds_total{service=\"shop\",slot=\"1\"} 1.5",
         "baton_agent_pool_up{pool=\"shop\"} 1",
         "baton_agent_pool_up{pool=\"till\"} 0",
         "baton_agent_member_requests_total{member=\"web1/0\",pool=\"shop\"} 70",

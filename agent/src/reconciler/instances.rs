@@ -53,6 +53,14 @@ enum Informed {
     No,
 }
 
+impl Slot {
+    fn holds(&mut self, running: Running) {
+        self.view.incarnation.clone_from(&running.incarnation);
+        self.view.pid = Some(running.pid).filter(|pid| *pid != 0);
+        self.running = Some(running);
+    }
+}
+
 impl Instances {
     pub(super) fn new(
         runtime: Arc<dyn Runtime>,
@@ -140,8 +148,7 @@ impl Instances {
         let stopping = matches!(slot.view.phase, Phase::Stopping { .. });
         match change {
             Change::Started(running) => {
-                slot.view.incarnation.clone_from(&running.incarnation);
-                slot.running = Some(running);
+                slot.holds(running);
             }
             Change::Waiting(problem) if !stopping => {
                 if let Phase::Starting { last, .. } = &mut slot.view.phase {
@@ -198,7 +205,7 @@ impl Instances {
         let Some(slot) = self.slots.get_mut(key) else { return };
         self.counters.of(&key.service).instance_failed();
         slot.stop = None;
-        slot.view.proven = false;
+        (slot.view.proven, slot.view.pid) = (false, None);
         slot.view.phase = Phase::Failed { problem: problem.clone() };
         let InstanceView { release, start, ref incarnation, .. } = slot.view;
         let verdict = Verdict { release, incarnation: incarnation.clone(), start, problem };
@@ -227,8 +234,7 @@ impl Instances {
         let phase = Phase::Starting { at: Instant::now(), last: None };
         self.live(&key, release, wanted, Origin::Adopted { running: running.clone(), was_ready }, phase, artifact);
         if let Some(slot) = self.slots.get_mut(&key) {
-            slot.view.incarnation.clone_from(&running.incarnation);
-            slot.running = Some(running);
+            slot.holds(running);
         }
     }
 
@@ -249,7 +255,7 @@ impl Instances {
             Origin::Adopted { running, .. } => running.start,
             Origin::Start => wanted.as_ref().map_or(0, |wanted| wanted.start),
         };
-        let view = InstanceView { release, incarnation: String::new(), start, phase, proven: false };
+        let view = InstanceView { release, incarnation: String::new(), start, pid: None, phase, proven: false };
         let (runtime, counters) = (self.runtime.clone(), self.counters.of(&key.service));
         let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime, counters };
         self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact, address });
@@ -266,7 +272,7 @@ impl Instances {
     fn remember_failed(&mut self, key: &InstanceKey, verdict: Verdict) {
         self.serial += 1;
         let Verdict { release, incarnation, start, problem } = verdict;
-        let view = InstanceView { release, incarnation, start, phase: Phase::Failed { problem }, proven: false };
+        let view = InstanceView { release, incarnation, start, pid: None, phase: Phase::Failed { problem }, proven: false };
         let slot = Slot {
             serial: self.serial,
             view,

@@ -49,6 +49,8 @@ pub struct InstanceView {
     pub release: ReleaseId,
     pub incarnation: String,
     pub start: u32,
+    /// Its first process, while it runs.
+    pub pid: Option<u32>,
     pub phase: Phase,
     /// Ready for as long as its release asks: worth a report of its own.
     pub proven: bool,
