@@ -4,39 +4,19 @@
 
 mod site;
 
-use baton_coordinator::{Running, init, start};
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, from_status};
 use baton_proto::tls::Credentials;
 use baton_proto::v1;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
-use site::{Line, admin, config, dial, join, join_as, obey, token, until};
+use site::{Line, Site, dial, join_as, obey, token, until};
 use std::time::{Duration, Instant};
-use tonic::transport::Channel;
 
 /// Baton's promise for everything that is open when a certificate is revoked.
 const CUT_WITHIN: Duration = Duration::from_secs(5);
 
-struct Site {
-    running: Running,
-    admin: Channel,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        init(&config).await.unwrap();
-        let running = start(&config).await.unwrap();
-        Self { running, admin: admin(&config), _folder: folder }
-    }
-
-    async fn member(&self, role: &str, name: &str) -> Credentials {
-        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
-    }
-
     async fn renewed(&self, credentials: &Credentials) -> Result<Credentials, Problem> {
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();

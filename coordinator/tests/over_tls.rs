@@ -4,7 +4,6 @@
 
 mod site;
 
-use baton_coordinator::{Running, init, start};
 use baton_core::problem::Code;
 use baton_proto::PROTOCOL;
 use baton_proto::identity::Identity;
@@ -13,36 +12,12 @@ use baton_proto::tls::Credentials;
 use baton_proto::v1;
 use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
-use site::{
-    Line, admin, config, deploy, dial, fetch, join, join_as, obey, obeyed, rollout_state, token, until, upload, wish,
-};
+use site::{Line, Site, deploy, fetch, join, join_as, obey, obeyed, rollout_state, token, until, upload, wish};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
-struct Site {
-    running: Running,
-    admin: Channel,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        init(&config).await.unwrap();
-        let running = start(&config).await.unwrap();
-        Self { running, admin: admin(&config), _folder: folder }
-    }
-
-    async fn member(&self, role: &str, name: &str) -> Credentials {
-        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
-    }
-
-    fn dial(&self, credentials: &Credentials) -> Channel {
-        dial(self.running.listen, credentials)
-    }
-
     async fn status(&self, channel: &Channel) -> Result<v1::FleetView, Code> {
         let reply = ControlClient::new(channel.clone()).status(v1::StatusRequest::default()).await;
         reply.map(tonic::Response::into_inner).map_err(|status| from_status(&status).code)

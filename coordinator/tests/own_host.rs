@@ -5,10 +5,9 @@
 mod site;
 
 use baton_coordinator::api::roles::{Caller, METHODS};
-use baton_coordinator::{Running, init, start};
 use baton_core::problem::Code;
 use baton_proto::problem::{code, from_status};
-use baton_proto::tls::{Credentials, channel, hot, joining_config};
+use baton_proto::tls::{channel, hot, joining_config};
 use baton_proto::v1;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
@@ -17,7 +16,7 @@ use prost::Message;
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, encode_varint, skip_field};
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
-use site::{Line, admin, config, dial, fetch, join, token, upload};
+use site::{Line, Site, fetch, token, upload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -167,29 +166,7 @@ async fn refusal(channel: &Channel, path: &str, request: Bytes) -> Option<Code> 
     answer.err().map(|status| from_status(&status).code)
 }
 
-struct Site {
-    running: Running,
-    admin: Channel,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        init(&config).await.unwrap();
-        let running = start(&config).await.unwrap();
-        Self { running, admin: admin(&config), _folder: folder }
-    }
-
-    async fn member(&self, role: &str, name: &str) -> Credentials {
-        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
-    }
-
-    fn dial(&self, credentials: &Credentials) -> Channel {
-        dial(self.running.listen, credentials)
-    }
-
     /// Hosts and certificates, as far as somebody could have changed them.
     async fn state(&self) -> String {
         let mut control = ControlClient::new(self.admin.clone());

@@ -5,7 +5,6 @@
 mod site;
 
 use baton_coordinator::api::roles::{Caller, METHODS};
-use baton_coordinator::{Running, init, start};
 use baton_core::problem::Code;
 use baton_proto::problem::{code, from_status};
 use baton_proto::tls::{Credentials, channel, client_config, hot, joining_config};
@@ -14,7 +13,7 @@ use baton_proto::v1::control_client::ControlClient;
 use http::uri::PathAndQuery;
 use prost::Message;
 use rustls::pki_types::ServerName;
-use site::{admin, config, deploy, dial, fetch, join, obey, token, until, upload, wish};
+use site::{Site, deploy, fetch, join, obey, token, until, upload, wish};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -23,25 +22,7 @@ use tonic::transport::Channel;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Site {
-    running: Running,
-    admin: Channel,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        init(&config).await.unwrap();
-        let running = start(&config).await.unwrap();
-        Self { running, admin: admin(&config), _folder: folder }
-    }
-
-    async fn member(&self, role: &str, name: &str) -> Credentials {
-        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
-    }
-
     async fn scoped(&self, role: &str, name: &str, services: &[&str]) -> Credentials {
         let request = v1::CreateTokenRequest {
             role: role.into(),
@@ -52,10 +33,6 @@ impl Site {
         };
         let created = ControlClient::new(self.admin.clone()).create_token(request).await.unwrap().into_inner();
         join(self.running.listen, &created.token.parse().unwrap(), name).await.unwrap()
-    }
-
-    fn dial(&self, credentials: &Credentials) -> Channel {
-        dial(self.running.listen, credentials)
     }
 }
 

@@ -109,12 +109,13 @@ impl Artifacts {
                 self.states.insert(digest, State::Held);
                 return true;
             }
-            // What is being removed would be removed under the fetch.
-            _ => return !matches!(self.states.get(&digest), Some(State::Mending { .. })),
+            Some(State::Mending { .. }) => return false,
+            _ => return true,
         }
         let Some(damage) = self.placing.damage(&digest) else { return true };
+        // What is being removed would be removed under the fetch; it is asked again once that is over.
         if matches!(self.collecting, Collecting::Running | Collecting::RunningAndDue) {
-            return true;
+            return false;
         }
         tracing::warn!(artifact = %digest.short(), damage, "a release was changed on this host; it is fetched once more");
         let (source, placing, events) = (self.source.clone(), self.placing.clone(), self.events.clone());

@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use baton_coordinator::config::Config;
+use baton_coordinator::{Running, init, start};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::problem::Problem;
@@ -28,6 +29,31 @@ use tonic::transport::Channel;
 
 /// For anything that must happen at all, on a machine that others use too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A coordinator that runs, and its admin.
+pub(crate) struct Site {
+    pub(crate) running: Running,
+    pub(crate) admin: Channel,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        init(&config).await.unwrap();
+        let running = start(&config).await.unwrap();
+        Self { running, admin: admin(&config), _folder: folder }
+    }
+
+    pub(crate) async fn member(&self, role: &str, name: &str) -> Credentials {
+        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
+    }
+
+    pub(crate) fn dial(&self, credentials: &Credentials) -> Channel {
+        dial(self.running.listen, credentials)
+    }
+}
 
 pub(crate) fn config(folder: &Path) -> Config {
     Config {

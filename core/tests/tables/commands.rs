@@ -205,10 +205,16 @@ fn the_way_back_and_a_restart_wait_for_nobody_else() {
     let restart = Command::Restart { id: id(), service: shop(), by: "ana".into() };
     let back =
         Command::RollbackTo { id: id(), service: shop(), version: release("v0").version, by: "ana".into(), force: false };
-    for command in [restart, back] {
+    for command in [restart, back.clone()] {
         let mut world = asks_for_two(REST);
         world.fleet.releases.insert(release("v0").id(), release("v0"));
+        world.fleet.services.get_mut(&shop()).expect("the service").previous = Some(release("v0").id());
         apply(&mut world.fleet, command, NOW).expect("it is accepted");
         assert_eq!(world.fleet.rollouts[&id()].state, RolloutState::Pending);
     }
+    // A release that was given up while it waited is known, too: to go to it by name is no way round.
+    let mut world = asks_for_two(REST);
+    world.fleet.releases.insert(release("v0").id(), release("v0"));
+    apply(&mut world.fleet, back, NOW).expect("it is accepted");
+    assert_eq!(world.fleet.rollouts[&id()].consent, Consent::Awaited);
 }

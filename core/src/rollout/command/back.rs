@@ -7,6 +7,7 @@ use crate::fleet::orders::Kept;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName, Version};
 use crate::problem::{Code, Problem};
+use crate::strategy::Strategy;
 use crate::time::Moment;
 
 pub(super) fn rollback(
@@ -78,7 +79,10 @@ pub(super) fn rollback_to(
         return Ok(Accepted::AlreadyLive);
     }
     may_go_back(service, name, to, force)?;
-    let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
+    // The release before was let once. Of any other that the fleet knows nobody can say so: it may have been given up while it waited.
+    let second_person = service.strategy.second_person && service.previous != Some(to);
+    let strategy = Strategy { second_person, ..service.strategy.returning() };
+    let rollout = begin::begin(fleet, id, name, service, (to, strategy), by, now);
     Ok(Accepted::Rollout(begin::put(fleet, Rollout { returns: true, ..rollout }, None)))
 }
 

@@ -49,7 +49,11 @@ pub(super) fn resume(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Momen
     })
 }
 
+/// Ends a pause, unless another person's word is still awaited: no other command stands for it.
 pub(super) fn go_on(rollout: &mut Rollout) {
+    if rollout.consent == Consent::Awaited {
+        return;
+    }
     rollout.state = match rollout.direction {
         Direction::Forward => RolloutState::Running,
         Direction::Back => RolloutState::Reverting,
