@@ -17,9 +17,6 @@ const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
 const AUTHORITY: &str = "authority.pem";
 
-/// How often files that do not fit together are read before they are believed not to: a renewal takes a few milliseconds.
-const LOOKS: u32 = 20;
-
 /// What a peer shows, what proves that it may, and whom it believes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -54,45 +51,49 @@ pub fn authority_pin(authority_pem: &str) -> Result<[u8; 32], TlsError> {
 }
 
 impl Credentials {
-    /// Reads the files [`Credentials::save`] wrote, and finishes a save that was cut short.
+    /// Reads the files [`Credentials::save`] wrote, also when it was cut short. Waits while one is under way.
     ///
     /// # Errors
     /// When a file is missing or unreadable, or the key is not the certificate's.
     pub fn load(folder: &Path) -> Result<Self, TlsError> {
-        // Whoever reads between the files of one save and of the next sees neither: it reads again.
-        (1..LOOKS).find_map(|_| Self::look(folder).ok()).map_or_else(|| Self::look(folder), Ok)
-    }
-
-    fn look(folder: &Path) -> Result<Self, TlsError> {
+        // A folder that is not there cannot be locked: what is missing is the file that is named then.
+        let _reading = fs::File::open(folder).and_then(|folder| folder.lock_shared().map(|()| folder)).ok();
         let kept = Self::read(folder, CERTIFICATE)?;
         let Err(error) = kept.certified() else { return Ok(kept) };
-        // The certificate is renamed last: a new key beside the old certificate means that the new one still waits.
-        let whole = |name: &str| Self::read(folder, name).ok().filter(|read| read.certified().is_ok());
-        match whole(&staged(CERTIFICATE)) {
-            Some(renewed) => place(folder, CERTIFICATE).map(|()| renewed),
-            // Unless whoever saves put it in place since.
-            None => whole(CERTIFICATE).ok_or(error),
-        }
+        Self::cut_short(folder).ok_or(error)
+    }
+
+    /// What a save that was cut short between its last two renames left.
+    ///
+    /// The certificate is renamed last: a new key beside the old certificate means that the new one still waits.
+    fn cut_short(folder: &Path) -> Option<Self> {
+        Self::read(folder, &staged(CERTIFICATE)).ok().filter(|waiting| waiting.certified().is_ok())
     }
 
     /// Writes `certificate.pem`, `key.pem` (mode 0600) and `authority.pem`, whole or not at all.
     ///
     /// All three are staged and synced before the first is renamed, so that a power loss at any point leaves a pair that
-    /// [`Credentials::load`] can use.
+    /// [`Credentials::load`] can use. What an earlier save left waiting is put in place first: it may be all that fits the key.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, folder: &Path) -> Result<(), TlsError> {
         let create = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         create.map_err(|error| file(folder, error))?;
+        let saving = fs::File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+        let saving = saving.map_err(|error| file(folder, error))?;
+        if Self::cut_short(folder).is_some() {
+            place(folder, CERTIFICATE)?;
+        }
         stage(folder, AUTHORITY, &self.authority_pem, 0o644)?;
         stage(folder, KEY, &self.key_pem, 0o600)?;
         stage(folder, CERTIFICATE, &self.certificate_pem, 0o644)?;
-        sync(folder)?;
+        let sync = || saving.sync_all().map_err(|error| file(folder, error));
+        sync()?;
         place(folder, AUTHORITY)?;
         place(folder, KEY)?;
         place(folder, CERTIFICATE)?;
-        sync(folder)
+        sync()
     }
 
     /// Who these credentials say their bearer is, and until when.
@@ -185,17 +186,9 @@ fn stage(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), TlsErro
     write().map_err(|error| file(&path, error))
 }
 
-/// Puts a staged file in place. A save and a load may do so at once: for whoever comes second it is done.
 fn place(folder: &Path, name: &str) -> Result<(), TlsError> {
     let path = folder.join(name);
-    match fs::rename(folder.join(staged(name)), &path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
-        placed => placed.map_err(|error| file(&path, error)),
-    }
-}
-
-fn sync(folder: &Path) -> Result<(), TlsError> {
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| file(folder, error))
+    fs::rename(folder.join(staged(name)), &path).map_err(|error| file(&path, error))
 }
 
 fn file(path: &Path, error: io::Error) -> TlsError {

@@ -43,6 +43,13 @@ fn a_save_that_is_cut_short_anywhere_leaves_usable_credentials() {
         let loaded = Credentials::load(folder.path()).unwrap();
         assert_eq!(loaded, if cut < 5 { old.clone() } else { new.clone() }, "cut after step {cut}");
         assert_eq!(Credentials::load(folder.path()).unwrap(), loaded, "and stays so");
+        // The next save fails before it has staged a certificate: the one that waits is not thrown away by it.
+        if cut == 5 {
+            fs::create_dir(at("key.pem.next")).unwrap();
+            old.save(folder.path()).unwrap_err();
+            assert_eq!(Credentials::load(folder.path()).unwrap(), loaded, "also where the next save fails");
+            fs::remove_dir(at("key.pem.next")).unwrap();
+        }
         new.save(folder.path()).unwrap();
         assert_eq!(Credentials::load(folder.path()).unwrap(), new);
     }
