@@ -3,7 +3,7 @@
 use crate::output::{Format, Output, Stream};
 use crate::render::changes::{Change, changes, still};
 use crate::render::frame::{Drawing, frame};
-use crate::render::live::Live;
+use crate::render::live::{Live, columns};
 use crate::render::page::{Line, Page, Tone};
 use crate::render::units::clock;
 use baton_proto::v1::ServiceView;
@@ -114,7 +114,8 @@ impl<'a> Screen<'a> {
         let since_view_ms = u64::try_from(self.seen_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Kind::Frame(live) = &mut self.kind {
             self.drawn_at = Some(Instant::now());
-            live.draw(self.stream, &frame(service, &drawing(self.output, &self.rates, since_view_ms)));
+            let drawing = Drawing { columns: Some(columns()), ..drawing(self.output, &self.rates, since_view_ms) };
+            live.draw(self.stream, &frame(service, &drawing));
         } else if self.said_at.elapsed() >= SIGN_OF_LIFE {
             let change = still(service, since_view_ms);
             self.say(&change);
@@ -133,7 +134,8 @@ impl<'a> Screen<'a> {
     /// Leaves the last frame as it is, whole.
     pub fn finish(&mut self) {
         if let (Kind::Frame(live), Some(service)) = (&mut self.kind, &self.shown) {
-            live.finish(self.stream, &frame(service, &drawing(self.output, &self.rates, 0)));
+            let drawing = Drawing { columns: Some(columns()), ..drawing(self.output, &self.rates, 0) };
+            live.finish(self.stream, &frame(service, &drawing));
         }
     }
 
@@ -152,7 +154,7 @@ impl<'a> Screen<'a> {
 }
 
 fn drawing(output: &Output, rates: &Rates, since_view_ms: u64) -> Drawing {
-    Drawing { plain: output.plain, since_view_ms, rates: rates.known.clone() }
+    Drawing { plain: output.plain, columns: None, since_view_ms, rates: rates.known.clone() }
 }
 
 fn now() -> String {

@@ -4,7 +4,7 @@
 //! that they contradict the plain ones.
 
 use super::bounds::Bounds;
-use super::tree::{Refused, Tree, refused};
+use super::tree::{Refused, Tree, broken, refused};
 use std::io::{self, Read};
 use tar::{Archive, Entry, EntryType, Header, PaxExtensions};
 
@@ -80,7 +80,7 @@ fn unreadable(error: &io::Error) -> Refused {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>()) {
         Some(refused) => refused.clone(),
         None if super::is_full(error) => Refused::Disk(io::ErrorKind::StorageFull),
-        None => refused("the archive", &format!("it cannot be read: {error}")),
+        None => broken(&format!("it cannot be read: {error}")),
     }
 }
 

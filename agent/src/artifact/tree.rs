@@ -10,14 +10,28 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error("{entry}: {why}")]
-    Archive { entry: String, why: String },
+    Archive { entry: String, why: String, help: &'static str },
     /// Not the archive's fault.
     #[error("{0}")]
     Disk(io::ErrorKind),
 }
 
+/// Something in it that must not be there.
 pub(super) fn refused(entry: &str, why: &str) -> Refused {
-    Refused::Archive { entry: text::line(entry, 160), why: why.to_owned() }
+    let help = "pack only files, folders and relative links: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER .";
+    Refused::Archive { entry: text::line(entry, 160), why: why.to_owned(), help }
+}
+
+/// It is no archive, or not all of one.
+pub(super) fn broken(why: &str) -> Refused {
+    let help = "build it once more, as a tar compressed with zstd: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER .";
+    Refused::Archive { entry: "the archive".to_owned(), why: why.to_owned(), help }
+}
+
+/// More of it than a host takes.
+pub(super) fn excessive(entry: &str, why: &str) -> Refused {
+    let help = "leave out what the release does not run with: sources, caches, debug files, data";
+    Refused::Archive { entry: text::line(entry, 160), why: why.to_owned(), help }
 }
 
 /// What came so far.
@@ -54,7 +68,7 @@ impl Tree {
                 let path = self.place(&path, Kind::File)?;
                 self.total = self.total.saturating_add(size);
                 if self.total > self.bounds.total {
-                    return Err(refused(
+                    return Err(excessive(
                         &path,
                         &format!("the archive unpacks to more than {}", text::bytes(self.bounds.total)),
                     ));
@@ -114,7 +128,7 @@ impl Tree {
         }
         self.entries.insert(path.to_owned(), kind);
         if self.entries.len() > self.bounds.entries {
-            return Err(refused(path, &format!("the archive has more than {} entries", self.bounds.entries)));
+            return Err(excessive(path, &format!("the archive has more than {} entries", self.bounds.entries)));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::archive::{Item, walk};
 use super::bounds::Bounds;
-use super::tree::{Refused, refused};
+use super::tree::{Refused, broken, excessive, refused};
 use super::{disk, is_full};
 use crate::text;
 use baton_core::problem::{Code, Problem};
@@ -24,7 +24,7 @@ const SYNC_EACH_MAX: usize = 64;
 pub(super) fn unpack(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Problem> {
     unpack_all(archive, into, bounds).map_err(|refused| match refused {
         Refused::Disk(kind) => disk(into.parent().unwrap_or(into), "unpacking the artifact", &kind.into()),
-        Refused::Archive { entry, why } => unfit(archive, entry, &why),
+        Refused::Archive { entry, why, help } => unfit(archive, entry, &why, help),
     })
 }
 
@@ -36,16 +36,16 @@ pub fn check(archive: &Path) -> Result<(), Problem> {
     let skim = |_, content: &mut dyn Read| io::copy(content, &mut io::sink()).map(drop).map_err(|error| foreign(&error));
     read(archive, &Bounds::default(), skim).map_err(|refused| match refused {
         Refused::Disk(kind) => disk(archive, "reading the archive", &kind.into()),
-        Refused::Archive { entry, why } => unfit(archive, entry, &why),
+        Refused::Archive { entry, why, help } => unfit(archive, entry, &why, help),
     })
 }
 
-fn unfit(archive: &Path, entry: String, why: &str) -> Problem {
+fn unfit(archive: &Path, entry: String, why: &str, help: &str) -> Problem {
     let compressed = fs::metadata(archive).map(|metadata| metadata.len()).unwrap_or(0);
     Problem::new(Code(610), format!("the archive is refused: {why}"))
         .saw("entry", entry)
         .saw("archive", text::bytes(compressed))
-        .help("pack only files, folders and relative links: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER .")
+        .help(help)
 }
 
 /// Hands every entry of an archive, with its content, to `visit`.
@@ -150,7 +150,7 @@ fn local(error: &io::Error) -> Refused {
 fn foreign(error: &io::Error) -> Refused {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>()) {
         Some(refused) => refused.clone(),
-        None => refused("the archive", &format!("it cannot be decompressed: {}", text::io_error(error))),
+        None => broken(&format!("it cannot be decompressed: {}", text::io_error(error))),
     }
 }
 
@@ -172,7 +172,7 @@ impl<R: Read> Read for Watched<'_, R> {
         let read = self.inner.read(buffer)?;
         let clock = self.clock;
         clock.unpacked.set(clock.unpacked.get() + read as u64);
-        let refuse = |why: String| Err(io::Error::other(refused("the archive", &why)));
+        let refuse = |why: String| Err(io::Error::other(excessive("the archive", &why)));
         if clock.unpacked.get() > clock.most {
             return refuse(format!("it unpacks to more than {} times its size", clock.bounds.ratio));
         }

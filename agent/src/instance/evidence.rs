@@ -9,6 +9,7 @@ use crate::text;
 use baton_core::problem::{Code, Problem};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Nothing is known of what should be started: the spec names a release it does not carry.
 pub(super) fn unknown(life: &Life) -> Problem {
@@ -68,7 +69,28 @@ pub(super) async fn ended(life: &Life, running: &Running, exit: Exit, seen: Seen
                 .help(format!("port {} was taken in that moment: stop {owner}", wanted.address.port()));
         }
     }
-    with_log(life, running, problem).await.help(exit_help(exit))
+    let full = full_disk(&running.folder);
+    let problem = with_log(life, running, problem).await;
+    match full {
+        Some(full) => {
+            problem.saw("disk", full).help("make room there: an app that cannot write its files often ends like this")
+        }
+        None => problem.help(exit_help(exit)),
+    }
+}
+
+/// What is left where the release lies, when that is next to nothing.
+fn full_disk(folder: &Path) -> Option<String> {
+    let space = rustix::fs::statvfs(folder).ok()?;
+    let (free, files) = (space.f_bavail.saturating_mul(space.f_frsize), space.f_favail);
+    let full = is_full(free, files, space.f_files);
+    full.then(|| format!("{} and {files} files are free at {}", text::bytes(free), folder.display()))
+}
+
+/// Some file systems count no files: they have none free, and none at all.
+const fn is_full(free: u64, free_files: u64, files: u64) -> bool {
+    const NEXT_TO_NOTHING: u64 = 256 * 1024;
+    free < NEXT_TO_NOTHING || (files > 0 && free_files == 0)
 }
 
 /// B0207: it ended while no agent was there to see it.
@@ -181,4 +203,17 @@ fn log_lines(problem: Problem, lines: Vec<String>) -> Problem {
 
 fn owner(listener: &Listener) -> String {
     owner_of(listener.inode).map_or_else(|| "a process this agent may not look into".to_owned(), |owner| owner.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_full;
+
+    #[test]
+    fn a_disk_is_full_when_next_to_nothing_is_left_of_its_bytes_or_its_files() {
+        assert!(is_full(0, 9, 9) && is_full(100_000, 9, 9));
+        assert!(is_full(1 << 30, 0, 9));
+        assert!(!is_full(1 << 30, 1, 9));
+        assert!(!is_full(1 << 30, 0, 0), "this file system does not count them");
+    }
 }

@@ -17,12 +17,8 @@ pub(super) fn takes_interrupts() -> bool {
 
 /// Reads commands until `exit` or the end of the input.
 pub(super) async fn run(theatre: &Theatre, output: &Output) -> anyhow::Result<()> {
-    say(
-        output,
-        &format!(
-            "the fleet is yours: status, watch, deploy {SERVICE} 4, deploy {SERVICE} 3 (the broken one), why, rollback {SERVICE}, exit"
-        ),
-    );
+    say(output, "the fleet is yours");
+    commands(output);
     say(output, &format!("in another terminal: export BATON_SOCKET={}", theatre.stage.socket().display()));
     theatre.load.mark().await?;
     let (ask, mut lines) = lines();
@@ -36,6 +32,7 @@ pub(super) async fn run(theatre: &Theatre, output: &Output) -> anyhow::Result<()
         match words {
             [] => {}
             ["exit" | "quit"] => return Ok(()),
+            ["help"] => commands(output),
             words => {
                 COMMAND_RUNS.store(true, Ordering::Relaxed);
                 let status = theatre.command(words).status().await;
@@ -46,6 +43,22 @@ pub(super) async fn run(theatre: &Theatre, output: &Output) -> anyhow::Result<()
                 say(output, &format!("[exit code {code}; meanwhile {failed} failed of {requests} requests]"));
             }
         }
+    }
+}
+
+/// What can be typed; with `--help` and no word of this prompt the whole command line answers.
+fn commands(output: &Output) {
+    let known = [
+        ("status, watch", "how it is, and how it goes on"),
+        ("deploy SERVICE 4", "a good release"),
+        ("deploy SERVICE 3", "the broken one"),
+        ("rollback SERVICE", "back to the release before"),
+        ("why", "what it waits for"),
+        ("--help", "every other command of baton"),
+        ("help, exit", "these lines; the end"),
+    ];
+    for (words, meaning) in known {
+        say(output, &format!("  {:<18}{meaning}", words.replace("SERVICE", SERVICE)));
     }
 }
 

@@ -8,14 +8,20 @@ use super::units::{count, counted, millis};
 use crate::outcome::{self, EVIDENCE, state};
 use baton_proto::v1::{FreezeView, RolloutView, ServiceHostView, ServiceView};
 use std::collections::BTreeMap;
+use unicode_width::UnicodeWidthStr as _;
 
 const BAR: usize = 46;
+
+/// A shorter bar says nothing that the words beside it do not.
+const BAR_MIN: usize = 8;
 
 /// How a frame is drawn.
 #[derive(Debug, Clone, Default)]
 pub struct Drawing {
     /// Words only: no bar, no symbols.
     pub plain: bool,
+    /// Columns of the terminal; None: as many as it takes.
+    pub columns: Option<usize>,
     /// Time since the view arrived; what runs goes on meanwhile.
     pub since_view_ms: u64,
     /// Requests a second by host, where two views were far enough apart to tell.
@@ -28,8 +34,8 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
     let mut page = Page::new();
     match &service.rollout {
         Some(rollout) => {
-            page.line(title(service, rollout, drawing));
-            page.line(progress(rollout, drawing.plain));
+            page.extend(title(service, rollout, drawing));
+            page.line(progress(rollout, drawing));
         }
         None => {
             page.line(
@@ -93,21 +99,26 @@ fn evidence(rollout: &RolloutView) -> impl Iterator<Item = (&str, &str)> {
     rollout.evidence.iter().filter_map(|evidence| Some((evidence.host.as_str(), evidence.problem.as_ref()?.what.as_str())))
 }
 
-/// `shop 2.1.0  in place · r-7f3 · ana · 1 min 48 s   service healthy`.
-fn title(service: &ServiceView, rollout: &RolloutView, drawing: &Drawing) -> Line {
+/// `shop 2.1.0  in place · r-7f3 · ana · 1 min 48 s   service healthy`; in two lines where one is too long.
+fn title(service: &ServiceView, rollout: &RolloutView, drawing: &Drawing) -> Page {
     let running = outcome::is_active(rollout) && rollout.state != state::PAUSED;
     let elapsed = rollout.elapsed_ms + if running { drawing.since_view_ms } else { 0 };
     let mut facts = vec![rollout.placement.replace('-', " "), rollout.id.clone(), rollout.by.clone(), millis(elapsed)];
     facts.retain(|fact| !fact.is_empty());
     let line = Line::default()
         .span(Tone::Strong, format!("{} {}", service.name, rollout.to_version))
-        .plain(format!("  {}  ", facts.join(" · ")));
-    let line = match state_words(rollout) {
-        Some((tone, words)) => line.span(tone, words).plain("  "),
-        None => line,
-    };
+        .plain(format!("  {}", facts.join(" · ")));
     let health = if service.health.is_empty() { "unknown" } else { &service.health };
-    line.span(health_tone(health), format!("service {health}"))
+    let words = match state_words(rollout) {
+        Some((tone, words)) => Line::default().span(tone, words).plain("  "),
+        None => Line::default(),
+    };
+    let words = words.span(health_tone(health), format!("service {health}"));
+    let both = Line(line.0.iter().cloned().chain(Line::of("  ").0).chain(words.0.iter().cloned()).collect());
+    match drawing.columns {
+        Some(columns) if both.width() > columns => Page(vec![line, words]),
+        _ => Page(vec![both]),
+    }
 }
 
 /// What is said about a rollout that does not simply go forward.
@@ -138,16 +149,17 @@ pub(crate) fn health_tone(health: &str) -> Tone {
     }
 }
 
-fn progress(rollout: &RolloutView, plain: bool) -> Line {
+fn progress(rollout: &RolloutView, drawing: &Drawing) -> Line {
     let (done, total) = (rollout.hosts_done, rollout.hosts_total);
     let words = format!("{done} of {}", counted(total.into(), "host", "hosts"));
     let words = if rollout.direction == "back" { format!("{words} back on {}", from(rollout)) } else { words };
-    if plain {
+    let bar = drawing.columns.map_or(BAR, |columns| columns.saturating_sub(words.width() + 2).min(BAR));
+    if drawing.plain || bar < BAR_MIN {
         return Line::of(words);
     }
-    let full = (BAR * done.min(total) as usize).checked_div(total as usize).unwrap_or(0);
-    let head = if full > 0 && full < BAR { "╸" } else { "" };
-    let rest = BAR - full - usize::from(!head.is_empty());
+    let full = (bar * done.min(total) as usize).checked_div(total as usize).unwrap_or(0);
+    let head = if full > 0 && full < bar { "╸" } else { "" };
+    let rest = bar - full - usize::from(!head.is_empty());
     let tone = if rollout.direction == "back" { Tone::Bad } else { Tone::Good };
     Line::default()
         .span(tone, format!("{}{head}", "━".repeat(full)))
@@ -257,6 +269,28 @@ mod tests {
         assert_eq!(lines[1], "1 of 3 hosts");
         assert!(lines[3].starts_with("web2   2.1.0           serving"), "{lines:?}");
         assert!(lines[4].contains("11 s"), "{lines:?}");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_words_come_before_the_bar() {
+        let narrow = |columns| {
+            let drawing = Drawing { columns: Some(columns), ..Drawing::default() };
+            frame(&service(), &drawing).to_text(Look { width: Some(columns), ..Look::default() })
+        };
+        let lines: Vec<_> = narrow(40).lines().map(str::to_owned).collect();
+        assert_eq!(
+            lines,
+            [
+                "shop 2.1.0  in place · r-7f3 · ana · 1 …",
+                "service healthy",
+                "━━━━━━━━╸─────────────────  1 of 3 hosts",
+                "HOST   RELEASE         STEP         TIM…",
+                "web2   2.1.0           ✓ serving    42 …",
+                "web3   2.0.4 → 2.1.0   ◐ draining   6.0…",
+                "web4   2.0.4           · waiting       …",
+            ]
+        );
+        assert_eq!(narrow(20).lines().nth(2), Some("1 of 3 hosts"));
     }
 
     #[test]

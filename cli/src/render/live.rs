@@ -63,6 +63,11 @@ fn fit(page: &Page, rows: usize) -> Page {
     fitting
 }
 
+/// How wide the terminal is.
+pub(crate) fn columns() -> usize {
+    size().0
+}
+
 fn size() -> (usize, usize) {
     let said = tcgetwinsize(std::io::stderr()).or_else(|_| tcgetwinsize(std::io::stdout()));
     match said {

@@ -10,9 +10,10 @@ use crate::follow::{Follow, OnPause};
 use crate::outcome::{Wish, is_active, state};
 use crate::render::page::Page;
 use crate::traffic::Tally;
-use baton_proto::v1::{AbortRequest, RollbackRequest};
+use baton_proto::v1::{AbortRequest, RollbackRequest, ServiceView};
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// `baton rollback`.
 #[derive(Debug, Args)]
@@ -71,18 +72,38 @@ async fn stop(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let (cancel, queued) = (args.queued.is_some(), args.queued.unwrap_or_default());
     let request = AbortRequest { service: name.clone(), keep: args.keep, cancel, queued, why: String::new() };
     let rollout = connection.control.abort(request).await?.into_inner().rollout;
-    let (words, outcome) = match cancel {
-        true => ("no such deploy waits any more".to_owned(), "cancelled"),
-        false => (format!("{rollout} ended where it stood; every host keeps the release it was told to run"), "kept"),
-    };
     let output = context.output;
-    output.answer(Page::new().text(format!("{name}: {words}")));
-    output.json(&json!({ "service": name, "rollout": rollout, "outcome": outcome, "exit": Exit::Done.code() }));
-    match cancel {
-        true => output.next(&format!("baton status {name}")),
-        false => output.next(&format!("baton retry {name}   or   baton rollback {name}")),
+    let mut document = json!({ "service": name, "rollout": rollout, "exit": Exit::Done.code() });
+    if cancel {
+        document["outcome"] = json!("cancelled");
+        output.answer(Page::new().text(format!("{name}: no such deploy waits any more")));
+        output.json(&document);
+        output.next(&format!("baton status {name}"));
+        return Ok(Exit::Done);
     }
+    let (service, _) = one_service(&mut connection, Some(&name)).await?;
+    let kept = kept(&service);
+    document["outcome"] = json!("kept");
+    document["hosts"] = json!(kept);
+    let mut page = Page::new();
+    page.text(format!("{name}: {rollout} ended where it stood; every host keeps the release it was told to run"));
+    for (version, hosts) in &kept {
+        let runs = if version.is_empty() { "nothing" } else { version };
+        page.text(format!("  {runs}  {}", hosts.join(", ")));
+    }
+    output.answer(&page);
+    output.json(&document);
+    output.next(&format!("baton retry {name}   or   baton rollback {name}"));
     Ok(Exit::Done)
+}
+
+/// The hosts by what runs on them: `2.0.4 + 2.1.0` where two still do.
+fn kept(service: &ServiceView) -> BTreeMap<String, Vec<&str>> {
+    let mut kept = BTreeMap::<_, Vec<_>>::new();
+    for host in &service.hosts {
+        kept.entry(host.versions.join(" + ")).or_default().push(host.host.as_str());
+    }
+    kept
 }
 
 enum Way {

@@ -132,6 +132,17 @@ fn evidence_is_shown_on_stderr_with_its_control_characters_escaped() {
 }
 
 #[test]
+fn where_a_rollout_is_ended_each_release_is_shown_with_its_hosts() {
+    let mut ended = rolling("partial", 1_000);
+    ended.services[0].hosts[0].versions = vec!["2.1.0".into()];
+    let world = World::new(rolling("running", 1_000), script(ended));
+    let ran = world.run("abort shop --keep");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.starts_with("shop: r-1 ended where it stood"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("\n  2.0.4  web3\n  2.1.0  web2\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_release_that_is_live_is_nothing_to_do() {
     let world = World::new(at_rest(1_000), Script::default());
     let ran = world.run("deploy 2.1.0");

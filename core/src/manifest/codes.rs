@@ -83,6 +83,10 @@ codes! {
     BAD_ADDRESS = 127, "an address that nobody can listen on",
         "run.listen takes IP addresses with a port: \"0.0.0.0:8100\", \"[::]:8100\", \"10.0.0.7:80\". Names are not looked up: \
          which address a name has on a host is not for the manifest to guess.";
+    NOBODY_MOVES = 128, "nothing moves the clients from the old instance to the new one",
+        "Side by side the new instance listens on another port than the old one. A load balancer moves the clients over, or \
+         one listening socket that both take in turn; with neither, clients have to find the port by themselves. This is a \
+         warning.";
     BAD_SECRET = 140, "a secret that is no reference",
         "run.secrets says where each host finds a value and never the value itself: file:/etc/shop/db, \
          env-file:/etc/shop/env#NAME or exec:/usr/bin/pass show shop/db. What was written is not shown, because it may \

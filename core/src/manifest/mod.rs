@@ -31,7 +31,7 @@ use crate::fleet::{BalancerPool, Service};
 use crate::hook::Hooks;
 use crate::name::{HostName, ServiceName, Version};
 use crate::release::{Artifact, Health, Release, Run};
-use crate::strategy::Strategy;
+use crate::strategy::{Placement, Strategy};
 use reader::{Finding, Reader};
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -156,7 +156,21 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
         settings: Vec::new(),
     };
     deadlines(reader, &manifest);
+    clients(reader, &manifest);
     Some(manifest)
+}
+
+/// Warns of a second port that no client is led to.
+fn clients(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
+    let led = manifest.balancer.is_some() || !manifest.run.listen.is_empty();
+    if led || manifest.strategy.placement == Placement::InPlace || reader.found_errors() {
+        return;
+    }
+    let what = "nothing moves the clients from the old port to the new one".to_owned();
+    let finding = Finding::warning(codes::NOBODY_MOVES, reader.span("run.ports"), what);
+    let help =
+        "add [balancer], or run.listen for a hand-over of one socket; or give run.ports one port, to replace in place";
+    reader.report(finding.label("each release listens on another one of these").help(help));
 }
 
 /// Warns when the rollout would pause while a single host still does what it may.

@@ -64,6 +64,11 @@ impl<'t, 's> Reader<'t, 's> {
         self.findings.push(finding);
     }
 
+    /// Whether something was wrong so far: what else is missing may be what was meant there.
+    pub(super) fn found_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
     pub(super) fn root(&self) -> &'t DeTable<'s> {
         self.root
     }

@@ -200,6 +200,18 @@ async fn every_bound_is_reached() {
     refused_by(&slow, good().done(), "takes longer").await;
 }
 
+/// What is wrong with the whole of it is not mended by packing other things.
+#[tokio::test]
+async fn the_help_fits_what_is_wrong() {
+    let link = good().symlink("link", "/etc/passwd").done();
+    let huge = good().file("bomb", &vec![0; 900 << 10]).done();
+    let helps = [(link, "relative links"), (b"no archive".to_vec(), "build it once more"), (huge, "leave out")];
+    for (archive, help) in helps {
+        let problem = store().place(&archive).await.unwrap_err();
+        assert!(problem.help.as_deref().is_some_and(|said| said.contains(help)), "{problem:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_decompressor_that_would_need_much_memory_is_refused() {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();

@@ -302,6 +302,10 @@ warning[B0118]: no host serves while the release is replaced in place
 help: give run.ports a second port
 "#;
     assert_eq!(text, expect.trim_start());
+    let (before, after) = SAMPLE.split_once("[balancer]").unwrap();
+    let rest = after.find("\n[").map_or("", |next| &after[next..]);
+    let text = super::rendered(&sound(&format!("{before}{rest}")).warnings);
+    assert!(text.starts_with("warning[B0128]: nothing moves the clients"), "{text}");
     let manifest = sound(&format!("{SAMPLE}\n[rollout]\nprogress_deadline = \"20s\"\n"));
     let expect = r#"
 warning[B0121]: the rollout pauses before health.start_timeout (1m) is over
