@@ -4,61 +4,9 @@
 
 mod site;
 
-use baton_coordinator::config::Config;
-use site::{PATIENCE, admin, config, deploy, dial, join, obey, rollout_state, token, until, upload, wish};
+use site::program::{output, program, resident, run, write_config};
+use site::{admin, deploy, dial, join, obey, rollout_state, token, until, upload, wish};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
-use tokio::time::{Duration, sleep};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_baton-coordinator");
-
-/// The program under way; killed when dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn write_config(folder: &Path) -> (Config, PathBuf) {
-    // Free a moment ago, and nobody but this test asks for it by number.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], port)), ..config(folder) };
-    let path = folder.join("coordinator.toml");
-    let text = format!(
-        "listen = \"{}\"\nsocket = \"{}\"\nstate = \"{}\"\n",
-        config.listen,
-        config.socket.display(),
-        config.state.display()
-    );
-    std::fs::write(&path, text).unwrap();
-    (config, path)
-}
-
-fn program(verb: &str, config: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.arg(verb).arg("--config").arg(config).stdin(Stdio::null());
-    command
-}
-
-async fn run(path: &Path, config: &Config) -> Process {
-    let process = Process(program("run", path).stderr(Stdio::inherit()).spawn().unwrap());
-    let begun = Instant::now();
-    while tokio::net::UnixStream::connect(&config.socket).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it never listened");
-        sleep(Duration::from_millis(10)).await;
-    }
-    process
-}
-
-fn output(command: &mut Command) -> Output {
-    command.output().unwrap()
-}
 
 #[tokio::test]
 async fn killed_in_the_middle_of_a_rollout_it_finishes_it_in_the_next_epoch() {
@@ -114,13 +62,6 @@ async fn without_init_it_says_what_to_do() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success(), "{said}");
     assert!(said.contains("error[B1002]") && said.contains("help: baton-coordinator init"), "{said}");
-}
-
-/// Bytes of memory a process holds.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[tokio::test]

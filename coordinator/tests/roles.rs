@@ -13,6 +13,7 @@ use baton_proto::v1::control_client::ControlClient;
 use http::uri::PathAndQuery;
 use prost::Message;
 use rustls::pki_types::ServerName;
+use site::http2::{call, frame, preface};
 use site::{Site, deploy, fetch, join, obey, token, until, upload, wish};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -171,36 +172,15 @@ async fn a_release_that_runs_as_root_is_an_admins_to_deploy() {
     deploy(&dora, wish(&["web1"], "2.0", b"archive")).await.unwrap();
 }
 
-/// One frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Header fields as they are, neither indexed nor compressed.
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
-
 /// Sends one request with exactly this path, and waits until it is answered, reset, or the connection is closed.
 async fn send(site: &Site, credentials: &Credentials, path: &str, message: &[u8]) {
     let connector = tokio_rustls::TlsConnector::from(client_config(credentials).unwrap());
     let tcp = tokio::net::TcpStream::connect(site.running.listen).await.unwrap();
     let mut tls = connector.connect(ServerName::try_from("coordinator").unwrap(), tcp).await.unwrap();
-    let head = fields(&[
-        (":method", "POST"),
-        (":scheme", "https"),
-        (":path", path),
-        (":authority", "coordinator"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ]);
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = [&[0], &length[..], message].concat();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
-    bytes.extend(frame(1, 4, 1, &head));
+    let mut bytes = preface();
+    bytes.extend(frame(1, 4, 1, &call(path)));
     bytes.extend(frame(0, 1, 1, &body));
     let answered = async {
         tls.write_all(&bytes).await?;

@@ -3,6 +3,9 @@
 // Every test program uses its part of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub(crate) mod http2;
+pub(crate) mod program;
+
 use baton_coordinator::config::Config;
 use baton_coordinator::{Running, init, start};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};

@@ -9,6 +9,7 @@ mod credentials;
 mod explain;
 mod incoming;
 mod local;
+mod pace;
 mod peer;
 mod server;
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! One accepted connection, and who is at its other end.
 
+use super::pace::Pace;
 use crate::identity::Identity;
 use baton_core::name::ServiceName;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -50,17 +51,31 @@ pub struct Connection {
 
 #[derive(Debug)]
 enum Stream {
-    Tls(Box<TlsStream<TcpStream>>),
+    /// From anybody: not more of it is read than its pace allows.
+    Tls(Box<Paced>),
     Local(UnixStream),
+}
+
+#[derive(Debug)]
+struct Paced {
+    stream: TlsStream<TcpStream>,
+    pace: Pace,
 }
 
 impl Connection {
     pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), peer }
+        Self { stream: Stream::Tls(Box::new(Paced { stream, pace: Pace::new() })), peer }
     }
 
     pub(super) const fn local(stream: UnixStream, identity: Identity) -> Self {
         Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None, services: Vec::new() } }
+    }
+
+    fn earn(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Stream::Tls(paced), Poll::Ready(Ok(bytes))) = (&mut self.stream, &written) {
+            paced.pace.wrote(*bytes);
+        }
+        written
     }
 
     #[must_use]
@@ -78,10 +93,10 @@ impl Connected for Connection {
 }
 
 macro_rules! forward {
-    ($self:ident, $stream:ident => $call:expr) => {
+    ($self:expr, $stream:ident => $call:expr) => {
         match &mut $self.get_mut().stream {
-            Stream::Tls(stream) => {
-                let $stream = Pin::new(stream.as_mut());
+            Stream::Tls(paced) => {
+                let $stream = Pin::new(&mut paced.stream);
                 $call
             }
             Stream::Local(stream) => {
@@ -94,26 +109,37 @@ macro_rules! forward {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        forward!(self, stream => stream.poll_read(context, into))
+        match &mut self.get_mut().stream {
+            Stream::Tls(paced) => {
+                ready!(paced.pace.poll_ready(context));
+                let before = into.filled().len();
+                ready!(Pin::new(&mut paced.stream).poll_read(context, into))?;
+                paced.pace.read(into.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            Stream::Local(stream) => Pin::new(stream).poll_read(context, into),
+        }
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        forward!(self, stream => stream.poll_write(context, bytes))
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = forward!(self.as_mut(), stream => stream.poll_write(context, bytes));
+        self.get_mut().earn(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        forward!(self, stream => stream.poll_write_vectored(context, slices))
+        let written = forward!(self.as_mut(), stream => stream.poll_write_vectored(context, slices));
+        self.get_mut().earn(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Tls(paced) => paced.stream.is_write_vectored(),
             Stream::Local(stream) => stream.is_write_vectored(),
         }
     }

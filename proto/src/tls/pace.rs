@@ -1,0 +1,195 @@
+//! How much a peer may ask of this side by frames that cost it next to nothing: pings, settings, calls that are taken back,
+//! pieces of nothing.
+//!
+//! HTTP/2 answers or at least reads every one of them, so a single peer could keep a processor busy. Frames that carry no
+//! content cost credit here; time gives it back, and so does what this side writes, because whoever fetches an artifact
+//! acknowledges it piece by piece. Without credit the connection is not read until there is some: nothing is dropped, and who
+//! sends too much waits for itself.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Frames that may come at once.
+const BURST: u64 = 2_000;
+/// Frames a second that may come for ever.
+const RATE: u64 = 1_000;
+/// Bytes written for which one more frame may come.
+const WRITTEN: u64 = 64;
+/// A frame of data with at least so many bytes costs nothing.
+const CONTENT: usize = 256;
+
+/// What every HTTP/2 connection begins with.
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const DATA: u8 = 0;
+
+/// The credit of one connection.
+#[derive(Debug)]
+pub(super) struct Pace {
+    credit: u64,
+    /// Bytes written that are not a credit yet.
+    written: u64,
+    refilled: Instant,
+    /// Frames beyond the credit.
+    debt: u64,
+    pause: Option<Pin<Box<Sleep>>>,
+    frames: Frames,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self {
+            credit: BURST,
+            written: 0,
+            refilled: Instant::now(),
+            debt: 0,
+            pause: None,
+            frames: Frames { skip: PREFACE, head: [0; HEAD], have: 0 },
+        }
+    }
+
+    /// Ready once there is credit to read.
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(until) = self.pause_until(Instant::now()) {
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// When there is credit again; None: there is.
+    fn pause_until(&mut self, now: Instant) -> Option<Instant> {
+        self.refill(now);
+        (self.debt > 0).then(|| self.refilled + Duration::from_micros((self.debt * 1_000_000).div_ceil(RATE)))
+    }
+
+    /// These bytes were read.
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        let frames = self.frames.count(bytes);
+        self.debt += frames.saturating_sub(self.credit);
+        self.credit = self.credit.saturating_sub(frames);
+    }
+
+    /// So many bytes were written.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        let earned = self.written / WRITTEN;
+        self.written %= WRITTEN;
+        self.earn(earned);
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = u64::try_from(now.duration_since(self.refilled).as_micros()).unwrap_or(u64::MAX);
+        let earned = passed.saturating_mul(RATE) / 1_000_000;
+        if earned > 0 {
+            // What is no whole frame yet is not lost.
+            self.refilled += Duration::from_micros(earned.saturating_mul(1_000_000) / RATE);
+            self.earn(earned);
+        }
+    }
+
+    fn earn(&mut self, earned: u64) {
+        let paid = earned.min(self.debt);
+        self.debt -= paid;
+        self.credit = (self.credit + (earned - paid)).min(BURST);
+    }
+}
+
+/// Where in the stream of frames the reading stands.
+#[derive(Debug)]
+struct Frames {
+    /// Bytes that belong to the frame before.
+    skip: usize,
+    head: [u8; HEAD],
+    have: usize,
+}
+
+impl Frames {
+    /// The frames without content that begin in these bytes.
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut frames = 0;
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            let (taken, rest) = bytes.split_at((HEAD - self.have).min(bytes.len()));
+            if let Some(place) = self.head.get_mut(self.have..self.have + taken.len()) {
+                place.copy_from_slice(taken);
+            }
+            self.have += taken.len();
+            bytes = rest;
+            if self.have == HEAD {
+                let [high, middle, low, kind, ..] = self.head;
+                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+                self.have = 0;
+                frames += u64::from(kind != DATA || self.skip < CONTENT);
+            }
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, length: u32) -> Vec<u8> {
+        let mut bytes = length.to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, 0, 0, 0, 0, 1]);
+        bytes.resize(bytes.len() + length as usize, 0xff);
+        bytes
+    }
+
+    fn begun() -> Pace {
+        let mut pace = Pace::new();
+        pace.read(&[b'x'; PREFACE]);
+        pace
+    }
+
+    #[test]
+    fn frames_are_counted_however_they_are_cut() {
+        let stream =
+            [vec![b'x'; PREFACE], frame(4, 0), frame(1, 50), frame(DATA, 16_384), frame(DATA, 3), frame(6, 8)].concat();
+        for piece in [1, 2, 7, 9, 10, 1000, stream.len()] {
+            let mut frames = Frames { skip: PREFACE, head: [0; HEAD], have: 0 };
+            let counted: u64 = stream.chunks(piece).map(|bytes| frames.count(bytes)).sum();
+            assert_eq!(counted, 4, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn who_sends_too_much_waits_and_is_then_read_again() {
+        let mut pace = begun();
+        let mut now = pace.refilled;
+        pace.read(&frame(6, 8).repeat(BURST as usize));
+        assert_eq!(pace.pause_until(now), None, "that may come at once");
+        pace.read(&frame(6, 8).repeat(RATE as usize));
+        let second = Duration::from_secs(1);
+        assert_eq!(pace.pause_until(now), Some(now + second));
+        assert_eq!(pace.pause_until(now + second / 2), Some(now + second), "also when asked meanwhile");
+        now += second;
+        for _ in 0..10 {
+            assert_eq!(pace.pause_until(now), None);
+            pace.read(&frame(6, 8).repeat(RATE as usize));
+            now += second;
+        }
+        assert_eq!(pace.pause_until(now), None, "so much may come for ever");
+    }
+
+    #[test]
+    fn who_is_sent_an_artifact_may_acknowledge_each_piece_and_who_sends_one_waits_for_nothing() {
+        let mut pace = begun();
+        let now = pace.refilled;
+        for _ in 0..100_000 {
+            pace.wrote(16_384);
+            pace.read(&[frame(8, 4), frame(8, 4), frame(DATA, 16_384)].concat());
+            assert_eq!(pace.pause_until(now), None);
+        }
+    }
+}
