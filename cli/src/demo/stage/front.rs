@@ -3,6 +3,7 @@
 use super::files::{host_names, quoted, write_text};
 use super::{Places, SERVICE, Setup};
 use anyhow::Context as _;
+use baton_core::fleet::latency::BOUNDS_MS;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -211,8 +212,11 @@ fn envoy(places: &Places, folder: &Path) -> String {
         "connect_timeout": "2s",
         "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http },
     });
+    let bounds: Vec<u64> = BOUNDS_MS.into_iter().chain([3_600_000]).collect();
     let config = json!({
-        "node": { "id": SERVICE, "cluster": SERVICE },
+        "node": { "id": SERVICE, "cluster": SERVICE, "locality": { "zone": SERVICE } },
+        "stats_flush_interval": "1s",
+        "stats_config": { "histogram_bucket_settings": [{ "match": { "suffix": "upstream_rq_time" }, "buckets": bounds }] },
         "admin": { "address": { "pipe": { "path": folder.join("envoy.sock"), "mode": 0o600 } } },
         "static_resources": {
             "listeners": [{ "name": SERVICE, "address": frontend, "filter_chains": [{ "filters": [filter] }] }],
