@@ -129,6 +129,9 @@ async fn deploy(stage: &Stage, manifest: &str, version: &str, millis: u16) -> Ro
 async fn twice_as_long(front: Front) {
     // Long enough for a machine that is busy with other things; it ends as soon as it is noticed.
     let Some((stage, load)) = paced(front, Duration::from_secs(45)).await else { return };
+    let archive = std::fs::read(stage.build("2", &Behaviour::bad(Fault::Takes(40))).unwrap()).unwrap();
+    // A service that has served for a while: how long it usually takes is known.
+    foresees(&stage, &archive).await;
     let ended = deploy(&stage, &stage.manifest(), "2", 40).await;
     assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
     let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();
@@ -137,6 +140,8 @@ async fn twice_as_long(front: Front) {
     assert_nothing_was_lost(&stage, &during);
     let proof = ended.proof.unwrap();
     assert_eq!((proof.new_failed, proof.old_failed), (0, 0), "{proof:?}");
+    // Some eight seconds: four looks, and what of a look had passed. The rest is for a machine that is busy.
+    assert!(proof.mixed_ms < 12_500, "noticed after {} ms", proof.mixed_ms);
 }
 
 #[tokio::test]

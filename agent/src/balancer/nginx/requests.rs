@@ -33,7 +33,10 @@ const LINE_MAX: usize = 2048;
 const BATCH: usize = 256;
 
 /// How long a sender is believed, or not, before the kernel is asked again.
-const BELIEVED_FOR: Duration = Duration::from_secs(1);
+const BELIEVED_FOR: Duration = Duration::from_millis(100);
+
+/// A worker that ended may have sent what is read only now, if the kernel was asked this lately.
+const LATELY: Duration = Duration::from_millis(300);
 
 /// Senders looked up in that time: each look goes through the sockets of every worker.
 const LOOKUPS: u32 = 64;
@@ -89,7 +92,11 @@ struct Believed {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sender {
-    Worker { inode: u64 },
+    Worker {
+        inode: u64,
+        /// Its socket is gone, and nobody has its port.
+        gone: bool,
+    },
     Stranger,
 }
 
@@ -266,7 +273,7 @@ impl Counted {
         let owner = believed.owner(entry.inode);
         // What it sent while nobody listened failed, and the failure is told when it sends the next one, which fails with it.
         self.lost += u64::from(owner.is_some_and(|owner| believed.elders.contains(&owner)));
-        let sender = if owner.is_some() { Sender::Worker { inode: entry.inode } } else { Sender::Stranger };
+        let sender = if owner.is_some() { Sender::Worker { inode: entry.inode, gone: false } } else { Sender::Stranger };
         self.senders.insert(from, sender);
         owner.is_some()
     }
@@ -274,10 +281,15 @@ impl Counted {
     /// Keeps those senders whose socket is still the same; another process may have the port of one that is gone.
     fn look_again(&mut self, to: SocketAddr) {
         let table = senders::table(to).unwrap_or_default();
-        let there = |from: &SocketAddr, sender: &Sender| {
-            table.iter().any(|entry| entry.local == *from && *sender == Sender::Worker { inode: entry.inode })
+        let lately = self.asked.is_some_and(|asked| asked.elapsed() < LATELY);
+        let stays = |from: &SocketAddr, sender: &mut Sender| {
+            let Sender::Worker { inode, gone } = sender else { return false };
+            match table.iter().find(|entry| entry.local == *from) {
+                Some(entry) => entry.inode == *inode,
+                None => lately && !std::mem::replace(gone, true),
+            }
         };
-        self.senders.retain(|from, sender| there(from, sender));
+        self.senders.retain(stays);
         (self.asked, self.lookups) = (Some(Instant::now()), 0);
     }
 }
