@@ -260,6 +260,27 @@ pub(crate) fn nginx_missing(binary: &Path, error: &io::Error) -> Problem {
         .help("name nginx's program in `binary` of the agent's [balancer] table")
 }
 
+/// No request of nginx can be counted.
+pub(crate) fn nginx_logs_nothing(why: &str) -> Problem {
+    Problem::new(Code(446), "nginx's requests are not counted, so no release behind it is judged by them")
+        .saw("why", why)
+        .help("name an access log in http { } of nginx.conf: `access_log /var/log/nginx/access.log;`")
+}
+
+/// Requests of these blocks are not counted.
+pub(crate) fn nginx_logs_elsewhere(blocks: &BTreeSet<String>, line: &str) -> Problem {
+    Problem::new(Code(446), "some of nginx's requests are not counted: an `access_log` of their own keeps Baton's from them")
+        .saw("where", blocks.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+        .help(format!("write beside it: {line}"))
+}
+
+/// Nobody hears what nginx says.
+pub(crate) fn nginx_unheard(address: SocketAddr, error: &io::Error) -> Problem {
+    Problem::new(Code(446), "nginx's requests are not counted: the agent cannot listen to what nginx says of them")
+        .saw(format!("UDP {address}"), error.to_string())
+        .help("another program may have the port: name another one in `status` of the agent's [balancer] table")
+}
+
 /// With this cluster, out would not be out.
 pub(crate) fn envoy_cluster(pool: &str, lacks: &[String]) -> Problem {
     Problem::new(Code(437), format!("Envoy's cluster `{pool}` is not one that Baton can drive"))

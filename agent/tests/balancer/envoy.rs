@@ -3,11 +3,13 @@
 use crate::rig::bench::{Bench, codes, member, places};
 use crate::rig::front::Front;
 use crate::rig::load;
+use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn a_cluster_that_would_send_requests_to_who_is_out_is_refused() {
@@ -41,9 +43,7 @@ async fn a_file_that_envoy_rejects_changes_nothing_and_is_set_right() {
         fs::write(bench.front.path("bad"), bad).expect("a file");
         fs::rename(bench.front.path("bad"), bench.front.path("eds/shop.json")).expect("a file");
         load::get(&mut None, bench.front.listen, "/", None).await.expect("the old one serves");
-        let both = |pool: &baton_core::fleet::report::PoolReport| {
-            pool.members.values().all(baton_core::fleet::report::MemberReport::is_in)
-        };
+        let both = |pool: &PoolReport| pool.members.values().all(MemberReport::is_in);
         bench.until("set right", both).await;
     }
     bench.want(0, Out);
@@ -105,4 +105,75 @@ async fn a_pool_that_envoy_does_not_have_is_named() {
     let unknown = reports[&"other".parse().expect("a name")].problem.clone().expect("a problem");
     assert_eq!(unknown.code.0, 406);
     assert!(bench.front.path("eds/other.json").exists(), "it is there for the cluster that is to come");
+}
+
+/// The members of a pool that are zones of their own, as the file says.
+fn zones(bench: &Bench) -> Vec<String> {
+    let text = fs::read_to_string(bench.front.path("eds/shop.json")).expect("the file");
+    let file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let localities = file["resources"][0]["endpoints"].as_array().expect("endpoints").iter();
+    localities.filter_map(|locality| locality["locality"]["zone"].as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn answers_of_each_member_are_timed() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    for path in ["/", "/", "/slow", "/slow"] {
+        load::get(&mut None, bench.front.listen, path, None).await.expect("an answer");
+    }
+    let took = |pool: &PoolReport, index| member(pool, index).latency.clone().expect("a latency");
+    let report = bench.until("timed", |pool| took(pool, 0).total() == 2 && took(pool, 1).total() == 2).await;
+    for index in [0, 1] {
+        let slowest = took(&report, index).quantile(1000).expect("a bound");
+        assert!(slowest >= Duration::from_millis(150), "one of two takes 150 ms: {report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn an_envoy_without_a_zone_times_nothing_and_serves_all_the_same() {
+    let places = places();
+    let Some(front) = Front::envoy_with(|config| config.replace("locality: { zone: edge }", "metadata: {}")) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    let sum = |pool: &PoolReport| pool.members.values().map(|member| member.requests).sum::<u64>();
+    let report = bench.until("counted", |pool| sum(pool) == 1).await;
+    assert!(report.members.values().all(|member| member.latency.is_none()), "{report:#?}");
+}
+
+/// For Envoy a member in another zone is another one, whose gauges begin at nothing.
+#[tokio::test]
+async fn a_member_from_before_there_were_zones_gets_one_when_it_comes_in_anew() {
+    let places = places();
+    let Some(front) = Front::envoy(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let path = bench.front.path("eds/shop.json");
+    let mut file: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let localities = file["resources"][0]["endpoints"].as_array_mut().unwrap();
+    let endpoints: Vec<_> = localities.drain(..).flat_map(|it| it["lb_endpoints"].as_array().unwrap().clone()).collect();
+    localities.push(serde_json::json!({ "lb_endpoints": endpoints }));
+    file["version_info"] = "baton-1000".into();
+    fs::write(bench.front.path("before"), file.to_string()).expect("the file");
+    fs::rename(bench.front.path("before"), &path).expect("the file");
+    bench.restart_agent();
+    bench.until("timed no more", |pool| pool.members.values().all(|member| member.latency.is_none())).await;
+    let mut stream = load::open_tunnel(bench.front.listen).await.expect("a tunnel");
+    let held = bench.until("held", |pool| pool.members.values().any(|member| member.in_flight == 1)).await;
+    let holder = usize::from(member(&held, 1).in_flight == 1);
+    bench.want(holder, Out);
+    bench
+        .until("out, and seen to hold it", |pool| member(pool, holder).is_out() && member(pool, holder).in_flight == 1)
+        .await;
+    bench.want(holder, Ready);
+    bench.until("in again", |pool| member(pool, holder).is_in()).await;
+    assert_eq!(zones(&bench), Vec::<String>::new());
+    bench.want(holder, Out);
+    bench.until("out", |pool| member(pool, holder).is_out() && member(pool, holder).in_flight == 1).await;
+    stream.shutdown().await.expect("an end");
+    drop(stream);
+    bench.until("drained", |pool| member(pool, holder).is_drained(Duration::MAX)).await;
+    bench.want(holder, Ready);
+    bench.until("in again", |pool| member(pool, holder).is_in()).await;
+    assert_eq!(zones(&bench), [places[holder].to_string()]);
 }

@@ -4,6 +4,7 @@ use crate::rig::bench::{Bench, codes, member, places};
 use crate::rig::front::Front;
 use crate::rig::load::{self, Load};
 use baton_agent::balancer::BalancerConfig;
+use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use std::fs;
 use std::net::TcpListener;
@@ -128,7 +129,7 @@ async fn a_file_that_is_gone_is_written_again_so_that_nginx_can_start() {
     let Some(front) = Front::nginx(&places) else { return };
     let mut bench = Bench::serving(front, &places).await;
     fs::remove_file(bench.front.path("baton.conf")).expect("the file");
-    bench.until("in and on disk", |pool| pool.members.values().all(baton_core::fleet::report::MemberReport::is_in)).await;
+    bench.until("in and on disk", |pool| pool.members.values().all(MemberReport::is_in)).await;
     assert!(file(&bench).contains(&format!("server {} weight=1 max_fails=0;", places[0])));
 }
 
@@ -229,6 +230,122 @@ async fn what_a_reload_costs_is_said() {
         assert!(bench.driver.notes().len() <= 1 && notes.iter().all(|code| *code == expected), "{notes:?}");
         assert_eq!(notes.is_empty(), expected == 0);
     }
+}
+
+#[tokio::test]
+async fn a_member_that_refuses_a_connection_has_failed_though_the_request_was_saved() {
+    let places = places();
+    let Some(front) = Front::nginx(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    bench.apps[0].kill();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    let report = bench.until("counted", |pool| member(pool, 1).requests == 20).await;
+    let (dead, alive) = (member(&report, 0), member(&report, 1));
+    assert!(dead.errors > 0 && dead.errors == dead.requests, "{dead:?}");
+    assert_eq!(alive.errors, 0);
+    let took = |member: &MemberReport| member.latency.clone().expect("a latency").total();
+    assert_eq!((took(dead), took(alive)), (0, 20), "nothing answered is nothing timed");
+}
+
+/// nginx's rule: a log nearer to a request keeps those around it from it.
+#[tokio::test]
+async fn a_server_with_a_log_of_its_own_has_no_traffic_until_it_names_ours_too() {
+    let places = places();
+    let own_log =
+        |config: String| config.replace("        location / {\n", "        access_log own.log;\n        location / {\n");
+    let Some(front) = Front::nginx_with(own_log) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/broken", None).await.expect_err("a failure");
+    }
+    let report = bench.until("settled", |_| true).await;
+    assert!(report.members.values().all(|member| (member.requests, member.errors) == (0, 0)), "{report:#?}");
+    let note = bench.driver.notes().into_iter().find(|note| note.code.0 == 446).expect("a note");
+    let line = note.help.expect("help").split_once(": ").expect("a line").1.to_owned();
+    let config = fs::read_to_string(bench.front.path("nginx.conf")).expect("the configuration");
+    fs::write(bench.front.path("nginx.conf"), config.replace("access_log own.log;", &format!("access_log own.log; {line}")))
+        .expect("the configuration");
+    bench.want(0, Out);
+    bench.until("out", |pool| member(pool, 0).is_drained(Duration::MAX)).await;
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    bench.until("counted", |pool| member(pool, 1).requests == 10).await;
+    assert!(bench.driver.notes().iter().all(|note| note.code.0 != 446));
+}
+
+#[tokio::test]
+async fn an_nginx_that_logs_by_default_or_not_at_all_keeps_doing_so_and_is_said_not_to_be_counted() {
+    // Where it writes by default, only root may.
+    let root = rustix::process::geteuid().is_root();
+    for http in ["", "access_log off;"].into_iter().filter(|http| root || !http.is_empty()) {
+        let places = places();
+        let Some(front) = Front::nginx_with(|config| {
+            let lines = config.lines().map(|line| if line.trim_start().starts_with("access_log") { http } else { line });
+            lines.map(|line| format!("{line}\n")).collect()
+        }) else {
+            return;
+        };
+        let mut bench = Bench::serving(front, &places).await;
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+        let report = bench.until("settled", |_| true).await;
+        assert!(report.members.values().all(|member| member.requests == 0 && member.latency.is_none()), "{report:#?}");
+        assert!(!file(&bench).contains("access_log syslog"));
+        assert!(bench.driver.notes().iter().any(|note| note.code.0 == 446));
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_says_of_a_member_counts_for_nothing() {
+    let places = places();
+    let Some(front) = Front::nginx(&places) else { return };
+    let BalancerConfig::Nginx(config) = front.config.clone() else { panic!("nginx") };
+    let mut bench = Bench::serving(front, &places).await;
+    let stranger = std::net::UdpSocket::bind((config.status.ip(), 0)).expect("a socket");
+    stranger.connect(config.status).expect("a port");
+    let before = bench.until("settled", |_| true).await.balancer;
+    for _ in 0..50 {
+        stranger.send(format!("<190>baton: shop|{}|500|0.001", places[0]).as_bytes()).expect("a datagram");
+    }
+    load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    let sum = |pool: &PoolReport| pool.members.values().map(|member| (member.requests, member.errors)).collect::<Vec<_>>();
+    let report = bench.until("counted", |pool| sum(pool).iter().any(|(requests, _)| *requests > 0)).await;
+    assert!(sum(&report) == [(1, 0), (0, 0)] || sum(&report) == [(0, 0), (1, 0)], "{report:#?}");
+    assert_eq!(report.balancer, before, "nothing is missing");
+}
+
+/// Whoever reads the counters has to know that some requests are in none of them.
+#[tokio::test]
+async fn counters_of_an_agent_that_was_away_are_new_ones() {
+    let places = places();
+    let Some(front) = Front::nginx(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    let sum = |pool: &PoolReport| pool.members.values().map(|member| member.requests).sum::<u64>();
+    let before = bench.until("counted", |pool| sum(pool) == 10).await;
+    let other = Front::nginx(&places).expect("another nginx");
+    let away = std::mem::replace(
+        &mut bench.driver,
+        baton_agent::balancer::open(other.config.clone(), &other.path("agent")).unwrap(),
+    );
+    drop(away);
+    for _ in 0..10 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    bench.restart_agent();
+    let first = bench.until("settled", |_| true).await;
+    assert_ne!(first.balancer, before.balancer);
+    assert_eq!(sum(&first), 0);
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    // Each worker finds out by a line of its own that nobody heard the ones before.
+    let after = bench.until("counted", |pool| sum(pool) >= 18).await;
+    assert_ne!(after.balancer, first.balancer, "they are missing, and it is said");
 }
 
 #[tokio::test]

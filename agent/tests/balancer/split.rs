@@ -57,8 +57,10 @@ pub(crate) async fn a_share_is_what_was_asked_for(make: Make, exact: bool) {
     }
     // Six deviations of 400 lots.
     assert!(if exact { trial == 100 } else { (48..=152).contains(&trial) }, "{trial} of 400");
-    let seen = bench.until("counted", |_| true).await.split.expect("a split");
     let counted = if bench.front.abilities.counts { (400 - trial as u64, trial as u64) } else { (0, 0) };
+    let all =
+        |pool: &PoolReport| pool.split.as_ref().is_some_and(|split| split.stable + split.trial >= counted.0 + counted.1);
+    let seen = bench.until("counted", all).await.split.expect("a split");
     assert_eq!((seen.stable, seen.trial), counted);
     for (share, expected) in [(Share::NONE, 0), (Share::ALL, 1)] {
         let split = TrafficSplit { share, ..quarter.clone() };

@@ -2,7 +2,7 @@
 
 use super::DemoArgs;
 use super::acts::Act;
-use super::stage::{Front, Place};
+use super::stage::Place;
 use crate::exit::Exit;
 use crate::render::page::{Line, Page, Tone};
 use serde::Serialize;
@@ -26,8 +26,7 @@ impl Document {
         let violations = violations(&rolling, &broken, args.placement != Place::Handover);
         let balancer = match (args.placement, args.balancer) {
             (Place::Handover, _) => "none",
-            (_, Front::Builtin) => "builtin",
-            (_, Front::Haproxy) => "haproxy",
+            (_, front) => front.name(),
         };
         let placement = match args.placement {
             Place::InPlace => "in-place",

@@ -23,10 +23,10 @@ const BROKEN_STAGE: Code = Code(1090);
 const WATCHED: Duration = Duration::from_secs(6);
 
 pub(super) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Failure> {
-    if (args.placement, args.balancer) == (Place::Handover, Front::Haproxy) {
+    if args.placement == Place::Handover && args.balancer != Front::Builtin {
         let problem =
             Problem::new(code::CONTRADICTS, "a hand-over has no balancer: the host holds the service's socket itself")
-                .saw("asked", "--placement handover --balancer haproxy")
+                .saw("asked", format!("--placement handover --balancer {}", args.balancer.name()))
                 .help("leave out one of the two");
         return Err(Failure::new(problem, Exit::Usage));
     }

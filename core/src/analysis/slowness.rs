@@ -28,8 +28,9 @@ const GRANTED: (f64, f64) = (10.0, 2.0);
 /// Of more slots the older ones count half.
 const SLOTS: u32 = 2000;
 
-/// What one look may multiply a bet by: a pause of one instance slows many answers, and is one event.
-const MOST: f64 = 8.0;
+/// What one look may multiply a bet by: a pause of one instance slows many answers, and is one event. Two such looks are never
+/// enough, and three where every answer is slow, whichever quantile is asked.
+const MOST: f64 = 11.0;
 
 /// What is usual: by quantile, the last bucket whose answers are not slow, and how many are beyond it all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

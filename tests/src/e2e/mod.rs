@@ -4,6 +4,7 @@ use baton_cli::demo::load::{Config, Load, Report, executions};
 use baton_cli::demo::stage::{Front, Place, Setup, Stage};
 use std::future::Future;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -46,6 +47,26 @@ pub fn have(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     require(program, found, "it is not installed")
+}
+
+/// A load balancer's setup, if its program is there: the one its variable names, or the one in PATH; see [`require`].
+///
+/// # Panics
+/// When it is required and missing.
+#[must_use]
+pub fn behind(front: Front, setup: Setup) -> Option<Setup> {
+    let (name, variable) = match front {
+        Front::Builtin => return Some(Setup { front, ..setup }),
+        Front::Haproxy => return have("haproxy").then_some(Setup { front, ..setup }),
+        // One that keeps idle connections over a reload, or requests fail that no release is to blame for.
+        Front::Nginx => ("nginx-new", "BATON_NGINX_NEW"),
+        Front::Envoy => ("envoy", "BATON_ENVOY"),
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = || std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+    let program = std::env::var_os(variable).map(PathBuf::from).filter(|program| program.is_file()).or_else(in_path);
+    let found = require(name, program.is_some(), &format!("neither {variable} nor PATH leads to it"));
+    found.then_some(Setup { front, front_program: program, ..setup })
 }
 
 /// Whether something a test needs is there. Missing is a printed line, or a failure where `BATON_REQUIRE` names it: a test

@@ -3,11 +3,13 @@
 use super::listing;
 use crate::balancer::ask::{self, Place};
 use crate::balancer::problem;
+use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use baton_core::problem::Problem;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// One process of Envoy.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Server {
     /// Who holds the admin endpoint, where that can be seen.
     pub(super) pid: Option<u32>,
     pub(super) uptime_s: u64,
+    /// The zone it is in; without one it does not say how long answers took.
+    pub(super) zone: String,
 }
 
 /// One endpoint as Envoy has it.
@@ -29,6 +33,8 @@ pub(super) struct Host {
     /// What Envoy's own checks have against it.
     pub(super) failed: Vec<String>,
     pub(super) weight: u16,
+    /// It is a zone of its own.
+    pub(super) zoned: bool,
     pub(super) active: u64,
     pub(super) requests: u64,
     pub(super) errors: u64,
@@ -37,9 +43,13 @@ pub(super) struct Host {
 /// A cluster's endpoints.
 pub(super) type Hosts = BTreeMap<SocketAddr, Host>;
 
-/// What came of the files.
+/// What came of the files, and of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Counters(BTreeMap<String, Value>);
+pub(super) struct Counters {
+    counters: BTreeMap<String, Value>,
+    /// How long answers took, by zone.
+    took: BTreeMap<String, Latency>,
+}
 
 async fn document(place: &Place, path: &str) -> Result<(Value, Option<u32>), ask::Silence> {
     let answer = ask::get(place, path).await?;
@@ -55,7 +65,9 @@ pub(super) async fn server(place: &Place) -> Result<Server, ask::Silence> {
     let Some(state) = value["state"].as_str() else { return Err(ask::Silence::Garbage(value.to_string())) };
     let uptime = value["uptime_all_epochs"].as_str().unwrap_or_default().trim_end_matches('s');
     let uptime_s = uptime.parse().unwrap_or_default();
-    Ok(Server { is_live: state == "LIVE", state: state.to_owned(), pid, uptime_s })
+    // `--service-zone`, where there is one, is in the node already.
+    let zone = value["node"]["locality"]["zone"].as_str().unwrap_or_default().to_owned();
+    Ok(Server { is_live: state == "LIVE", state: state.to_owned(), pid, uptime_s, zone })
 }
 
 /// The endpoints of every cluster.
@@ -64,17 +76,32 @@ pub(super) async fn clusters(place: &Place) -> Result<BTreeMap<String, Hosts>, P
     let clusters = value["cluster_statuses"].as_array().into_iter().flatten();
     let named = clusters.filter_map(|cluster| {
         let hosts = cluster["host_statuses"].as_array().into_iter().flatten();
-        let hosts = hosts.filter_map(|host| Some((listing::address(&host["address"])?, Host::of(host))));
+        let hosts = hosts.filter_map(|host| {
+            let address = listing::address(&host["address"])?;
+            Some((address, Host::of(host, address)))
+        });
         Some((cluster["name"].as_str()?.to_owned(), hosts.collect()))
     });
     Ok(named.collect())
 }
 
 pub(super) async fn counters(place: &Place) -> Result<Counters, Problem> {
-    let path = "/stats?format=json&filter=(version_text|update_rejected|update_failure|parent_connections)";
+    let path = "/stats?format=json&histogram_buckets=disjoint&\
+        filter=(version_text|update_rejected|update_failure|parent_connections|\\.zone\\..*\\.upstream_rq_time$)";
     let (value, _) = document(place, path).await.map_err(|silence| silence.problem(place))?;
     let stats = value["stats"].as_array().into_iter().flatten();
-    Ok(Counters(stats.filter_map(|stat| Some((stat["name"].as_str()?.to_owned(), stat["value"].clone()))).collect()))
+    let (mut counters, mut took) = (BTreeMap::new(), BTreeMap::new());
+    for stat in stats {
+        if let Some(name) = stat["name"].as_str() {
+            counters.insert(name.to_owned(), stat["value"].clone());
+        }
+        for histogram in stat["histograms"].as_array().into_iter().flatten() {
+            if let Some(name) = histogram["name"].as_str() {
+                took.insert(name.to_owned(), latency(&histogram["buckets"]));
+            }
+        }
+    }
+    Ok(Counters { counters, took })
 }
 
 /// A cluster's own configuration; `None` where Envoy has none of that name.
@@ -90,8 +117,20 @@ pub(super) async fn cluster(place: &Place, name: &str) -> Result<Option<Value>, 
     Ok(None)
 }
 
+/// Envoy's buckets in ours. Those it is told to have in docs/envoy.md are the same.
+fn latency(buckets: &Value) -> Latency {
+    let mut counts = [0; BUCKETS];
+    for one in buckets.as_array().into_iter().flatten() {
+        let bound = one["upper_bound"].as_f64().and_then(|millis| Duration::try_from_secs_f64(millis / 1000.0).ok());
+        if let Some(count) = bound.and_then(|bound| counts.get_mut(bucket(bound))) {
+            *count += one["cumulative"].as_u64().unwrap_or_default();
+        }
+    }
+    Latency::new(counts)
+}
+
 impl Host {
-    fn of(value: &Value) -> Self {
+    fn of(value: &Value, address: SocketAddr) -> Self {
         let stat = |name: &str| {
             let mut stats = value["stats"].as_array().into_iter().flatten();
             let stat = stats.find(|stat| stat["name"] == name).map(|stat| &stat["value"]);
@@ -106,6 +145,7 @@ impl Host {
             lingers: health["pending_dynamic_removal"] == true,
             failed: failed.map(|(name, _)| name.clone()).collect(),
             weight: value["weight"].as_u64().and_then(|weight| u16::try_from(weight).ok()).unwrap_or(1),
+            zoned: value["locality"]["zone"] == listing::zone(address),
             active: stat("rq_active") + stat("rq_pending_active"),
             // One that could not be sent is an error and not in the total.
             requests: stat("rq_total").max(stat("rq_success") + stat("rq_error")),
@@ -117,18 +157,24 @@ impl Host {
 impl Counters {
     /// The version of a pool's file that is in effect.
     pub(super) fn version(&self, pool: &str) -> &str {
-        self.0.get(&format!("cluster.{pool}.version_text")).and_then(Value::as_str).unwrap_or_default()
+        self.counters.get(&format!("cluster.{pool}.version_text")).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Files of a pool that Envoy would not have.
     pub(super) fn refused(&self, pool: &str) -> u64 {
-        let count = |name: &str| self.0.get(&format!("cluster.{pool}.{name}")).and_then(Value::as_u64).unwrap_or_default();
+        let count =
+            |name: &str| self.counters.get(&format!("cluster.{pool}.{name}")).and_then(Value::as_u64).unwrap_or_default();
         count("update_rejected") + count("update_failure")
+    }
+
+    /// How long the answers of a zone of a pool took, as seen from another.
+    pub(super) fn took(&self, pool: &str, from: &str, zone: &str) -> Latency {
+        self.took.get(&format!("cluster.{pool}.zone.{from}.{zone}.upstream_rq_time")).cloned().unwrap_or_default()
     }
 
     /// Connections that a process from before a hot restart still has.
     pub(super) fn parent_connections(&self) -> u64 {
-        self.0.get("server.parent_connections").and_then(Value::as_u64).unwrap_or_default()
+        self.counters.get("server.parent_connections").and_then(Value::as_u64).unwrap_or_default()
     }
 }
 
@@ -162,6 +208,17 @@ pub(super) fn suits(cluster: &Value, pool: &str, file: &Path) -> Result<(), Prob
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn buckets_that_are_ours_stay_and_others_count_where_they_end() {
+        let bound = |millis: f64| json!({ "upper_bound": millis, "interval": 9, "cumulative": 1 });
+        let counted = |millis: &[f64]| {
+            let latency = latency(&millis.iter().copied().map(bound).collect());
+            latency.counts().iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        assert_eq!(counted(&[1.0, 2.0, 20.0, 10_000.0]), [0, 1, 7, 23]);
+        assert_eq!(counted(&[0.5, 25.0, 250.0, 3_600_000.0]), [0, 8, 15, 24]);
+    }
 
     #[test]
     fn a_cluster_that_would_route_to_who_is_out_is_refused() {

@@ -17,6 +17,8 @@ pub(super) struct Listing {
 pub(super) struct Line {
     pub(super) state: MemberState,
     pub(super) weight: u16,
+    /// It is a zone of its own: of each, Envoy says how long answers took.
+    pub(super) zoned: bool,
 }
 
 const VERSION: &str = "baton-";
@@ -36,11 +38,23 @@ impl Listing {
     /// Out is `DRAINING`, never `UNHEALTHY` and never left out while requests run: unhealthy endpoints get traffic again
     /// when there are too many of them, and one that is left out takes its gauges with it. A weight of 0 would be rejected.
     pub(super) fn render(&self, pool: &str) -> String {
-        let endpoints: Vec<Value> = self.members.iter().map(|(address, line)| line.endpoint(*address)).collect();
+        // Where Envoy weighs localities, one is worth what its members are.
+        let locality = |zone: Option<String>, members: &[(&SocketAddr, &Line)]| {
+            let weight: u64 = members.iter().map(|(_, line)| u64::from(line.weight.max(1))).sum();
+            let endpoints: Vec<Value> = members.iter().map(|(address, line)| line.endpoint(**address)).collect();
+            let mut locality = json!({ "lb_endpoints": endpoints, "load_balancing_weight": weight.max(1) });
+            if let Some(zone) = zone {
+                locality["locality"] = json!({ "zone": zone });
+            }
+            locality
+        };
+        let (zoned, together): (Vec<_>, Vec<_>) = self.members.iter().partition(|(_, line)| line.zoned);
+        let zones = zoned.iter().map(|member| locality(Some(zone(*member.0)), &[*member]));
+        let localities: Vec<Value> = std::iter::once(locality(None, &together)).chain(zones).collect();
         let assignment = json!({
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             "cluster_name": pool,
-            "endpoints": [{ "lb_endpoints": endpoints }],
+            "endpoints": localities,
         });
         format!("{:#}\n", json!({ "version_info": self.version_text(), "resources": [assignment] }))
     }
@@ -49,7 +63,11 @@ impl Listing {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let file: Value = serde_json::from_str(text).ok()?;
         let endpoints = file["resources"][0]["endpoints"].as_array().into_iter().flatten();
-        let members = endpoints.filter_map(|locality| locality["lb_endpoints"].as_array()).flatten().filter_map(Line::of);
+        let members = endpoints.flat_map(|locality| {
+            let zone = locality["locality"]["zone"].as_str().unwrap_or_default();
+            let endpoints = locality["lb_endpoints"].as_array().into_iter().flatten();
+            endpoints.filter_map(move |endpoint| Line::of(endpoint, zone))
+        });
         Some(Self { version: number(file["version_info"].as_str().unwrap_or_default()), members: members.collect() })
     }
 }
@@ -68,7 +86,7 @@ impl Line {
         endpoint
     }
 
-    fn of(endpoint: &Value) -> Option<(SocketAddr, Self)> {
+    fn of(endpoint: &Value, of_zone: &str) -> Option<(SocketAddr, Self)> {
         let address = address(&endpoint["endpoint"]["address"])?;
         let polite = endpoint["metadata"]["filter_metadata"]["baton"]["state"] == "drain";
         let state = match endpoint["health_status"].as_str() {
@@ -78,8 +96,14 @@ impl Line {
             Some(_) => MemberState::Drain,
         };
         let weight = endpoint["load_balancing_weight"].as_u64().unwrap_or(1);
-        Some((address, Self { state, weight: u16::try_from(weight).unwrap_or(u16::MAX) }))
+        let zoned = of_zone == zone(address);
+        Some((address, Self { state, weight: u16::try_from(weight).unwrap_or(u16::MAX), zoned }))
     }
+}
+
+/// The zone of a member that is one of its own.
+pub(super) fn zone(address: SocketAddr) -> String {
+    address.to_string()
 }
 
 /// Envoy's way to write an address.
@@ -94,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let line = |state| Line { state, weight: 3 };
+        let line = |state| Line { state, weight: 3, zoned: state != MemberState::Drain };
         let members = BTreeMap::from([
             ("127.0.0.1:80".parse().unwrap(), line(MemberState::Ready)),
             ("127.0.0.2:80".parse().unwrap(), line(MemberState::Drain)),
@@ -103,6 +127,7 @@ mod tests {
         let listing = Listing { version: 7, members };
         let text = listing.render("shop");
         assert_eq!(Listing::parse(&text), Some(listing));
+        assert!(text.contains("\"zone\": \"[::1]:80\"") && !text.contains("\"zone\": \"127.0.0.2:80\""), "{text}");
         assert!(text.contains("baton-7") && !text.contains("UNHEALTHY"), "{text}");
     }
 

@@ -3,7 +3,7 @@
 //! A file is the state after a restart, and it carries a version that Envoy says back once the file is in effect; what it
 //! rejects it only counts. Out is `DRAINING`: such an endpoint gets nothing new, and keeps its gauges, which are exact. What
 //! this agent needs of a cluster is checked before anything is written, because some of Envoy's defaults send requests to
-//! who is out.
+//! who is out. Each member is a zone of its own, because it is of zones that Envoy says how long answers took.
 //!
 //! What it needs in Envoy's configuration stands in `docs/envoy.md`.
 
@@ -52,6 +52,10 @@ struct Envoy {
     done: BTreeSet<Endpoint>,
     /// Seen in Envoy before: when one is gone, its gauges are, too.
     listed: BTreeSet<Endpoint>,
+    /// Out, with nothing in flight.
+    idle: BTreeSet<Endpoint>,
+    /// Envoy's own zone; without one it times no answers.
+    zone: String,
     outs: BTreeMap<Endpoint, Instant>,
     /// Already cut since they went out.
     cut: BTreeSet<Endpoint>,
@@ -74,6 +78,8 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
         now: BTreeMap::new(),
         done: BTreeSet::new(),
         listed: BTreeSet::new(),
+        idle: BTreeSet::new(),
+        zone: String::new(),
         outs: BTreeMap::new(),
         cut: BTreeSet::new(),
         complaints: BTreeMap::new(),
@@ -112,7 +118,11 @@ impl Driver for Envoy {
         for name in names {
             let mut listing = self.now.get(name).cloned().unwrap_or_default();
             for change in changes.iter().filter(|change| change.pool == *name) {
-                listing.members.insert(change.address, Line { state: change.state, weight: change.weight });
+                // Another zone is another endpoint for Envoy, with gauges of its own: not while it has requests.
+                let before = listing.members.get(&change.address).map(|line| line.zoned);
+                let idle = self.idle.contains(&(name.clone(), change.address));
+                let zoned = before.is_none_or(|zoned| zoned || idle && change.state == MemberState::Ready);
+                listing.members.insert(change.address, Line { state: change.state, weight: change.weight, zoned });
             }
             listing.members.retain(|address, _| !self.done.contains(&(name.clone(), *address)));
             listing.version += 1;

@@ -1,7 +1,7 @@
 //! One look at Envoy: what it says of its endpoints and versions, and what the files say.
 
 use super::admin::{self, Counters, Host, Hosts, Server};
-use super::listing::{Line, Listing, number};
+use super::listing::{self, Line, Listing, number};
 use super::{Endpoint, Envoy};
 use crate::balancer::ask::Place;
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
@@ -22,10 +22,12 @@ const START_MARGIN_S: u64 = 2;
 impl Envoy {
     pub(super) async fn look(&mut self, server: Server, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         self.identify(&server);
+        self.zone = server.zone;
         let clusters = admin::clusters(&self.config.admin).await?;
         let counters = admin::counters(&self.config.admin).await?;
         let mut seen = Seen { identity: self.identity.clone().unwrap_or_default(), ..Seen::default() };
         self.done.clear();
+        self.idle.clear();
         for (name, spec) in pools {
             let pool = match self.check(name, clusters.contains_key(name.as_str())).await {
                 Ok(()) => {
@@ -115,13 +117,21 @@ impl Envoy {
             if member.is_none() && seen.told == MemberState::Out && seen.in_flight == 0 {
                 self.done.insert(endpoint.clone());
             }
+            if seen.told == MemberState::Out && seen.in_flight == 0 {
+                self.idle.insert(endpoint.clone());
+            }
             if host.is_some() {
                 self.listed.insert(endpoint);
             }
             pool.insert(address, seen);
         }
         let running = pool.iter().filter(|(address, _)| hosts.contains_key(address) || file.members.contains_key(address));
-        let members = running.map(|(address, seen)| (*address, Line { state: seen.told, weight: seen.weight.0 }));
+        let zoned = |address| {
+            let on_disk = || file.members.get(address).is_some_and(|line| line.zoned);
+            hosts.get(address).map_or_else(on_disk, |host| host.zoned)
+        };
+        let line = |address, seen: &MemberSeen| Line { state: seen.told, weight: seen.weight.0, zoned: zoned(address) };
+        let members = running.map(|(address, seen)| (*address, line(address, seen)));
         let last = self.now.get(name).map_or(0, |listing| listing.version);
         let version = file.version.max(number(counters.version(name.as_str()))).max(last);
         self.now.insert(name.clone(), Listing { version, members: members.collect() });
@@ -158,6 +168,7 @@ impl Envoy {
             None if self.listed.contains(endpoint) => self.connections_to(endpoint.1).len() as u64,
             None => 0,
         };
+        let timed = !self.zone.is_empty() && host.is_some_and(|host| host.zoned);
         let out = told == MemberState::Out;
         if !out {
             self.outs.remove(endpoint);
@@ -179,7 +190,7 @@ impl Envoy {
             cut: self.journal.entry(&endpoint.0, endpoint.1).map_or(0, |entry| entry.cut),
             requests: host.map_or(0, |host| host.requests),
             errors: host.map_or(0, |host| host.errors),
-            latency: None,
+            latency: timed.then(|| counters.took(endpoint.0.as_str(), &self.zone, &listing::zone(endpoint.1))),
             remark,
         }
     }

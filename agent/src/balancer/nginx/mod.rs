@@ -4,17 +4,22 @@
 //! the state after a restart, and it carries its own number, which nginx says back over HTTP. Each change is a reload, so all
 //! that is to change changes in one. The exit code of a reload says nothing: a master that cannot do it goes on with the old
 //! configuration. And for a tenth of a second after one, workers of both versions take connections: nothing is believed
-//! before the old ones have stopped that. nginx counts nothing per member either: drained is when the workers from before
-//! are gone, or hold no connection that is, or could become, a request there.
+//! before the old ones have stopped that. nginx counts nothing per member either. Drained is when the workers from before
+//! are gone, or hold no connection that is, or could become, a request there. And requests are counted here, from what nginx
+//! says of each in its log.
 //!
 //! What it needs in nginx.conf stands in `docs/nginx.md`.
 
 mod leaving;
+mod line;
+mod logs;
 mod observe;
 mod page;
 mod processes;
 mod program;
 mod reload;
+mod requests;
+mod senders;
 mod sides;
 
 use super::ask::Place as Endpoint;
@@ -29,9 +34,11 @@ use baton_core::fleet::split::TrafficSplit;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use leaving::Leaving;
-use page::{Line, Page};
+use page::{Line, Page, Pools};
 use processes::{Master, Worker};
+use program::Accepted;
 use reload::{Pending, Refused};
+use requests::Requests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,6 +73,12 @@ struct Nginx {
     divided_by: BTreeSet<String>,
     /// The nginx whose configuration was looked at while there was no pool.
     surveyed: Option<String>,
+    /// Whether its configuration lets Baton's own access log stand beside others.
+    may_log: Option<bool>,
+    /// What is counted of its requests, or why nothing is.
+    requests: Result<Requests, Problem>,
+    /// Requests to both sides of a pool when its split came into effect.
+    divided_at: BTreeMap<PoolName, [u64; 2]>,
 }
 
 /// Opens the driver.
@@ -75,6 +88,7 @@ struct Nginx {
 pub(super) fn open(config: NginxConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
     let nginx = Nginx {
+        requests: listen(&config),
         status: Endpoint::Tcp(config.status),
         config,
         journal: Journal::open(state.join("nginx.json")),
@@ -93,6 +107,8 @@ pub(super) fn open(config: NginxConfig, state: &Path) -> Result<Box<dyn Balancer
         notes: Vec::new(),
         divided_by: BTreeSet::new(),
         surveyed: None,
+        may_log: None,
+        divided_at: BTreeMap::new(),
     };
     Ok(Box::new(Conductor::new(nginx)))
 }
@@ -106,6 +122,9 @@ impl Driver for Nginx {
                 return Err(problem);
             }
         };
+        if self.requests.is_err() {
+            self.requests = listen(&self.config);
+        }
         self.look(master, pools).await
     }
 
@@ -152,6 +171,7 @@ impl Driver for Nginx {
             return Err(problem::changing_hands("nginx has not taken over yet how requests are divided"));
         }
         self.now.splits = splits;
+        self.divided_at.insert(pool.clone(), self.requests_of_sides(pool));
         Ok(())
     }
 
@@ -160,7 +180,7 @@ impl Driver for Nginx {
         if master.is_some() && self.surveyed != master {
             self.surveyed = master;
             if let Ok(accepted) = program::test(&self.config).await {
-                self.divided_by = accepted.divided_by();
+                self.learn(&accepted);
             }
         }
     }
@@ -182,14 +202,41 @@ impl Driver for Nginx {
     }
 
     fn notes(&self) -> Vec<Problem> {
-        self.notes.clone()
+        let deaf = self.requests.as_ref().err().cloned();
+        self.notes.iter().cloned().chain(deaf).collect()
     }
+}
+
+fn listen(config: &NginxConfig) -> Result<Requests, Problem> {
+    Requests::listen(config.status).map_err(|error| problem::nginx_unheard(requests::address(config.status), &error))
 }
 
 impl Nginx {
     /// Whether nginx.conf sends requests to this pool by its variable.
     fn is_prepared(&self, pool: &PoolName) -> bool {
         sides::variable(pool).is_some_and(|variable| self.divided_by.contains(&variable))
+    }
+
+    /// Takes down what a configuration says.
+    fn learn(&mut self, accepted: &Accepted) {
+        self.divided_by = accepted.divided_by();
+        self.may_log = Some(accepted.logs.may_listen());
+    }
+
+    /// Has requests to these members counted from the first one on.
+    fn expect_requests(&self, pools: &Pools) {
+        let Ok(requests) = &self.requests else { return };
+        let members = pools.iter().flat_map(|(pool, members)| {
+            let upstreams = [pool.to_string(), sides::trial(pool)];
+            members.keys().flat_map(move |address| upstreams.clone().into_iter().map(move |upstream| (upstream, *address)))
+        });
+        requests.expect(members);
+    }
+
+    /// Requests to the stable and to the trial side of a pool.
+    fn requests_of_sides(&self, pool: &PoolName) -> [u64; 2] {
+        let Ok(requests) = &self.requests else { return [0; 2] };
+        [requests.to(pool.as_str()), requests.to(&sides::trial(pool))]
     }
 
     /// What was cut counts from when a member goes out.

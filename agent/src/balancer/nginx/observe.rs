@@ -3,6 +3,7 @@
 use super::page::{self, Line, Page, Place, Pools, Splits};
 use super::processes::{self, Master, Worker};
 use super::reload::Settled;
+use super::requests::Tally;
 use super::{Nginx, program, sides};
 use crate::balancer::ask::{self, Place as Endpoint, Silence};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
@@ -47,7 +48,7 @@ impl Echo {
         let pid = words.next().and_then(|pid| pid.parse().ok());
         let splits = answer.headers.get_all("baton-split").iter();
         let splits = splits.filter_map(|value| sides::of_answer(value.to_str().ok()?)).collect();
-        Ok(Self { page: Page { generation, pools, splits }, pid, version: words.next().map(str::to_owned) })
+        Ok(Self { page: Page { generation, pools, splits, logged: false }, pid, version: words.next().map(str::to_owned) })
     }
 }
 
@@ -80,21 +81,27 @@ impl Nginx {
             (self.said, self.pending, self.mixed) = (0, None, None);
             self.current.clear();
         }
+        if let Ok(requests) = &self.requests {
+            requests.believe(master, &self.orphans);
+        }
         let echo = self.newest_echo().await?;
         if let Settled::NotYet(seen) = self.settle(master, echo.as_ref()).await? {
             return Err(problem::changing_hands(seen));
+        }
+        if fresh && let Ok(accepted) = program::test(&self.config).await {
+            let version = echo.as_ref().map(|echo| echo.version.as_deref());
+            self.notes = version.map_or_else(Vec::new, |version| accepted.notes(version, &self.config));
+            self.learn(&accepted);
         }
         let place = self.place()?;
         let (file, edited) = match &place {
             Place::Foreign => return Err(problem::file_foreign(&self.config.include)),
             Place::Missing => (Page::default(), false),
-            Place::Ours { page, edited } => (page.clone(), *edited),
+            Place::Ours { page, edited } => (page.clone(), *edited || self.may_log.is_some_and(|may| may != page.logged)),
         };
-        if fresh && let Ok(accepted) = program::test(&self.config).await {
-            let version = echo.as_ref().map(|echo| echo.version.as_deref());
-            self.notes = version.map_or_else(Vec::new, |version| accepted.notes(version));
-            self.divided_by = accepted.divided_by();
-        }
+        self.expect_requests(&file.pools);
+        // Before the counters: what is lost in between is said the next time.
+        let counting = self.requests.as_ref().map_or_else(|_| String::new(), |requests| format!("+{}", requests.begun()));
         let generation = echo.as_ref().map_or(0, |echo| echo.page.generation).max(file.generation);
         let running = match (echo, &place) {
             // Somebody wrote lines of their own into it and may have reloaded: what stands there is the worst case.
@@ -110,10 +117,12 @@ impl Nginx {
         });
         let seen: BTreeMap<_, _> = seen.collect();
         let (known, dividing) = running.known();
-        let splits = pools.keys().filter_map(|name| Some((name.clone(), split(name, &dividing, &file, edited)?)));
-        let seen = Seen { identity: master.identity(), pools: seen, splits: splits.collect() };
+        let splits = pools.keys().filter_map(|name| Some((name.clone(), self.split(name, &dividing, &file, edited)?)));
+        let splits = splits.collect();
+        let seen = Seen { identity: format!("{}{counting}", master.identity()), pools: seen, splits };
         let others = if matches!(place, Place::Missing) { known } else { file.pools };
-        self.now = Page { splits: dividing, ..now(&seen, others, generation.max(self.now.generation)) };
+        let logged = file.logged;
+        self.now = Page { splits: dividing, logged, ..now(&seen, others, generation.max(self.now.generation)) };
         Ok(seen)
     }
 
@@ -205,6 +214,9 @@ impl Nginx {
             self.outs.remove(place);
             Duration::ZERO
         };
+        let upstreams = [place.0.as_str(), &sides::trial(&place.0)];
+        let counted = self.requests.as_ref().map_or_else(|_| Tally::default(), |requests| requests.of(upstreams, place.1));
+        let heard = self.requests.is_ok() && self.may_log == Some(true);
         MemberSeen {
             told: told.state,
             running: told.state,
@@ -214,11 +226,21 @@ impl Nginx {
             in_flight: if told.state == MemberState::Out { self.leaving.at(place.1) } else { 0 },
             out_for,
             cut: self.journal.entry(&place.0, place.1).map_or(0, |entry| entry.cut),
-            requests: 0,
-            errors: 0,
-            latency: None,
+            requests: counted.requests,
+            errors: counted.errors,
+            latency: heard.then(|| counted.latency()),
             remark: Remark::None,
         }
+    }
+
+    /// How a pool is divided. Lines that somebody edited are to be written anew.
+    fn split(&self, name: &PoolName, running: &Splits, file: &Page, edited: bool) -> Option<SplitSeen> {
+        let on_disk = file.splits.get(name).filter(|_| !edited).cloned();
+        let running = running.get(name).cloned();
+        let begun = self.divided_at.get(name).copied().unwrap_or_default();
+        let [stable, trial] = self.requests_of_sides(name);
+        let (stable, trial) = (stable.saturating_sub(begun[0]), trial.saturating_sub(begun[1]));
+        (running.is_some() || on_disk.is_some()).then_some(SplitSeen { running, on_disk, stable, trial, ruled: 0 })
     }
 
     /// Writes what should be out into the file although nginx does not run: one that starts now must not route there, and
@@ -255,13 +277,6 @@ impl Nginx {
     }
 }
 
-/// How a pool is divided. Nothing counts the sides' requests here. Lines that somebody edited are to be written anew.
-fn split(name: &PoolName, running: &Splits, file: &Page, edited: bool) -> Option<SplitSeen> {
-    let on_disk = file.splits.get(name).filter(|_| !edited).cloned();
-    let running = running.get(name).cloned();
-    (running.is_some() || on_disk.is_some()).then_some(SplitSeen { running, on_disk, ..SplitSeen::default() })
-}
-
 /// What the next file starts from: what runs, so that a reload changes nothing that was not decided; pools nobody asked
 /// about stay as they are.
 fn now(seen: &Seen, mut pools: Pools, generation: u64) -> Page {
@@ -270,5 +285,5 @@ fn now(seen: &Seen, mut pools: Pools, generation: u64) -> Page {
         let lines = members.iter().map(|(address, there)| (*address, line(there)));
         pools.insert(name.clone(), lines.collect());
     }
-    Page { generation, pools, splits: Splits::new() }
+    Page { generation, pools, ..Page::default() }
 }

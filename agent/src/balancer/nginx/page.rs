@@ -2,7 +2,7 @@
 //!
 //! A text in both directions. What a person edits in it is seen, because the text is no longer the one its content gives.
 
-use super::{NginxConfig, sides};
+use super::{NginxConfig, line, requests, sides};
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 
 /// How the file begins; a file that begins differently is somebody else's and is not written to.
 const MARK: &str = "# Baton";
+
+/// How the line begins by which nginx says its requests.
+const LOG: &str = "access_log syslog:";
 
 /// Where nginx answers.
 pub(super) const PATH: &str = "/baton";
@@ -36,6 +39,8 @@ pub(super) struct Page {
     pub(super) generation: u64,
     pub(super) pools: Pools,
     pub(super) splits: Splits,
+    /// Requests are said to whoever counts them.
+    pub(super) logged: bool,
 }
 
 /// What is in the file's place.
@@ -86,6 +91,10 @@ impl Page {
             text,
             "        return 200 \"baton $pid $nginx_version\\n\";\n    }}\n    location / {{ return 404; }}\n}}"
         );
+        let _ = writeln!(text, "log_format {} \"{}\";", line::FORMAT, line::VARIABLES);
+        if self.logged {
+            text.push_str(&access_log(config));
+        }
         for (pool, members) in &self.pools {
             upstream(&mut text, pool.as_str(), members, Side::Stable, config);
             if self.splits.contains_key(pool) || members.values().any(|line| line.side == Side::Trial) {
@@ -107,6 +116,8 @@ impl Page {
                 page.generation = generation.trim_end_matches(';').parse().unwrap_or_default();
             } else if let Some(words) = line.strip_prefix("add_header Baton-Split ") {
                 page.splits.extend(sides::of_answer(words.trim_end_matches(';').trim_matches('"')));
+            } else if line.starts_with(LOG) {
+                page.logged = true;
             } else if let Some(name) = line.strip_prefix("upstream ") {
                 pool = sides::of_upstream(name.trim_end_matches('{').trim());
                 if let Some((pool, _)) = &pool {
@@ -120,6 +131,12 @@ impl Page {
         }
         page
     }
+}
+
+/// What has nginx say each request that it sends to an upstream, to whoever listens beside its own status.
+pub(super) fn access_log(config: &NginxConfig) -> String {
+    let (address, format) = (requests::address(config.status), line::FORMAT);
+    format!("{LOG}server={address},nohostname,tag={format} {format} if=$upstream_addr;\n")
 }
 
 /// The `upstream` of one side.
@@ -215,7 +232,7 @@ mod tests {
         let rules = vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()];
         let sticky = Some("cookie uid".parse().unwrap());
         let split = TrafficSplit { share: "0.25%".parse().unwrap(), sticky, rules };
-        Page { generation: 7, pools, splits: BTreeMap::from([("shop".parse().unwrap(), split)]) }
+        Page { generation: 7, pools, splits: BTreeMap::from([("shop".parse().unwrap(), split)]), logged: true }
     }
 
     #[test]
@@ -225,6 +242,17 @@ mod tests {
         assert!(text.contains("    keepalive 16;\n    server 127.0.0.1:80 weight=3 max_fails=0;\n"), "{text}");
         assert!(text.contains("server 127.0.0.3:80 weight=1 max_fails=0 down; # out\n"), "{text}");
         assert!(text.contains("upstream empty {\n    keepalive 16;\n    server 127.0.0.1:1 down; # nobody\n}\n"), "{text}");
+    }
+
+    #[test]
+    fn requests_are_said_only_where_they_may_be() {
+        let text = page().render(&config());
+        let line = "access_log syslog:server=127.0.0.1:8079,nohostname,tag=baton baton if=$upstream_addr;\n";
+        assert!(text.contains(line), "{text}");
+        let silent = Page { logged: false, ..page() };
+        let text = silent.render(&config());
+        assert!(text.contains("log_format baton ") && !text.contains(line), "{text}");
+        assert_eq!(Place::parse(&text, &config()), Place::Ours { page: silent, edited: false });
     }
 
     #[test]

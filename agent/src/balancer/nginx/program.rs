@@ -1,6 +1,8 @@
 //! The `nginx` command, and what it says of a configuration.
 
 use super::NginxConfig;
+use super::logs::{HttpLog, Logs};
+use super::page;
 use crate::balancer::problem;
 use baton_core::problem::Problem;
 use std::collections::BTreeSet;
@@ -15,6 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Accepted {
     text: String,
+    pub(super) logs: Logs,
 }
 
 /// Has nginx read its configuration as it is on disk now.
@@ -32,21 +35,29 @@ pub(super) async fn test(config: &NginxConfig) -> Result<Accepted, Problem> {
         Err(_) => return Err(problem::config_refused("nginx", "`nginx -t` is not done after 5 s")),
     };
     if output.status.success() {
-        return Ok(Accepted { text: String::from_utf8_lossy(&output.stdout).into_owned() });
+        return Ok(Accepted::of(String::from_utf8_lossy(&output.stdout).into_owned(), config));
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let worst = said.lines().find(|line| line.contains("[emerg]")).or_else(|| said.lines().last());
     Err(problem::config_refused("nginx", worst.unwrap_or("it said nothing")))
 }
 
+/// Baton's file, as nginx names it.
+fn own<'a>(text: &'a str, config: &NginxConfig) -> Option<&'a str> {
+    let real = std::fs::canonicalize(&config.include).ok();
+    let mut files = text.lines().filter_map(|line| line.strip_prefix("# configuration file ")?.strip_suffix(':'));
+    files.find(|file| config.include == **file || real.is_some() && std::fs::canonicalize(file).ok() == real)
+}
+
 impl Accepted {
+    fn of(text: String, config: &NginxConfig) -> Self {
+        let logs = Logs::of(&text, own(&text, config).unwrap_or_default());
+        Self { text, logs }
+    }
+
     /// Whether nginx reads this file at all.
     pub(super) fn includes(&self, config: &NginxConfig) -> bool {
-        let real = std::fs::canonicalize(&config.include).ok();
-        self.text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# configuration file ")?.strip_suffix(':'))
-            .any(|file| config.include == *file || real.is_some() && std::fs::canonicalize(file).ok() == real)
+        own(&self.text, config).is_some()
     }
 
     /// The variables that `proxy_pass` lines send requests by.
@@ -60,8 +71,8 @@ impl Accepted {
         words.filter_map(variable).collect()
     }
 
-    /// What a reload costs with this configuration, where that can be known and avoided.
-    pub(super) fn notes(&self, version: Option<&str>) -> Vec<Problem> {
+    /// What a reload costs with this configuration, where that can be known and avoided, and whose requests are not counted.
+    pub(super) fn notes(&self, version: Option<&str>, config: &NginxConfig) -> Vec<Problem> {
         let says = |directive: &str| {
             self.text.lines().any(|line| line.trim_start().strip_prefix(directive).is_some_and(|rest| rest.starts_with(' ')))
         };
@@ -72,7 +83,18 @@ impl Accepted {
             _ => None,
         };
         let cuts = says("worker_shutdown_timeout").then(problem::nginx_cuts_streams);
-        idle.into_iter().chain(cuts).collect()
+        let line = page::access_log(config);
+        let uncounted = match self.logs.http {
+            HttpLog::Chosen if self.logs.unheard.is_empty() => None,
+            HttpLog::Chosen => Some(problem::nginx_logs_elsewhere(&self.logs.unheard, line.trim_end())),
+            HttpLog::Off => {
+                Some(problem::nginx_logs_nothing("`access_log off` in http { } holds for Baton's own line, too"))
+            }
+            HttpLog::Implied => {
+                Some(problem::nginx_logs_nothing("beside Baton's line, nginx would not write its default log"))
+            }
+        };
+        idle.into_iter().chain(cuts).chain(uncounted).collect()
     }
 }
 
@@ -85,16 +107,42 @@ fn at_least(version: &str, least: [u32; 3]) -> bool {
 mod tests {
     use super::*;
 
+    fn config() -> NginxConfig {
+        NginxConfig {
+            include: "/etc/nginx/baton.conf".into(),
+            status: "127.0.0.1:8079".parse().unwrap(),
+            pid_file: "/run/nginx.pid".into(),
+            binary: "nginx".into(),
+            config: None,
+            prefix: None,
+            upstream: Vec::new(),
+        }
+    }
+
     fn codes(text: &str, version: &str) -> Vec<u16> {
-        let accepted = Accepted { text: text.to_owned() };
-        accepted.notes(Some(version)).iter().map(|note| note.code.0).collect()
+        let config = config();
+        let text = format!("{text}\n# configuration file /etc/nginx.conf:\nhttp {{ access_log a; }}\n");
+        let accepted = Accepted::of(text, &config);
+        accepted.notes(Some(version), &config).iter().map(|note| note.code.0).collect()
     }
 
     #[test]
     fn what_sends_requests_by_a_variable_is_prepared() {
         let text = "proxy_pass http://$baton_shop;\n  # proxy_pass http://$baton_a;\n  proxy_pass http://till;\n";
-        let accepted = Accepted { text: text.to_owned() };
+        let accepted = Accepted::of(text.to_owned(), &config());
         assert_eq!(accepted.divided_by().into_iter().collect::<Vec<_>>(), ["baton_shop"]);
+    }
+
+    #[test]
+    fn whose_requests_are_not_counted_is_said() {
+        let notes = |http: &str| {
+            let accepted = Accepted::of(format!("# configuration file /n.conf:\nhttp {{ {http} }}\n"), &config());
+            accepted.notes(None, &config())
+        };
+        assert_eq!(notes("access_log a; server { proxy_pass http://$baton_a; }"), []);
+        let elsewhere = notes("access_log a; server { access_log b; proxy_pass http://$baton_a; }").remove(0);
+        assert!(elsewhere.help.unwrap().contains("access_log syslog:server=127.0.0.1:8079,nohostname,tag=baton baton"));
+        assert_eq!(["", "access_log off;"].map(|http| notes(http).remove(0).code.0), [446, 446]);
     }
 
     #[test]

@@ -68,14 +68,28 @@ impl Nginx {
         let before = std::fs::read_to_string(&self.config.include).unwrap_or_default();
         // Once: a generation is never written twice, also when this one is never seen.
         self.now.generation += 1;
-        let page = Page { generation: self.now.generation, pools: content.0.clone(), splits: content.1.clone() };
-        self.write(page.render(&self.config)).await?;
-        let accepted = match program::test(&self.config).await {
-            Ok(accepted) if accepted.includes(&self.config) => accepted,
-            Ok(_) => return self.refuse(content, before, problem::not_included(&self.config.include)).await,
-            Err(problem) => return self.refuse(content, before, problem).await,
+        let mut page = Page {
+            generation: self.now.generation,
+            pools: content.0.clone(),
+            splits: content.1.clone(),
+            logged: self.may_log.unwrap_or(self.now.logged),
         };
-        self.divided_by = accepted.divided_by();
+        self.expect_requests(&page.pools);
+        let accepted = loop {
+            self.write(page.render(&self.config)).await?;
+            let accepted = match program::test(&self.config).await {
+                Ok(accepted) if accepted.includes(&self.config) => accepted,
+                Ok(_) => return self.refuse(content, before, problem::not_included(&self.config.include)).await,
+                Err(problem) => return self.refuse(content, before, problem).await,
+            };
+            self.learn(&accepted);
+            let logged = accepted.logs.may_listen();
+            if logged == page.logged {
+                break accepted;
+            }
+            // Somebody changed nginx.conf since: what stands in Baton's own file changes nothing of that.
+            page.logged = logged;
+        };
         tracing::info!(generation = page.generation, "nginx is reloaded");
         self.before = master.workers();
         let told = i32::try_from(master.pid).ok().and_then(Pid::from_raw).map(|pid| kill_process(pid, Signal::HUP));
@@ -89,7 +103,7 @@ impl Nginx {
             let Ok(echo) = Echo::ask(&self.status).await else { continue };
             self.note(&echo);
             if echo.page.generation == self.now.generation && self.mixed(master).is_empty() {
-                self.notes = accepted.notes(echo.version.as_deref());
+                self.notes = accepted.notes(echo.version.as_deref(), &self.config);
                 return Ok(true);
             }
         }

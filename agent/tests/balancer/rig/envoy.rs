@@ -78,7 +78,8 @@ impl Program for Envoy {
         let text = fs::read_to_string(&path).expect("the file");
         let mut file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         file["version_info"] = format!("by hand {address}").into();
-        let endpoints = file["resources"][0]["endpoints"][0]["lb_endpoints"].as_array_mut().expect("endpoints");
+        let localities = file["resources"][0]["endpoints"].as_array_mut().expect("endpoints");
+        let endpoints = localities.iter_mut().flat_map(|it| it["lb_endpoints"].as_array_mut().expect("endpoints"));
         for endpoint in endpoints {
             let at = &endpoint["endpoint"]["address"]["socket_address"];
             if format!("{}:{}", at["address"].as_str().expect("an address"), at["port_value"]) == address.to_string() {

@@ -45,7 +45,7 @@ pub(super) fn front(name: &str, variable: &str, edit: impl Fn(String) -> String)
     });
     let mut nginx = Box::new(Nginx { binary, folder: folder.path().to_owned(), listen });
     nginx.start();
-    let abilities = Abilities { counts: false, keeps_idle, starts_itself: false };
+    let abilities = Abilities { counts: true, keeps_idle, starts_itself: false };
     Some(Front { program: nginx, folder, listen, till, config, abilities })
 }
 

@@ -1,6 +1,6 @@
 //! Every file of a stage, and the program that reads it.
 
-use super::{BALANCER_HOST, COORDINATOR, Front, HAPROXY, Place, Places, SERVICE, Setup};
+use super::{BALANCER_HOST, COORDINATOR, Place, Places, SERVICE, Setup, front};
 use crate::demo::warden::Program;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     for (name, address) in addresses {
         let mut text = agent(setup, places, folder, &name, address);
         if name == BALANCER_HOST {
-            text.push_str(&balancer(setup, places, folder));
+            text.push_str(&front::table(setup, places, folder));
         }
         let config = write_text(folder, &format!("{name}.toml"), &text)?;
         let token = token(folder, &name).display().to_string();
@@ -68,13 +68,9 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
         }
         programs.insert(name.clone(), program(&name, words));
     }
-    if setup.front == Front::Haproxy {
-        let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, folder))?;
-        // Read at every start, so it has to be there at the first.
-        write_text(folder, "haproxy.state", "1\n")?;
-        let master = folder.join("haproxy-master.sock").display().to_string();
-        let words = ["haproxy", "-W", "-S", &master, "-f", &config].map(str::to_owned).to_vec();
-        programs.insert(HAPROXY.to_owned(), program(HAPROXY, words));
+    if let Some(part) = setup.front.part() {
+        let words = front::write(setup, places, folder)?;
+        programs.insert(part.to_owned(), program(part, words));
     }
     write_text(&workplace(folder), "baton.toml", &manifest(setup, places, folder))?;
     Ok(programs)
@@ -104,7 +100,7 @@ fn on_small_disk(state: &Path, kib: u32, words: Vec<String>) -> anyhow::Result<V
     Ok(all)
 }
 
-fn write_text(folder: &Path, name: &str, text: &str) -> anyhow::Result<String> {
+pub(super) fn write_text(folder: &Path, name: &str, text: &str) -> anyhow::Result<String> {
     let path = folder.join(name);
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path.display().to_string())
@@ -137,67 +133,6 @@ fn agent(setup: &Setup, places: &Places, folder: &Path, name: &str, address: IpA
     );
     if setup.metrics {
         text.push_str(&format!("metrics = \"{}\"\n", SocketAddr::new(address, places.agent_metrics)));
-    }
-    text
-}
-
-fn balancer(setup: &Setup, places: &Places, folder: &Path) -> String {
-    match setup.front {
-        Front::Builtin => {
-            let words = setup.part.iter().map(String::as_str).chain(["balancer"]);
-            let words = words.map(|word| serde_json::Value::from(word).to_string()).collect::<Vec<_>>().join(", ");
-            // The shipped agent starts itself as the balancer.
-            let command = if setup.programs.is_some() { String::new() } else { format!("command = [{words}]\n") };
-            let frontend = places.frontend;
-            format!("\n[balancer]\ndriver = \"builtin\"\n{command}listen = {{ {SERVICE} = \"{frontend}\" }}\n")
-        }
-        Front::Haproxy => {
-            let socket = quoted(&folder.join("haproxy.sock"));
-            let master = quoted(&folder.join("haproxy-master.sock"));
-            let state = quoted(&folder.join("haproxy.state"));
-            format!(
-                "\n[balancer]\ndriver = \"haproxy\"\nsocket = {socket}\nmaster_socket = {master}\nstate_file = {state}\n"
-            )
-        }
-    }
-}
-
-/// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
-fn haproxy(setup: &Setup, places: &Places, folder: &Path) -> String {
-    let (socket, state) = (folder.join("haproxy.sock"), folder.join("haproxy.state"));
-    let (socket, state, frontend) = (socket.display(), state.display(), places.frontend);
-    let mut text = format!(
-        "global
-    maxconn 4000
-    nbthread 1
-    stats socket {socket} mode 600 level admin
-    server-state-file {state}
-    hard-stop-after 30s
-
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 60s
-    timeout server 60s
-    timeout http-keep-alive 60s
-    timeout tunnel 10m
-    retries 0
-    option idle-close-on-response
-    load-server-state-from-file global
-
-frontend {SERVICE}
-    bind {frontend}
-    default_backend {SERVICE}
-
-backend {SERVICE}
-    balance roundrobin
-    default-server pool-purge-delay 1s
-"
-    );
-    for (host, address) in host_names(setup).iter().zip(&places.hosts) {
-        for (slot, port) in places.ports.iter().enumerate() {
-            text.push_str(&format!("    server {host}-{slot} {address}:{port} disabled\n"));
-        }
     }
     text
 }
@@ -246,6 +181,6 @@ drain = \"{drain}\"
 }
 
 /// A path as TOML writes it: a JSON string is a TOML string.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     serde_json::Value::from(path.display().to_string()).to_string()
 }

@@ -5,12 +5,14 @@
 
 pub mod control;
 mod files;
+mod front;
 mod places;
 pub mod release;
 
 use super::warden::{Program, Warden};
 use anyhow::{Context as _, bail};
 use control::Control;
+pub use front::Front;
 pub use places::Places;
 use release::Behaviour;
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,18 +27,11 @@ pub const SERVICE: &str = "shop";
 /// The host beside the balancer.
 pub const BALANCER_HOST: &str = "lb1";
 pub const COORDINATOR: &str = "coordinator";
-pub const HAPROXY: &str = "haproxy";
+pub const HAPROXY: &str = front::HAPROXY;
 
 /// From the first process to a fleet that listens.
 const RAISE_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// Which load balancer stands in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Front {
-    Builtin,
-    Haproxy,
-}
 
 /// How the service's releases replace each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,6 +53,8 @@ pub struct Setup {
     pub programs: Option<PathBuf>,
     pub hosts: u8,
     pub front: Front,
+    /// The load balancer's program, where it is not the one that its name finds.
+    pub front_program: Option<PathBuf>,
     pub place: Place,
     /// The first three numbers of every address: stages that run at once use different ones.
     pub network: [u8; 3],
@@ -91,6 +88,7 @@ impl Setup {
             programs: None,
             hosts: 3,
             front: Front::Builtin,
+            front_program: None,
             place: Place::SideBySide,
             network: [127, 0, 0],
             healthy_for: Duration::from_millis(500),
@@ -150,8 +148,8 @@ impl Stage {
             let token = control.host_token(&host).await?;
             files::write_secret(&files::token(&self.folder, &host), &token)?;
         }
-        if self.setup.front == Front::Haproxy {
-            self.start(HAPROXY)?;
+        if let Some(part) = self.setup.front.part() {
+            self.start(part)?;
         }
         for host in self.agents() {
             self.start(&host)?;
@@ -184,13 +182,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Kills a part with SIGKILL and waits until it is gone. HAProxy's workers go with their master.
+    /// Kills a part with SIGKILL and waits until it is gone. A load balancer's workers go with their master.
     ///
     /// # Errors
     /// When it does not run.
     pub async fn kill(&mut self, part: &str) -> anyhow::Result<()> {
         let pid = self.running.remove(part).with_context(|| format!("{part} does not run"))?;
-        let victims = if part == HAPROXY { with_children(pid) } else { vec![pid] };
+        let victims = if self.setup.front.part() == Some(part) { with_children(pid) } else { vec![pid] };
         for victim in &victims {
             kill_process(*victim, Signal::KILL).with_context(|| format!("cannot kill {part}"))?;
         }

@@ -20,6 +20,8 @@ pub struct Places {
     pub centre: IpAddr,
     pub coordinator: SocketAddr,
     pub frontend: SocketAddr,
+    /// Where an nginx says what it serves.
+    pub balancer_status: SocketAddr,
     /// In the order of the hosts.
     pub hosts: Vec<IpAddr>,
     /// The service's ports, free on every host.
@@ -42,18 +44,30 @@ impl Places {
         let hosts = (0..setup.hosts).map(|index| address(index.saturating_add(2))).collect::<Vec<_>>();
         let slots = if setup.place == Place::InPlace { 1 } else { 2 };
         let everywhere = hosts.iter().copied().chain([centre]).collect::<Vec<_>>();
-        let mut ports = free_ports(&everywhere, slots + 6)?;
+        let mut ports = free_ports(&everywhere, slots + 7)?;
         let others = ports.split_off(usize::from(slots));
-        let [elsewhere, public, coordinator, balancer, coordinator_metrics, agent_metrics] = others[..] else {
+        let [elsewhere, public, coordinator, balancer, status, coordinator_metrics, agent_metrics] = others[..] else {
             bail!("no port")
         };
+        let balancer_status = SocketAddr::new(centre, status);
         let frontend = match (setup.place, hosts.first()) {
             (Place::Handover, Some(host)) => SocketAddr::new(*host, public),
             _ => SocketAddr::new(centre, balancer),
         };
         let [coordinator, coordinator_metrics] =
             [coordinator, coordinator_metrics].map(|port| SocketAddr::new(centre, port));
-        Ok(Self { centre, coordinator, frontend, hosts, ports, elsewhere, public, coordinator_metrics, agent_metrics })
+        Ok(Self {
+            centre,
+            coordinator,
+            frontend,
+            balancer_status,
+            hosts,
+            ports,
+            elsewhere,
+            public,
+            coordinator_metrics,
+            agent_metrics,
+        })
     }
 }
 

@@ -48,6 +48,20 @@ fn looks(judgement: &mut Judgement, most: u64, mut traffic: impl FnMut(u64) -> T
     })
 }
 
+/// As an instance has that was just started.
+#[test]
+fn a_cold_start_of_two_looks_alone_is_no_verdict() {
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0)]);
+        let noticed = looks(&mut judgement, 10, |look| {
+            let cold = if look <= 2 { 10.0 } else { 1.0 };
+            traffic(&mut chance, 200, &[(Whose::New, "web1", cold), (Whose::Old, "web2", 1.0)])
+        });
+        assert_eq!(noticed, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_release_that_takes_twice_as_long_is_noticed_within_ten_looks() {
     let mut slowest = 0;

@@ -1,0 +1,267 @@
+//! The load balancer of a stage: what its agent is told, its program, and its configuration.
+
+use super::files::{host_names, quoted, write_text};
+use super::{Places, SERVICE, Setup};
+use anyhow::Context as _;
+use baton_core::fleet::latency::BOUNDS_MS;
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(super) const HAPROXY: &str = "haproxy";
+const NGINX: &str = "nginx";
+const ENVOY: &str = "envoy";
+
+/// Where a distribution's nginx is, also for users whose PATH does not lead there.
+const SBIN: &str = "/usr/sbin";
+
+/// Which load balancer stands in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Front {
+    Builtin,
+    Haproxy,
+    /// 1.27.4 or later: one before it closes kept connections at each step
+    Nginx,
+    Envoy,
+}
+
+impl Front {
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Haproxy => HAPROXY,
+            Self::Nginx => NGINX,
+            Self::Envoy => ENVOY,
+        }
+    }
+
+    /// The part of the stage that it is; the built-in one belongs to its agent.
+    #[must_use]
+    pub const fn part(self) -> Option<&'static str> {
+        match self {
+            Self::Builtin => None,
+            _ => Some(self.name()),
+        }
+    }
+}
+
+/// The `[balancer]` table of the agent beside it.
+pub(super) fn table(setup: &Setup, places: &Places, folder: &Path) -> String {
+    let file = |name: &str| quoted(&folder.join(name));
+    let table = match setup.front {
+        Front::Builtin => {
+            let words = setup.part.iter().map(String::as_str).chain(["balancer"]);
+            let words = words.map(|word| Value::from(word).to_string()).collect::<Vec<_>>().join(", ");
+            // The shipped agent starts itself as the balancer.
+            let command = if setup.programs.is_some() { String::new() } else { format!("command = [{words}]\n") };
+            format!("{command}listen = {{ {SERVICE} = \"{}\" }}\n", places.frontend)
+        }
+        Front::Haproxy => format!(
+            "socket = {}\nmaster_socket = {}\nstate_file = {}\n",
+            file("haproxy.sock"),
+            file("haproxy-master.sock"),
+            file("haproxy.state")
+        ),
+        Front::Nginx => format!(
+            "include = {}\nstatus = \"{}\"\npid_file = {}\nbinary = {}\nconfig = {}\nupstream = [\"keepalive 32\"]\n",
+            file("nginx-baton.conf"),
+            places.balancer_status,
+            file("nginx.pid"),
+            Value::from(program(setup)),
+            file("nginx.conf")
+        ),
+        Front::Envoy => format!("admin = {}\nfolder = {}\n", file("envoy.sock"), file("eds")),
+    };
+    format!("\n[balancer]\ndriver = \"{}\"\n{table}", setup.front.name())
+}
+
+/// Writes the program's files and gives the words that start it. It stays the process that was started.
+pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut words = vec![program(setup)];
+    match setup.front {
+        Front::Builtin => {}
+        Front::Haproxy => {
+            let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, folder))?;
+            // Read at every start, so it has to be there at the first.
+            write_text(folder, "haproxy.state", "1\n")?;
+            let master = folder.join("haproxy-master.sock").display().to_string();
+            words.extend(["-W", "-S", &master, "-f", &config].map(str::to_owned));
+        }
+        Front::Nginx => {
+            let config = write_text(folder, "nginx.conf", &nginx(places, folder, keeps_idle(&program(setup))))?;
+            let first = format!(
+                "# Baton\nupstream {SERVICE} {{ server 127.0.0.1:1 down; }}\nmap \"\" $baton_{SERVICE} {{ default {SERVICE}; }}\n"
+            );
+            write_text(folder, "nginx-baton.conf", &first)?;
+            words.extend(["-c", &config].map(str::to_owned));
+        }
+        Front::Envoy => {
+            let config = write_text(folder, "envoy.json", &envoy(places, folder))?;
+            let eds = folder.join("eds");
+            std::fs::create_dir(&eds).with_context(|| format!("cannot make {}", eds.display()))?;
+            let nobody = json!({
+                "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+                "cluster_name": SERVICE,
+            });
+            let first = json!({ "version_info": "0", "resources": [nobody] });
+            write_text(&eds, &format!("{SERVICE}.json"), &first.to_string())?;
+            words.extend(["--disable-hot-restart", "--concurrency", "1", "-l", "warning", "-c", &config].map(str::to_owned));
+        }
+    }
+    Ok(words)
+}
+
+fn program(setup: &Setup) -> String {
+    let name = setup.front.name();
+    match &setup.front_program {
+        Some(path) => path.display().to_string(),
+        None if setup.front == Front::Nginx => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let found = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+            if found { name.to_owned() } else { format!("{SBIN}/{name}") }
+        }
+        None => name.to_owned(),
+    }
+}
+
+/// Whether this nginx knows the directive that keeps idle connections over a reload; one that does not refuses to start with it.
+fn keeps_idle(nginx: &str) -> bool {
+    let said = std::process::Command::new(nginx).arg("-v").output().map(|output| output.stderr).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let version = said.rsplit_once('/').map_or("", |(_, version)| version.trim());
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    [0; 3].map(|_: u32| numbers.next().unwrap_or(0)) >= [1, 27, 4]
+}
+
+/// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
+fn nginx(places: &Places, folder: &Path, keeps_idle: bool) -> String {
+    let (folder, frontend) = (folder.display(), places.frontend);
+    let keeps = if keeps_idle { "    keepalive_min_timeout 5s;\n" } else { "" };
+    format!(
+        "daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/log/nginx-errors;
+worker_processes 1;
+
+events {{
+    worker_connections 1024;
+}}
+
+http {{
+    access_log {folder}/log/nginx-access;
+    include {folder}/nginx-baton.conf;
+{keeps}    client_body_temp_path {folder}/nginx-body;
+    proxy_temp_path {folder}/nginx-proxy;
+    fastcgi_temp_path {folder}/nginx-fastcgi;
+    scgi_temp_path {folder}/nginx-scgi;
+    uwsgi_temp_path {folder}/nginx-uwsgi;
+    proxy_http_version 1.1;
+    map $http_upgrade $connection_header {{
+        default upgrade;
+        '' '';
+    }}
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_header;
+    proxy_next_upstream off;
+
+    server {{
+        listen {frontend};
+        location / {{ proxy_pass http://$baton_{SERVICE}; }}
+    }}
+}}
+"
+    )
+}
+
+/// The same for Envoy.
+fn envoy(places: &Places, folder: &Path) -> String {
+    let frontend = json!({ "socket_address": { "address": places.frontend.ip(), "port_value": places.frontend.port() } });
+    let extension = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
+    let manager = json!({
+        "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": SERVICE,
+        "upgrade_configs": [{ "upgrade_type": "websocket" }],
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": { "@type": extension("filters.http.router.v3.Router") },
+        }],
+        "route_config": { "virtual_hosts": [{
+            "name": SERVICE,
+            "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": SERVICE } }],
+        }] },
+    });
+    let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager });
+    let eds = folder.join("eds");
+    let source = json!({
+        "path": eds.join(format!("{SERVICE}.json")),
+        "watched_directory": { "path": eds },
+    });
+    let http = json!({
+        "@type": extension("upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": { "http_protocol_options": {} },
+        "common_http_protocol_options": { "idle_timeout": "5s" },
+    });
+    let cluster = json!({
+        "name": SERVICE,
+        "type": "EDS",
+        "eds_cluster_config": { "eds_config": { "resource_api_version": "V3", "path_config_source": source } },
+        "common_lb_config": { "healthy_panic_threshold": { "value": 0 } },
+        "lb_policy": "ROUND_ROBIN",
+        "connect_timeout": "2s",
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http },
+    });
+    let bounds: Vec<u64> = BOUNDS_MS.into_iter().chain([3_600_000]).collect();
+    let config = json!({
+        "node": { "id": SERVICE, "cluster": SERVICE, "locality": { "zone": SERVICE } },
+        "stats_flush_interval": "1s",
+        "stats_config": { "histogram_bucket_settings": [{ "match": { "suffix": "upstream_rq_time" }, "buckets": bounds }] },
+        "admin": { "address": { "pipe": { "path": folder.join("envoy.sock"), "mode": 0o600 } } },
+        "static_resources": {
+            "listeners": [{ "name": SERVICE, "address": frontend, "filter_chains": [{ "filters": [filter] }] }],
+            "clusters": [cluster],
+        },
+    });
+    format!("{config:#}\n")
+}
+
+/// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
+fn haproxy(setup: &Setup, places: &Places, folder: &Path) -> String {
+    let (socket, state) = (folder.join("haproxy.sock"), folder.join("haproxy.state"));
+    let (socket, state, frontend) = (socket.display(), state.display(), places.frontend);
+    let mut text = format!(
+        "global
+    maxconn 4000
+    nbthread 1
+    stats socket {socket} mode 600 level admin
+    server-state-file {state}
+    hard-stop-after 30s
+
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 60s
+    timeout tunnel 10m
+    retries 0
+    option idle-close-on-response
+    load-server-state-from-file global
+
+frontend {SERVICE}
+    bind {frontend}
+    default_backend {SERVICE}
+
+backend {SERVICE}
+    balance roundrobin
+    default-server pool-purge-delay 1s
+"
+    );
+    for (host, address) in host_names(setup).iter().zip(&places.hosts) {
+        for (slot, port) in places.ports.iter().enumerate() {
+            text.push_str(&format!("    server {host}-{slot} {address}:{port} disabled\n"));
+        }
+    }
+    text
+}
