@@ -102,6 +102,9 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
+    if !proof.memory.is_empty() {
+        page.text(format!("  {:<12}{}", "memory", proof.memory));
+    }
     let caught = caught(proof);
     if !caught.is_empty() {
         page.text(format!("  {:<12}{caught}", "guard"));

@@ -1,5 +1,6 @@
 //! The driver against a store in memory and agents that do at once what they are told.
 
+mod growing;
 mod judging;
 
 use super::*;

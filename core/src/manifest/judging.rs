@@ -10,8 +10,19 @@ use std::time::Duration;
 pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
     let alpha = reader.figure("guard.confidence", "a share from \"50%\" to \"99.999%\"", confidence);
     let tolerance = reader.figure("guard.tolerance", "\"1.2x + 0.1%\", or one of the two", tolerance);
+    let memory = memory(reader);
     let ((ratio_percent, margin_ppm), alpha_ppm) = (tolerance?, alpha?);
-    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm })
+    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory? })
+}
+
+/// Whether memory that grows is judged: unless the file says no.
+fn memory(reader: &mut Reader<'_, '_>) -> Option<bool> {
+    const PLACE: &str = "guard.memory";
+    if reader.value(PLACE).is_none() {
+        reader.note(PLACE, "true".to_owned(), None);
+        return Some(true);
+    }
+    reader.flag(PLACE).map(|flag| *flag.get_ref())
 }
 
 /// What `[gate]` says; inner None: nothing is waited for.

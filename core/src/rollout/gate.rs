@@ -105,12 +105,23 @@ pub fn unproven(rollout: &Rollout) -> Option<String> {
 /// What the traffic of the new release says against it.
 #[must_use]
 pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
+    let (new, old) = versions(fleet, rollout)?;
+    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
+    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
+    (!known).then_some(Evidence { host, problem })
+}
+
+/// What its memory makes doubtful, and is no evidence: said once.
+pub fn doubt(fleet: &Fleet, rollout: &mut Rollout) -> Option<String> {
+    let (new, old) = versions(fleet, rollout)?;
+    rollout.judgement.memory.ask(&new, &old)
+}
+
+/// The two that are compared; None: there is no old one.
+fn versions(fleet: &Fleet, rollout: &Rollout) -> Option<(String, String)> {
     let version = |release: Option<ReleaseId>| {
         let release = fleet.releases.get(&release?);
         Some(release.map_or_else(String::new, |release| release.version.to_string()))
     };
-    let (new, old) = (version(Some(rollout.to))?, version(rollout.from)?);
-    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
-    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
-    (!known).then_some(Evidence { host, problem })
+    Some((version(Some(rollout.to))?, version(rollout.from)?))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 const SHOWN: [f64; 3] = [0.01, 0.05, 0.2];
 
 /// None: nobody looked at a balancer.
-pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
+pub(super) fn view(rollout: &Rollout, old: &str) -> Option<ProofView> {
     let judgement = &rollout.judgement;
     let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0)?;
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
@@ -32,6 +32,8 @@ pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
         least_serving,
         least_of,
         missed_ms: millis(proof.capacity.missed),
+        memory: judgement.memory.words(old).unwrap_or_default(),
+        prober: None,
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
 }

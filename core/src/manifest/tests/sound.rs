@@ -81,7 +81,8 @@ rollout.drain = "30s"
 rollout.progress_deadline = "10m"
 rollout.on_failure = "revert"
 guard.confidence = "99%"
-guard.tolerance = "1.2x + 0.1%""#;
+guard.tolerance = "1.2x + 0.1%"
+guard.memory = true"#;
     assert_eq!(said.join("\n"), expect.trim_start());
 }
 
@@ -122,6 +123,7 @@ on_failure = "pause"
 [guard]
 confidence = "99.9%"
 tolerance = "2x + 0.5%"
+memory = false
 
 [gate]
 rule_out = "+2%"
@@ -169,7 +171,7 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 sticky: Some("cookie uid".parse().unwrap()),
                 rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
             },
-            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000 },
+            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000, memory: false },
             gate: Some(GateSettings {
                 rule_out_ppm: 20_000,
                 max_wait: Duration::from_secs(3600),

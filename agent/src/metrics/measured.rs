@@ -1,0 +1,45 @@
+//! How much memory the instances have, for the reports: looked at every few seconds, since a look walks through `/proc`.
+
+use super::usage;
+use crate::reconciler::View;
+use baton_core::fleet::InstanceKey;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Several looks in each of the steps that the coordinator thinks in, which are half a minute.
+const EVERY: Duration = Duration::from_secs(8);
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    at: Option<Instant>,
+    bytes: BTreeMap<InstanceKey, (Option<u32>, u64)>,
+}
+
+impl Measured {
+    /// Bytes by instance: of the very process that was looked at, and of none that has begun since.
+    pub(crate) async fn of(&mut self, view: &Arc<View>) -> BTreeMap<InstanceKey, u64> {
+        if self.at.is_none_or(|at| at.elapsed() >= EVERY) {
+            self.look(view).await;
+        }
+        let known = self.bytes.iter().filter(|(key, (pid, _))| pid.is_some() && pid_of(view, key) == *pid);
+        known.map(|(key, (_, bytes))| (key.clone(), *bytes)).collect()
+    }
+
+    async fn look(&mut self, view: &Arc<View>) {
+        let shown = Arc::clone(view);
+        let looked = tokio::task::spawn_blocking(move || usage::of_all(&shown)).await.unwrap_or_default();
+        self.at = Some(Instant::now());
+        let of = |(key, usage): (InstanceKey, usage::Usage)| {
+            let pid = pid_of(view, &key);
+            (key, (pid, usage.own_bytes))
+        };
+        self.bytes = looked.into_iter().map(of).collect();
+    }
+}
+
+fn pid_of(view: &View, key: &InstanceKey) -> Option<u32> {
+    view.instances.get(key).and_then(|instance| instance.pid)
+}
