@@ -43,3 +43,35 @@ impl Measured {
 fn pid_of(view: &View, key: &InstanceKey) -> Option<u32> {
     view.instances.get(key).and_then(|instance| instance.pid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconciler::{InstanceView, Phase};
+    use baton_core::name::{Digest, ReleaseId};
+
+    fn view(pid: Option<u32>) -> Arc<View> {
+        let instance = InstanceView {
+            release: ReleaseId(Digest::of(b"shop")),
+            incarnation: "1".into(),
+            start: 0,
+            pid,
+            phase: Phase::Ready { at: std::time::Instant::now() },
+            proven: true,
+        };
+        Arc::new(View { instances: [("shop/0".parse().unwrap(), instance)].into(), ..View::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_measured_and_another_in_its_place_is_not_given_its_memory() {
+        let own = Some(std::process::id());
+        let mut measured = Measured::default();
+        let seen = measured.of(&view(own)).await;
+        assert!(seen.values().all(|bytes| *bytes > 1 << 16) && seen.len() == 1, "{seen:?}");
+        assert_eq!(measured.of(&view(own)).await, seen, "not looked at again so soon");
+        // It ended, and another is there.
+        assert!(measured.of(&view(None)).await.is_empty() && measured.of(&view(Some(1))).await.is_empty());
+        tokio::time::advance(EVERY).await;
+        assert_eq!(measured.of(&view(own)).await.len(), 1);
+    }
+}

@@ -9,6 +9,7 @@ use baton_core::analysis::growth::Growth;
 use baton_core::analysis::history::{History, Summary};
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
+use baton_core::analysis::probes::{Answer, Probes};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
@@ -36,6 +37,7 @@ struct Service {
     history: History,
     pace: Pace,
     growth: Growth,
+    probes: Probes,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
     looked: Option<Moment>,
@@ -43,6 +45,8 @@ struct Service {
     news: bool,
     /// The memory of an instance was seen for a whole step since.
     grown: bool,
+    /// The prober heard something since.
+    probed: bool,
 }
 
 impl Counted {
@@ -57,6 +61,15 @@ impl Counted {
             service.news = true;
         }
         self.measure(fleet, host, report, now);
+    }
+
+    /// Takes in what came back to the prober of a rollout.
+    pub(super) fn answered(&mut self, fleet: &Fleet, id: &RolloutId, at: Moment, answer: Answer) {
+        // What comes back after its end belongs to nobody.
+        let Some(rollout) = fleet.rollouts.get(id).filter(|rollout| rollout.state.is_active()) else { return };
+        let service = self.service(fleet, &rollout.service, at);
+        service.probes.take(at, answer);
+        service.probed = true;
     }
 
     /// Takes in how much memory the instances of a host take.
@@ -97,10 +110,13 @@ impl Counted {
     pub(super) fn looks(&mut self, fleet: &Fleet, now: Moment) -> BTreeMap<RolloutId, Judgement> {
         let mut looks = BTreeMap::new();
         for (name, service) in &mut self.services {
-            if !(service.news || service.grown) || service.looked.is_some_and(|looked| now.since(looked) < LEAST) {
+            if !service.has_news() {
                 continue;
             }
             let rollout = fleet.active_rollout(name);
+            if !service.is_due(rollout, now) {
+                continue;
+            }
             // One that began since the last report: what was counted before is not its own, and would be counted at every look.
             service.belong_to(rollout, now);
             match rollout {
@@ -111,7 +127,7 @@ impl Counted {
                     let traffic = service.took(now);
                     service.remember(&traffic, now);
                 }
-                None => service.grown = false,
+                None => (service.grown, service.probed) = (false, false),
             }
         }
         looks
@@ -138,6 +154,7 @@ impl Counted {
         if let Some(service) = service {
             let traffic = if looked { Traffic::default() } else { service.meters.clone().take() };
             rollout.judgement.close(&traffic, now);
+            rollout.judgement.proof.probes = service.probes.clone();
         }
     }
 }
@@ -153,11 +170,23 @@ impl Service {
         }
         Self {
             growth,
+            probes: rollout.map(|rollout| rollout.judgement.proof.probes.clone().resumed()).unwrap_or_default(),
             meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
             rollout: known.map(|rollout| rollout.id.clone()),
             looked: known.and_then(|rollout| rollout.judgement.looked),
             ..Self::default()
         }
+    }
+
+    const fn has_news(&self) -> bool {
+        self.news || self.grown || self.probed
+    }
+
+    fn is_due(&self, rollout: Option<&Rollout>, now: Moment) -> bool {
+        let soon = self.looked.is_some_and(|looked| now.since(looked) < LEAST);
+        // The first answer is looked at when it comes: a rollout that is over sooner must not end as one where nobody could ask.
+        let unseen = rollout.is_some_and(|rollout| rollout.judgement.proof.probes.asked == 0) && self.probes.asked > 0;
+        !soon || unseen
     }
 
     fn belong_to(&mut self, rollout: Option<&Rollout>, now: Moment) {
@@ -169,6 +198,7 @@ impl Service {
             self.remember(&traffic, now);
         }
         self.meters.relabel();
+        self.probes = Probes::default();
         let releases = rollout.map(|rollout| (Some(rollout.to), rollout.from));
         if let Some((to, from)) = releases {
             self.growth.keep(|release| [to, from].contains(&Some(*release)));
@@ -194,6 +224,7 @@ impl Service {
         if self.news {
             judgement.look(settings, &traffic, now);
         }
+        judgement.proof.probes = self.probes.clone();
         judgement.memory.growth = self.growth.clone();
         if let Some(old) = rollout.from.filter(|_| on_trial && strategy.guard.memory) {
             judgement.memory.look(rollout.to, old);
@@ -202,7 +233,7 @@ impl Service {
     }
 
     fn took(&mut self, now: Moment) -> Traffic {
-        (self.looked, self.news, self.grown) = (Some(now), false, false);
+        (self.looked, self.news, self.grown, self.probed) = (Some(now), false, false, false);
         self.meters.take()
     }
 

@@ -2,6 +2,7 @@
 
 mod growing;
 mod judging;
+mod probing;
 
 use super::*;
 use crate::samples;

@@ -8,6 +8,7 @@ use super::history::Summary;
 use super::memory::{GROWS, Memory};
 use super::meters::{Meters, Traffic, Whose};
 use super::notice;
+use super::probes::Probes;
 use super::proof::Proof;
 use super::real::Real;
 use super::settings::{GateSettings, GuardSettings, Share};
@@ -144,7 +145,7 @@ impl Judgement {
     /// Whether anything was looked at.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.looked.is_some() || self.memory != Memory::default()
+        self.looked.is_some() || self.memory != Memory::default() || self.proof.probes != Probes::default()
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {

@@ -18,6 +18,7 @@ pub mod judgement;
 pub mod memory;
 pub mod meters;
 pub mod notice;
+pub mod probes;
 pub mod proof;
 pub mod real;
 pub mod settings;

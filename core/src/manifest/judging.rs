@@ -3,8 +3,12 @@
 use super::codes;
 use super::keys::{self, Fallback, Kind};
 use super::reader::{Finding, Reader, quoted};
+use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use std::time::Duration;
+
+/// A probe is no load test.
+const SELDOM_ENOUGH: Duration = Duration::from_millis(100);
 
 /// What `[guard]` says: it is on in every rollout.
 pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
@@ -53,6 +57,33 @@ pub(super) fn max_failed(reader: &mut Reader<'_, '_>) -> Option<Option<u64>> {
     let number = number?;
     reader.note(PLACE, number.to_string(), Some(value.span()));
     Some(Some(number))
+}
+
+/// Whom `[proof]` wants to be asked all the time; inner None: nobody.
+pub(super) fn prober(reader: &mut Reader<'_, '_>) -> Option<Option<Prober>> {
+    const PLACE: &str = "proof.probe";
+    const EVERY: &str = "proof.probe_every";
+    let Some(value) = reader.value(PLACE) else {
+        if reader.value(EVERY).is_some() {
+            let what = "nobody is asked: there is no proof.probe";
+            let finding = Finding::error(codes::CONTRADICTION, reader.span(EVERY), what).label("how often is said");
+            reader.report(finding.help("name the URL in proof.probe, or leave this key out"));
+            return None;
+        }
+        return Some(None);
+    };
+    let Some(text) = value.get_ref().as_str() else {
+        reader.wrong_type(PLACE, Kind::Text, value);
+        return None;
+    };
+    let target = text.parse();
+    if let Err(error) = &target {
+        let finding = Finding::error(codes::BAD_FIGURE, value.span(), format!("{} is {error}", quoted(text)));
+        reader.report(finding.label("cannot be asked").help("write for example \"http://10.0.0.9:8080/healthz\""));
+    }
+    reader.note(PLACE, quoted(text), Some(value.span()));
+    let every = reader.duration(EVERY, SELDOM_ENOUGH);
+    Some(Some(Prober { target: target.ok()?, every: every? }))
 }
 
 /// Without a load balancer nobody counts requests, and what waits for them would wait for ever.

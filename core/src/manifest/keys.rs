@@ -212,6 +212,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("proof.max_failed", Kind::Count, Absent, "How many requests may fail, by the load balancers' own count."),
     key(
+        "proof.probe",
+        Kind::Text,
+        Absent,
+        "Asked through the load balancer all the time while a rollout goes on, by the coordinator: `http://HOST:PORT/PATH`.",
+    ),
+    key("proof.probe_every", Kind::Duration, Value("1s"), "How often it is asked."),
+    key(
         "hooks.before_rollout.command",
         Kind::Text,
         Absent,

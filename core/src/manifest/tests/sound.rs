@@ -1,6 +1,7 @@
 //! Manifests that hold together, and what they come to.
 
 use super::{SAMPLE, edited, sound};
+use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use crate::hook::Point;
 use crate::manifest::{Origin, keys};
@@ -40,6 +41,7 @@ fn the_smallest_manifest_gets_every_default() {
             guard: Default::default(),
             gate: None,
             max_failed: None,
+            prober: None,
             second_person: false,
         }
     );
@@ -132,6 +134,8 @@ on_not_enough_data = "promote"
 
 [proof]
 max_failed = 10
+probe = "http://10.0.0.9:8080/healthz?from=baton"
+probe_every = "500ms"
 
 [hooks]
 before_rollout = { command = "bin/look {version}", timeout = "1m" }
@@ -178,6 +182,10 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 on_not_enough_data: NotEnough::Promote,
             }),
             max_failed: Some(10),
+            prober: Some(Prober {
+                target: "http://10.0.0.9:8080/healthz?from=baton".parse().unwrap(),
+                every: Duration::from_millis(500),
+            }),
             second_person: true,
         }
     );
