@@ -26,7 +26,7 @@ const MOST: usize = 64;
 const BODY_MAX: usize = 64 * 1024;
 
 /// Asks for ever.
-pub async fn run(access: Access) {
+pub(crate) async fn run(access: Access) {
     let mut pictures = access.pictures();
     let mut asking: BTreeMap<RolloutId, JoinSet<()>> = BTreeMap::new();
     loop {

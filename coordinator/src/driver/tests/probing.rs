@@ -100,3 +100,24 @@ async fn a_prober_that_could_ask_nothing_proves_nothing_and_says_why() {
     assert_eq!(pause.why, "the prober could ask nothing, so nothing is proven: shop:80: no such host");
     assert_eq!((probes(&picture, "r-1").asked, probes(&picture, "r-1").unasked), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_before_the_coordinator_was_killed_is_kept_and_that_it_was_away_is_said() {
+    let stage = Stage::new().await;
+    stage.admit(&["web1", "web2", "lb1"]).await;
+    let before = agents(&stage);
+    stage.access.ask(super::deploy(shape("http://shop/", Duration::from_secs(30)), "1.0")).await.unwrap();
+    stage.until(|picture| state(picture, "r-1").is_some()).await;
+    [Answer::Good, Answer::Failed("answered 503".into())].into_iter().for_each(|answer| tell(&stage, "r-1", answer));
+    stage.until(|picture| probes(picture, "r-1").asked > 0).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    stage.driver.abort();
+    before.iter().for_each(JoinHandle::abort);
+
+    let again = Stage::on(Arc::clone(&stage.store), plan).await;
+    let _agents = agents(&again);
+    tell(&again, "r-1", Answer::Good);
+    let picture = again.until(|picture| probes(picture, "r-1").restarts > 0).await;
+    let seen = probes(&picture, "r-1");
+    assert_eq!((seen.asked, seen.failed, seen.restarts), (3, 1, 1), "{seen:?}");
+}
