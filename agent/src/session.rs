@@ -4,7 +4,7 @@
 
 use crate::condition::Condition;
 use crate::heads::Heads;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Measured};
 use crate::reconciler::{Event, View};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
@@ -62,8 +62,9 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
 pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
     let mut waits = backoff();
     let mut told = None;
+    let mut measured = Measured::default();
     loop {
-        let mut talk = Talk { introduction: &introduction, ends: &mut ends, heard: false };
+        let mut talk = Talk { introduction: &introduction, ends: &mut ends, measured: &mut measured, heard: false };
         let problem = talk.on(channel.clone()).await;
         talk.ends.counters.session_ended();
         if talk.heard {
@@ -84,6 +85,7 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
 struct Talk<'a> {
     introduction: &'a Introduction,
     ends: &'a mut Ends,
+    measured: &'a mut Measured,
     /// Whether the coordinator said anything.
     heard: bool,
 }
@@ -133,7 +135,9 @@ impl Talk<'_> {
                 _ = heartbeat.tick() => {}
             }
             heartbeat.reset();
-            let mut report = self.ends.view.borrow_and_update().report(Instant::now());
+            let view = Arc::clone(&self.ends.view.borrow_and_update());
+            let mut report = view.report(Instant::now());
+            report.memory = self.measured.of(&view).await;
             report.problems.extend(self.ends.condition.problems());
             send(out, agent_message::Kind::Report(v1::HostReport::from(&report))).await?;
         }

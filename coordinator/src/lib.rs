@@ -15,6 +15,7 @@ mod init;
 mod local;
 pub mod log;
 pub mod metrics;
+mod prober;
 pub mod restore;
 mod run;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::identity::authority::{Authority, Validity};
 use crate::identity::{server, wall_time};
 use crate::local;
 use crate::metrics;
+use crate::prober;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -112,6 +113,13 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     servers.spawn(async move {
         tokio::select! {
             () = tending => {}
+            () = until => {}
+        }
+    });
+    let (probing, until) = (prober::run(api.access.clone()), stopped());
+    servers.spawn(async move {
+        tokio::select! {
+            () = probing => {}
             () = until => {}
         }
     });

@@ -33,6 +33,7 @@ pub(crate) fn strategy() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        prober: None,
         second_person: false,
     }
 }

@@ -1,5 +1,6 @@
 //! Strategies as values: what people call "rolling" or "blue-green" is a few numbers, and nothing in Baton asks for the name.
 
+use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings};
 use crate::fleet::split::{PLACES, Rule, Share, UserKey};
 use crate::name::LabelKey;
@@ -53,6 +54,9 @@ pub struct Strategy {
     /// How many requests may fail by the balancers' own count; None: nobody asks for proof.
     #[serde(default)]
     pub max_failed: Option<u64>,
+    /// Who is asked all the time while a rollout goes on; None: nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prober: Option<Prober>,
     /// No new release begins before another person than the one who asks for it has let it.
     #[serde(default)]
     pub second_person: bool,

@@ -5,19 +5,20 @@
 use baton_core::analysis::counts::Counts;
 use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
+use baton_core::analysis::memory::Memory;
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::latency::Latency;
-use baton_core::fleet::report::{MemberReport, PoolReport};
+use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState;
-use baton_core::name::HostName;
+use baton_core::name::{Digest, HostName, ReleaseId};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000 };
+const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true };
 const GATE: GateSettings =
     GateSettings { rule_out_ppm: 10_000, max_wait: Duration::ZERO, on_not_enough_data: NotEnough::Pause };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
@@ -57,6 +58,38 @@ fn the_same_looks_give_the_same_verdict_though_the_state_was_stored_in_between()
         assert_eq!(judgement, again);
     }
     assert!(judgement.verdict("2", "1").is_some(), "33 of 1000 against 2 of 1000");
+}
+
+/// What an instance says that is ready for so long.
+fn ready_for(release: ReleaseId, since: Duration) -> InstanceReport {
+    InstanceReport { release, incarnation: "b-1".into(), start: 0, state: InstanceState::Ready { since } }
+}
+
+#[test]
+fn memory_that_grows_is_found_at_the_same_moment_though_the_state_was_stored_in_between() {
+    let release = |name: &str| ReleaseId(Digest::of(name.as_bytes()));
+    let (old, new) = (release("1.0"), release("2.0"));
+    let (mut memory, mut again) = (Memory::default(), Memory::default());
+    let mut found = None;
+    for second in (0..2400).step_by(6) {
+        for (host, release, begun, per_second) in
+            [("web1", new, 1800, 1 << 20), ("web2", new, 1810, 1 << 20), ("web3", old, 0, 0)]
+        {
+            let Some(since) = u64::checked_sub(second, begun) else { continue };
+            let (member, report) = (format!("{host}/0").parse().unwrap(), ready_for(release, Duration::from_secs(since)));
+            for memory in [&mut memory, &mut again] {
+                memory.growth.see(&member, &report, (64 << 20) + since * per_second);
+            }
+        }
+        again = stored(&again);
+        memory.look(new, old);
+        again.look(new, old);
+        assert_eq!(memory, again);
+        found = found.or(memory.verdict("2.0", "1.0").map(|_| second));
+    }
+    assert!(found.is_some_and(|second| (1800 + 270..1800 + 360).contains(&second)), "{found:?}");
+    let size = serde_json::to_string(&memory).unwrap().len();
+    assert!(size <= 1600, "{size} bytes for three instances");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod counters;
 mod host;
+mod measured;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ mod usage;
 
 pub use counters::{Counters, ServiceCounters};
 pub use host::{Seen, metrics};
+pub(crate) use measured::Measured;
 pub use store::Store;
 pub use usage::Usage;
 

@@ -39,7 +39,7 @@ fn text(view: &View, counters: &Counters) -> String {
     let mut out = Exposition::default();
     let troubles = [("clock", true), ("space", false)];
     let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(1) };
-    let usage = BTreeMap::from([(key, Usage { resident_bytes: 8192, cpu_seconds: 1.5 })]);
+    let usage = BTreeMap::from([(key, Usage { resident_bytes: 8192, own_bytes: 4096, cpu_seconds: 1.5 })]);
     metrics(
         &mut out,
         &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some(&certificate), usage: &usage },

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     pub resident_bytes: u64,
+    /// Of no file, in memory or swapped out: what it has for itself.
+    pub own_bytes: u64,
     /// Of the processes that live.
     pub cpu_seconds: f64,
 }
@@ -25,6 +27,7 @@ fn of(pid: u32) -> Option<Usage> {
     let looked = tree(pid).into_iter().filter_map(of_process);
     looked.reduce(|one, other| Usage {
         resident_bytes: one.resident_bytes.saturating_add(other.resident_bytes),
+        own_bytes: one.own_bytes.saturating_add(other.own_bytes),
         cpu_seconds: one.cpu_seconds + other.cpu_seconds,
     })
 }
@@ -32,10 +35,13 @@ fn of(pid: u32) -> Option<Usage> {
 fn of_process(pid: u32) -> Option<Usage> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let (stat, memory) = (process.stat().ok()?, process.status().ok()?);
+    let own = memory.rssanon.or(memory.vmrss).unwrap_or_default().saturating_add(memory.vmswap.unwrap_or_default());
     let ticks = stat.utime.saturating_add(stat.stime);
     Some(Usage {
         // One that ended and is not looked after yet has no memory any more.
         resident_bytes: memory.vmrss.unwrap_or_default().saturating_mul(1024),
+        // Kernels before 4.5 do not say which of it is of files.
+        own_bytes: own.saturating_mul(1024),
         cpu_seconds: ticks as f64 / procfs::ticks_per_second() as f64,
     })
 }
@@ -49,7 +55,7 @@ mod tests {
     #[test]
     fn a_process_is_counted_with_what_it_started_until_it_is_gone() {
         let own = of(std::process::id()).unwrap();
-        assert!(own.resident_bytes > 1 << 20, "{own:?}");
+        assert!(own.resident_bytes > 1 << 20 && own.own_bytes > 0, "{own:?}");
         // It ends with its input, whatever becomes of this test.
         let script = "echo ready; exec cat";
         let mut child =

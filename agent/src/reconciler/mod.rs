@@ -12,7 +12,7 @@ mod view;
 
 pub use autonomy::Autonomy;
 pub use notes::Notes;
-pub use view::{Phase, View};
+pub use view::{InstanceView, Phase, View};
 
 use crate::artifact::{Placing, Source};
 use crate::hook::Records;

@@ -78,6 +78,8 @@ impl View {
             problems: self.problems.values().cloned().collect(),
             balancer: self.balancer.clone(),
             hooks: self.hooks.iter().map(|(key, hook)| (key.clone(), hook.report(now))).collect(),
+            // Measured by whoever sends it: nothing here follows from it.
+            memory: BTreeMap::new(),
         }
     }
 

@@ -66,6 +66,7 @@ fn proof(rollout: &RolloutView) -> Page {
     let mut page = Page::new();
     let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
         page.text("  no request was counted by a load balancer, so nothing is known of failures");
+        prober(&mut page, rollout);
         return page;
     };
     let all = if proof.restarts > 0 { ", and more were answered that nobody counted" } else { "" };
@@ -102,14 +103,39 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
+    if !proof.memory.is_empty() {
+        page.text(format!("  {:<12}{}", "memory", proof.memory));
+    }
     let caught = caught(proof);
     if !caught.is_empty() {
         page.text(format!("  {:<12}{caught}", "guard"));
     }
+    prober(&mut page, rollout);
     if !proof.unit.is_empty() {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
     }
     page
+}
+
+/// What was seen from outside; never "0 failed" where nothing was asked.
+fn prober(page: &mut Page, rollout: &RolloutView) {
+    let Some(seen) = rollout.proof.as_ref().and_then(|proof| proof.prober.as_ref()) else { return };
+    let url = &seen.url;
+    if seen.asked == 0 {
+        page.text(format!("  {:<12}nothing was asked of {url}, so nothing is known of its answers", "prober"));
+    } else {
+        let (failed, asked, gap) = (count(seen.failed), count(seen.asked), millis(seen.longest_gap_ms));
+        page.text(format!("  {:<12}{failed} of {asked} failed, {gap} at most without a good answer, at {url}", "prober"));
+    }
+    if !seen.last_failure.is_empty() {
+        page.text(format!("  {:<12}{}", "failure", seen.last_failure));
+    }
+    if seen.unasked > 0 {
+        page.text(format!("  {:<12}{} times: {}", "not asked", count(seen.unasked), seen.last_trouble));
+    }
+    if seen.restarts > 0 {
+        page.text(format!("  {:<12}the prober began anew {} times", "restarts", count(seen.restarts.into())));
+    }
 }
 
 /// Requests and failures of everybody, where any were counted.
@@ -178,7 +204,7 @@ pub(super) fn notices(notices: &[Notice]) -> String {
 mod tests {
     use super::{guard, one, table};
     use crate::render::page::Look;
-    use baton_proto::v1::{Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
+    use baton_proto::v1::{Notice, ProberView, ProofView, RolloutList, RolloutRecord, RolloutView};
 
     fn record(proof: Option<ProofView>) -> RolloutRecord {
         let rollout = RolloutView {
@@ -226,6 +252,27 @@ mod tests {
   guard       would have caught 1.8 % · notices 5 % within 40 s
 "
         );
+    }
+
+    #[test]
+    fn what_was_seen_from_outside_is_said_and_so_is_what_could_not_be_asked() {
+        let prober = ProberView {
+            url: "http://shop/".into(),
+            asked: 118,
+            failed: 2,
+            longest_gap_ms: 1_400,
+            last_failure: "answered 502 Bad Gateway".into(),
+            ..ProberView::default()
+        };
+        let seen = |prober| one(&record(Some(ProofView { prober: Some(prober), ..counted() }))).to_text(Look::default());
+        let text = seen(prober.clone());
+        let said = "  prober      2 of 118 failed, 1.4 s at most without a good answer, at http://shop/\n";
+        assert!(text.contains(said) && text.contains("  failure     answered 502 Bad Gateway\n"), "{text}");
+        let (unasked, last_trouble) = (3, "shop:80: no such host".into());
+        let text = seen(ProberView { asked: 0, failed: 0, unasked, last_trouble, restarts: 1, ..prober });
+        assert!(text.contains("nothing was asked of http://shop/, so nothing is known of its answers\n"), "{text}");
+        assert!(text.contains("  not asked   3 times: shop:80: no such host\n"), "{text}");
+        assert!(text.contains("  restarts    the prober began anew 1 times\n") && !text.contains("0 of 0"), "{text}");
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //! it would have seen.
 
 use baton_core::analysis::POLL;
+use baton_core::analysis::growth::Growth;
 use baton_core::analysis::history::{History, Summary};
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
+use baton_core::analysis::probes::{Answer, Probes};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
@@ -15,16 +17,18 @@ use baton_core::name::{HostName, RolloutId, ServiceName};
 use baton_core::rollout::place::Place;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Reports come every two seconds, a little earlier or later.
 const LEAST: Duration = POLL.saturating_sub(Duration::from_millis(150));
 
-/// Every service that is behind a balancer.
+/// Every service whose instances are measured, or whose requests are counted.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
     services: BTreeMap<ServiceName, Service>,
+    /// The instances whose memory is followed.
+    measured: BTreeMap<HostName, BTreeSet<InstanceKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,45 +36,98 @@ struct Service {
     meters: Meters,
     history: History,
     pace: Pace,
+    growth: Growth,
+    probes: Probes,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
     looked: Option<Moment>,
-    /// Something was read since the last look.
+    /// A balancer was read since the last look.
     news: bool,
+    /// The memory of an instance was seen for a whole step since.
+    grown: bool,
+    /// The prober heard something since.
+    probed: bool,
 }
 
 impl Counted {
-    /// Takes in what a balancer's host says.
+    /// Takes in what a host says.
     pub(super) fn hear(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, now: Moment) {
         let Some(issued) = fleet.hosts.get(host).map(|host| &host.issued) else { return };
         for (pool, spec) in &issued.pools {
             let Some(said) = report.pools.get(pool) else { continue };
             let rollout = fleet.active_rollout(&spec.service);
-            let service = self.services.entry(spec.service.clone()).or_insert_with(|| Service::found(rollout));
-            service.belong_to(rollout, now);
+            let service = self.service(fleet, &spec.service, now);
             service.meters.read(host, said, |member| whose(fleet, &spec.service, rollout, member));
             service.news = true;
         }
+        self.measure(fleet, host, report, now);
+    }
+
+    /// Takes in what came back to the prober of a rollout.
+    pub(super) fn answered(&mut self, fleet: &Fleet, id: &RolloutId, at: Moment, answer: Answer) {
+        // What comes back after its end belongs to nobody.
+        let Some(rollout) = fleet.rollouts.get(id).filter(|rollout| rollout.state.is_active()) else { return };
+        let service = self.service(fleet, &rollout.service, at);
+        service.probes.take(at, answer);
+        service.probed = true;
+    }
+
+    /// Takes in how much memory the instances of a host take.
+    fn measure(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, now: Moment) {
+        let member = |key: &InstanceKey| MemberKey { host: host.clone(), slot: key.slot };
+        for (key, bytes) in &report.memory {
+            let Some(instance) = report.instances.get(key).filter(|_| fleet.services.contains_key(&key.service)) else {
+                continue;
+            };
+            let service = self.service(fleet, &key.service, now);
+            service.grown |= service.growth.see(&member(key), instance, *bytes);
+            self.measured.entry(host.clone()).or_default().insert(key.clone());
+        }
+        let Some(measured) = self.measured.get_mut(host) else { return };
+        for gone in measured.extract_if(.., |key| !report.instances.contains_key(key)) {
+            if let Some(service) = self.services.get_mut(&gone.service) {
+                service.growth.forget(&member(&gone));
+            }
+        }
+    }
+
+    fn service(&mut self, fleet: &Fleet, name: &ServiceName, now: Moment) -> &mut Service {
+        let rollout = fleet.active_rollout(name);
+        let measured = &mut self.measured;
+        let service = self.services.entry(name.clone()).or_insert_with(|| {
+            let service = Service::found(fleet, name, rollout);
+            for member in service.growth.members() {
+                let key = InstanceKey { service: name.clone(), slot: member.slot };
+                measured.entry(member.host.clone()).or_default().insert(key);
+            }
+            service
+        });
+        service.belong_to(rollout, now);
+        service
     }
 
     /// The looks that are due: the rollouts' judgements after them.
     pub(super) fn looks(&mut self, fleet: &Fleet, now: Moment) -> BTreeMap<RolloutId, Judgement> {
         let mut looks = BTreeMap::new();
         for (name, service) in &mut self.services {
-            if !service.news || service.looked.is_some_and(|looked| now.since(looked) < LEAST) {
+            if !service.has_news() {
                 continue;
             }
             let rollout = fleet.active_rollout(name);
+            if !service.is_due(rollout, now) {
+                continue;
+            }
             // One that began since the last report: what was counted before is not its own, and would be counted at every look.
             service.belong_to(rollout, now);
             match rollout {
                 Some(rollout) => {
                     looks.insert(rollout.id.clone(), service.after(rollout, now));
                 }
-                None => {
+                None if service.news => {
                     let traffic = service.took(now);
                     service.remember(&traffic, now);
                 }
+                None => (service.grown, service.probed) = (false, false),
             }
         }
         looks
@@ -97,20 +154,39 @@ impl Counted {
         if let Some(service) = service {
             let traffic = if looked { Traffic::default() } else { service.meters.clone().take() };
             rollout.judgement.close(&traffic, now);
+            rollout.judgement.proof.probes = service.probes.clone();
         }
     }
 }
 
 impl Service {
     /// A service not seen before by this driver: a rollout under way goes on from the readings stored with it.
-    fn found(rollout: Option<&Rollout>) -> Self {
-        let known = rollout.filter(|rollout| rollout.judgement.looked.is_some());
+    fn found(fleet: &Fleet, name: &ServiceName, rollout: Option<&Rollout>) -> Self {
+        let known = rollout.filter(|rollout| rollout.judgement.has_begun());
+        let mut growth = known.map(|rollout| rollout.judgement.memory.growth.clone()).unwrap_or_default();
+        // How the old release's instances were when they were young is known from the rollouts that brought it.
+        for earlier in fleet.rollouts.values().filter(|rollout| rollout.service == *name) {
+            growth.learn(&earlier.judgement.memory.growth);
+        }
         Self {
+            growth,
+            probes: rollout.map(|rollout| rollout.judgement.proof.probes.clone().resumed()).unwrap_or_default(),
             meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
             rollout: known.map(|rollout| rollout.id.clone()),
             looked: known.and_then(|rollout| rollout.judgement.looked),
             ..Self::default()
         }
+    }
+
+    const fn has_news(&self) -> bool {
+        self.news || self.grown || self.probed
+    }
+
+    fn is_due(&self, rollout: Option<&Rollout>, now: Moment) -> bool {
+        let soon = self.looked.is_some_and(|looked| now.since(looked) < LEAST);
+        // The first answer is looked at when it comes: a rollout that is over sooner must not end as one where nobody could ask.
+        let unseen = rollout.is_some_and(|rollout| rollout.judgement.proof.probes.asked == 0) && self.probes.asked > 0;
+        !soon || unseen
     }
 
     fn belong_to(&mut self, rollout: Option<&Rollout>, now: Moment) {
@@ -122,30 +198,42 @@ impl Service {
             self.remember(&traffic, now);
         }
         self.meters.relabel();
+        self.probes = Probes::default();
+        let releases = rollout.map(|rollout| (Some(rollout.to), rollout.from));
+        if let Some((to, from)) = releases {
+            self.growth.keep(|release| [to, from].contains(&Some(*release)));
+        }
         self.rollout = rollout.map(|rollout| rollout.id.clone());
     }
 
     fn after(&self, rollout: &Rollout, now: Moment) -> Judgement {
         let mut meters = self.meters.clone();
         let traffic = meters.take();
-        let mut judgement = match rollout.judgement.looked {
-            Some(_) => rollout.judgement.clone(),
-            None => {
-                let mut judgement = Judgement::begin(&self.history.summary(now), self.pace.frozen());
-                judgement.proof.capacity = rollout.judgement.proof.capacity.clone();
-                judgement
-            }
+        let mut judgement = if rollout.judgement.has_begun() {
+            rollout.judgement.clone()
+        } else {
+            let mut judgement = Judgement::begin(&self.history.summary(now), self.pace.frozen());
+            judgement.proof.capacity = rollout.judgement.proof.capacity.clone();
+            judgement
         };
         judgement.meters = meters;
         let strategy = &rollout.strategy;
         let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
         let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
-        judgement.look(settings, &traffic, now);
+        // What nobody counted is no look at no requests.
+        if self.news {
+            judgement.look(settings, &traffic, now);
+        }
+        judgement.proof.probes = self.probes.clone();
+        judgement.memory.growth = self.growth.clone();
+        if let Some(old) = rollout.from.filter(|_| on_trial && strategy.guard.memory) {
+            judgement.memory.look(rollout.to, old);
+        }
         judgement
     }
 
     fn took(&mut self, now: Moment) -> Traffic {
-        (self.looked, self.news) = (Some(now), false);
+        (self.looked, self.news, self.grown, self.probed) = (Some(now), false, false, false);
         self.meters.take()
     }
 

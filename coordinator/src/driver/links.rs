@@ -1,14 +1,15 @@
 //! The hosts that are connected, and what arrived from them since the last pass.
 //!
-//! Everything here is bounded by the number of hosts and [`REQUESTS`]: of reports the newest of each host counts, of specs
+//! Everything here is bounded by the number of hosts, [`REQUESTS`] and [`ANSWERS`]: of reports the newest of each host counts, of specs
 //! too. A document replaces the one before.
 
 use super::request::{Access, Request};
 use crate::audit::chain::Head;
+use baton_core::analysis::probes::Answer;
 use baton_core::fleet::Host;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
-use baton_core::name::HostName;
+use baton_core::name::{HostName, RolloutId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -16,6 +17,9 @@ use tokio::time::Instant;
 
 /// Requests that may wait for a pass. More than people and pipelines send in the milliseconds a pass takes.
 const REQUESTS: usize = 256;
+
+/// Answers that may wait for a pass: minutes of them.
+const ANSWERS: usize = 4096;
 
 /// Everybody's way to the driver, and the driver's to the agents.
 #[derive(Debug, Default)]
@@ -30,6 +34,7 @@ struct State {
     last_link: u64,
     reports: BTreeMap<HostName, (Instant, HostReport)>,
     requests: Vec<Request>,
+    answers: Vec<(RolloutId, Instant, Answer)>,
     /// The driver is gone: nothing that is left here would ever be taken.
     closed: bool,
 }
@@ -67,6 +72,8 @@ pub type Specs = watch::Receiver<Option<Arc<HostSpec>>>;
 pub(super) struct Mail {
     pub(super) reports: BTreeMap<HostName, (Instant, HostReport)>,
     pub(super) requests: Vec<Request>,
+    /// What came back to the prober.
+    pub(super) answers: Vec<(RolloutId, Instant, Answer)>,
     /// When each connected host was last heard.
     pub(super) heard: BTreeMap<HostName, Instant>,
 }
@@ -122,6 +129,16 @@ impl Links {
         self.state().links.iter().map(|(host, link)| (host.clone(), link.hello.clone())).collect()
     }
 
+    /// Takes in what came back to the prober of a rollout. Of more than a pass could ever leave waiting the rest is no answer.
+    pub fn answered(&self, rollout: &RolloutId, answer: Answer) {
+        let mut state = self.state();
+        if state.answers.len() < ANSWERS && !state.closed {
+            state.answers.push((rollout.clone(), Instant::now(), answer));
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Leaves a request for the next pass. Dropped when too many wait, or the driver is gone: then whoever asked is told.
     pub(super) fn leave(&self, request: Request) {
         let mut state = self.state();
@@ -137,6 +154,7 @@ impl Links {
         Mail {
             reports: std::mem::take(&mut state.reports),
             requests: std::mem::take(&mut state.requests),
+            answers: std::mem::take(&mut state.answers),
             heard: state.links.iter().map(|(host, link)| (host.clone(), link.heard)).collect(),
         }
     }
@@ -162,6 +180,7 @@ impl Links {
         let mut state = self.state();
         state.closed = true;
         state.requests.clear();
+        state.answers.clear();
         state.links.clear();
     }
 

@@ -153,15 +153,16 @@ impl Driver {
 
     /// One pass. Returns when to make the next one even if nothing wakes the driver.
     async fn pass(&mut self) -> Result<Option<Instant>, StoreError> {
-        let mail = self.links.take();
+        let mut mail = self.links.take();
         let now = self.clock.now();
-        self.observe(&mail, now);
+        let requests = std::mem::take(&mut mail.requests);
+        self.observe(mail, now);
         if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now < trouble.retry_at) {
             let retry_at = trouble.retry_at;
-            mail.requests.into_iter().for_each(|request| request.refuse(&trouble.problem));
+            requests.into_iter().for_each(|request| request.refuse(&trouble.problem));
             return Ok(self.next_wake(Some(retry_at), now));
         }
-        let wake_at = self.decide(mail.requests, now).await?;
+        let wake_at = self.decide(requests, now).await?;
         if self.trouble.is_none() && self.fleet.fenced().is_none() {
             self.links.send(&self.fleet.hosts);
         }
@@ -169,13 +170,16 @@ impl Driver {
     }
 
     /// Takes in what was heard. Nothing here is durable: agents repeat it.
-    fn observe(&mut self, mail: &Mail, now: Moment) {
-        for (name, (at, report)) in &mail.reports {
-            self.counted.hear(&self.fleet, name, report, now);
-            if let Some(host) = self.fleet.hosts.get_mut(name) {
-                host.heard = Some(Heard { at: self.clock.at(*at), report: report.clone() });
+    fn observe(&mut self, mail: Mail, now: Moment) {
+        for (name, (at, report)) in mail.reports {
+            self.counted.hear(&self.fleet, &name, &report, now);
+            if let Some(host) = self.fleet.hosts.get_mut(&name) {
+                host.heard = Some(Heard { at: self.clock.at(at), report });
                 self.unshown.get_or_insert_with(Instant::now);
             }
+        }
+        for (rollout, at, answer) in mail.answers {
+            self.counted.answered(&self.fleet, &rollout, self.clock.at(at), answer);
         }
         self.silence_at = None;
         for (name, host) in &mut self.fleet.hosts {

@@ -1,6 +1,8 @@
 //! The driver against a store in memory and agents that do at once what they are told.
 
+mod growing;
 mod judging;
+mod probing;
 
 use super::*;
 use crate::samples;

@@ -5,8 +5,10 @@ use super::counts::{Counts, Poll, Unit};
 use super::gate::Gate;
 use super::guard::Guard;
 use super::history::Summary;
+use super::memory::{GROWS, Memory};
 use super::meters::{Meters, Traffic, Whose};
 use super::notice;
+use super::probes::Probes;
 use super::proof::Proof;
 use super::real::Real;
 use super::settings::{GateSettings, GuardSettings, Share};
@@ -50,7 +52,9 @@ pub struct Judgement {
     before: (u64, u64),
     /// Where most failures of the new release were.
     worst: Option<(HostName, u64)>,
-    /// The last look.
+    /// What the memory of the instances did.
+    pub memory: Memory,
+    /// The last look at the counters.
     pub looked: Option<Moment>,
 }
 
@@ -135,6 +139,13 @@ impl Judgement {
         self.proof.take(traffic, self.looked, now);
         self.looked = Some(now);
         self.meters = Meters::default();
+        self.memory.growth.rest();
+    }
+
+    /// Whether anything was looked at.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.looked.is_some() || self.memory != Memory::default() || self.proof.probes != Probes::default()
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {
@@ -149,10 +160,12 @@ impl Judgement {
     /// What speaks against the new release, and on which host most of it was seen; None while that may be chance.
     #[must_use]
     pub fn verdict(&self, new: &str, old: &str) -> Option<(HostName, Problem)> {
-        match self.named? {
-            Signal::Failures => Some((self.worst.as_ref()?.0.clone(), self.fails(new, old))),
-            Signal::Slow(quantile) => self.slower(quantile, new, old),
-        }
+        let answers = match self.named {
+            None => None,
+            Some(Signal::Failures) => self.worst.as_ref().map(|(host, _)| (host.clone(), self.fails(new, old))),
+            Some(Signal::Slow(quantile)) => self.slower(quantile, new, old),
+        };
+        answers.or_else(|| self.memory.verdict(new, old))
     }
 
     fn fails(&self, new: &str, old: &str) -> Problem {
@@ -216,7 +229,13 @@ impl Judgement {
     }
 }
 
-/// Whether a code is the guard's word.
+/// Whether a code stands for what gets worse while a release runs.
+#[must_use]
+pub fn gets_worse(code: Code) -> bool {
+    is_verdict(code) || code == GROWS
+}
+
+/// Whether a code is the guard's word on what a release answers.
 #[must_use]
 pub fn is_verdict(code: Code) -> bool {
     [WORSE, SLOWER].contains(&code)

@@ -6,16 +6,19 @@
 //! if the hypothesis is true, the chance that `M` ever reaches `1/alpha` is at most `alpha`. So they may be looked at after
 //! every poll, and whenever the traffic allows.
 //!
-//! [`meters`] turn the counters of balancers into differences; [`judgement`] is everything a rollout remembers of all this.
+//! [`memory`] of the instances is no matter of chance, and judged by a rule. [`meters`] turn the counters of balancers into differences; [`judgement`] is everything a rollout remembers of all this.
 
 pub mod bet;
 pub mod counts;
 pub mod gate;
+pub mod growth;
 pub mod guard;
 pub mod history;
 pub mod judgement;
+pub mod memory;
 pub mod meters;
 pub mod notice;
+pub mod probes;
 pub mod proof;
 pub mod real;
 pub mod settings;

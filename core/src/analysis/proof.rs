@@ -2,6 +2,7 @@
 
 use super::counts::Counts;
 use super::meters::{Traffic, Whose};
+use super::probes::Probes;
 use crate::time::{Moment, millis};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -29,6 +30,9 @@ pub struct Proof {
     quiet_since: Option<Moment>,
     #[serde(default)]
     pub capacity: Capacity,
+    /// What somebody saw who asked through the balancer all the time, where somebody was to.
+    #[serde(default)]
+    pub probes: Probes,
 }
 
 /// How many of a service's hosts served while a rollout went on.

@@ -14,6 +14,13 @@ pub struct GuardSettings {
     pub ratio_percent: u32,
     /// And how many more on top, of a million requests.
     pub margin_ppm: u32,
+    /// Whether memory of the new instances that grows speaks against them.
+    #[serde(default = "yes")]
+    pub memory: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// What the gate must rule out, and for how long it may wait for that.
@@ -38,7 +45,7 @@ pub enum NotEnough {
 
 impl Default for GuardSettings {
     fn default() -> Self {
-        Self { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000 }
+        Self { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true }
     }
 }
 

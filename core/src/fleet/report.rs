@@ -33,6 +33,9 @@ pub struct HostReport {
     /// What became of the hooks this host knows of.
     #[serde(default)]
     pub hooks: BTreeMap<HookKey, HookReport>,
+    /// Bytes that instances have for themselves, where they were measured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub memory: BTreeMap<InstanceKey, u64>,
 }
 
 /// One instance as it is.

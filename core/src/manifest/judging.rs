@@ -3,15 +3,30 @@
 use super::codes;
 use super::keys::{self, Fallback, Kind};
 use super::reader::{Finding, Reader, quoted};
+use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use std::time::Duration;
+
+/// A probe is no load test.
+const SELDOM_ENOUGH: Duration = Duration::from_millis(100);
 
 /// What `[guard]` says: it is on in every rollout.
 pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
     let alpha = reader.figure("guard.confidence", "a share from \"50%\" to \"99.999%\"", confidence);
     let tolerance = reader.figure("guard.tolerance", "\"1.2x + 0.1%\", or one of the two", tolerance);
+    let memory = memory(reader);
     let ((ratio_percent, margin_ppm), alpha_ppm) = (tolerance?, alpha?);
-    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm })
+    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory? })
+}
+
+/// Whether memory that grows is judged: unless the file says no.
+fn memory(reader: &mut Reader<'_, '_>) -> Option<bool> {
+    const PLACE: &str = "guard.memory";
+    if reader.value(PLACE).is_none() {
+        reader.note(PLACE, "true".to_owned(), None);
+        return Some(true);
+    }
+    reader.flag(PLACE).map(|flag| *flag.get_ref())
 }
 
 /// What `[gate]` says; inner None: nothing is waited for.
@@ -42,6 +57,33 @@ pub(super) fn max_failed(reader: &mut Reader<'_, '_>) -> Option<Option<u64>> {
     let number = number?;
     reader.note(PLACE, number.to_string(), Some(value.span()));
     Some(Some(number))
+}
+
+/// Whom `[proof]` wants to be asked all the time; inner None: nobody.
+pub(super) fn prober(reader: &mut Reader<'_, '_>) -> Option<Option<Prober>> {
+    const PLACE: &str = "proof.probe";
+    const EVERY: &str = "proof.probe_every";
+    let Some(value) = reader.value(PLACE) else {
+        if reader.value(EVERY).is_some() {
+            let what = "nobody is asked: there is no proof.probe";
+            let finding = Finding::error(codes::CONTRADICTION, reader.span(EVERY), what).label("how often is said");
+            reader.report(finding.help("name the URL in proof.probe, or leave this key out"));
+            return None;
+        }
+        return Some(None);
+    };
+    let Some(text) = value.get_ref().as_str() else {
+        reader.wrong_type(PLACE, Kind::Text, value);
+        return None;
+    };
+    let target = text.parse();
+    if let Err(error) = &target {
+        let finding = Finding::error(codes::BAD_FIGURE, value.span(), format!("{} is {error}", quoted(text)));
+        reader.report(finding.label("cannot be asked").help("write for example \"http://10.0.0.9:8080/healthz\""));
+    }
+    reader.note(PLACE, quoted(text), Some(value.span()));
+    let every = reader.duration(EVERY, SELDOM_ENOUGH);
+    Some(Some(Prober { target: target.ok()?, every: every? }))
 }
 
 /// Without a load balancer nobody counts requests, and what waits for them would wait for ever.

@@ -196,6 +196,12 @@ pub const KEYS: &[Key] = &[
         Value("1.2x + 0.1%"),
         "How much more often than the old release the new one may fail without being worse.",
     ),
+    key(
+        "guard.memory",
+        Kind::Flag,
+        Value("true"),
+        "Whether memory of the new instances that grows, while the old ones' does not, speaks against the new release.",
+    ),
     key("gate.rule_out", Kind::Regression, Value("+1%"), "The regression that must be ruled out before a wave is done."),
     key("gate.max_wait", Kind::Duration, Value("30m"), "How long the gate may wait for requests after the bake."),
     key(
@@ -205,6 +211,13 @@ pub const KEYS: &[Key] = &[
         "What happens when it has waited for so long.",
     ),
     key("proof.max_failed", Kind::Count, Absent, "How many requests may fail, by the load balancers' own count."),
+    key(
+        "proof.probe",
+        Kind::Text,
+        Absent,
+        "Asked through the load balancer all the time while a rollout goes on, by the coordinator: `http://HOST:PORT/PATH`.",
+    ),
+    key("proof.probe_every", Kind::Duration, Value("1s"), "How often it is asked."),
     key(
         "hooks.before_rollout.command",
         Kind::Text,

@@ -144,6 +144,7 @@ mod tests {
                     assert!(parse_amount(default).is_some(), "{key:?}");
                 }
                 (Kind::OneOf(choices), Fallback::Value(default)) => assert!(choices.contains(&default), "{key:?}"),
+                (Kind::Flag, Fallback::Value(default)) => assert!(default.parse::<bool>().is_ok(), "{key:?}"),
                 // Read by the smallest manifest.
                 (Kind::Confidence | Kind::Tolerance | Kind::Regression, Fallback::Value(_)) => {}
                 (_, Fallback::Value(_)) => panic!("nobody reads the default of {key:?}"),

@@ -79,38 +79,62 @@ fn until(rollout: &Rollout, gate: &GateSettings) -> Moment {
 /// What is counted that must not be: more failures than the manifest allows.
 #[must_use]
 pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
-    let (most, all) = (rollout.strategy.max_failed?, rollout.judgement.proof.all()?);
-    let failed = all.errors.saturating_add(rollout.judgement.proof.cut);
+    let (most, proof) = (rollout.strategy.max_failed?, &rollout.judgement.proof);
+    let counted = proof.all().map_or(0, |all| all.errors.saturating_add(proof.cut));
+    // Before its first release a service answers nobody. What both saw is one failure, so neither may see more.
+    let probed = if rollout.from.is_some() { proof.probes.failed } else { 0 };
+    let failed = counted.max(probed);
     let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == TOO_MANY);
     if failed <= most || known {
         return None;
     }
-    let proof = &rollout.judgement.proof;
-    let problem = Problem::new(TOO_MANY, format!("{failed} requests failed, and the manifest allows {most}"))
+    let mut problem = Problem::new(TOO_MANY, format!("{failed} requests failed, and the manifest allows {most}"))
         .saw("new release", format!("{} failed", proof.new))
         .saw("old release", format!("{} failed", proof.old))
         .saw("cut", format!("{} at the end of a drain", proof.cut))
         .help("find out what failed, or allow more in [proof] max_failed");
+    if probed > 0 {
+        let last = proof.probes.last_failure.as_deref().unwrap_or_default();
+        problem = problem.saw("prober", format!("{probed} of {} failed, the last: {last}", proof.probes.asked));
+    }
     against(rollout, problem)
 }
 
 /// Why a rollout that needs proof cannot end well: nothing was counted.
 #[must_use]
 pub fn unproven(rollout: &Rollout) -> Option<String> {
-    let needed = rollout.strategy.max_failed.is_some() && !is_vouched_for(rollout);
-    let counted = rollout.judgement.proof.all().is_some();
-    (needed && !counted).then(|| "no request was counted, so nothing is proven".to_owned())
+    let proof = &rollout.judgement.proof;
+    if is_vouched_for(rollout) {
+        return None;
+    }
+    if rollout.strategy.max_failed.is_some() && proof.all().is_none() {
+        return Some("no request was counted, so nothing is proven".to_owned());
+    }
+    let silent = rollout.strategy.prober.is_some() && proof.probes.asked == 0;
+    let why = proof.probes.last_trouble.as_deref().unwrap_or("nothing came back");
+    silent.then(|| format!("the prober could ask nothing, so nothing is proven: {why}"))
 }
 
 /// What the traffic of the new release says against it.
 #[must_use]
 pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
+    let (new, old) = versions(fleet, rollout)?;
+    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
+    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
+    (!known).then_some(Evidence { host, problem })
+}
+
+/// What its memory makes doubtful, and is no evidence: said once.
+pub fn doubt(fleet: &Fleet, rollout: &mut Rollout) -> Option<String> {
+    let (new, old) = versions(fleet, rollout)?;
+    rollout.judgement.memory.ask(&new, &old)
+}
+
+/// The two that are compared; None: there is no old one.
+fn versions(fleet: &Fleet, rollout: &Rollout) -> Option<(String, String)> {
     let version = |release: Option<ReleaseId>| {
         let release = fleet.releases.get(&release?);
         Some(release.map_or_else(String::new, |release| release.version.to_string()))
     };
-    let (new, old) = (version(Some(rollout.to))?, version(rollout.from)?);
-    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
-    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
-    (!known).then_some(Evidence { host, problem })
+    Some((version(Some(rollout.to))?, version(rollout.from)?))
 }

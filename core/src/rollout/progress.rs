@@ -48,6 +48,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
     }
     gather_evidence(fleet, rollout, standings, now);
     turn_on_evidence(rollout, service);
+    heed_memory(fleet, rollout);
     heed_hooks(rollout, service);
     match rollout.state {
         RolloutState::Running => go_forward(fleet, rollout, service, standings, now),
@@ -55,7 +56,10 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
         RolloutState::Reverting if before.direction == Direction::Back => go_back(rollout, standings, now),
         _ => {}
     }
-    give_up_waiting(fleet, rollout, service, standings, now);
+    // What moves in this pass is not what has stood for too long: after a long bake it would look so.
+    if *rollout == before {
+        give_up_waiting(fleet, rollout, service, standings, now);
+    }
     if *rollout == before {
         return false;
     }
@@ -110,8 +114,8 @@ fn refusal(standing: &Standing) -> Option<&Problem> {
 
 fn turn_on_evidence(rollout: &mut Rollout, service: &Service) {
     let Some(evidence) = rollout.evidence.first() else { return };
-    // Traffic that speaks against a release does so while a rollout is held, too: it would only get worse.
-    let judged = rollout.evidence.iter().any(|evidence| judgement::is_verdict(evidence.problem.code));
+    // What its instances do speaks against a release while a rollout is held, too: it would only get worse.
+    let judged = rollout.evidence.iter().any(|evidence| judgement::gets_worse(evidence.problem.code));
     let held = rollout.state == RolloutState::Paused && judged && rollout.strategy.on_failure == OnFailure::Revert;
     if rollout.direction == Direction::Back || !(held || rollout.state == RolloutState::Running) {
         return;
@@ -131,6 +135,16 @@ fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
     let evidence = rollout.evidence.first().map(|evidence| format!("{} on {}", evidence.problem.what, evidence.host));
     let why = format!("{}; {} has run, so there is no way back", evidence.unwrap_or_default(), hook.point);
     if rollout.state != RolloutState::Paused {
+        pause(rollout, "baton".into(), why);
+    }
+}
+
+/// Memory that grows where that is too little to go back for holds the rollout, once: a person knows whether it is meant to.
+fn heed_memory(fleet: &Fleet, rollout: &mut Rollout) {
+    if rollout.state != RolloutState::Running || rollout.direction == Direction::Back {
+        return;
+    }
+    if let Some(why) = gate::doubt(fleet, rollout) {
         pause(rollout, "baton".into(), why);
     }
 }

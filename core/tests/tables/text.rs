@@ -188,6 +188,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        prober: None,
         second_person: false,
     };
     let first = options.contains("none->");

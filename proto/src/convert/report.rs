@@ -22,6 +22,7 @@ impl From<&HostReport> for v1::HostReport {
             problems: report.problems.iter().map(Into::into).collect(),
             balancer: report.balancer.as_ref().map(Into::into),
             hooks: report.hooks.iter().map(hooks::write_report).collect(),
+            memory: report.memory.iter().map(write_memory).collect(),
         }
     }
 }
@@ -41,8 +42,13 @@ impl TryFrom<v1::HostReport> for HostReport {
             problems: message.problems.into_iter().enumerate().map(problem).collect::<Result<_, _>>()?,
             balancer: optional("balancer", message.balancer)?,
             hooks: keyed("hooks", message.hooks, hooks::read_report)?,
+            memory: keyed("memory", message.memory, |memory| Ok((parse("key", &memory.key)?, memory.bytes)))?,
         })
     }
+}
+
+fn write_memory((key, bytes): (&InstanceKey, &u64)) -> v1::InstanceMemory {
+    v1::InstanceMemory { key: key.to_string(), bytes: *bytes }
 }
 
 fn write_instance((key, report): (&InstanceKey, &InstanceReport)) -> v1::InstanceReport {

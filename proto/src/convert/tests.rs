@@ -171,6 +171,7 @@ fn report() -> HostReport {
         .into(),
         observed: Stamp { epoch: Epoch(3), generation: Generation(9) },
         boot: "b3b1".to_owned(),
+        memory: [("shop/2".parse().unwrap(), u64::MAX)].into(),
         instances: [
             ("shop/0".parse().unwrap(), instance(InstanceState::Starting { since: ms(1), last: None })),
             ("shop/1".parse().unwrap(), instance(InstanceState::Starting { since: ms(2), last: Some(problem()) })),

@@ -247,6 +247,18 @@ pub struct HostReport {
     /// What became of the hooks this host knows of.
     #[prost(message, repeated, tag = "8")]
     pub hooks: ::prost::alloc::vec::Vec<HookReport>,
+    /// Of instances whose memory was measured.
+    #[prost(message, repeated, tag = "9")]
+    pub memory: ::prost::alloc::vec::Vec<InstanceMemory>,
+}
+/// What an instance's processes have for themselves, in memory or swapped out.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InstanceMemory {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2365,6 +2377,37 @@ pub struct ProofView {
     /// For how long hosts did not serve, added up over hosts.
     #[prost(uint64, tag = "17")]
     pub missed_ms: u64,
+    /// What the memory of the new release's instances did; empty: none was watched for long enough.
+    #[prost(string, tag = "18")]
+    pub memory: ::prost::alloc::string::String,
+    /// None: nobody was to ask.
+    #[prost(message, optional, tag = "19")]
+    pub prober: ::core::option::Option<ProberView>,
+}
+/// What somebody saw who asked through the load balancer all the time.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProberView {
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub asked: u64,
+    #[prost(uint64, tag = "3")]
+    pub failed: u64,
+    /// From one good answer to the next, at most.
+    #[prost(uint64, tag = "4")]
+    pub longest_gap_ms: u64,
+    /// Times at which nothing could be asked: nobody knows what would have been answered.
+    #[prost(uint64, tag = "5")]
+    pub unasked: u64,
+    /// How often whoever asks began anew, with the coordinator: nothing was asked in between.
+    #[prost(uint32, tag = "6")]
+    pub restarts: u32,
+    /// What was seen of the last failure, and of the last time that nothing could be asked.
+    #[prost(string, tag = "7")]
+    pub last_failure: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub last_trouble: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

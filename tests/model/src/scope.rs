@@ -105,6 +105,7 @@ impl Scope {
             guard: Default::default(),
             gate: None,
             max_failed: None,
+            prober: None,
             second_person: false,
             on_failure: OnFailure::Revert,
         };

@@ -24,6 +24,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         guard: Default::default(),
         gate: gate(random),
         max_failed: None,
+        prober: None,
         second_person: false,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
@@ -68,6 +69,7 @@ pub(super) fn one_by_one() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        prober: None,
         second_person: false,
         on_failure: OnFailure::Revert,
     }

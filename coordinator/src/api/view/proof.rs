@@ -1,18 +1,19 @@
 //! What the load balancers counted during a rollout.
 
 use super::millis;
+use baton_core::analysis::probes::{Prober, Probes};
 use baton_core::analysis::settings::Share;
 use baton_core::rollout::Rollout;
-use baton_proto::v1::{Notice, ProofView};
+use baton_proto::v1::{Notice, ProberView, ProofView};
 use std::time::Duration;
 
 /// Shares of failures that are worth knowing about.
 const SHOWN: [f64; 3] = [0.01, 0.05, 0.2];
 
-/// None: nobody looked at a balancer.
-pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
+/// None: nobody looked at a balancer, and nobody was to ask through it.
+pub(super) fn view(rollout: &Rollout, old: &str) -> Option<ProofView> {
     let judgement = &rollout.judgement;
-    let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0)?;
+    let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0 || rollout.strategy.prober.is_some())?;
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
     let (least_serving, least_of) = proof.capacity.least.unwrap_or_default();
     Some(ProofView {
@@ -32,8 +33,23 @@ pub(super) fn view(rollout: &Rollout) -> Option<ProofView> {
         least_serving,
         least_of,
         missed_ms: millis(proof.capacity.missed),
+        memory: judgement.memory.words(old).unwrap_or_default(),
+        prober: rollout.strategy.prober.as_ref().map(|prober| prober_view(prober, &proof.probes)),
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
+}
+
+fn prober_view(prober: &Prober, probes: &Probes) -> ProberView {
+    ProberView {
+        url: prober.target.to_string(),
+        asked: probes.asked,
+        failed: probes.failed,
+        longest_gap_ms: millis(probes.longest_gap),
+        unasked: probes.unasked,
+        restarts: probes.restarts,
+        last_failure: probes.last_failure.clone().unwrap_or_default(),
+        last_trouble: probes.last_trouble.clone().unwrap_or_default(),
+    }
 }
 
 /// How soon regressions are noticed, of those that are at all.

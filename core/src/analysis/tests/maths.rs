@@ -124,8 +124,8 @@ fn absurd_numbers_neither_panic_nor_become_evidence() {
         for phi in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300] {
             for settings in [
                 GuardSettings::default(),
-                GuardSettings { alpha_ppm: 0, ratio_percent: 0, margin_ppm: u32::MAX },
-                GuardSettings { alpha_ppm: u32::MAX, ratio_percent: u32::MAX, margin_ppm: 999_999 },
+                GuardSettings { alpha_ppm: 0, ratio_percent: 0, margin_ppm: u32::MAX, memory: true },
+                GuardSettings { alpha_ppm: u32::MAX, ratio_percent: u32::MAX, margin_ppm: 999_999, memory: true },
             ] {
                 let mut guard = Guard::default();
                 let mut gate = Gate::default();

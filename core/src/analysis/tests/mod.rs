@@ -1,6 +1,7 @@
 mod counting;
 mod judging;
 mod maths;
+mod memory;
 mod notice;
 mod slowness;
 

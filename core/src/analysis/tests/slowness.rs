@@ -9,7 +9,7 @@ use crate::problem::Code;
 use crate::time::Moment;
 use std::time::Duration;
 
-const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000 };
+const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
 
 /// Answers of a service as they are: most quick, some slow; `factor` times as long as usual.

@@ -85,6 +85,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         _ => OnFailure::Revert,
     });
     let (guard, gate, max_failed) = (judging::guard(reader), judging::gate(reader), judging::max_failed(reader));
+    let prober = judging::prober(reader);
     let second_person = second_person(reader);
     let means = means?;
     let placement = placement(reader, &means, around.ports);
@@ -116,6 +117,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         guard: guard?,
         gate: gate?,
         max_failed: max_failed?,
+        prober: prober?,
         second_person: second_person?,
     })
 }

@@ -1,6 +1,7 @@
 //! Manifests that hold together, and what they come to.
 
 use super::{SAMPLE, edited, sound};
+use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use crate::hook::Point;
 use crate::manifest::{Origin, keys};
@@ -40,6 +41,7 @@ fn the_smallest_manifest_gets_every_default() {
             guard: Default::default(),
             gate: None,
             max_failed: None,
+            prober: None,
             second_person: false,
         }
     );
@@ -81,7 +83,8 @@ rollout.drain = "30s"
 rollout.progress_deadline = "10m"
 rollout.on_failure = "revert"
 guard.confidence = "99%"
-guard.tolerance = "1.2x + 0.1%""#;
+guard.tolerance = "1.2x + 0.1%"
+guard.memory = true"#;
     assert_eq!(said.join("\n"), expect.trim_start());
 }
 
@@ -122,6 +125,7 @@ on_failure = "pause"
 [guard]
 confidence = "99.9%"
 tolerance = "2x + 0.5%"
+memory = false
 
 [gate]
 rule_out = "+2%"
@@ -130,6 +134,8 @@ on_not_enough_data = "promote"
 
 [proof]
 max_failed = 10
+probe = "http://10.0.0.9:8080/healthz?from=baton"
+probe_every = "500ms"
 
 [hooks]
 before_rollout = { command = "bin/look {version}", timeout = "1m" }
@@ -169,13 +175,17 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 sticky: Some("cookie uid".parse().unwrap()),
                 rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
             },
-            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000 },
+            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000, memory: false },
             gate: Some(GateSettings {
                 rule_out_ppm: 20_000,
                 max_wait: Duration::from_secs(3600),
                 on_not_enough_data: NotEnough::Promote,
             }),
             max_failed: Some(10),
+            prober: Some(Prober {
+                target: "http://10.0.0.9:8080/healthz?from=baton".parse().unwrap(),
+                every: Duration::from_millis(500),
+            }),
             second_person: true,
         }
     );

@@ -173,6 +173,7 @@ fn strategy() -> Strategy {
         guard: Default::default(),
         gate: None,
         max_failed: None,
+        prober: None,
         second_person: false,
     }
 }
