@@ -80,11 +80,16 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { config, listen, authority_cert, authority_key } => {
             let brought = authority_cert.zip(authority_key).map(|(certificate, key)| AuthorityFiles { certificate, key });
-            if let Some(listen) = listen {
-                keep_listen(config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)), listen)?;
+            let at = config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+            let before = listen.map(|listen| keep_listen(at, listen)).transpose()?.flatten();
+            let done = Config::load(config.as_deref()).and_then(|config| {
+                let done = runtime.block_on(baton_coordinator::init_with(&config, brought.as_ref()))?;
+                Ok((config, done))
+            });
+            if let (Err(_), Some(before)) = (&done, before) {
+                put_back(at, &before)?;
             }
-            let config = Config::load(config.as_deref())?;
-            let done = runtime.block_on(baton_coordinator::init_with(&config, brought.as_ref()))?;
+            let (config, done) = done?;
             let pin = Digest::from_bytes(done.pin);
             let mut out = std::io::stdout().lock();
             if done.fresh {
@@ -147,16 +152,20 @@ fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Writes `listen` into the configuration file, where it does not say so already.
-fn keep_listen(path: &Path, listen: SocketAddr) -> anyhow::Result<()> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+/// A file's text before it was changed; None: there was no file.
+type Before = Option<String>;
+
+/// Writes `listen` into the configuration file. Returns what it was; None where it says so already.
+fn keep_listen(path: &Path, listen: SocketAddr) -> anyhow::Result<Option<Before>> {
+    let before = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let said = toml::from_str::<toml::Table>(&text).ok().and_then(|table| table.get("listen").cloned());
+    let text = before.as_deref().unwrap_or_default();
+    let said = toml::from_str::<toml::Table>(text).ok().and_then(|table| table.get("listen").cloned());
     match said {
-        Some(said) if said.as_str() == Some(&listen.to_string()) => Ok(()),
+        Some(said) if said.as_str() == Some(&listen.to_string()) => Ok(None),
         Some(said) => {
             let said = said.as_str().unwrap_or("something else");
             anyhow::bail!("{} says listen = {said}: change it there", path.display())
@@ -166,9 +175,19 @@ fn keep_listen(path: &Path, listen: SocketAddr) -> anyhow::Result<()> {
                 std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
             }
             let text = format!("listen = \"{listen}\"\n{text}");
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(Some(before))
         }
     }
+}
+
+/// Nothing half done: what was refused leaves the file as it was.
+fn put_back(path: &Path, before: &Before) -> anyhow::Result<()> {
+    let put = match before {
+        Some(text) => std::fs::write(path, text),
+        None => std::fs::remove_file(path),
+    };
+    put.with_context(|| format!("{} has a new `listen`, and nothing else was done", path.display()))
 }
 
 /// The problem with its evidence, on stderr.

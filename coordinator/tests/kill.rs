@@ -54,6 +54,22 @@ async fn a_second_coordinator_on_the_same_state_is_refused() {
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
 }
 
+#[test]
+fn a_refused_init_leaves_the_settings_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, path) = write_config(folder.path());
+    // Without its first line, which says where to listen.
+    let settings = std::fs::read_to_string(&path).unwrap().split_once('\n').unwrap().1.to_owned();
+    std::fs::write(&path, &settings).unwrap();
+    let init = |authority: &[&str]| {
+        output(program("init", &path).args(["--listen", "127.0.0.1:7443"]).args(authority)).status.success()
+    };
+    assert!(!init(&["--authority-cert", "/none.pem", "--authority-key", "/none.key"]));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), settings);
+    assert!(init(&[]));
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("listen = \"127.0.0.1:7443\"\n"));
+}
+
 #[tokio::test]
 async fn without_init_it_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest name accepted anywhere: a DNS label, so that a name can become a host, a unit and a folder.
 pub const NAME_MAX: usize = 63;
@@ -33,12 +34,13 @@ fn check_name(what: &'static str, text: &str, extra: &[char], max: usize) -> Res
     Ok(())
 }
 
+// Names are keys everywhere, and fleets are copied whole: a copy of a name is a count and no memory.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $extra:expr, $max:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks the text and takes it as a name.
@@ -48,7 +50,7 @@ macro_rules! name {
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 check_name($what, &text, &$extra, $max)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             #[must_use]
@@ -79,7 +81,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
     };
