@@ -7,6 +7,7 @@ use super::waiting::Reason;
 use crate::fleet::orders::{Freeze, Queued};
 use crate::fleet::{Fleet, Service};
 use crate::name::ServiceName;
+use crate::strategy::Strategy;
 use crate::time::Moment;
 
 /// The freeze that holds a service now: its own, or that of the whole fleet.
@@ -31,11 +32,14 @@ pub fn take_turn(fleet: &Fleet, name: &ServiceName, service: &mut Service, now: 
     if let Some(problem) = objections(fleet, &deploy, now).into_iter().find(|problem| problem.code.0 != 701) {
         return Err(Reason::Refused { problem });
     }
+    // Who queued a deploy looked at the service as it was then: what has begun to ask for two people since does so here, too.
+    let asked = service.strategy.second_person;
     let orders = &mut service.orders;
     orders.queue.remove(0);
     *service = deploy.shape_over(Some(service));
     service.warm = None;
     hooks::forget_past(&mut service.hooks);
-    let to = (release, service.strategy.clone());
+    let second_person = service.strategy.second_person || asked;
+    let to = (release, Strategy { second_person, ..service.strategy.clone() });
     Ok(Some(begin(fleet, deploy.id, name, service, to, deploy.by, now)))
 }

@@ -340,6 +340,24 @@ fn a_queued_deploy_begins_when_the_one_before_has_ended_and_can_be_taken_out() {
 }
 
 #[test]
+fn a_deploy_queued_before_a_service_asked_for_two_people_waits_for_the_other_one_all_the_same() {
+    let mut world = Obedient::at(REST);
+    let mut second = world.deploy("r-5", "v2");
+    second.service.strategy.second_person = true;
+    world.ask(Command::Deploy(Box::new(second)));
+    let third = Deploy { busy: Busy::Queue, ..world.deploy("r-6", "v3") };
+    world.ask(Command::Deploy(Box::new(third)));
+    world.ask(Command::Resume { service: shop(), by: "ben".into() });
+    while world.state("r-6").is_none() {
+        world.pass();
+    }
+    assert_eq!(world.state("r-6"), Some(RolloutState::Paused), "it asks, though its own manifest does not");
+    world.ask(Command::Resume { service: shop(), by: "ben".into() });
+    world.settle();
+    world.stand(&[("web1", "v3:in"), ("web2", "v3:in"), ("web3", "v3:in")]);
+}
+
+#[test]
 fn a_freeze_refuses_what_is_new_and_never_the_way_back_until_it_ends() {
     let hour = Duration::from_secs(3600);
     for service in [Some(shop()), None] {
