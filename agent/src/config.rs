@@ -91,15 +91,18 @@ impl Config {
             return Ok(self.coordinator.clone());
         }
         let joined = fs::read_to_string(self.endpoint_file()).map(|endpoint| endpoint.trim().to_owned());
-        joined.map_err(|_| {
-            Problem::new(Code(531), "this host has not joined a coordinator")
-                .help("baton-agent join HOST:PORT --token-file FILE (the token: `baton token create` at the coordinator)")
-        })
+        joined.map_err(|_| not_joined())
     }
 
     pub(crate) fn endpoint_file(&self) -> PathBuf {
         self.identity().join("coordinator")
     }
+}
+
+/// B0531: neither an address nor a certificate came from joining.
+pub(crate) fn not_joined() -> Problem {
+    Problem::new(Code(531), "this host has not joined a coordinator")
+        .help("baton-agent join HOST:PORT --token-file FILE (the token: `baton token create` at the coordinator)")
 }
 
 #[cfg(test)]

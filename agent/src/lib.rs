@@ -45,6 +45,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+/// What the host got when it joined.
+fn credentials(config: &Config) -> Result<tls::Credentials, Problem> {
+    tls::Credentials::load(&config.identity()).map_err(|error| match &error {
+        tls::TlsError::File { error, .. } if error.kind() == std::io::ErrorKind::NotFound => config::not_joined(),
+        _ => error.into(),
+    })
+}
+
 /// How often logs are looked after.
 const TEND_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -54,7 +62,7 @@ const TEND_INTERVAL: Duration = Duration::from_secs(5);
 /// What keeps an agent from starting: it never joined, its state folder or its runtime cannot be used, another one runs.
 pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let endpoint = config.endpoint()?;
-    let credentials = tls::Credentials::load(&config.identity()).map_err(Problem::from)?;
+    let credentials = credentials(&config)?;
     let certificate = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
     let channel = tls::channel(&endpoint, certificate.clone())?;
     let _lock = lock(&config.state)?;
@@ -130,4 +138,17 @@ fn lock(state: &Path) -> Result<File, Problem> {
             .help("systemctl status baton-agent; or give this one a state folder of its own")
     })?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_knows_its_coordinator_and_never_joined_says_how() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { coordinator: "127.0.0.1:7443".into(), state: folder.path().to_owned(), ..Config::default() };
+        let refused = run(config, &[], std::future::ready(())).await.unwrap_err();
+        assert_eq!(refused.downcast_ref::<Problem>().map(|problem| problem.code), Some(Code(531)), "{refused:?}");
+    }
 }

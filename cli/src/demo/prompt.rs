@@ -35,7 +35,7 @@ pub(super) async fn run(theatre: &Theatre, output: &Output) -> anyhow::Result<()
             ["help"] => commands(output),
             words => {
                 COMMAND_RUNS.store(true, Ordering::Relaxed);
-                let status = theatre.command(words).status().await;
+                let status = theatre.command(words).args(output.plain.then_some("--plain")).status().await;
                 COMMAND_RUNS.store(false, Ordering::Relaxed);
                 let code = status?.code().unwrap_or(-1);
                 let traffic = theatre.load.mark().await?;

@@ -118,13 +118,13 @@ impl Api {
 
 fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
     let shown: String = name.chars().take(80).collect();
-    let another = "make a new one on the coordinator: baton token create";
+    let another = "make a new one on the coordinator: baton token create, for an operator with --role ROLE";
     let token = |what: &str| Problem::new(code::TOKEN, what).saw("asked for", format!("to join as {shown}")).help(another);
     match redeemed {
         Redeemed::Expired => token("this join token has expired"),
         Redeemed::Spent => token("this join token was used up or revoked"),
         Redeemed::ForAnother(Admits::Host) => token("this join token is for a host, and was not used up")
-            .help("on that host: baton-agent join; an operator's is made by: baton token create --role operator"),
+            .help("on that host: baton-agent join; an operator's is made by: baton token create --role ROLE (admin, deployer, viewer or ci)"),
         Redeemed::ForAnother(Admits::Operator(role)) => {
             token(&format!("this join token is for an operator ({role}), and was not used up"))
                 .help("with it: baton login; a host's is made by: baton token create")
@@ -135,7 +135,11 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
             .saw("its certificates", "would be revoked, and its stream cut")
             .help(format!("if this machine takes its place: baton-agent join --replace --name {shown} …")),
         Redeemed::NameTaken => Problem::new(code::NAME, format!("somebody has joined as {shown} already"))
-            .help(format!("to take its place, make a token for that very name: baton token create --name {shown}")),
+            .saw("its certificate", "would be revoked by whoever takes its place")
+            .help(format!(
+                "log in under another name: baton login --name OTHER; or take its place with a token for that very name: \
+                 baton token create --role ROLE --name {shown}"
+            )),
         Redeemed::NameInvalid(why) => Problem::new(code::NAME, why.clone()).help("join with --name and another name"),
         Redeemed::Unknown | Redeemed::Granted { .. } => token("this join token is not known here"),
     }
