@@ -7,7 +7,6 @@ mod site;
 use baton_coordinator::api::roles::{Caller, METHODS};
 use baton_core::problem::Code;
 use baton_proto::problem::{code, from_status};
-use baton_proto::tls::{channel, hot, joining_config};
 use baton_proto::v1;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
@@ -180,20 +179,7 @@ impl Site {
 #[tokio::test]
 async fn every_method_decides_by_the_table_whichever_host_is_named() {
     let site = Site::new().await;
-    let secret = token(&site.admin, "host", 1, &[]).await;
-    let nobody = channel(&site.running.listen.to_string(), hot(joining_config(secret.pin).unwrap())).unwrap();
-    let mut everybody = vec![(Caller::Anonymous, "anonymous", nobody)];
-    // The admin comes last: what an admin may, ends hosts.
-    for (caller, role, name) in [
-        (Caller::Host, "host", "web1"),
-        (Caller::Host, "host", "web2"),
-        (Caller::Viewer, "viewer", "vera"),
-        (Caller::Ci, "ci", "pipeline"),
-        (Caller::Deployer, "deployer", "dora"),
-        (Caller::Admin, "admin", "ana"),
-    ] {
-        everybody.push((caller, name, site.dial(&site.member(role, name).await)));
-    }
+    let everybody = site.everybody().await;
     let requests = requests();
     assert_eq!(requests.len(), METHODS.len());
     let before = site.state().await;

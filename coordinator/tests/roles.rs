@@ -4,17 +4,17 @@
 
 mod site;
 
-use baton_coordinator::api::roles::{Caller, METHODS};
+use baton_coordinator::api::roles::METHODS;
 use baton_core::problem::Code;
 use baton_proto::problem::{code, from_status};
-use baton_proto::tls::{Credentials, channel, client_config, hot, joining_config};
+use baton_proto::tls::{Credentials, client_config};
 use baton_proto::v1;
 use baton_proto::v1::control_client::ControlClient;
 use http::uri::PathAndQuery;
 use prost::Message;
 use rustls::pki_types::ServerName;
 use site::http2::{call, frame, preface};
-use site::{Site, deploy, fetch, join, obey, token, until, upload, wish};
+use site::{Site, deploy, fetch, join, obey, until, upload, wish};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -56,19 +56,7 @@ async fn refusal(channel: &Channel, path: &str) -> Option<Code> {
 #[tokio::test]
 async fn every_method_admits_exactly_those_the_table_names() {
     let site = Site::new().await;
-    let secret = token(&site.admin, "host", 1, &[]).await;
-    let nobody = channel(&site.running.listen.to_string(), hot(joining_config(secret.pin).unwrap())).unwrap();
-    let mut everybody = vec![(Caller::Anonymous, "anonymous", nobody)];
-    for (caller, role, name) in [
-        (Caller::Host, "host", "web1"),
-        (Caller::Host, "host", "web2"),
-        (Caller::Viewer, "viewer", "vera"),
-        (Caller::Ci, "ci", "pipeline"),
-        (Caller::Deployer, "deployer", "dora"),
-        (Caller::Admin, "admin", "ana"),
-    ] {
-        everybody.push((caller, name, site.dial(&site.member(role, name).await)));
-    }
+    let everybody = site.everybody().await;
     let mut wrong = Vec::new();
     for (path, callers) in METHODS {
         for (caller, name, channel) in &everybody {

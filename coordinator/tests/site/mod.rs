@@ -6,6 +6,7 @@
 pub(crate) mod http2;
 pub(crate) mod program;
 
+use baton_coordinator::api::roles::Caller;
 use baton_coordinator::config::Config;
 use baton_coordinator::{Running, init, start};
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
@@ -51,6 +52,24 @@ impl Site {
 
     pub(crate) async fn member(&self, role: &str, name: &str) -> Credentials {
         join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
+    }
+
+    /// One of each kind, two hosts, by name. The admin comes last: what an admin may, ends hosts.
+    pub(crate) async fn everybody(&self) -> Vec<(Caller, &'static str, Channel)> {
+        let secret = token(&self.admin, "host", 1, &[]).await;
+        let nobody = channel(&self.running.listen.to_string(), hot(joining_config(secret.pin).unwrap())).unwrap();
+        let mut everybody = vec![(Caller::Anonymous, "anonymous", nobody)];
+        for (caller, role, name) in [
+            (Caller::Host, "host", "web1"),
+            (Caller::Host, "host", "web2"),
+            (Caller::Viewer, "viewer", "vera"),
+            (Caller::Ci, "ci", "pipeline"),
+            (Caller::Deployer, "deployer", "dora"),
+            (Caller::Admin, "admin", "ana"),
+        ] {
+            everybody.push((caller, name, self.dial(&self.member(role, name).await)));
+        }
+        everybody
     }
 
     pub(crate) fn dial(&self, credentials: &Credentials) -> Channel {

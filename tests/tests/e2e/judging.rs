@@ -140,8 +140,8 @@ async fn twice_as_long(front: Front) {
     assert_nothing_was_lost(&stage, &during);
     let proof = ended.proof.unwrap();
     assert_eq!((proof.new_failed, proof.old_failed), (0, 0), "{proof:?}");
-    // Some eight seconds: four looks, and what of a look had passed. The rest is for a machine that is busy.
-    assert!(proof.mixed_ms < 12_500, "noticed after {} ms", proof.mixed_ms);
+    // Some eight seconds where nothing else runs: four looks, and what of a look had passed. Never as late as the watch ends.
+    assert!(proof.mixed_ms < 20_000, "noticed after {} ms", proof.mixed_ms);
 }
 
 #[tokio::test]
