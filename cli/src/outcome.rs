@@ -1,7 +1,8 @@
 //! How a rollout ended, from a view of it: the exit code, and the two words people read.
 
 use crate::exit::Exit;
-use baton_proto::v1::{RolloutView, ServiceView};
+use crate::render::units::counted;
+use baton_proto::v1::{LiveView, RolloutView, ServiceView};
 
 /// What whoever waits wants of the rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
     match rollout.state.as_str() {
         state::SUCCEEDED => Some(Exit::Done),
         state::REVERTED if wish == Wish::Back => Some(Exit::Done),
+        state::PARTIAL if caught_up(rollout) => Some(Exit::Done),
         state::PARTIAL if turned_by_a_person(rollout) => Some(Exit::Aborted),
         state::PARTIAL => Some(Exit::NeedsPerson),
         state::REVERTED if turned_by_a_person(rollout) => Some(Exit::Aborted),
@@ -90,8 +92,18 @@ fn became(service: &ServiceView, exit: Exit) -> String {
     }
 }
 
+/// Whether every host that was left out has the release by now.
+#[must_use]
+pub fn caught_up(rollout: &RolloutView) -> bool {
+    !rollout.left_out.is_empty() && rollout.left_out.iter().all(|it| it.caught_up)
+}
+
 /// `live, but not on web3 (ana: disk)`; of a rollout that was ended where it stood, who ended it.
 fn partial(rollout: &RolloutView) -> String {
+    if caught_up(rollout) {
+        let late: Vec<&str> = rollout.left_out.iter().map(|it| it.host.as_str()).collect();
+        return format!("live on every host: {} caught up", late.join(", "));
+    }
     let without = match rollout.turned_by.as_str() {
         "" => rollout.left_out.iter().map(|it| format!("{} ({}: {})", it.host, it.by, it.why)).collect::<Vec<_>>(),
         _ => rollout.left_out.iter().map(|it| it.host.clone()).collect(),
@@ -115,9 +127,23 @@ fn paused(rollout: &RolloutView) -> String {
 #[must_use]
 pub fn health(service: &ServiceView) -> String {
     let health = if service.health.is_empty() { "unknown" } else { &service.health };
-    match service.committed_version.as_str() {
-        "" => "nothing was live before".to_owned(),
-        version => format!("service {health} on {version}"),
+    match live(&service.live, &service.committed_version) {
+        version if version.is_empty() => "nothing was live before".to_owned(),
+        versions => format!("service {health} on {versions}"),
+    }
+}
+
+/// `2.0.4`; `2.0.4 (2 hosts) and 2.1.0 (1 host)` where hosts keep another release than the committed one.
+#[must_use]
+pub fn live(live: &[LiveView], committed: &str) -> String {
+    match live {
+        [] => committed.to_owned(),
+        [only] => only.version.clone(),
+        several => {
+            let versions =
+                several.iter().map(|it| format!("{} ({})", it.version, counted(it.hosts.len() as u64, "host", "hosts")));
+            versions.collect::<Vec<_>>().join(" and ")
+        }
     }
 }
 
@@ -125,7 +151,7 @@ pub fn health(service: &ServiceView) -> String {
 #[must_use]
 pub fn next(service: &ServiceView, exit: Exit) -> String {
     let name = &service.name;
-    let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL);
+    let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL && !caught_up(rollout));
     match exit {
         Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   baton rollback {name}"),
         Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
@@ -141,7 +167,7 @@ mod tests {
     use super::{Wish, next, outcome, sentence};
     use crate::exit::Exit;
     use crate::render::example::{rollout, service};
-    use baton_proto::v1::{RolloutView, ServiceView, WaitingView};
+    use baton_proto::v1::{LeftOutView, LiveView, RolloutView, ServiceView, WaitingView};
 
     fn view(state: &str, turned_by: &str, health: &str) -> ServiceView {
         ServiceView {
@@ -198,6 +224,27 @@ mod tests {
         first.rollout.as_mut().unwrap().from_version.clear();
         assert_eq!(outcome(&first, Wish::Forward), Some(Exit::RolledBack));
         assert_eq!(sentence(&first, Exit::RolledBack), "rolled back · nothing was live before");
+    }
+
+    #[test]
+    fn hosts_that_keep_another_release_or_caught_up_are_said() {
+        let mut ended = view("partial", "ana", "healthy");
+        let left_out = LeftOutView { host: "web4".into(), ..LeftOutView::default() };
+        ended.rollout.as_mut().unwrap().left_out = vec![left_out.clone()];
+        let on = |version: &str, hosts: &[&str]| LiveView {
+            version: version.into(),
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+        };
+        ended.live = vec![on("2.1.0", &["web2", "web3"]), on("2.0.4", &["web4"])];
+        assert_eq!(
+            sentence(&ended, Exit::Aborted),
+            "ended by ana where it stood, not on web4 · service healthy on 2.1.0 (2 hosts) and 2.0.4 (1 host)"
+        );
+        let mut late = view("partial", "", "healthy");
+        late.rollout.as_mut().unwrap().left_out = vec![LeftOutView { caught_up: true, ..left_out }];
+        assert_eq!(outcome(&late, Wish::Forward), Some(Exit::Done));
+        assert_eq!(sentence(&late, Exit::Done), "live on every host: web4 caught up · service healthy on 2.0.4");
+        assert_eq!(next(&late, Exit::Done), "baton status shop");
     }
 
     #[test]

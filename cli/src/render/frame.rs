@@ -68,7 +68,8 @@ fn orders(service: &ServiceView) -> Page {
     let mut line = |word: &str, text: String| {
         page.line(Line::default().span(Tone::Busy, format!("{word:<9}")).plain(text));
     };
-    for left_out in service.rollout.iter().flat_map(|rollout| &rollout.left_out) {
+    let left_out = service.rollout.iter().flat_map(|rollout| &rollout.left_out);
+    for left_out in left_out.filter(|left_out| !left_out.caught_up) {
         line("left out", format!("{}: {} ({})", left_out.host, left_out.why, left_out.by));
     }
     for queued in &service.queue {
@@ -133,6 +134,7 @@ fn state_words(rollout: &RolloutView) -> Option<(Tone, String)> {
         state::PAUSED => Some((Tone::Busy, format!("paused by {}", rollout.paused_by))),
         state::REVERTING => Some((Tone::Bad, format!("going back{}", back(&rollout.turned_by)))),
         state::SUCCEEDED => Some((Tone::Good, "live".to_owned())),
+        state::PARTIAL if outcome::caught_up(rollout) => Some((Tone::Good, "live, the last hosts caught up".to_owned())),
         state::PARTIAL => Some((Tone::Bad, format!("partial{}", back(&rollout.turned_by)))),
         state::REVERTED => Some((Tone::Bad, format!("rolled back{}", back(&rollout.turned_by)))),
         state::FAILED => Some((Tone::Bad, "failed".to_owned())),

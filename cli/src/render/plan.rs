@@ -4,6 +4,7 @@ use super::history::notices;
 use super::page::{Line, Page, Tone};
 use super::units::{bytes, counted, millis, share};
 use crate::errors::problem_page;
+use crate::outcome;
 use baton_proto::v1::{PlanView, PlannedWave};
 
 /// The screen of `baton plan`; `upload` bytes are still to be brought to the coordinator.
@@ -14,7 +15,7 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     let hosts = counted(hosts as u64, "host", "hosts");
     let versions = match plan.from_version.as_str() {
         "" => format!("{}  first release, {}", plan.service, plan.to_version),
-        from => format!("{}  {from} → {}", plan.service, plan.to_version),
+        from => format!("{}  {} → {}", plan.service, outcome::live(&plan.live, from), plan.to_version),
     };
     if plan.already_live {
         page.line(

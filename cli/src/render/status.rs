@@ -26,11 +26,11 @@ pub fn fleet(view: &FleetView) -> Page {
 fn services(services: &[ServiceView]) -> Page {
     let mut table = Table::new(&["SERVICE", "LIVE", "SERVICE IS", "HOSTS", "ROLLOUT"]);
     for service in services {
-        let live = if service.committed_version.is_empty() { "–" } else { &service.committed_version };
+        let live = Some(outcome::live(&service.live, &service.committed_version)).filter(|live| !live.is_empty());
         let health = if service.health.is_empty() { "unknown" } else { &service.health };
         table.row(vec![
             Line::of(&service.name),
-            Line::of(live),
+            Line::of(live.unwrap_or_else(|| "–".to_owned())),
             Line::default().span(health_tone(health), health),
             Line::of(serving(service)),
             Line::of(service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), rollout) + &warm(service)),
@@ -66,7 +66,11 @@ fn rollout(rollout: &RolloutView) -> String {
         let share = if rollout.share > 0 { format!(", {} of traffic", share(rollout.share)) } else { String::new() };
         return format!("{id} to {to_version} {state}, {hosts_done} of {hosts_total} hosts{share}, {elapsed}");
     }
-    let word = if state == state::REVERTED { "rolled back" } else { state };
+    let word = match state.as_str() {
+        state::REVERTED => "rolled back",
+        state::PARTIAL if outcome::caught_up(rollout) => "partial, made up for since",
+        state => state,
+    };
     format!("{id} to {to_version} {word}")
 }
 

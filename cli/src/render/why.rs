@@ -72,7 +72,8 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
             .plain(format!(": {}", outcome::sentence(service, exit))),
     );
     if !rollout.turned_by.is_empty() && rollout.turned_by != EVIDENCE {
-        page.text(format!("  {} turned it back", rollout.turned_by));
+        let did = if rollout.state == state::PARTIAL { "ended it where it stood" } else { "turned it back" };
+        page.text(format!("  {} {did}", rollout.turned_by));
     }
     evidence(&mut page, rollout);
     if !service.warm_version.is_empty() {

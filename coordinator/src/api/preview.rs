@@ -2,7 +2,7 @@
 
 use super::control::Wish;
 use super::diff;
-use super::view::{millis, notices};
+use super::view::{self, millis, notices};
 use crate::driver::Picture;
 use baton_core::analysis::notice;
 use baton_core::fleet::Fleet;
@@ -41,6 +41,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         }),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
+        live: before.map(|service| view::live(fleet, service)).unwrap_or_default(),
         would_notice: live.map(|_| foreseen(picture, &name, &strategy, total)).unwrap_or_default(),
         ..PlanView::default()
     };

@@ -241,6 +241,18 @@ impl Host {
 }
 
 impl Service {
+    /// The release that a host has at rest: the committed one, or the one it keeps since a rollout was ended where it stood.
+    #[must_use]
+    pub fn at_rest(&self, host: &HostName) -> Option<ReleaseId> {
+        self.orders.kept.get(host).map(|kept| kept.release).or(self.committed)
+    }
+
+    /// Where a rollback goes. Hosts that keep another release come back to the committed one; else everybody to the one before.
+    #[must_use]
+    pub fn way_back(&self) -> Option<ReleaseId> {
+        if self.orders.kept.is_empty() { self.previous } else { self.committed }
+    }
+
     #[must_use]
     pub fn port(&self, slot: Slot) -> Option<u16> {
         self.ports.get(usize::from(slot.0)).copied()

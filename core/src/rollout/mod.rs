@@ -165,4 +165,15 @@ impl Rollout {
             Direction::Back => self.from,
         }
     }
+
+    /// Whether it starts the live release anew instead of bringing one.
+    #[must_use]
+    pub fn renews(&self) -> bool {
+        self.from == Some(self.to)
+    }
+
+    /// Whether a host that it leaves out lacks something: who starts one host anew means no other.
+    fn is_meant_for(&self, host: &HostName) -> bool {
+        !self.renews() || self.starts.contains_key(host)
+    }
 }

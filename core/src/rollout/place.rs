@@ -153,7 +153,7 @@ impl<'a> Place<'a> {
         let Some((_, serving)) = serving.next().filter(|_| is_out) else { return false };
         match self.fleet.active_rollout(self.name) {
             Some(rollout) => {
-                let (goal, renews) = (rollout.goal(), rollout.from == Some(rollout.to));
+                let (goal, renews) = (rollout.goal(), rollout.renews());
                 goal != Some(told.release) && (renews || goal != Some(serving.release))
             }
             None => self.service.warm.is_some_and(|warm| warm.release == told.release),

@@ -217,7 +217,8 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
     }
     rollout.wave_done = None;
     rollout.left_out = left_out(standings);
-    rollout.state = if rollout.left_out.is_empty() { RolloutState::Succeeded } else { RolloutState::Partial };
+    let lacks = rollout.left_out.iter().any(|left_out| rollout.is_meant_for(&left_out.host));
+    rollout.state = if lacks { RolloutState::Partial } else { RolloutState::Succeeded };
     rollout.ended = Some(now);
     service.committed = Some(rollout.to);
     if let Some(from) = rollout.from.filter(|from| *from != rollout.to) {

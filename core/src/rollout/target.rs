@@ -74,13 +74,13 @@ pub fn target(
     if !seat.belongs || service.orders.removal.is_some() {
         return None;
     }
-    let kept = service.orders.kept.get(host).map(|kept| kept.release);
-    let Some(rollout) = rollout else { return kept.or(service.committed) };
+    let Some(rollout) = rollout else { return service.at_rest(host) };
     if rollout.direction == Direction::Back {
         return rollout.from;
     }
     let reached = seat.wave <= rollout.wave;
     let spreads = rollout.evidence.is_empty() || was_told(fleet, name, host, rollout.to);
+    let kept = service.orders.kept.get(host).map(|kept| kept.release);
     if reached && spreads { Some(rollout.to) } else { kept.or(rollout.from) }
 }
 

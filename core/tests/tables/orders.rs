@@ -435,6 +435,13 @@ fn a_restart_starts_every_instance_anew_and_a_rehearsal_one() {
         assert_eq!(starts(&world), [1, 2, 1], "{side}");
         world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:in")]);
         assert_eq!(world.fleet.services[&shop()].previous, None, "no other release was here");
+        world.ask(Command::Skip { service: shop(), host: host("web3"), by: by(), why: "disk".into() });
+        world.ask(Command::Rehearse { id: rollout("r-7"), service: shop(), host: Some(host("web2")), by: by() });
+        world.settle();
+        assert_eq!(world.state("r-7"), Some(RolloutState::Succeeded), "the host that stands aside was not meant");
+        world.ask(Command::Restart { id: rollout("r-8"), service: shop(), by: by() });
+        world.settle();
+        assert_eq!(world.state("r-8"), Some(RolloutState::Partial), "here it was");
     }
 }
 

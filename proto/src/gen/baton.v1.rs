@@ -2108,6 +2108,9 @@ pub struct PlanView {
     /// traffic of the last minutes.
     #[prost(message, repeated, tag = "15")]
     pub would_notice: ::prost::alloc::vec::Vec<Notice>,
+    /// What the service's hosts have now: see `ServiceView.live`.
+    #[prost(message, repeated, tag = "16")]
+    pub live: ::prost::alloc::vec::Vec<LiveView>,
     /// What the plan was made from: see `DeployRequest.if_plan`.
     #[prost(string, tag = "20")]
     pub basis: ::prost::alloc::string::String,
@@ -2178,6 +2181,9 @@ pub struct ServiceView {
     pub warm_version: ::prost::alloc::string::String,
     #[prost(uint64, tag = "10")]
     pub warm_left_ms: u64,
+    /// What its hosts have at rest, the most hosts first: more than one version after a rollout that was ended where it stood.
+    #[prost(message, repeated, tag = "11")]
+    pub live: ::prost::alloc::vec::Vec<LiveView>,
     /// While its requests are divided: by balancer, how.
     #[prost(btree_map = "string, message", tag = "20")]
     pub splits: ::prost::alloc::collections::BTreeMap<
@@ -2191,6 +2197,14 @@ pub struct ServiceView {
     /// Set while the service is being removed.
     #[prost(message, optional, tag = "42")]
     pub removal: ::core::option::Option<OrderView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiveView {
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2458,6 +2472,9 @@ pub struct LeftOutView {
     pub by: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub why: ::prost::alloc::string::String,
+    /// It has the release by now, and runs no other.
+    #[prost(bool, tag = "4")]
+    pub caught_up: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

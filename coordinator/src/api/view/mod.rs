@@ -8,6 +8,7 @@ mod service;
 mod tests;
 
 pub(super) use proof::notices;
+pub(super) use service::live;
 
 use crate::driver::{Hello, Picture};
 use baton_core::fleet::Fleet;
@@ -65,8 +66,9 @@ pub fn releases(fleet: &Fleet, only: Option<&ServiceName>) -> ReleaseList {
     let view = |(id, release): (&ReleaseId, &baton_core::release::Release)| {
         let service = fleet.services.get(&release.service);
         let role = match service {
-            Some(service) if service.committed == Some(*id) => "live",
-            Some(service) if service.previous == Some(*id) => "previous",
+            // Also one that some hosts keep, beside the others.
+            Some(service) if service.hosts.iter().any(|host| service.at_rest(host) == Some(*id)) => "live",
+            Some(service) if service.way_back() == Some(*id) => "previous",
             _ => "",
         };
         let holds = |host: &&HostName| {

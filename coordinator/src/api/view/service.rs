@@ -12,7 +12,7 @@ use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
 use baton_core::time::Moment;
 use baton_proto::v1::{
-    EvidenceView, LeftOutView, QueuedView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView,
+    EvidenceView, LeftOutView, LiveView, QueuedView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,6 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
     let rollout = fleet.latest_rollout(name);
     let waiting = picture.waiting.get(name).map_or(&[][..], Vec::as_slice);
     let active = rollout.filter(|rollout| rollout.state.is_active());
-    let goal = active.map_or(service.committed, Rollout::goal);
     let places: Vec<Place<'_>> = service
         .hosts
         .iter()
@@ -41,24 +40,48 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         let place_in = |host: &HostName| rollout.hosts.iter().position(|other| other == host);
         order.sort_by_key(|place| place_in(place.host).unwrap_or(usize::MAX));
     }
-    let hosts: Vec<ServiceHostView> = order.into_iter().map(|place| place.view(goal)).collect();
+    let goal = |host: &HostName| active.map_or_else(|| service.at_rest(host), Rollout::goal);
+    let hosts: Vec<ServiceHostView> = order.into_iter().map(|place| place.view(goal(place.host))).collect();
     let done = hosts.iter().filter(|host| host.done).count();
+    let has_it = |rollout: &Rollout, left_out: &LeftOut| {
+        let is_done = hosts.iter().any(|host| host.done && host.host == left_out.host.as_str());
+        is_done && goal(&left_out.host) == Some(rollout.to)
+    };
+    let rollout = rollout.map(|rollout| RolloutView {
+        left_out: rollout.left_out.iter().map(|it| left_out_view(it, has_it(rollout, it))).collect(),
+        ..rollout_view(fleet, rollout, done, now)
+    });
     ServiceView {
         name: name.to_string(),
         health: health(&places, service, active).to_owned(),
         committed_version: version(fleet, service.committed),
         previous_version: version(fleet, service.previous),
         pool: service.balancer.as_ref().map(|balancer| balancer.pool.to_string()).unwrap_or_default(),
-        rollout: rollout.map(|rollout| rollout_view(fleet, rollout, done, now)),
+        rollout,
         waiting: waiting.iter().map(waiting_view).collect(),
         warm_version: version(fleet, service.warm.map(|warm| warm.release)),
         warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
+        live: live(fleet, service),
         freeze: freeze(service.orders.freeze.as_ref(), now),
         queue: service.orders.queue.iter().map(|queued| queued_view(fleet, queued, now)).collect(),
         removal: service.orders.removal.as_ref().map(|removal| super::order(removal, now)),
         hosts,
         splits: splits(fleet, service),
     }
+}
+
+/// What the hosts of a service have at rest, the most hosts first. One release, unless hosts keep another one.
+pub(in crate::api) fn live(fleet: &Fleet, service: &Service) -> Vec<LiveView> {
+    let mut hosts = BTreeMap::<ReleaseId, Vec<String>>::new();
+    for host in &service.hosts {
+        if let Some(release) = service.at_rest(host) {
+            hosts.entry(release).or_default().push(host.to_string());
+        }
+    }
+    let view = |(release, hosts)| LiveView { version: version(fleet, Some(release)), hosts };
+    let mut live: Vec<LiveView> = hosts.into_iter().map(view).collect();
+    live.sort_by_key(|live| Reverse(live.hosts.len()));
+    live
 }
 
 /// The releases that serve, over all hosts of a service.
@@ -268,13 +291,14 @@ fn queued_view(fleet: &Fleet, queued: &Queued, now: Moment) -> QueuedView {
     }
 }
 
-fn left_out_view(left_out: &LeftOut) -> LeftOutView {
-    LeftOutView { host: left_out.host.to_string(), by: left_out.by.clone(), why: left_out.why.clone() }
+fn left_out_view(left_out: &LeftOut, caught_up: bool) -> LeftOutView {
+    LeftOutView { host: left_out.host.to_string(), by: left_out.by.clone(), why: left_out.why.clone(), caught_up }
 }
 
 pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
     let total = rollout.hosts.len();
-    let done = if rollout.state == RolloutState::Succeeded { total } else { done.min(total) };
+    let done =
+        if rollout.state == RolloutState::Succeeded { total - rollout.left_out.len().min(total) } else { done.min(total) };
     let pause = rollout.pause.as_ref();
     RolloutView {
         id: rollout.id.to_string(),
@@ -304,8 +328,8 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
         proof: proof::view(rollout, &version(fleet, rollout.from)),
         hooks: super::hooks::view(fleet, rollout, now),
-        left_out: rollout.left_out.iter().map(left_out_view).collect(),
-        renews: match rollout.from == Some(rollout.to) {
+        left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),
+        renews: match rollout.renews() {
             true => rollout.starts.keys().map(ToString::to_string).collect(),
             false => Vec::new(),
         },

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::samples;
+use baton_core::fleet::orders::Kept;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::{MemberState, Stamp};
 use baton_core::fleet::{Heard, Host, InstanceKey, MemberKey};
 use baton_core::name::Slot;
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::waiting::{Reason, Waiting};
-use baton_core::rollout::{Direction, RolloutState, Turned};
+use baton_core::rollout::{Direction, LeftOut, RolloutState, Turned};
 use baton_proto::v1::ServiceView;
 
 /// `web1=1.0:ready:in web2=1.0:starting`: instances in slot 0 and what the balancer says of them.
@@ -83,6 +84,43 @@ fn at_rest_every_host_serves_and_the_service_is_healthy() {
     let host = &view.hosts[0];
     assert_eq!((host.step_ms, host.in_flight, host.requests, host.errors, host.cut), (9_000, 2, 10, 3, 1));
     assert_eq!(view.committed_version, "1.0");
+}
+
+#[test]
+fn what_a_host_keeps_is_live_beside_the_committed_release() {
+    let mut picture = picture("web1=2.0:ready:in web2=1.0:ready:in web3=1.0:ready:in");
+    let kept = Kept { release: samples::release("shop", "2.0").id(), by: "ana".into() };
+    picture.fleet.services.values_mut().for_each(|service| {
+        service.orders.kept.insert(samples::host("web1"), kept.clone());
+    });
+    let view = shop(&picture);
+    let live: Vec<_> = view.live.iter().map(|live| format!("{}: {}", live.version, live.hosts.join(" "))).collect();
+    assert_eq!(live, ["1.0: web2 web3", "2.0: web1"]);
+    assert!(view.hosts.iter().all(|host| host.done), "each has what it has at rest");
+    let roles = |picture: &Picture| -> Vec<String> {
+        let mut list = releases(&picture.fleet, None).releases;
+        list.sort_by(|one, other| one.version.cmp(&other.version));
+        list.into_iter().map(|release| format!("{} {}", release.version, release.role)).collect()
+    };
+    assert_eq!(roles(&picture), ["1.0 live", "2.0 live"]);
+    picture.fleet.services.values_mut().for_each(|service| service.hosts.truncate(1));
+    assert_eq!(roles(&picture), ["1.0 previous", "2.0 live"], "a rollback goes to the committed one");
+}
+
+#[test]
+fn a_host_that_was_left_out_is_said_to_have_caught_up() {
+    for (on_web2, caught_up) in [("2.0", true), ("1.0", false)] {
+        let mut picture = picture(&format!("web1=2.0:ready:in web2={on_web2}:ready:in"));
+        picture
+            .fleet
+            .services
+            .values_mut()
+            .for_each(|service| service.committed = Some(samples::release("shop", "2.0").id()));
+        roll(&mut picture, RolloutState::Partial);
+        let left_out = LeftOut { host: samples::host("web2"), by: "ana".into(), why: "disk".into() };
+        picture.fleet.rollouts.values_mut().for_each(|rollout| rollout.left_out = vec![left_out.clone()]);
+        assert_eq!(shop(&picture).rollout.unwrap().left_out[0].caught_up, caught_up);
+    }
 }
 
 #[test]

@@ -25,9 +25,7 @@ pub(super) fn rollback(
     if was_taken_back(fleet, name, service) {
         return Ok(Accepted::AlreadyLive);
     }
-    // Hosts that keep another release come back to the committed one; else everybody goes to the one before.
-    let back = if service.orders.kept.is_empty() { service.previous } else { service.committed };
-    let to = back.ok_or_else(|| {
+    let to = service.way_back().ok_or_else(|| {
         Problem::new(Code(706), format!("{name} has no release to go back to"))
             .help(format!("baton releases list {name} shows what there is"))
     })?;

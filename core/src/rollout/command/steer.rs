@@ -191,7 +191,9 @@ pub(super) fn skip(fleet: &mut Fleet, name: &ServiceName, host: &HostName, order
         move_last(rollout, host);
         let failed_here = rollout.evidence.iter().any(|evidence| evidence.host == *host);
         rollout.evidence.retain(|evidence| evidence.host != *host);
-        rollout.starts.remove(host);
+        if !rollout.renews() {
+            rollout.starts.remove(host);
+        }
         let paused_itself =
             rollout.state == RolloutState::Paused && rollout.pause.as_ref().is_some_and(|it| it.by == "baton");
         if paused_itself && failed_here && rollout.evidence.is_empty() {
