@@ -142,6 +142,15 @@ impl Strategy {
         first as f64 / total.max(1) as f64
     }
 
+    /// Whether nobody serves for a while when a release replaces another one on so many hosts: the two cannot coexist, or every
+    /// host gives its place up at once.
+    #[must_use]
+    pub fn interrupts(&self, total: usize) -> bool {
+        let all_begin = self.waves.first().is_none_or(|wave| wave.hosts.of(total) >= total);
+        let all_go = self.placement == Placement::InPlace && self.max_unavailable.at_most(total) >= total;
+        self.exclusive || (all_begin && all_go)
+    }
+
     /// Whether the old instances outlive the moment in which the new ones serve.
     #[must_use]
     pub const fn keeps_old(&self) -> bool {

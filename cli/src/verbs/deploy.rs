@@ -17,6 +17,7 @@ use crate::upload::{Archive, stat, upload};
 use baton_core::name::{Digest, Version};
 use baton_core::problem::Problem;
 use baton_core::release::Artifact;
+use baton_core::strategy::Strategy;
 use baton_proto::problem::from_status;
 use baton_proto::v1::{DeployReply, DeployRequest, FleetView, RolloutView, ServiceRequest, ServiceView};
 use clap::Args;
@@ -112,7 +113,7 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
         }
     };
     let name = loaded.manifest.service.as_str();
-    if !args.yes && interrupts(&prepared.before, &loaded) && !confirmed(name, context)? {
+    if !args.yes && interrupts(&prepared.before, &loaded) && !confirmed(name, &loaded.manifest.strategy, context)? {
         return Ok(Done::Otherwise(Exit::Refused));
     }
     let DeployReply { rollout, queued, .. } = tokio::select! {
@@ -200,15 +201,19 @@ async fn objects(connection: &mut Connection, request: DeployRequest) -> Result<
 /// Whether nobody will serve for a while who does now.
 fn interrupts(before: &FleetView, loaded: &Loaded) -> bool {
     let live = service(before, loaded.manifest.service.as_str()).is_some_and(|it| !it.committed_version.is_empty());
-    loaded.manifest.strategy.exclusive && live
+    live && loaded.manifest.strategy.interrupts(loaded.manifest.hosts.len())
 }
 
 /// Asks on a terminal; elsewhere nobody can be asked.
-fn confirmed(name: &str, context: Context<'_>) -> Result<bool, Failure> {
+fn confirmed(name: &str, strategy: &Strategy, context: Context<'_>) -> Result<bool, Failure> {
     use std::io::IsTerminal as _;
+    let why = match strategy.exclusive {
+        true => "recreate: the two releases cannot coexist",
+        false => "every host is replaced in place, and all at once (see the warning B0118)",
+    };
     if !std::io::stdin().is_terminal() {
         return Err(Problem::new(code::INTERRUPTS, format!("nobody serves {name} while this release replaces the other"))
-            .saw("strategy", "recreate: the two releases cannot coexist")
+            .saw("rollout", why)
             .help("baton plan shows for how long; baton deploy --yes does it")
             .into());
     }

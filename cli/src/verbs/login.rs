@@ -33,6 +33,9 @@ pub struct LoginArgs {
     /// What to be called; the coordinator decides
     #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
     pub name: String,
+    /// Take the place of whoever has this name: its certificates are revoked. The token must be for that very name
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// Redeems a token for a certificate and keeps it. The key is made here and never leaves.
@@ -50,7 +53,7 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
         secret: token.secret.to_vec(),
         csr_pem,
         name: args.name,
-        replace: false,
+        replace: args.replace,
         bearer: "operator".to_owned(),
     };
     let reply = enrollment.join(join).await?.into_inner();

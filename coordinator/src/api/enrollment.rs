@@ -131,16 +131,26 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
         }
         Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
             .help("join with --name and one of the names the token was made for"),
-        Redeemed::NameInUse => Problem::new(code::NAME, format!("a host has joined as {shown} already"))
-            .saw("its certificates", "would be revoked, and its stream cut")
-            .help(format!("if this machine takes its place: baton-agent join --replace --name {shown} …")),
-        Redeemed::NameTaken => Problem::new(code::NAME, format!("somebody has joined as {shown} already"))
-            .saw("its certificate", "would be revoked by whoever takes its place")
-            .help(format!(
-                "log in under another name: baton login --name OTHER; or take its place with a token for that very name: \
-                 baton token create --role ROLE --name {shown}"
-            )),
+        Redeemed::NameInUse(admits) => taken(&shown).help(match admits {
+            Admits::Host => format!("if this machine takes its place: baton-agent join --replace --name {shown} …"),
+            Admits::Operator(_) => format!("if this login takes its place: baton login --replace --name {shown} …"),
+        }),
+        Redeemed::NameTaken(admits) => taken(&shown).help(match admits {
+            Admits::Host => format!(
+                "join under another name: baton-agent join --name OTHER …; or take its place, with a token for that very name: \
+                 baton token create --name {shown}, and on the host baton-agent join --replace --name {shown} …"
+            ),
+            Admits::Operator(role) => format!(
+                "log in under another name: baton login --name OTHER …; or take its place, with a token for that very name: \
+                 baton token create --role {role} --name {shown}, and baton login --replace --name {shown} …"
+            ),
+        }),
         Redeemed::NameInvalid(why) => Problem::new(code::NAME, why.clone()).help("join with --name and another name"),
         Redeemed::Unknown | Redeemed::Granted { .. } => token("this join token is not known here"),
     }
+}
+
+fn taken(name: &str) -> Problem {
+    Problem::new(code::NAME, format!("somebody has joined as {name} already"))
+        .saw("its certificates", "would be revoked, and its connections cut")
 }

@@ -34,8 +34,8 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         changes: diff::diff(live.zip(before), (&release, &shape)),
         strategy: strategy.word().to_owned(),
         keep_old_ms: millis(strategy.keep_old),
-        interrupts: strategy.exclusive && live.is_some(),
-        interrupted_ms: live.filter(|_| strategy.exclusive).map_or(0, |live| {
+        interrupts: strategy.interrupts(total) && live.is_some(),
+        interrupted_ms: live.filter(|_| strategy.interrupts(total)).map_or(0, |live| {
             let health = &release.health;
             millis(strategy.drain_deadline + live.run.stop.timeout + health.start_timeout + health.healthy_for)
         }),

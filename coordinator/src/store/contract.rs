@@ -53,6 +53,7 @@ contract!(
     a_token_is_refused_with_the_reason,
     a_refused_redemption_takes_no_use,
     a_token_for_a_name_takes_it_over_and_revokes_what_it_had,
+    an_operator_takes_a_name_over_only_where_that_is_meant,
     a_revoked_token_is_neither_listed_nor_redeemed,
     what_a_token_says_of_services_and_life_reaches_whoever_redeems_it,
     the_audit_log_is_one_chain_however_many_write_at_once,
@@ -216,7 +217,7 @@ async fn a_token_with_four_uses_admits_four_names(Fixture { store, folder }: Fix
     for name in ["web1", "web2"] {
         assert!(granted(&store.redeem(&redemption("t", name)).await.unwrap()));
     }
-    assert_eq!(store.redeem(&redemption("t", "web2")).await.unwrap(), Redeemed::NameTaken);
+    assert_eq!(store.redeem(&redemption("t", "web2")).await.unwrap(), Redeemed::NameTaken(Admits::Host));
     for name in ["web3", "web4"] {
         assert!(granted(&store.redeem(&redemption("t", name)).await.unwrap()));
     }
@@ -251,7 +252,11 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     store.keep_token(&token("first", Admits::Host, 1, &[])).await.unwrap();
     store.keep_token(&token("again", Admits::Host, 1, &["web1"])).await.unwrap();
     assert!(granted(&store.redeem(&redemption("first", "web1")).await.unwrap()));
-    assert_eq!(store.redeem(&redemption("again", "web1")).await.unwrap(), Redeemed::NameInUse, "two machines of one name");
+    assert_eq!(
+        store.redeem(&redemption("again", "web1")).await.unwrap(),
+        Redeemed::NameInUse(Admits::Host),
+        "two machines of one name"
+    );
     let meant = Redemption { replace: true, ..redemption("again", "web1") };
     let again = store.redeem(&meant).await.unwrap();
     let identity = "host/web1".parse().unwrap();
@@ -259,6 +264,18 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     assert_eq!(again, Redeemed::Granted { identity, revoked, services: Vec::new(), life: None });
     let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();
     assert_eq!(revoked, ["first-web1"]);
+    drop(folder);
+}
+
+async fn an_operator_takes_a_name_over_only_where_that_is_meant(Fixture { store, folder }: Fixture) {
+    let admin = Admits::Operator(Role::Admin);
+    for name in ["first", "again"] {
+        store.keep_token(&token(name, admin, 1, &["ana"])).await.unwrap();
+    }
+    assert!(granted(&store.redeem(&redemption("first", "ana")).await.unwrap()));
+    assert_eq!(store.redeem(&redemption("again", "ana")).await.unwrap(), Redeemed::NameInUse(admin));
+    let meant = Redemption { replace: true, ..redemption("again", "ana") };
+    assert!(granted(&store.redeem(&meant).await.unwrap()), "the refusal cost no use");
     drop(folder);
 }
 

@@ -70,10 +70,10 @@ pub enum Redeemed {
     ForAnother(Admits),
     /// The token is for other names.
     NameNotAllowed,
-    /// A host has this name and the token allows to take its place, but whoever asks did not say so.
-    NameInUse,
+    /// Somebody has this name and the token allows to take its place, but whoever asks did not say so.
+    NameInUse(Admits),
     /// Somebody has this name, and the token does not say that it may be taken over.
-    NameTaken,
+    NameTaken(Admits),
     /// The text cannot be a name.
     NameInvalid(String),
 }
@@ -106,13 +106,13 @@ impl Token {
         (self.uses_left == 0).then_some(Redeemed::Spent)
     }
 
-    /// Why a name that somebody has cannot be had: only a token made for that very name may take it over, and a host only
-    /// where its machine says that this is meant. Two machines may have one name by mistake.
-    pub(super) fn keeps_out(&self, replace: bool) -> Option<Redeemed> {
-        match (self.names.is_empty(), self.admits, replace) {
-            (true, ..) => Some(Redeemed::NameTaken),
-            (false, Admits::Host, false) => Some(Redeemed::NameInUse),
-            (false, ..) => None,
+    /// Why a name that somebody has cannot be had: only a token made for that very name may take it over, and only where
+    /// whoever redeems it says that this is meant. Two machines, or two people, may have one name by mistake.
+    pub(super) const fn keeps_out(&self, replace: bool) -> Option<Redeemed> {
+        match (self.names.is_empty(), replace) {
+            (true, _) => Some(Redeemed::NameTaken(self.admits)),
+            (false, false) => Some(Redeemed::NameInUse(self.admits)),
+            (false, true) => None,
         }
     }
 }

@@ -168,8 +168,8 @@ fn clients(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
     }
     let what = "nothing moves the clients from the old port to the new one".to_owned();
     let finding = Finding::warning(codes::NOBODY_MOVES, reader.span("run.ports"), what);
-    let help =
-        "add [balancer], or run.listen for a hand-over of one socket; or give run.ports one port, to replace in place";
+    let help = "add [balancer], or run.listen for a hand-over of one socket; with one port in run.ports the release is replaced in place, \
+         and its host does not serve meanwhile";
     reader.report(finding.label("each release listens on another one of these").help(help));
 }
 

@@ -299,9 +299,11 @@ fn in_place(reader: &mut Reader<'_, '_>, amount: Amount, hosts: usize) {
         let what = "no host serves while the release is replaced in place";
         let label = format!("{at_once} of {hosts} may be missing at once");
         let help = if hosts > 1 {
-            "lower max_unavailable, or give run.ports a second port"
+            "lower max_unavailable, or give run.ports a second port and have [balancer] or run.listen lead the clients; else a deploy \
+             asks, or needs --yes"
         } else {
-            "give run.ports a second port"
+            "give run.ports a second port and have [balancer] lead the clients, or run.listen hand the socket over; else a deploy \
+             asks, or needs --yes"
         };
         reader.report(Finding::warning(codes::NOBODY_SERVES, place, what).label(label).help(help));
     }

@@ -309,9 +309,11 @@ warning[B0118]: no host serves while the release is replaced in place
   |
 2 | hosts   = ["web3"]
   |           ^^^^^^^^ 1 of 1 may be missing at once
-help: give run.ports a second port
+help: give run.ports a second port and have [balancer] lead the clients, or run.listen hand the socket over; else a deploy asks, or needs --yes
 "#;
     assert_eq!(text, expect.trim_start());
+    assert!(manifest.strategy.interrupts(1) && !manifest.strategy.interrupts(2));
+    assert!(!sound(SAMPLE).strategy.interrupts(1), "with a second port nobody gives its place up");
     let (before, after) = SAMPLE.split_once("[balancer]").unwrap();
     let rest = after.find("\n[").map_or("", |next| &after[next..]);
     let text = super::rendered(&sound(&format!("{before}{rest}")).warnings);
