@@ -4,9 +4,9 @@ use super::text::{World, host, pool, release, shop};
 use baton_core::fleet::spec::{MemberState, Restart};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{Epoch, RolloutId, ServiceName, Slot};
-use baton_core::rollout::RolloutState;
 use baton_core::rollout::interlock::check;
 use baton_core::rollout::plan::{Plan, refused};
+use baton_core::rollout::{Direction, RolloutState};
 
 const SERVING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
 
@@ -223,6 +223,22 @@ fn it_refuses_a_success_that_a_host_does_not_attest() {
         proposal.plan.rollouts.insert(rollout.id.clone(), rollout);
         proposal.breaks(13);
     }
+}
+
+#[test]
+fn it_refuses_to_call_a_rollout_taken_back_that_a_host_does_not_attest() {
+    for web2 in ["a=v2:ready:in", "a=v1:ready:out", "a=v1:unready:in", "a=v1:ready:in behind", "a=v2:ready:in silent"] {
+        let mut proposal = Proposal::on(&format!("in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 {web2}\n lb1"));
+        let mut rollout = proposal.world.fleet.rollouts.values().next().cloned().expect("a rollout");
+        (rollout.state, rollout.direction) = (RolloutState::Reverted, Direction::Back);
+        proposal.plan.rollouts.insert(rollout.id.clone(), rollout);
+        proposal.breaks(13);
+    }
+    let mut proposal = Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in silent\n lb1");
+    let mut rollout = proposal.world.fleet.rollouts.values().next().cloned().expect("a rollout");
+    (rollout.state, rollout.direction) = (RolloutState::Reverted, Direction::Back);
+    proposal.plan.rollouts.insert(rollout.id.clone(), rollout);
+    assert_eq!(check(&proposal.world.fleet, &proposal.plan), Ok(()), "nothing was taken to the host that is away");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Check, Violation, violation};
 use crate::fleet::report::{InstanceState, PoolReport};
-use crate::fleet::spec::MemberState;
+use crate::fleet::spec::{InstanceSpec, MemberState};
 use crate::fleet::{MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
 use crate::rollout::{Rollout, RolloutState};
@@ -70,16 +70,52 @@ impl Check<'_> {
         }
     }
 
-    /// 13: a rollout succeeds only when every host attests it, from what runs there, in every balancer.
+    /// 13: a rollout succeeds only when every host attests it, from what runs there, in every balancer; and it is said to be
+    /// taken back only when the release before is attested like that.
     pub(super) fn completeness(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
-        let ended = self.proposal.rollouts.values().filter(|it| it.service == *name && has_succeeded(it.state));
-        let was = |id| self.fleet.rollouts.get(id).map(|rollout| rollout.state);
-        for rollout in ended.filter(|rollout| !was(&rollout.id).is_some_and(has_succeeded)) {
-            for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
-                if let Err(why) = self.attests(name, service, host, rollout) {
-                    let what = format!("the rollout would have succeeded, but on {host} {why}");
-                    violations.push(violation(13, name, what));
+        for rollout in self.proposal.rollouts.values().filter(|rollout| rollout.service == *name) {
+            let was = self.fleet.rollouts.get(&rollout.id).map(|rollout| rollout.state);
+            let mut fail = |what: String| violations.push(violation(13, name, what));
+            if has_succeeded(rollout.state) && !was.is_some_and(has_succeeded) {
+                for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
+                    if let Err(why) = self.attests(name, service, host, rollout) {
+                        fail(format!("the rollout would have succeeded, but on {host} {why}"));
+                    }
                 }
+            }
+            if rollout.state == RolloutState::Reverted && was != Some(RolloutState::Reverted) {
+                for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
+                    if let Err(why) = self.is_back(name, service, host, rollout) {
+                        fail(format!("the rollout would have been taken back, but on {host} {why}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// That a host has what it had before: or is away, and was never told of anything else.
+    fn is_back(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        host: &HostName,
+        rollout: &Rollout,
+    ) -> Result<(), &'static str> {
+        let known = self.fleet.hosts.get(host);
+        let told = known.is_some_and(|known| {
+            let of_service = known.issued.instances.iter().filter(|(key, _)| key.service == *name);
+            let stray = |it: &InstanceSpec| rollout.from.is_none_or(|from| it.release != from);
+            of_service.into_iter().any(|(_, it)| stray(it))
+        });
+        let away = known.is_none_or(|known| !known.connected);
+        match rollout.from {
+            _ if away && !told => Ok(()),
+            Some(from) => self.attests_alone(name, service, host, from, |_| false),
+            None => {
+                let report = known.and_then(|known| known.heard.as_ref()).map(|heard| &heard.report);
+                let report = report.ok_or("nothing was ever heard")?;
+                let runs = report.instances.iter().any(|(key, it)| key.service == *name && it.state.may_run());
+                if told || runs { Err("something of it runs, or is told to") } else { Ok(()) }
             }
         }
     }
@@ -100,6 +136,18 @@ impl Check<'_> {
         let before = rollout.from.filter(|_| rollout.strategy.keeps_old());
         let may_stay =
             |release: ReleaseId| before == Some(release) || service.warm.is_some_and(|warm| warm.release == release);
+        self.attests_alone(name, service, host, rollout.to, may_stay)
+    }
+
+    /// That one release serves on a host, in every balancer, and what else runs there may stay, and is out.
+    fn attests_alone(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        host: &HostName,
+        release: ReleaseId,
+        may_stay: impl Fn(ReleaseId) -> bool,
+    ) -> Result<(), &'static str> {
         let known = self.fleet.hosts.get(host).ok_or("nobody ever joined")?;
         let report = known.heard.as_ref().map(|heard| &heard.report).ok_or("nothing was ever heard")?;
         if report.observed != known.issued.stamp() {
@@ -109,7 +157,7 @@ impl Check<'_> {
         for (key, it) in report.instances.iter().filter(|(key, it)| key.service == *name && it.state.may_run()) {
             let member = MemberKey { host: host.clone(), slot: key.slot };
             let states = self.states(service, &member)?;
-            if it.release == rollout.to {
+            if it.release == release {
                 let ready = matches!(it.state, InstanceState::Ready { .. });
                 serves |=
                     ready && states.iter().all(|(now, later)| (*now, *later) == (MemberState::Ready, MemberState::Ready));
