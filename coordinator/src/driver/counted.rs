@@ -14,7 +14,7 @@ use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, RolloutId, ServiceName};
-use baton_core::rollout::place::Place;
+use baton_core::rollout::place::Places;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
@@ -248,7 +248,8 @@ impl Service {
 pub(super) fn see_capacity(fleet: &mut Fleet, now: Moment) {
     let serving = |rollout: &Rollout| {
         let service = fleet.services.get(&rollout.service)?;
-        let serves = |host: &&HostName| Place::new(fleet, &rollout.service, service, host, now).serves();
+        let places = Places::of(fleet, &rollout.service, service, now);
+        let serves = |host: &&HostName| places.at(host).serves();
         Some((count(service.hosts.iter().filter(serves).count()), count(service.hosts.len())))
     };
     let active = fleet.rollouts.values().filter(|rollout| rollout.state.is_active());

@@ -9,7 +9,7 @@ use crate::fleet::split::{Side, TrafficSplit};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::release::Probe;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How members are told to change: how long what is open may take, and whom a member that goes out waits for.
@@ -181,10 +181,14 @@ impl<'a> Draft<'a> {
 
     /// Tells a host which hooks it should have run.
     fn tell_hooks(&mut self, name: &HostName, known: &Host, hooked: &[(&ServiceName, &Service)], active: &[&Rollout]) {
+        let spec = self.specs.get(name).unwrap_or(&known.issued);
+        if hooked.is_empty() && spec.hooks.is_empty() {
+            return;
+        }
         let rollout = |name: &ServiceName| active.iter().find(|rollout| rollout.service == *name).copied();
         let told = hooked.iter().flat_map(|(of, service)| hooks::specs(self.fleet, name, service, rollout(of)));
         let told = told.collect();
-        if self.specs.get(name).unwrap_or(&known.issued).hooks == told {
+        if spec.hooks == told {
             return;
         }
         if let Some(spec) = self.edit(name) {
@@ -255,9 +259,9 @@ impl<'a> Draft<'a> {
     }
 
     /// What runs, what is about to, and what a rollback needs (invariant 18).
-    fn wanted_releases(&self, spec: &HostSpec, services: &[Membership<'_>], active: &[&Rollout]) -> BTreeSet<ReleaseId> {
+    fn wanted_releases(&self, spec: &HostSpec, services: &[Membership<'_>], active: &[&Rollout]) -> Vec<ReleaseId> {
         let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
-        let mut wanted: BTreeSet<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
+        let mut wanted: Vec<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
         for (_, name, service) in services {
             if mutant!("cleanup deletes what is live") {
                 wanted.extend(active.iter().filter(|rollout| rollout.service == **name).map(|rollout| rollout.to));
@@ -269,11 +273,13 @@ impl<'a> Draft<'a> {
                 wanted.extend(rollout.from.into_iter().chain([rollout.to]));
             }
         }
+        wanted.sort_unstable();
+        wanted.dedup();
         wanted.retain(|release| self.fleet.releases.contains_key(release));
         wanted
     }
 
-    fn documents(&self, releases: &BTreeSet<ReleaseId>) -> BTreeMap<ReleaseId, crate::release::Release> {
+    fn documents(&self, releases: &[ReleaseId]) -> BTreeMap<ReleaseId, crate::release::Release> {
         let known = |release: &ReleaseId| Some((*release, self.fleet.releases.get(release)?.clone()));
         releases.iter().filter_map(known).collect()
     }
@@ -335,7 +341,9 @@ impl<'a> Members<'a> {
 
 /// Takes what belongs to a host from the front of what was not visited yet, and what belongs to hosts before it away.
 fn take_host<'m, 'a>(unvisited: &mut &'m [Membership<'a>], host: &HostName) -> &'m [Membership<'a>] {
-    let before = unvisited.iter().take_while(|(it, ..)| *it < host).count();
+    let is_before = |(it, ..): &Membership<'_>| *it < host;
+    // The next one is mostly the first.
+    let before = if unvisited.first().is_some_and(is_before) { unvisited.partition_point(is_before) } else { 0 };
     let of_host = unvisited.iter().skip(before).take_while(|(it, ..)| *it == host).count();
     let (_, rest) = unvisited.split_at(before);
     let (mine, rest) = rest.split_at(of_host);

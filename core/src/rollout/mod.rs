@@ -21,6 +21,7 @@ pub mod spread;
 pub mod target;
 mod turn;
 pub mod waiting;
+mod walk;
 
 use crate::analysis::judgement::Judgement;
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};

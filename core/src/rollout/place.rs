@@ -4,13 +4,24 @@
 //! and of each balancer; no answer means wait.
 
 use super::waiting::Reason;
+use super::walk::Walk;
 use crate::fleet::report::{InstanceReport, MemberReport, PoolReport};
 use crate::fleet::spec::{InstanceSpec, MemberSpec, MemberState, PoolSpec};
-use crate::fleet::{BalancerPool, Fleet, Host, InstanceKey, MemberKey, Service};
-use crate::name::{HostName, ReleaseId, ServiceName, Slot};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::time::Moment;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// One service wherever it runs: what all of its places have in common, looked up once.
+#[derive(Debug, Clone)]
+pub struct Places<'a> {
+    fleet: &'a Fleet,
+    name: &'a ServiceName,
+    service: &'a Service,
+    now: Moment,
+    fronts: Vec<Front<'a>>,
+}
 
 /// One service on one host.
 #[derive(Debug, Clone)]
@@ -20,8 +31,10 @@ pub struct Place<'a> {
     pub service: &'a Service,
     pub host_name: &'a HostName,
     pub now: Moment,
-    /// Looked up once, as the balancers are: much is asked of a place.
+    /// Looked up once, like everything below: much is asked of a place.
     host: Option<&'a Host>,
+    issued: Vec<(Slot, &'a InstanceSpec)>,
+    reported: Vec<(Slot, &'a InstanceReport)>,
     balancers: Vec<Balancer<'a>>,
 }
 
@@ -47,19 +60,71 @@ pub enum Enrolled {
     Waiting(Reason),
 }
 
-impl<'a> Place<'a> {
+impl<'a> Places<'a> {
     #[must_use]
-    pub fn new(fleet: &'a Fleet, name: &'a ServiceName, service: &'a Service, host_name: &'a HostName, now: Moment) -> Self {
-        let mut balancers = service.balancer.as_ref().map_or_else(Vec::new, |pool| {
-            let first = MemberKey { host: host_name.clone(), slot: Slot(0) };
-            pool.on.iter().map(|on| Balancer::of(fleet, on, pool, &first)).collect()
+    pub fn of(fleet: &'a Fleet, name: &'a ServiceName, service: &'a Service, now: Moment) -> Self {
+        let mut fronts = service.balancer.as_ref().map_or_else(Vec::new, |pool| {
+            let front = |on: &'a HostName| Front::of(fleet, on, &pool.pool);
+            pool.on.iter().map(front).collect()
         });
-        if balancers.iter().any(|balancer| !balancer.is_dead()) {
-            balancers.retain(|balancer| !balancer.is_dead());
+        if fronts.iter().any(|front| !front.is_dead()) {
+            fronts.retain(|front| !front.is_dead());
         }
-        Self { fleet, name, service, host_name, now, host: fleet.hosts.get(host_name), balancers }
+        Self { fleet, name, service, now, fronts }
     }
 
+    /// The place on one host.
+    #[must_use]
+    pub fn at(&self, host_name: &'a HostName) -> Place<'a> {
+        let first = MemberKey { host: host_name.clone(), slot: Slot(0) };
+        let balancer = |front: &Front<'a>| Balancer {
+            front: *front,
+            members_told: front.told.map_or_else(Vec::new, |pool| Walk::of(&pool.members).of_host(&first)),
+            members_seen: front.seen.map_or_else(Vec::new, |pool| Walk::of(&pool.members).of_host(&first)),
+        };
+        let balancers = self.fronts.iter().map(balancer).collect();
+        self.place(host_name, self.fleet.hosts.get(host_name), balancers)
+    }
+
+    /// Looks at the places on many hosts, in the order of their names, and hands each to `see` with its index in `hosts`. To look
+    /// for each host among all of them would take many times as long as to walk along them once.
+    pub fn walk(&self, hosts: &[&'a HostName], mut see: impl FnMut(usize, Place<'a>)) {
+        let mut order: Vec<(&'a HostName, usize)> = hosts.iter().enumerate().map(|(index, host)| (*host, index)).collect();
+        order.sort_unstable();
+        let mut known = Walk::of(&self.fleet.hosts);
+        let walks = |front: &Front<'a>| {
+            let told = front.told.map(|pool| Walk::of(&pool.members));
+            (*front, told, front.seen.map(|pool| Walk::of(&pool.members)))
+        };
+        let mut fronts: Vec<_> = self.fronts.iter().map(walks).collect();
+        for (host, index) in order {
+            let first = MemberKey { host: host.clone(), slot: Slot(0) };
+            let balancers = fronts.iter_mut().map(|(front, told, seen)| Balancer {
+                front: *front,
+                members_told: told.as_mut().map_or_else(Vec::new, |walk| walk.of_host(&first)),
+                members_seen: seen.as_mut().map_or_else(Vec::new, |walk| walk.of_host(&first)),
+            });
+            see(index, self.place(host, known.get(host), balancers.collect()));
+        }
+    }
+
+    fn place(&self, host_name: &'a HostName, host: Option<&'a Host>, balancers: Vec<Balancer<'a>>) -> Place<'a> {
+        let Self { fleet, name, service, now, .. } = *self;
+        Place {
+            fleet,
+            name,
+            service,
+            host_name,
+            now,
+            host,
+            issued: host.map_or_else(Vec::new, |host| of_service(&host.issued.instances, name)),
+            reported: host.and_then(Host::report).map_or_else(Vec::new, |report| of_service(&report.instances, name)),
+            balancers,
+        }
+    }
+}
+
+impl<'a> Place<'a> {
     #[must_use]
     pub const fn host(&self) -> Option<&'a Host> {
         self.host
@@ -77,16 +142,12 @@ impl<'a> Place<'a> {
 
     /// The instances the host was told to run, by slot.
     pub fn issued(&self) -> impl Iterator<Item = (Slot, &'a InstanceSpec)> {
-        let name = self.name;
-        let instances = self.host().map(|host| &host.issued.instances);
-        instances.into_iter().flatten().filter(move |(key, _)| key.service == *name).map(|(key, spec)| (key.slot, spec))
+        self.issued.iter().copied()
     }
 
     /// The instances the host last said it has, by slot.
     pub fn reported(&self) -> impl Iterator<Item = (Slot, &'a InstanceReport)> {
-        let name = self.name;
-        let instances = self.host().and_then(Host::report).map(|report| &report.instances);
-        instances.into_iter().flatten().filter(move |(key, _)| key.service == *name).map(|(key, it)| (key.slot, it))
+        self.reported.iter().copied()
     }
 
     /// Instances that still run although the host was told to have none in their slot.
@@ -195,7 +256,7 @@ impl<'a> Place<'a> {
         }
         for balancer in self.balancers() {
             let draining = |in_flight, out_for| {
-                Routing::Waiting(Reason::Draining { balancer: balancer.name.clone(), in_flight, out_for, deadline })
+                Routing::Waiting(Reason::Draining { balancer: balancer.name().clone(), in_flight, out_for, deadline })
             };
             let Some(pool) = balancer.echoed_pool() else { return draining(0, Duration::ZERO) };
             if pool.problem.is_some() {
@@ -222,7 +283,7 @@ impl<'a> Place<'a> {
             if let Err(reason) = balancer.reach() {
                 return Enrolled::Waiting(reason);
             }
-            let enrolling = |problem| Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name.clone(), problem });
+            let enrolling = |problem| Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name().clone(), problem });
             let Some(pool) = balancer.echoed_pool() else { return enrolling(None) };
             if pool.problem.is_some() {
                 return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
@@ -243,28 +304,31 @@ impl<'a> Place<'a> {
     }
 }
 
-/// One balancer's host, as the fleet knows it, and the service's pool there with the members of one host.
-#[derive(Debug, Clone)]
-pub struct Balancer<'a> {
-    pub name: &'a HostName,
+/// One balancer's host, as the fleet knows it, and the service's pool there.
+#[derive(Debug, Clone, Copy)]
+struct Front<'a> {
+    name: &'a HostName,
     host: Option<&'a Host>,
     /// What it was last told.
     told: Option<&'a PoolSpec>,
     /// What it last said.
     seen: Option<&'a PoolReport>,
+}
+
+/// A balancer, with the members of one host.
+#[derive(Debug, Clone)]
+pub struct Balancer<'a> {
+    front: Front<'a>,
     members_told: Vec<(Slot, &'a MemberSpec)>,
     members_seen: Vec<(Slot, &'a MemberReport)>,
 }
 
-impl<'a> Balancer<'a> {
-    /// `first` is the first member the host could have.
-    fn of(fleet: &'a Fleet, name: &'a HostName, pool: &BalancerPool, first: &MemberKey) -> Self {
+impl<'a> Front<'a> {
+    fn of(fleet: &'a Fleet, name: &'a HostName, pool: &PoolName) -> Self {
         let host = fleet.hosts.get(name);
-        let told = host.and_then(|host| host.issued.pools.get(&pool.pool));
-        let seen = host.and_then(Host::report).and_then(|report| report.pools.get(&pool.pool));
-        let members_told = told.map_or_else(Vec::new, |pool| of_host(&pool.members, first));
-        let members_seen = seen.map_or_else(Vec::new, |pool| of_host(&pool.members, first));
-        Self { name, host, told, seen, members_told, members_seen }
+        let told = host.and_then(|host| host.issued.pools.get(pool));
+        let seen = host.and_then(Host::report).and_then(|report| report.pools.get(pool));
+        Self { name, host, told, seen }
     }
 
     /// Whether it was declared dead, and nothing is heard that says otherwise.
@@ -272,16 +336,23 @@ impl<'a> Balancer<'a> {
         let answers = |host: &Host| host.connected && self.seen.is_some_and(|pool| pool.problem.is_none());
         self.host.is_some_and(|host| host.dead_balancer.is_some() && !answers(host))
     }
+}
+
+impl<'a> Balancer<'a> {
+    #[must_use]
+    pub const fn name(&self) -> &'a HostName {
+        self.front.name
+    }
 
     fn reach(&self) -> Result<(), Reason> {
-        match self.host {
+        match self.front.host {
             Some(host) if host.connected => Ok(()),
             _ => Err(self.unreachable(None)),
         }
     }
 
     fn unreachable(&self, problem: Option<crate::problem::Problem>) -> Reason {
-        Reason::BalancerUnreachable { balancer: self.name.clone(), problem }
+        Reason::BalancerUnreachable { balancer: self.name().clone(), problem }
     }
 
     /// What the balancer was last told of a slot.
@@ -291,13 +362,13 @@ impl<'a> Balancer<'a> {
 
     /// Whether the balancer has read back that it divides the pool's requests as it was told.
     fn divides(&self, pool: &PoolReport) -> bool {
-        let told = self.told.and_then(|pool| pool.split.as_ref());
+        let told = self.front.told.and_then(|pool| pool.split.as_ref());
         told == pool.split.as_ref().map(|seen| &seen.split)
     }
 
     /// What it says of the pool in answer to its newest spec.
     fn echoed_pool(&self) -> Option<&'a PoolReport> {
-        self.seen.filter(|_| self.host.is_some_and(|host| host.echoed().is_some()))
+        self.front.seen.filter(|_| self.front.host.is_some_and(|host| host.echoed().is_some()))
     }
 
     fn member_report(&self, slot: Slot) -> Option<&'a MemberReport> {
@@ -305,8 +376,8 @@ impl<'a> Balancer<'a> {
     }
 }
 
-/// The members of one host, found together: they follow each other.
-fn of_host<'a, M>(members: &'a BTreeMap<MemberKey, M>, first: &MemberKey) -> Vec<(Slot, &'a M)> {
-    let of_host = members.range(first..).take_while(|(key, _)| key.host == first.host);
-    of_host.map(|(key, member)| (key.slot, member)).collect()
+/// The instances of one service, by slot.
+fn of_service<'a, I>(instances: &'a BTreeMap<InstanceKey, I>, name: &ServiceName) -> Vec<(Slot, &'a I)> {
+    let of_service = instances.iter().filter(|(key, _)| key.service == *name);
+    of_service.map(|(key, instance)| (key.slot, instance)).collect()
 }

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::gate;
 use super::hooks::{self, Gate, Hooks};
 use super::interlock::{self, Violation};
-use super::place::Place;
+use super::place::{Place, Places};
 use super::progress::{self, Standing};
 use super::queue;
 use super::target::{Seat, seats, start_of, target, way};
@@ -214,9 +214,9 @@ fn look(
     now: Moment,
 ) -> Vec<Standing> {
     let way = way(service, rollout);
-    let stand = |seat: Seat<'_>| {
+    let places = Places::of(fleet, name, service, now);
+    let stand = |seat: Seat<'_>, place: &Place<'_>| {
         let host = seat.host;
-        let place = Place::new(fleet, name, service, host, now);
         let goal = target(fleet, name, service, rollout, seat);
         let has_new = rollout.is_some_and(|rollout| place.issued().any(|(_, told)| told.release == rollout.to));
         let aside = aside::of(place.host(), service, host);
@@ -224,13 +224,13 @@ fn look(
         let way = Way { start, ..way };
         let entered = goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_told_in(slot));
         let step = match aside {
-            Some(aside) => aside.step(&place, way),
+            Some(aside) => aside.step(place, way),
             None if goal.is_none() && place.is_untouched() => Step::Done,
-            None => converge(&place, goal, way),
+            None => converge(place, goal, way),
         };
         let step = rollout.map_or_else(
             || step.clone(),
-            |rollout| last_hook(Hooks { fleet, service, rollout, now }, &place, goal, start, step.clone()),
+            |rollout| last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step.clone()),
         );
         // Where nothing is left to do, what stays beside the release is meant to.
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
@@ -240,6 +240,7 @@ fn look(
             host: host.clone(),
             belongs: seat.belongs,
             wave: seat.wave,
+            connected: place.host().is_some_and(|host| host.connected),
             serves: place.serves(),
             goal,
             step,
@@ -250,7 +251,12 @@ fn look(
             aside: aside.map(Aside::reason),
         }
     };
-    seats(service, rollout, told.iter().copied()).into_iter().map(stand).collect()
+    let seats = seats(service, rollout, told.iter().copied());
+    let hosts: Vec<&HostName> = seats.iter().map(|seat| seat.host).collect();
+    let mut standings: Vec<(usize, Standing)> = Vec::with_capacity(seats.len());
+    places.walk(&hosts, |index, place| standings.extend(seats.get(index).map(|seat| (index, stand(*seat, &place)))));
+    standings.sort_by_key(|(index, _)| *index);
+    standings.into_iter().map(|(_, standing)| standing).collect()
 }
 
 /// A host that has the new release is done once its last hook has been run there.

@@ -24,6 +24,8 @@ pub struct Standing {
     pub belongs: bool,
     /// The wave of the rollout it belongs to.
     pub wave: usize,
+    /// Whether its agent is there.
+    pub connected: bool,
     /// Whether requests to it are answered, as far as was last heard.
     pub serves: bool,
     pub goal: Option<ReleaseId>,

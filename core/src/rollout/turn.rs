@@ -5,7 +5,7 @@ use super::converge::Step;
 use super::draft::{Draft, Manner};
 use super::gate::{self, Word};
 use super::hooks::{Asked, Gate, Hooks};
-use super::place::Place;
+use super::place::{Place, Places};
 use super::progress::{self, Standing};
 use super::waiting::{Reason, Waiting};
 use super::{Direction, Rollout, RolloutState, share, spread};
@@ -26,6 +26,7 @@ pub(super) struct Turn<'a> {
     strategy: &'a Strategy,
     rollout: Option<&'a Rollout>,
     now: Moment,
+    places: Places<'a>,
     /// Hosts not at rest because of us, and how many may be.
     begun: usize,
     begun_limit: usize,
@@ -65,8 +66,8 @@ impl<'a> Turn<'a> {
         // Silence is no sickness, and no health either: who goes forward does not count on a host that cannot be asked. The way
         // back does: it must not wait for one.
         let goes_forward = rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
-        let is_silent = |host: &HostName| goes_forward && fleet.hosts.get(host).is_none_or(|host| !host.connected);
-        let is_down = |it: &&Standing| (!it.serves || is_silent(&it.host)) && !is_collected(fleet, name, &it.host);
+        let is_silent = |it: &Standing| goes_forward && !it.connected;
+        let is_down = |it: &&Standing| (!it.serves || is_silent(it)) && !is_collected(fleet, name, &it.host);
         Self {
             fleet,
             name,
@@ -74,6 +75,7 @@ impl<'a> Turn<'a> {
             strategy,
             rollout,
             now,
+            places: Places::of(fleet, name, service, now),
             begun: 0,
             begun_limit: strategy.at_once(hosts),
             unavailable: standings.iter().filter(counted).filter(is_down).count(),
@@ -119,15 +121,13 @@ impl<'a> Turn<'a> {
     }
 
     fn step(&mut self, standing: &Standing, draft: &mut Draft<'_>) -> Result<bool, Reason> {
-        let Self { fleet, name, service, now, .. } = *self;
-        let place = || Place::new(fleet, name, service, &standing.host, now);
         match &standing.step {
             Step::Done => self.say_done(standing).map(|()| false),
             Step::Wait(Reason::Probe { .. } | Reason::Healthy { .. }) if self.leaves_early(standing, draft) => Ok(true),
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
-                let place = place();
+                let place = self.places.at(&standing.host);
                 if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
                     let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
@@ -157,16 +157,16 @@ impl<'a> Turn<'a> {
                 if self.strategy.exclusive {
                     self.hook_once(Point::Migrate)?;
                 }
-                draft.start(&place(), *slot, *release, standing.start);
+                draft.start(&self.places.at(&standing.host), *slot, *release, standing.start);
                 Ok(true)
             }
             Step::Stop(slot) => {
-                draft.stop(&place(), *slot);
+                draft.stop(&self.places.at(&standing.host), *slot);
                 Ok(true)
             }
             Step::Enroll(slot) => {
                 self.gate.clone().map_or(Ok(()), Err)?;
-                let place = place();
+                let place = self.places.at(&standing.host);
                 if self.strategy.keeps_old() {
                     for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                         self.before_drain(&place, other)?;
@@ -196,7 +196,7 @@ impl<'a> Turn<'a> {
         };
         let routed = self.service.balancer.is_some();
         let Some(rollout) = self.rollout.filter(by_evidence).filter(|_| routed) else { return false };
-        let place = Place::new(self.fleet, self.name, self.service, &standing.host, self.now);
+        let place = self.places.at(&standing.host);
         let is_bad = |(_, told): &(Slot, &InstanceSpec)| told.release == rollout.to;
         let Some((slot, _)) = place.issued().filter(is_bad).find(|(slot, _)| place.is_told_in(*slot)) else { return false };
         let before = (self.begun, self.unavailable, self.leaving, self.lowered.clone());
@@ -253,9 +253,9 @@ impl<'a> Turn<'a> {
 
     /// Whether some other host serves of which the strategy's label says the same, where there is another one at all.
     fn leaves_a_peer(&self, host: &HostName) -> Result<(), Reason> {
-        let Self { fleet, name, service, now, .. } = *self;
+        let Self { fleet, service, .. } = *self;
         let Some(label) = &self.strategy.spread_by else { return Ok(()) };
-        let serves = |host: &HostName| Place::new(fleet, name, service, host, now).serves();
+        let serves = |host: &HostName| self.places.at(host).serves();
         let others = spread::peers(fleet, service, label, host);
         let left = others.iter().any(|other| serves(other) && !self.lowered.contains(other));
         match spread::group(fleet, label, host) {
@@ -316,11 +316,10 @@ impl<'a> Turn<'a> {
         if !self.strategy.lockstep || rollout.direction == Direction::Back || self.gate.is_some() {
             return;
         }
-        let Self { fleet, name, service, now, .. } = *self;
         let mut held = false;
         for standing in standings {
             let Step::Enroll(slot) = &standing.step else { continue };
-            let place = Place::new(fleet, name, service, &standing.host, now);
+            let place = self.places.at(&standing.host);
             for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                 held |= self.before_drain(&place, other).is_err();
             }
@@ -339,9 +338,9 @@ impl<'a> Turn<'a> {
         if !self.strategy.exclusive {
             return Ok(());
         }
-        let Self { fleet, name, service, now, .. } = *self;
+        let Self { fleet, service, .. } = *self;
         let runs_another = |host: &&HostName| {
-            let place = Place::new(fleet, name, service, host, now);
+            let place = self.places.at(host);
             let mut told = place.issued().map(|(_, told)| told.release).peekable();
             let mute = told.peek().is_none() && place.host().and_then(Host::echoed).is_none();
             (mute && service.hosts.contains(host))

@@ -2,7 +2,7 @@
 
 use super::super::aside::aside;
 use super::super::hooks;
-use super::super::place::Place;
+use super::super::place::Places;
 use super::super::{Consent, Direction, Pause, Rollout, RolloutState, spread};
 use crate::analysis::judgement::Judgement;
 use crate::fleet::{Fleet, Service};
@@ -25,7 +25,8 @@ pub fn begin(
 ) -> Rollout {
     let (away, present): (Vec<&HostName>, Vec<_>) =
         service.hosts.iter().partition(|host| aside(fleet, service, host).is_some());
-    let serves = |host: &&HostName| Place::new(fleet, name, service, host, now).serves();
+    let places = Places::of(fleet, name, service, now);
+    let serves = |host: &&HostName| places.at(host).serves();
     let (up, down): (Vec<&HostName>, Vec<_>) = present.into_iter().partition(serves);
     let hosts = spread::order(fleet, strategy.spread_by.as_ref(), down, up).into_iter();
     // To start what runs already anew needs nobody else.

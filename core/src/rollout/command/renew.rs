@@ -2,7 +2,7 @@
 
 use super::super::Rollout;
 use super::super::aside::aside;
-use super::super::place::Place;
+use super::super::place::Places;
 use super::super::queue;
 use super::{Accepted, begin, busy, frozen, known, not_of_service};
 use crate::fleet::{Fleet, Service};
@@ -92,8 +92,8 @@ fn chosen(
         }
         return Ok(host);
     }
-    let serves =
-        |host: &&HostName| aside(fleet, service, host).is_none() && Place::new(fleet, name, service, host, now).serves();
+    let places = Places::of(fleet, name, service, now);
+    let serves = |host: &&HostName| aside(fleet, service, host).is_none() && places.at(host).serves();
     service
         .hosts
         .iter()
