@@ -5,10 +5,29 @@ use crate::durable;
 use baton_core::problem::{Code, Problem};
 use baton_proto::problem::from_status;
 use baton_proto::tls::{Credentials, channel, hot, joining_config};
-use baton_proto::token::JoinToken;
+use baton_proto::token::{InvalidToken, JoinToken};
 use baton_proto::v1::JoinRequest;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use std::fs;
+use std::path::Path;
+
+/// Reads a join token from the file that holds it.
+///
+/// # Errors
+/// B0546: there is none in it. It never shows what is: half a token is still half a secret.
+pub fn token(file: &Path) -> Result<JoinToken, Problem> {
+    let refuse = |what: &str, seen: String| {
+        Problem::new(Code(546), format!("{} {what}", file.display()))
+            .saw("seen", seen)
+            .help("`baton token create` at the coordinator shows a token once: write it into this file, and nothing else")
+    };
+    let text = fs::read_to_string(file).map_err(|error| refuse("cannot be read", crate::text::io_error(&error)))?;
+    if text.trim().is_empty() {
+        return Err(refuse("holds no join token", "the file is empty".to_owned()));
+    }
+    text.parse().map_err(|error: InvalidToken| refuse("holds no join token", error.to_string()))
+}
 
 /// What becomes of a host that has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,5 +84,34 @@ fn host_name() -> Result<String, Problem> {
             Err(Problem::new(Code(533), "this machine has no name of its own")
                 .help("say which one it should have: --name NAME"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_token_says_what_is_in_it_and_shows_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let refused = |seen: &str| {
+            let problem = token(&file).unwrap_err();
+            let said = format!("{problem:?}");
+            assert!(problem.code == Code(546) && problem.help.is_some() && problem.seen[0].1.contains(seen), "{said}");
+            said
+        };
+        refused("no such file");
+        fs::write(&file, " \n").unwrap();
+        refused("the file is empty");
+        fs::write(&file, "hunter2").unwrap();
+        assert!(!refused("starts with `baton1.`").contains("hunter2"));
+        fs::write(&file, "baton1.hunter2").unwrap();
+        assert!(!refused("cut short").contains("hunter2"));
+        fs::write(&file, [0xff, 0xfe]).unwrap();
+        refused("valid UTF-8");
+        let good = JoinToken { pin: [1; 32], secret: [2; 32] };
+        fs::write(&file, format!("{good}\n")).unwrap();
+        assert_eq!(token(&file).unwrap(), good);
     }
 }

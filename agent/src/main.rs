@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use baton_agent::balancer::builtin;
-use baton_agent::config::Config;
+use baton_agent::config::{Config, with_port};
 use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
@@ -12,7 +12,6 @@ use baton_core::problem::{Code, Problem};
 use baton_proto::token::JoinToken;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -31,7 +30,8 @@ struct Cli {
 enum Verb {
     /// Join a coordinator: makes a key here and gets a certificate for it
     Join {
-        /// HOST:PORT of the coordinator
+        /// The coordinator's address; port 7443 where none is named
+        #[arg(value_name = "HOST[:PORT]")]
         coordinator: String,
         /// The file that holds the token `baton token create` gave
         #[arg(long)]
@@ -143,8 +143,7 @@ async fn join(
 ) -> anyhow::Result<()> {
     let mut config = config.load()?;
     config.name = name.or(config.name);
-    let text = fs::read_to_string(&token_file).with_context(|| format!("cannot read {}", token_file.display()))?;
-    let token = text.trim().parse().with_context(|| format!("{} holds no join token", token_file.display()))?;
+    let (coordinator, token) = (with_port(&coordinator), enroll::token(&token_file)?);
     preflight(&config, &coordinator, &token).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();

@@ -1,7 +1,7 @@
 //! What operators and CI ask.
 
 use super::before::{fleet, state};
-use super::{Api, invalid, orders, preview, view};
+use super::{Api, invalid, orders, preview, removed, view};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
@@ -50,7 +50,12 @@ impl Control for Api {
 
     async fn plan(&self, request: Request<DeployRequest>) -> Result<Response<PlanView>, Status> {
         let wish = self.read(&request.into_inner())?;
-        Ok(Response::new(preview::preview(&self.access.picture(), wish, self.access.now())))
+        let named = removed::hosts_of(&wish.shape);
+        let (mut view, objections) = preview::preview(&self.access.picture(), wish, self.access.now());
+        for problem in objections {
+            view.problems.push((&self.recalling(problem, &named).await).into());
+        }
+        Ok(Response::new(view))
     }
 
     async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
@@ -236,7 +241,11 @@ impl Api {
             service.as_ref().map_or_else(|| fleet(&picture.fleet), |name| state(&picture.fleet, name))
         };
         let before = state();
-        let accepted = self.access.ask(ask).await.map_err(to_status)?;
+        let named = removed::named(&ask);
+        let accepted = match self.access.ask(ask).await {
+            Ok(accepted) => accepted,
+            Err(problem) => return Err(to_status(self.recalling(problem, &named).await)),
+        };
         call::changed(before, state());
         Ok(Response::new(orders::reply(accepted)))
     }

@@ -11,6 +11,7 @@ mod enrollment;
 pub mod gate;
 mod orders;
 mod preview;
+mod removed;
 pub mod revoked;
 pub mod roles;
 mod tokens;

@@ -11,12 +11,12 @@ mod health;
 mod hooks;
 mod judging;
 mod listen;
-mod nearest;
-mod reader;
+pub(crate) mod nearest;
+pub(crate) mod reader;
 mod rollout;
 mod run;
 mod secret;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod unknown;
