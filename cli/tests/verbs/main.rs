@@ -159,7 +159,7 @@ fn a_second_deploy_attaches_to_the_rollout_under_way() {
 
 #[test]
 fn a_refusal_ends_with_7_and_a_mistake_with_1() {
-    for (code, exit) in [(701, 7), (703, 1)] {
+    for (code, exit) in [(701, 7), (716, 1)] {
         let refusal = Some(Problem::new(Code(code), "no").help("baton watch shop"));
         let world = World::new(at_rest(1_000), Script { refusal, ..Script::default() });
         let ran = world.run("deploy 2.1.0");
@@ -295,7 +295,7 @@ fn a_mistake_is_told_before_the_archive_has_travelled() {
     let world = World::new(at_rest(1_000), Script { refusal, ..script(succeeded(1_400)) });
     let ran = world.run("deploy 2.1.0");
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.starts_with("error[B0703]: web9 never joined"), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[B0703]: web9 never joined\n --> baton.toml:2:"), "{}", ran.stderr);
     let script = world.coordinator.script();
     assert!(script.uploads.is_empty() && script.deploys.is_empty());
 }

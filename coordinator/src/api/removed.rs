@@ -6,10 +6,9 @@ use crate::driver::Ask;
 use crate::store::WallTime;
 use baton_core::fleet::Service;
 use baton_core::name::HostName;
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
+use baton_core::rollout::command::NEVER_JOINED;
 use std::time::{Duration, SystemTime};
-
-const NEVER_JOINED: Code = Code(703);
 
 /// How far back the log is read: whoever was removed before that is a stranger again.
 const LOOKED_AT: u64 = 10_000;
