@@ -30,8 +30,6 @@ pub mod code {
     pub const NO_VERSION: Code = Code(139);
     /// Two options that exclude each other.
     pub const CONTRADICTS: Code = Code(150);
-    /// The command line cannot be understood.
-    pub const USAGE: Code = Code(151);
     /// Stdout cannot be written to.
     pub const ANSWER: Code = Code(152);
     /// What cannot be taken back was not confirmed.
@@ -146,7 +144,11 @@ impl Failure {
 /// Refusals have a code of their own; every other problem that reaches here came before anything changed.
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let exit = if is_refusal(problem.code) { Exit::Refused } else { Exit::Error };
+        let exit = match problem.code {
+            wire::USAGE => Exit::Usage,
+            code if is_refusal(code) => Exit::Refused,
+            _ => Exit::Error,
+        };
         Self::new(problem, exit)
     }
 }

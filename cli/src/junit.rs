@@ -139,11 +139,18 @@ mod tests {
     use super::{Case, Wrong, cases, report, whole};
     use crate::exit::Exit;
     use crate::follow::Ended;
+    use std::time::Duration;
     use crate::render::example;
 
     #[test]
     fn a_release_taken_back_fails_where_its_evidence_is_and_skips_the_rest() {
-        let ended = Ended { exit: Exit::RolledBack, service: Some(example::taken_back()), counted: None, superseded: false };
+        let ended = Ended {
+            exit: Exit::RolledBack,
+            service: Some(example::taken_back()),
+            counted: None,
+            superseded: false,
+            waited: Duration::ZERO,
+        };
         let cases = cases(&ended);
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["rollout", "web2", "web3", "web4"]);

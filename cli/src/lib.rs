@@ -60,8 +60,8 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ! {
         let output = Output::new(&FormatArgs { json: asked("--json"), json_lines: asked("--json-lines"), plain: true });
         let text = error.render().to_string();
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let problem =
-            Problem::new(errors::code::USAGE, what).help("baton help shows the commands, and COMMAND --help one of them");
+        let problem = Problem::new(baton_proto::problem::code::USAGE, what)
+            .help("baton help shows the commands, and COMMAND --help one of them");
         output.json(&serde_json::json!({ "error": problem, "exit": Exit::Usage.code() }));
     }
     error.exit()

@@ -229,7 +229,9 @@ async fn bad_wishes_are_refused_with_what_was_seen() {
     smaller.artifact_size = 3;
     assert_eq!(refusal(smaller).await.code, Code(606));
     let mut odd = wish(&["web1"], "../1.0", b"archive");
-    assert_eq!(refusal(odd.clone()).await.code, code::NOT_UNDERSTOOD);
+    assert_eq!(refusal(odd.clone()).await.code, code::USAGE);
+    let unplanned = refusal(v1::DeployRequest { if_plan: "x".into(), ..wish(&["web1"], "1.0", b"archive") }).await;
+    assert!(unplanned.code == code::USAGE && unplanned.what.starts_with("--if-plan cannot be that: "), "{unplanned:?}");
     odd.version = "1.0".into();
     odd.artifact_digest = vec![1, 2, 3];
     assert_eq!(refusal(odd).await.code, code::NOT_UNDERSTOOD);

@@ -1,7 +1,7 @@
 //! What operators and CI ask.
 
 use super::before::{fleet, state};
-use super::{Api, invalid, orders, preview, removed, view};
+use super::{Api, invalid, orders, preview, removed, view, wrong};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
@@ -183,7 +183,7 @@ impl Control for Api {
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::RolloutList>, Status> {
         let v1::HistoryRequest { service, rollout, limit } = request.into_inner();
         let rollout = Some(rollout).filter(|rollout| !rollout.is_empty()).map(|rollout| rollout.parse()).transpose();
-        let rollout = rollout.map_err(|error: InvalidName| invalid("rollout", error.to_string()))?;
+        let rollout = rollout.map_err(|error: InvalidName| wrong("ROLLOUT", error))?;
         let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
         let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
         let (picture, now) = (self.access.picture(), self.access.now());
@@ -299,7 +299,7 @@ impl Api {
     fn read(&self, request: &DeployRequest) -> Result<Wish, Status> {
         let path = if request.manifest_path.is_empty() { "baton.toml" } else { &request.manifest_path };
         let manifest = manifest::parse(path, &request.manifest).map_err(|found| to_status(in_one(&found)))?;
-        let version = Version::new(request.version.clone()).map_err(|error| invalid("version", error.to_string()))?;
+        let version = Version::new(request.version.clone()).map_err(|error| wrong("VERSION", error))?;
         let digest: [u8; 32] = request
             .artifact_digest
             .as_slice()
@@ -368,19 +368,25 @@ pub(super) fn only(service: &str) -> Result<Option<ServiceName>, Status> {
     if service.is_empty() {
         return Ok(None);
     }
-    service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| invalid("service", error.to_string()))
+    service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| wrong("SERVICE", error))
 }
 
 fn when(request: &DeployRequest) -> Result<When, Status> {
     let busy = match (request.queue, request.supersede) {
-        (true, true) => return Err(invalid("queue", "it is either queued or takes the place of what is under way")),
+        (true, true) => {
+            return Err(wrong("--queue", "it is either queued or, with --supersede, takes the place of what is under way"));
+        }
         (true, false) => Busy::Queue,
         (false, true) => Busy::Supersede,
         (false, false) => Busy::Refuse,
     };
     let if_plan = match request.if_plan.as_str() {
         "" => None,
-        digest => Some(digest.parse::<Digest>().map_err(|error| invalid("if_plan", error.to_string()))?),
+        digest => Some(
+            digest
+                .parse::<Digest>()
+                .map_err(|_| wrong("--if-plan", "it is `basis` of `baton plan --json`, 64 characters"))?,
+        ),
     };
     Ok(When { busy, if_plan })
 }

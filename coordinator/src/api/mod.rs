@@ -106,6 +106,11 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// The refusal of a word or an option as people wrote it: `--ttl`, `HOST`.
+fn wrong(word: &str, what: impl std::fmt::Display) -> Status {
+    to_status(Problem::new(code::USAGE, format!("{word} cannot be that: {what}")))
+}
+
 /// The refusal of a request that cannot be understood.
 fn invalid(field: &str, what: impl Into<String>) -> Status {
     to_status(Problem::new(code::NOT_UNDERSTOOD, "the request cannot be right").saw(field, what.into()))
