@@ -10,7 +10,7 @@ use baton_proto::v1::JoinRequest;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Reads a join token from the file that holds it.
 ///
@@ -47,7 +47,24 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken, claim: Cla
         Problem::new(Code(604), format!("the state folder cannot be used: {}", crate::text::io_error(&error)))
             .saw("state", config.state.display().to_string())
     };
-    crate::state_folder(&config.state).map_err(kept)?;
+    // Made before the token is spent: whether this disk can keep what it brings is known then.
+    let made: Vec<PathBuf> =
+        [config.state.join("run"), config.state.clone()].into_iter().filter(|folder| !folder.exists()).collect();
+    let joined = match crate::state_folder(&config.state).map_err(kept) {
+        Ok(()) => ask(config, endpoint, token, claim).await,
+        Err(problem) => Err(problem),
+    };
+    if joined.is_err() {
+        // Only what is empty goes.
+        made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+    }
+    let (credentials, identity) = joined?;
+    credentials.save(&config.identity())?;
+    durable::replace(&config.endpoint_file(), format!("{endpoint}\n").as_bytes()).map_err(kept)?;
+    Ok(identity)
+}
+
+async fn ask(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Result<(Credentials, String), Problem> {
     let (key_pem, csr_pem) = key_and_request()?;
     let name = config.name.clone().map_or_else(host_name, Ok)?;
     let channel = channel(endpoint, hot(joining_config(token.pin)?))?;
@@ -60,9 +77,7 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken, claim: Cla
     };
     let reply = EnrollmentClient::new(channel).join(request).await.map_err(|status| from_status(&status))?.into_inner();
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
-    credentials.save(&config.identity())?;
-    durable::replace(&config.endpoint_file(), format!("{endpoint}\n").as_bytes()).map_err(kept)?;
-    Ok(reply.identity)
+    Ok((credentials, reply.identity))
 }
 
 pub(crate) fn key_and_request() -> Result<(String, String), Problem> {
@@ -90,6 +105,20 @@ fn host_name() -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_machine_that_did_not_join_has_nothing_left_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state: folder.path().join("state"), name: Some("web1".into()), ..Config::default() };
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let token = JoinToken { pin: [1; 32], secret: [2; 32] };
+        assert!(join(&config, &nobody, &token, Claim::New).await.is_err());
+        assert!(!config.state.exists());
+        // What was there before stays.
+        fs::create_dir(&config.state).unwrap();
+        assert!(join(&config, &nobody, &token, Claim::New).await.is_err());
+        assert_eq!(fs::read_dir(&config.state).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_file_without_a_token_says_what_is_in_it_and_shows_nothing_of_it() {
