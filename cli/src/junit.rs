@@ -139,8 +139,8 @@ mod tests {
     use super::{Case, Wrong, cases, report, whole};
     use crate::exit::Exit;
     use crate::follow::Ended;
-    use std::time::Duration;
     use crate::render::example;
+    use std::time::Duration;
 
     #[test]
     fn a_release_taken_back_fails_where_its_evidence_is_and_skips_the_rest() {

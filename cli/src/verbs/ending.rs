@@ -178,7 +178,7 @@ pub fn taken_back(service: &ServiceView, last: &RolloutView, output: &Output) ->
     page.text(format!("{name} is on {version} again already: {} to {} was taken back", last.id, last.to_version));
     output.answer(&page);
     output.json(&json!({ "service": name, "version": version, "outcome": "already_live", "exit": Exit::Done.code() }));
-    output.next(&format!("baton releases list {name}   and, to go further back: baton rollback {name} --to VERSION"));
+    output.next(&format!("baton releases {name}   and, to go further back: baton rollback {name} --to VERSION"));
     Exit::Done
 }
 

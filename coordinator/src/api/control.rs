@@ -193,7 +193,9 @@ impl Control for Api {
 
     async fn list_releases(&self, request: Request<ServiceRequest>) -> Result<Response<ReleaseList>, Status> {
         let service = only(&request.get_ref().service)?;
-        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref())))
+        let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
+        let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref(), &history)))
     }
 
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::CreatedToken>, Status> {

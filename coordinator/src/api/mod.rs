@@ -72,6 +72,8 @@ pub struct Api {
     pub audit: Arc<Audit>,
     /// Of certificates, in seconds.
     pub life: i64,
+    /// Where hosts and operators connect.
+    pub port: u16,
 }
 
 impl Api {

@@ -171,7 +171,7 @@ fn command(path: &str) -> String {
         (_, "DeclareDead") => "balancers declare-dead",
         (_, "Revive") => "balancers revive",
         (_, "RemoveService") => "services remove",
-        (_, "ListReleases") => "releases list",
+        (_, "ListReleases") => "releases",
         (_, "CreateToken") => "token create",
         (_, "ListTokens") => "token list",
         (_, "RevokeToken") => "token revoke",

@@ -56,7 +56,10 @@ impl Api {
             Ok(0) => None,
             Ok(life) if admits == Admits::Operator(Role::Ci) && (60..=MAX_CI_LIFE).contains(&life) => Some(life),
             _ => {
-                return Err(wrong("--life", format!("only of a ci token, from 1 min to {} days", MAX_CI_LIFE / (24 * 3600))));
+                return Err(wrong(
+                    "--life",
+                    format!("only of a ci token, from 1 min to {} days", MAX_CI_LIFE / (24 * 3600)),
+                ));
             }
         };
         let now = wall_time();
@@ -80,7 +83,7 @@ impl Api {
         });
         call::changed(Value::Null, after);
         tracing::info!(id = %token.id, admits = %token.admits, uses, ttl, "made a join token");
-        Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000 })
+        Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000, port: self.port.into() })
     }
 
     pub(super) async fn list_tokens(&self) -> Result<TokenList, Status> {
