@@ -79,7 +79,8 @@ impl Failure {
     #[must_use]
     pub fn conflicts(problems: Vec<Problem>, at_its_line: impl Fn(&Problem) -> Option<Diagnostic>) -> Option<Self> {
         let exits: Vec<Exit> = problems.iter().map(|problem| Self::from(problem.clone()).exit).collect();
-        let exit = if exits.contains(&Exit::Error) { Exit::Error } else { Exit::Refused };
+        // A mistake is one although there is a refusal, too: it would not go away by itself.
+        let exit = exits.into_iter().find(|exit| *exit != Exit::Refused).unwrap_or(Exit::Refused);
         let (mut placed, mut diagnostics, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for problem in problems {
             match at_its_line(&problem) {
@@ -286,6 +287,8 @@ help: the app ignores {port} (8104). Check run.command in baton.toml:9
 error[B0711]: shop is frozen
 "#
         );
+        let usage = Failure::conflicts(vec![problem(151, "--if-plan cannot be that")], at_its_line).unwrap();
+        assert_eq!(usage.exit, Exit::Usage);
         let frozen = Failure::conflicts(vec![problem(711, "shop is frozen")], at_its_line).unwrap();
         assert_eq!((frozen.exit, frozen.diagnostics.len(), frozen.others.len()), (Exit::Refused, 0, 0));
     }

@@ -206,8 +206,9 @@ fn complain(error: &anyhow::Error) {
         None => writeln!(out, "error: {error:#}"),
         Some(problem) => {
             let mut text = format!("error[{}]: {}\n", problem.code, problem.what);
+            let widest = problem.seen.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
             for (label, evidence) in &problem.seen {
-                text.push_str(&format!("  {label}   {evidence}\n"));
+                text.push_str(&format!("  {label:<widest$}   {evidence}\n"));
             }
             if let Some(help) = &problem.help {
                 text.push_str(&format!("help: {help}\n"));
