@@ -1,7 +1,9 @@
 //! The agent's configuration: almost empty, and strict.
 
-use crate::balancer::BalancerConfig;
+use crate::balancer::{self, BalancerConfig};
 use baton_core::problem::{Code, Problem};
+use baton_core::settings::{self, Keys};
+use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Where it is looked for.
 pub const DEFAULT_PATH: &str = "/etc/baton/agent.toml";
+const UNUSABLE: Code = Code(530);
 const DEFAULT_STATE: &str = "/var/lib/baton-agent";
 
 /// `agent.toml`.
@@ -32,6 +35,17 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerConfig>,
 }
+
+/// Every key, with what its value must be.
+pub const KEYS: Keys = &[
+    ("coordinator", "the coordinator's address, such as \"coord.example.net:7443\""),
+    ("name", "a host name in quotes"),
+    ("address", "an IP address, such as \"192.0.2.11\""),
+    ("state", "a folder, such as \"/var/lib/baton-agent\""),
+    ("runtime", "one of \"auto\", \"systemd\" and \"process\""),
+    ("metrics", "an address with a port, such as \"127.0.0.1:9465\""),
+    ("balancer", "a table: [balancer], with its `driver`"),
+];
 
 /// How instances become processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,15 +79,20 @@ impl Config {
     /// B0530: the file cannot be read or understood, with the place.
     pub fn load(path: Option<&Path>) -> Result<Self, Problem> {
         let shown = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let refuse = |why: String| Problem::new(Code(530), format!("`{}` cannot be used", shown.display())).saw("seen", why);
         match fs::read_to_string(shown) {
-            Ok(text) => toml::from_str(&text).map_err(|error| refuse(error.to_string())),
+            Ok(text) => Self::parse(&shown.display().to_string(), &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
-            Err(error) => {
-                Err(refuse(crate::text::io_error(&error))
-                    .help("--config names the file; without it every key has its default"))
-            }
+            Err(error) => Err(Problem::new(UNUSABLE, format!("cannot read {}", shown.display()))
+                .saw("seen", crate::text::io_error(&error))
+                .help("--config names the file; without it every key has its default")),
         }
+    }
+
+    fn parse(path: &str, text: &str) -> Result<Self, Problem> {
+        toml::from_str(text).map_err(|error| {
+            let file = settings::File { code: UNUSABLE, path, text };
+            balancer::refusal(&file).unwrap_or_else(|| file.refusal("", KEYS, &error))
+        })
     }
 
     /// The folder of certificate, key and authority.
@@ -88,7 +107,7 @@ impl Config {
     /// B0531: neither.
     pub fn endpoint(&self) -> Result<String, Problem> {
         if !self.coordinator.is_empty() {
-            return Ok(self.coordinator.clone());
+            return Ok(with_port(&self.coordinator));
         }
         let joined = fs::read_to_string(self.endpoint_file()).map(|endpoint| endpoint.trim().to_owned());
         joined.map_err(|_| not_joined())
@@ -96,6 +115,22 @@ impl Config {
 
     pub(crate) fn endpoint_file(&self) -> PathBuf {
         self.identity().join("coordinator")
+    }
+}
+
+/// Where a coordinator listens unless somebody says otherwise.
+const PORT: u16 = 7443;
+
+/// An address with the usual port, where it names none.
+#[must_use]
+pub fn with_port(address: &str) -> String {
+    if let Ok(IpAddr::V6(bare)) = address.parse::<IpAddr>() {
+        return format!("[{bare}]:{PORT}");
+    }
+    match address.parse::<Authority>() {
+        Ok(named) if named.as_str() == named.host() => format!("{address}:{PORT}"),
+        // With a port, or no address at all: whoever dials says what is wrong with it.
+        _ => address.to_owned(),
     }
 }
 
@@ -121,11 +156,82 @@ mod tests {
         assert_eq!(load("").unwrap(), Config::default());
     }
 
+    #[track_caller]
+    fn check(text: &str, expect: [&str; 3]) {
+        let problem = Config::parse("agent.toml", text).unwrap_err();
+        let said = [problem.what.as_str(), problem.seen[0].1.as_str(), problem.help.as_deref().unwrap_or_default()];
+        assert_eq!((problem.code, said), (UNUSABLE, expect), "{problem:?}");
+    }
+
     #[test]
-    fn an_unknown_key_is_an_error_with_its_place() {
-        let problem = load("runtime = \"process\"\ncoordinater = \"x:1\"\n").unwrap_err();
-        assert!(problem.seen[0].1.contains("line 2"), "{problem:?}");
-        assert!(problem.seen[0].1.contains("coordinater"));
+    fn every_mistake_has_its_place_and_what_is_allowed() {
+        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `balancer`";
+        let mistyped = ["unknown key `coordinater`", "agent.toml:2:1", &format!("did you mean `coordinator`? {all}")];
+        check("runtime = \"process\"\ncoordinater = \"x:1\"\n", mistyped);
+        check(
+            "runtime = \"docker\"\n",
+            ["`runtime` must be one of \"auto\", \"systemd\" and \"process\"", "agent.toml:1:11", ""],
+        );
+        check("address = 7\n", ["`address` must be an IP address, such as \"192.0.2.11\"", "agent.toml:1:11", ""]);
+        check("balancer = 7\n", ["`balancer` must be a table: [balancer], with its `driver`", "agent.toml:1:12", ""]);
+    }
+
+    #[test]
+    fn mistakes_in_a_balancers_table_have_their_place_too() {
+        let text = |keys: &str| format!("name = \"lb1\"\n[balancer]\n{keys}\n");
+        check(
+            &text("driver = \"haproxi\"\n"),
+            [
+                "\"haproxi\" is no driver",
+                "agent.toml:3:10",
+                "did you mean \"haproxy\"? it can be \"haproxy\", \"nginx\", \"envoy\", \"builtin\"",
+            ],
+        );
+        check(
+            &text("driver = \"haproxy\"\nsokket = \"/x\"\nstate_file = \"/y\""),
+            [
+                "unknown key `sokket` in [balancer]",
+                "agent.toml:4:1",
+                "did you mean `socket`? the keys in [balancer] are `socket`, `master_socket`, `state_file`, `maps`",
+            ],
+        );
+        check(
+            &text("driver = \"haproxy\"\nsocket = \"/x\""),
+            ["`balancer.state_file` is required", "agent.toml:2:1", "it must be the path of the `server-state-file`"],
+        );
+        check(
+            &text("driver = \"builtin\"\nfall = \"x\"\nlisten = { shop = \"0.0.0.0:80\" }"),
+            ["`balancer.fall` must be a whole number of checks", "agent.toml:4:8", ""],
+        );
+        check(
+            &text(""),
+            ["`balancer.driver` is required", "agent.toml:2:1", "it can be \"haproxy\", \"nginx\", \"envoy\", \"builtin\""],
+        );
+        check(
+            &text("driver = 7"),
+            [
+                "`balancer.driver` must be a string",
+                "agent.toml:3:10",
+                "it can be \"haproxy\", \"nginx\", \"envoy\", \"builtin\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_address_without_a_port_has_the_usual_one() {
+        for (named, means) in [
+            ("coord.example.net", "coord.example.net:7443"),
+            ("192.0.2.1", "192.0.2.1:7443"),
+            ("2001:db8::1", "[2001:db8::1]:7443"),
+            ("[2001:db8::1]", "[2001:db8::1]:7443"),
+            ("coord:9000", "coord:9000"),
+            ("[::1]:9000", "[::1]:9000"),
+            ("coord:", "coord:"),
+            ("no address", "no address"),
+            ("", ""),
+        ] {
+            assert_eq!(with_port(named), means, "{named}");
+        }
     }
 
     #[test]

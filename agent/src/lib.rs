@@ -28,7 +28,7 @@ pub mod text;
 
 use artifact::{Bounds, Folder, Remote, Unpacker};
 use baton_core::problem::{Code, Problem};
-use baton_proto::tls;
+use baton_proto::{tls, unit};
 use condition::Condition;
 use config::Config;
 use heads::Heads;
@@ -135,7 +135,7 @@ fn lock(state: &Path) -> Result<File, Problem> {
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         Problem::new(Code(534), "another agent runs with this state folder")
             .saw("state", state.display().to_string())
-            .help("systemctl status baton-agent; or give this one a state folder of its own")
+            .help(format!("{}; or give this one a state folder of its own", unit::command("status", "baton-agent")))
     })?;
     Ok(file)
 }

@@ -2,20 +2,21 @@
 
 use anyhow::Context;
 use baton_agent::balancer::builtin;
-use baton_agent::config::Config;
+use baton_agent::config::{Config, DEFAULT_PATH, with_port};
 use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
-use baton_core::name::ServiceName;
+use baton_core::fleet::spec::HostSpec;
+use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_proto::token::JoinToken;
+use baton_proto::unit;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,7 +32,8 @@ struct Cli {
 enum Verb {
     /// Join a coordinator: makes a key here and gets a certificate for it
     Join {
-        /// HOST:PORT of the coordinator
+        /// The coordinator's address; port 7443 where none is named
+        #[arg(value_name = "HOST[:PORT]")]
         coordinator: String,
         /// The file that holds the token `baton token create` gave
         #[arg(long)]
@@ -135,22 +137,29 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 async fn join(
-    config: &ConfigFile,
+    file: &ConfigFile,
     coordinator: String,
     token_file: PathBuf,
     name: Option<String>,
     claim: Claim,
 ) -> anyhow::Result<()> {
-    let mut config = config.load()?;
+    let mut config = file.load()?;
     config.name = name.or(config.name);
-    let text = fs::read_to_string(&token_file).with_context(|| format!("cannot read {}", token_file.display()))?;
-    let token = text.trim().parse().with_context(|| format!("{} holds no join token", token_file.display()))?;
+    let (coordinator, token) = (with_port(&coordinator), enroll::token(&token_file)?);
     preflight(&config, &coordinator, &token).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "joined {coordinator} as {identity}")?;
-    writeln!(out, "next: systemctl enable --now baton-agent")?;
+    writeln!(out, "next: {}", next(file.config.as_deref()))?;
     Ok(())
+}
+
+/// What starts the agent: its unit, where that reads the same configuration.
+fn next(config: Option<&Path>) -> String {
+    match config.filter(|config| *config != Path::new(DEFAULT_PATH)) {
+        None => unit::command("enable --now", "baton-agent"),
+        Some(config) => format!("baton-agent run --config {}", config.display()),
+    }
 }
 
 /// Says what was looked at, and ends with the first thing that keeps this machine from joining.
@@ -178,7 +187,11 @@ async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match report {
         Some(report) if json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        Some(report) => show(&mut out, &report)?,
+        Some(report) => {
+            // What people call a release, and its port, only the ledger says; without it the report is still worth reading.
+            let ledger = Ledger::open(&config.state).ok();
+            show(&mut out, &report, ledger.as_ref().and_then(Ledger::spec))?;
+        }
         None => {
             let ledger = Ledger::open(&config.state).context("cannot read the ledger")?;
             anyhow::ensure!(!json, "the agent does not run; nothing is known but its ledger");
@@ -186,7 +199,7 @@ async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
             let stamp = ledger.stamp();
             writeln!(out, "epoch {} generation {}", stamp.epoch, stamp.generation)?;
             for (key, instance) in ledger.spec().into_iter().flat_map(|spec| &spec.instances) {
-                writeln!(out, "  {key}  {}  on {}", instance.release.0.short(), instance.address)?;
+                writeln!(out, "  {key}  {}  on {}", named(ledger.spec(), instance.release), instance.address)?;
             }
         }
     }
@@ -197,7 +210,7 @@ async fn rollback(config: &Config, service: &ServiceName) -> anyhow::Result<()> 
     let answer = local::go_back(&config.state, service).await.map_err(|error| {
         Problem::new(Code(542), "the agent on this host does not answer, and it is who would start the release before")
             .saw("seen", error.to_string())
-            .help("systemctl start baton-agent; it needs no coordinator")
+            .help(format!("{}; it needs no coordinator", unit::command("start", "baton-agent")))
     })?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "{service}: this host goes back to {}; other hosts are not touched", answer?)?;
@@ -205,7 +218,15 @@ async fn rollback(config: &Config, service: &ServiceName) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn show(out: &mut impl Write, report: &HostReport) -> io::Result<()> {
+/// `2.1.0 (5c0ffee5)`: the version people know a release by, and which one of that version it is.
+fn named(spec: Option<&HostSpec>, id: ReleaseId) -> String {
+    match spec.and_then(|spec| spec.releases.get(&id)) {
+        Some(release) => format!("{} ({})", release.version, id.0.short()),
+        None => id.0.short(),
+    }
+}
+
+fn show(out: &mut impl Write, report: &HostReport, spec: Option<&HostSpec>) -> io::Result<()> {
     writeln!(out, "epoch {} generation {}", report.observed.epoch, report.observed.generation)?;
     for (key, instance) in &report.instances {
         let state = match &instance.state {
@@ -215,7 +236,8 @@ fn show(out: &mut impl Write, report: &HostReport) -> io::Result<()> {
             InstanceState::Stopping { since } => format!("stopping for {} s", since.as_secs()),
             InstanceState::Failed { problem } => format!("failed: {problem}"),
         };
-        writeln!(out, "  {key}  {}  {state}", instance.release.0.short())?;
+        let address = spec.and_then(|spec| spec.instances.get(key)).map(|wanted| format!("  on {}", wanted.address));
+        writeln!(out, "  {key}  {}{}  {state}", named(spec, instance.release), address.unwrap_or_default())?;
     }
     for (id, state) in &report.releases {
         let state = match state {
@@ -223,7 +245,7 @@ fn show(out: &mut impl Write, report: &HostReport) -> io::Result<()> {
             ReleaseState::Held => "held".to_owned(),
             ReleaseState::Rejected { problem } => format!("rejected: {problem}"),
         };
-        writeln!(out, "  release {}  {state}", id.0.short())?;
+        writeln!(out, "  release {}  {state}", named(spec, *id))?;
     }
     for (name, pool) in &report.pools {
         writeln!(out, "  pool {name}")?;

@@ -3,6 +3,7 @@
 use crate::balancer::BalancerConfig;
 use crate::config::{Config, RuntimeKind};
 use crate::runtime::systemd;
+use crate::text::bytes;
 use baton_core::problem::{Code, Problem};
 use baton_proto::problem::{code, from_status};
 use baton_proto::tls::{channel, hot, joining_config};
@@ -34,7 +35,7 @@ pub struct Check {
 pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken) -> Vec<Check> {
     let mut checks = vec![
         Check { name: "systemd", outcome: runtime(config.runtime) },
-        Check { name: "disk", outcome: disk(&config.state) },
+        Check { name: "disk", outcome: disk(&config.state, ROOM) },
         Check { name: "ports", outcome: ports(config.balancer.as_ref()) },
         Check { name: "reach", outcome: reach(endpoint).await },
     ];
@@ -68,7 +69,7 @@ fn runtime(kind: RuntimeKind) -> Result<String, Problem> {
     }
 }
 
-fn disk(state: &Path) -> Result<String, Problem> {
+fn disk(state: &Path, needed: u64) -> Result<String, Problem> {
     let there = state.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let refuse = |what: String| Problem::new(Code(538), what).saw("state", state.display().to_string());
     let disk =
@@ -77,10 +78,12 @@ fn disk(state: &Path) -> Result<String, Problem> {
         return Err(refuse("the disk of the state folder is read-only".to_owned()).help("mount it for writing"));
     }
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    match free < ROOM {
-        true => Err(refuse(format!("only {} are free on the disk of the state folder", crate::text::bytes(free)))
-            .help("make room, or name another folder: state = \"/…\" in agent.toml")),
-        false => Ok(format!("{} free", crate::text::bytes(free))),
+    match free < needed {
+        true => Err(refuse(format!("only {} are free on the disk of the state folder", bytes(free)))
+            .saw("needed", format!("{}: a release, and the one before it", bytes(needed)))
+            .saw("free", format!("{} at {}", bytes(free), there.display()))
+            .help("make room there, or name another folder: state = \"/…\" in agent.toml")),
+        false => Ok(format!("{} free", bytes(free))),
     }
 }
 
@@ -199,6 +202,18 @@ mod tests {
         assert!(refused.code == Code(539) && refused.help.unwrap().contains(&address.port().to_string()));
         drop(taken);
         assert!(ports(Some(&config)).is_ok() && ports(None).is_ok());
+    }
+
+    #[test]
+    fn a_disk_with_too_little_room_says_how_much_is_needed_and_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("not/yet/there");
+        assert!(disk(&state, 0).unwrap().ends_with(" free"));
+        let refused = disk(&state, u64::MAX).unwrap_err();
+        assert_eq!(refused.code, Code(538));
+        let seen = |label: &str| refused.seen.iter().find(|(seen, _)| seen == label).map(|(_, what)| what.as_str()).unwrap();
+        assert!(seen("needed").starts_with("18446744073.7 GB"), "{refused:?}");
+        assert!(seen("free").ends_with(&format!(" at {}", folder.path().display())), "{refused:?}");
     }
 
     #[tokio::test]

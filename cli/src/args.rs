@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Replaces the version of a service on servers you own, without one failed request.
 #[derive(Debug, Parser)]
-#[command(name = "baton", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "baton", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub format: FormatArgs,
@@ -183,6 +183,8 @@ mod tests {
             "balancers show lb1",
             "balancers drift",
             "releases",
+            "releases shop",
+            "releases list shop",
             "token create",
             "token list",
             "token revoke t-1",

@@ -29,8 +29,14 @@ const COORDINATOR: &str = "coordinator";
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConnectArgs {
     /// The coordinator's unix socket, on its own machine
-    #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection")]
+    #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection", value_parser = path())]
     pub socket: Option<PathBuf>,
+}
+
+/// Any path, also none at all: a variable that is set to nothing is one that is not set.
+fn path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl ConnectArgs {

@@ -30,8 +30,6 @@ pub mod code {
     pub const NO_VERSION: Code = Code(139);
     /// Two options that exclude each other.
     pub const CONTRADICTS: Code = Code(150);
-    /// The command line cannot be understood.
-    pub const USAGE: Code = Code(151);
     /// Stdout cannot be written to.
     pub const ANSWER: Code = Code(152);
     /// What cannot be taken back was not confirmed.
@@ -55,14 +53,16 @@ pub mod code {
 pub struct Failure {
     pub problem: Problem,
     pub exit: Exit,
-    /// What is wrong in a manifest, all of it; the problem is only its sum then.
-    pub diagnostics: Vec<Diagnostic>,
+    /// What is wrong in a manifest, all of it; the problem is their sum, or the first of them.
+    pub diagnostics: Box<[Diagnostic]>,
+    /// What speaks against it beside that.
+    pub others: Box<[Problem]>,
 }
 
 impl Failure {
     #[must_use]
-    pub const fn new(problem: Problem, exit: Exit) -> Self {
-        Self { problem, exit, diagnostics: Vec::new() }
+    pub fn new(problem: Problem, exit: Exit) -> Self {
+        Self { problem, exit, diagnostics: Box::default(), others: Box::default() }
     }
 
     /// A manifest that cannot be used.
@@ -72,39 +72,70 @@ impl Failure {
         let first = errors.clone().next().map_or_else(|| Problem::new(code::MANIFEST_FILE, ""), Problem::from);
         let path = diagnostics.first().map_or("the manifest", |diagnostic| &diagnostic.path);
         let what = format!("{} in {path}", counted(errors.count() as u64, "error", "errors"));
-        Self { problem: Problem { what, seen: Vec::new(), ..first }, exit: Exit::Error, diagnostics }
+        Self { diagnostics: diagnostics.into(), ..Self::new(Problem { what, seen: Vec::new(), ..first }, Exit::Error) }
+    }
+
+    /// Everything the coordinator has against a request, with what of it stands at a line of the manifest; None: nothing.
+    #[must_use]
+    pub fn conflicts(problems: Vec<Problem>, at_its_line: impl Fn(&Problem) -> Option<Diagnostic>) -> Option<Self> {
+        let exits: Vec<Exit> = problems.iter().map(|problem| Self::from(problem.clone()).exit).collect();
+        // A mistake is one although there is a refusal, too: it would not go away by itself.
+        let exit = exits.into_iter().find(|exit| *exit != Exit::Refused).unwrap_or(Exit::Refused);
+        let (mut placed, mut diagnostics, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for problem in problems {
+            match at_its_line(&problem) {
+                Some(diagnostic) => {
+                    placed.push(problem);
+                    diagnostics.push(diagnostic);
+                }
+                None => others.push(problem),
+            }
+        }
+        let problem =
+            if placed.is_empty() { (!others.is_empty()).then(|| others.remove(0))? } else { placed.swap_remove(0) };
+        Some(Self { problem, exit, diagnostics: diagnostics.into(), others: others.into() })
     }
 
     /// What a pipeline shows of it: each mistake of a manifest at its line.
     fn marks(&self) -> Vec<Mark> {
-        if self.diagnostics.is_empty() {
-            let Problem { code, what, .. } = &self.problem;
-            return vec![Mark { title: format!("baton {code}"), text: what.clone(), place: None }];
-        }
+        let plain =
+            |Problem { code, what, .. }: &Problem| Mark { title: format!("baton {code}"), text: what.clone(), place: None };
         let errors = self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
-        let mark = |it: &Diagnostic| Mark {
+        let placed = errors.map(|it: &Diagnostic| Mark {
             title: format!("baton {}", it.code),
             text: it.what.clone(),
             place: Some((it.path.clone(), it.line, it.column)),
-        };
-        errors.map(mark).collect()
+        });
+        let whole = self.diagnostics.is_empty().then(|| plain(&self.problem));
+        whole.into_iter().chain(placed).chain(self.others.iter().map(plain)).collect()
+    }
+
+    /// As people read it.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        let mut page = diagnostics_page(&self.diagnostics);
+        if self.diagnostics.is_empty() {
+            page = problem_page(&self.problem);
+        } else if self.diagnostics.iter().all(|it| it.what != self.problem.what) {
+            page.line(Line::default().span(Tone::Bad, self.problem.what.clone()));
+        }
+        for other in &self.others {
+            page.extend(problem_page(other));
+        }
+        page
     }
 
     /// Prints it and says how to end.
     #[must_use]
     pub fn report(&self, output: &Output) -> Exit {
-        let page = if self.diagnostics.is_empty() {
-            problem_page(&self.problem)
-        } else {
-            let mut page = diagnostics_page(&self.diagnostics);
-            page.line(Line::default().span(Tone::Bad, self.problem.what.clone()));
-            page
-        };
-        output.note(&page);
+        output.note(&self.page());
         self.marks().iter().for_each(|mark| output.mark(mark));
         let mut document = json!({ "error": &self.problem, "exit": self.exit.code() });
         if !self.diagnostics.is_empty() {
             document["diagnostics"] = json!(self.diagnostics);
+        }
+        if !self.others.is_empty() {
+            document["others"] = json!(self.others);
         }
         output.json(&document);
         self.exit
@@ -114,7 +145,11 @@ impl Failure {
 /// Refusals have a code of their own; every other problem that reaches here came before anything changed.
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        let exit = if is_refusal(problem.code) { Exit::Refused } else { Exit::Error };
+        let exit = match problem.code {
+            wire::USAGE => Exit::Usage,
+            code if is_refusal(code) => Exit::Refused,
+            _ => Exit::Error,
+        };
         Self::new(problem, exit)
     }
 }
@@ -230,6 +265,32 @@ help: the app ignores {port} (8104). Check run.command in baton.toml:9
         let exit = |code| Failure::from(Problem::new(Code(code), "another rollout")).exit;
         assert_eq!([701, 705, 707].map(exit), [Exit::Refused; 3]);
         assert_eq!([501, 703, 709, 1001].map(exit), [Exit::Error; 4], "mistakes and failures are no refusals");
+    }
+
+    #[test]
+    fn everything_the_fleet_has_against_a_manifest_is_told_at_once_and_at_its_line() {
+        let text = "service = \"shop\"\nhosts = [\"web1\", \"web9\"]\n";
+        let at_its_line = |problem: &Problem| baton_core::manifest::at_its_line("baton.toml", text, problem);
+        let problem = |code, what: &str| Problem::new(Code(code), what);
+        assert!(Failure::conflicts(Vec::new(), at_its_line).is_none());
+        let both = vec![problem(711, "shop is frozen"), problem(703, "web9 never joined")];
+        let failure = Failure::conflicts(both, at_its_line).unwrap();
+        assert_eq!((failure.exit, failure.problem.code), (Exit::Error, Code(703)), "a mistake is no refusal");
+        assert_eq!(
+            failure.page().to_text(Look::default()),
+            r#"error[B0703]: web9 never joined
+ --> baton.toml:2:18
+  |
+2 | hosts = ["web1", "web9"]
+  |                  ^^^^^^
+
+error[B0711]: shop is frozen
+"#
+        );
+        let usage = Failure::conflicts(vec![problem(151, "--if-plan cannot be that")], at_its_line).unwrap();
+        assert_eq!(usage.exit, Exit::Usage);
+        let frozen = Failure::conflicts(vec![problem(711, "shop is frozen")], at_its_line).unwrap();
+        assert_eq!((frozen.exit, frozen.diagnostics.len(), frozen.others.len()), (Exit::Refused, 0, 0));
     }
 
     #[test]

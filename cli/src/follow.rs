@@ -58,6 +58,8 @@ pub struct Ended {
     pub counted: Option<Counted>,
     /// Another rollout of the service began before this one was seen to end.
     pub superseded: bool,
+    /// From the first moment to this one.
+    pub waited: Duration,
 }
 
 /// What the watching brings.
@@ -81,6 +83,7 @@ pub async fn follow(
     screen: &mut Screen<'_>,
 ) -> Result<Ended, Problem> {
     let mut seen = views(connection.clone(), follow.service.clone());
+    let asked = Instant::now();
     let mut watcher = Watcher::new(follow);
     let mut ticks = interval(screen.tick());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +113,8 @@ pub async fn follow(
     };
     screen.finish();
     let superseded = watcher.superseded;
-    Ok(Ended { exit, counted: watcher.follow.tally.counted(), service: watcher.last, superseded })
+    let (counted, waited) = (watcher.follow.tally.counted(), asked.elapsed());
+    Ok(Ended { exit, counted, service: watcher.last, superseded, waited })
 }
 
 /// The state of waiting, without its sources.

@@ -140,10 +140,17 @@ mod tests {
     use crate::exit::Exit;
     use crate::follow::Ended;
     use crate::render::example;
+    use std::time::Duration;
 
     #[test]
     fn a_release_taken_back_fails_where_its_evidence_is_and_skips_the_rest() {
-        let ended = Ended { exit: Exit::RolledBack, service: Some(example::taken_back()), counted: None, superseded: false };
+        let ended = Ended {
+            exit: Exit::RolledBack,
+            service: Some(example::taken_back()),
+            counted: None,
+            superseded: false,
+            waited: Duration::ZERO,
+        };
         let cases = cases(&ended);
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["rollout", "web2", "web3", "web4"]);

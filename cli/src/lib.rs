@@ -26,7 +26,8 @@ pub mod verbs;
 
 use args::{Cli, FormatArgs, Verb};
 use baton_core::problem::Problem;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use connection::ConnectArgs;
 use errors::Failure;
 use exit::Exit;
@@ -60,11 +61,29 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ! {
         let output = Output::new(&FormatArgs { json: asked("--json"), json_lines: asked("--json-lines"), plain: true });
         let text = error.render().to_string();
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let problem =
-            Problem::new(errors::code::USAGE, what).help("baton help shows the commands, and COMMAND --help one of them");
+        let problem = Problem::new(baton_proto::problem::code::USAGE, what)
+            .help("baton help shows the commands, and COMMAND --help one of them");
         output.json(&serde_json::json!({ "error": problem, "exit": Exit::Usage.code() }));
     }
+    if error.kind() == ErrorKind::MissingSubcommand {
+        // A list of bare names helps nobody.
+        let help = command_of(words).render_help();
+        output::Output::new(&FormatArgs::default()).progress().write(&help.to_string());
+        std::process::exit(Exit::Usage.code().into());
+    }
     error.exit()
+}
+
+/// The command that the words lead to, as far as they do.
+fn command_of(words: &[OsString]) -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    for word in words.iter().skip(1) {
+        if let Some(next) = command.find_subcommand(word) {
+            command = next.clone();
+        }
+    }
+    command
 }
 
 fn unwritten(why: std::io::ErrorKind) -> Problem {

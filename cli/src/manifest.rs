@@ -2,7 +2,7 @@
 
 use crate::errors::{Failure, code, diagnostics_page};
 use crate::output::Output;
-use baton_core::manifest::{Manifest, parse};
+use baton_core::manifest::{Manifest, at_its_line, parse};
 use baton_core::problem::Problem;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,13 @@ impl Loaded {
             .help(format!("-f FILE names the manifest of {asked}"))),
             _ => Ok(self),
         }
+    }
+
+    /// Everything the coordinator has against it, at the lines it is about; None: nothing.
+    #[must_use]
+    pub fn conflicts(&self, problems: Vec<Problem>) -> Option<Failure> {
+        let path = self.path.display().to_string();
+        Failure::conflicts(problems, |problem| at_its_line(&path, &self.text, problem))
     }
 
     /// Where the archive of a version is: beside the manifest, unless the path says otherwise.

@@ -2,6 +2,8 @@
 
 use crate::args::FormatArgs;
 use crate::ci::{Mark, Pipeline};
+use crate::render::live::columns;
+use crate::render::narrow::narrow;
 use crate::render::page::{Look, Page};
 use anstream::ColorChoice;
 use baton_core::problem::Code;
@@ -168,7 +170,11 @@ impl Stream {
     }
 
     pub fn page(&self, page: &Page) {
-        self.write(&page.to_text(Look { colour: self.colour, width: None }));
+        let look = Look { colour: self.colour, width: None };
+        match self.terminal {
+            true => self.write(&narrow(page, columns()).to_text(look)),
+            false => self.write(&page.to_text(look)),
+        }
     }
 
     /// Writes text that is already safe to write.

@@ -73,7 +73,8 @@ impl Archive {
             }
         }
         if size == 0 {
-            return Err(Problem::new(code::ARTIFACT_FILE, format!("the artifact {} is empty", path.display())));
+            return Err(Problem::new(code::ARTIFACT_FILE, format!("the artifact {} is empty", path.display()))
+                .help("pack it again: tar --zstd -cf shop-2.1.0.tar.zst -C FOLDER ."));
         }
         let digest = Digest::from_bytes(*hash.finalize().as_bytes());
         Ok(Self { path: path.to_owned(), artifact: Artifact { digest, size } })

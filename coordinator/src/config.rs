@@ -1,6 +1,7 @@
 //! The coordinator's settings: where it listens, where it keeps what it knows.
 
 use baton_core::problem::{Code, Problem};
+use baton_core::settings::{File, Keys};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::io::ErrorKind;
@@ -51,7 +52,7 @@ fn life<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let life = humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("`{text}`: {error}")))?;
     match LIFE.contains(&life) {
         true => Ok(life),
-        false => Err(D::Error::custom(format!("certificate_life is {text}: from 3s to 400d, such as \"90d\""))),
+        false => Err(D::Error::custom(format!("`{text}` is out of bounds"))),
     }
 }
 
@@ -79,13 +80,21 @@ impl Config {
 
     fn parse(at: &Path, text: &str) -> Result<Self, Problem> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Problem::new(Code(1007), format!("{}:{line} is not a setting of the coordinator", at.display()))
-                .saw("toml", error.message().to_owned())
-                .help("the keys are listen, socket, state, certificate_life and metrics")
+            let path = at.display().to_string();
+            File { code: Code(1007), path: &path, text }.refusal("", KEYS, &error)
         })
     }
 }
+
+/// Every key, with what its value must be.
+pub const KEYS: Keys = &[
+    ("listen", "an address with a port, such as \"0.0.0.0:7443\""),
+    ("socket", "the path of a socket, such as \"/run/baton/coordinator.sock\""),
+    ("state", "a folder, such as \"/var/lib/baton-coordinator\""),
+    ("certificate_life", "a duration from 3s to 400d, such as \"90d\""),
+    ("keep_artifacts", "a whole number of artifacts, such as 10"),
+    ("metrics", "an address with a port, such as \"127.0.0.1:9464\""),
+];
 
 #[cfg(test)]
 mod tests {
@@ -106,10 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_with_its_line() {
-        let refused = Config::parse(Path::new("c.toml"), "listen = \"127.0.0.1:0\"\nsokcet = \"x\"\n").unwrap_err();
-        assert_eq!(refused.code, Code(1007));
-        assert!(refused.what.contains("c.toml:2"), "{refused}");
-        assert!(refused.seen[0].1.contains("sokcet"), "{refused:?}");
+    fn every_mistake_has_its_place_and_what_is_allowed() {
+        let check = |text: &str, expect: [&str; 3]| {
+            let refused = Config::parse(Path::new("c.toml"), text).unwrap_err();
+            let said = [refused.what.as_str(), refused.seen[0].1.as_str(), refused.help.as_deref().unwrap_or_default()];
+            assert_eq!((refused.code, said), (Code(1007), expect), "{refused:?}");
+        };
+        let all = "the keys are `listen`, `socket`, `state`, `certificate_life`, `keep_artifacts`, `metrics`";
+        let mistyped = ["unknown key `sokcet`", "c.toml:2:1", &format!("did you mean `socket`? {all}")];
+        check("listen = \"127.0.0.1:0\"\nsokcet = \"x\"\n", mistyped);
+        check("ca_days = \"x\"\n", ["unknown key `ca_days`", "c.toml:1:1", all]);
+        let many = "`keep_artifacts` must be a whole number of artifacts, such as 10";
+        check("keep_artifacts = \"x\"\n", [many, "c.toml:1:18", ""]);
+        let life = "`certificate_life` must be a duration from 3s to 400d, such as \"90d\"";
+        check("\ncertificate_life = \"1s\"\n", [life, "c.toml:2:20", ""]);
+        check(
+            "listen = \"7443\"\n",
+            ["`listen` must be an address with a port, such as \"0.0.0.0:7443\"", "c.toml:1:10", ""],
+        );
     }
 }

@@ -6,6 +6,7 @@ use baton_coordinator::identity::brought::AuthorityFiles;
 use baton_coordinator::{backup, restore};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
+use baton_proto::unit;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -96,7 +97,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
                 let verb = if brought.is_some() { "took the authority into" } else { "made an authority in" };
                 writeln!(out, "{verb} {}", config.state.display())?;
                 writeln!(out, "fingerprint  blake3:{pin}")?;
-                writeln!(out, "next: systemctl enable --now baton-coordinator")?;
+                writeln!(out, "next: {}", next("enable --now", at))?;
             } else {
                 writeln!(out, "nothing to do: {} has an authority", config.state.display())?;
                 writeln!(out, "fingerprint  blake3:{pin}")?;
@@ -122,7 +123,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             if !awaited.is_empty() {
                 writeln!(out, "it decides nothing until it has heard {}", awaited.join(", "))?;
             }
-            writeln!(out, "next: systemctl start baton-coordinator   and   baton status")?;
+            writeln!(out, "next: {}   and   baton status", next("start", &at))?;
             Ok(())
         }
         Command::Run { config } => {
@@ -133,6 +134,14 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
                 anyhow::Ok(baton_coordinator::run(config, shutdown).await?)
             })?)
         }
+    }
+}
+
+/// What starts the coordinator: its unit, where that reads the same settings.
+fn next(verb: &str, at: &Path) -> String {
+    match at == Path::new(DEFAULT_PATH) {
+        true => unit::command(verb, "baton-coordinator"),
+        false => format!("baton-coordinator run --config {}", at.display()),
     }
 }
 
@@ -197,8 +206,9 @@ fn complain(error: &anyhow::Error) {
         None => writeln!(out, "error: {error:#}"),
         Some(problem) => {
             let mut text = format!("error[{}]: {}\n", problem.code, problem.what);
+            let widest = problem.seen.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
             for (label, evidence) in &problem.seen {
-                text.push_str(&format!("  {label}   {evidence}\n"));
+                text.push_str(&format!("  {label:<widest$}   {evidence}\n"));
             }
             if let Some(help) = &problem.help {
                 text.push_str(&format!("help: {help}\n"));

@@ -105,6 +105,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         artifacts,
         revoked: Revoked::new(revoked),
         life: config.life(),
+        port: listen.port(),
         audit,
     };
     let mut servers = JoinSet::new();

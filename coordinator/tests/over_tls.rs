@@ -214,6 +214,14 @@ async fn bad_wishes_are_refused_with_what_was_seen() {
     assert!((100..200).contains(&problem.code.0) && problem.seen[0].1.starts_with("baton.toml:"), "{problem:?}");
     let ghost = refusal(wish(&["web1", "ghost"], "1.0", b"archive")).await;
     assert!(ghost.code == Code(703) && ghost.what.contains("ghost"), "{ghost:?}");
+    site.member("host", "web2").await;
+    let remove = v1::HostRequest { host: "web2".into(), ..v1::HostRequest::default() };
+    ControlClient::new(site.admin.clone()).remove_host(remove.clone()).await.unwrap();
+    let gone = refusal(wish(&["web1", "web2", "ghost"], "1.0", b"archive")).await;
+    assert!(gone.code == Code(703) && gone.what == "web2 was removed; ghost never joined", "{gone:?}");
+    assert!(gone.seen[0].0 == "removed" && gone.seen[0].1.contains(" by admin/"), "{gone:?}");
+    let again = ControlClient::new(site.admin.clone()).drain_host(remove).await.unwrap_err();
+    assert_eq!(from_status(&again).what, "web2 was removed");
     let nobody = refusal(wish(&[], "1.0", b"archive")).await;
     assert!((100..200).contains(&nobody.code.0) || nobody.code == Code(702), "{nobody:?}");
     assert_eq!(refusal(wish(&["web1"], "1.0", b"never uploaded")).await.code, Code(601));
@@ -221,7 +229,9 @@ async fn bad_wishes_are_refused_with_what_was_seen() {
     smaller.artifact_size = 3;
     assert_eq!(refusal(smaller).await.code, Code(606));
     let mut odd = wish(&["web1"], "../1.0", b"archive");
-    assert_eq!(refusal(odd.clone()).await.code, code::NOT_UNDERSTOOD);
+    assert_eq!(refusal(odd.clone()).await.code, code::USAGE);
+    let unplanned = refusal(v1::DeployRequest { if_plan: "x".into(), ..wish(&["web1"], "1.0", b"archive") }).await;
+    assert!(unplanned.code == code::USAGE && unplanned.what.starts_with("--if-plan cannot be that: "), "{unplanned:?}");
     odd.version = "1.0".into();
     odd.artifact_digest = vec![1, 2, 3];
     assert_eq!(refusal(odd).await.code, code::NOT_UNDERSTOOD);

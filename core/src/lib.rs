@@ -16,5 +16,6 @@ pub mod problem;
 pub mod release;
 pub mod rollout;
 pub mod secret;
+pub mod settings;
 pub mod strategy;
 pub mod time;

@@ -8,6 +8,7 @@ pub mod problem;
 pub mod renewal;
 pub mod tls;
 pub mod token;
+pub mod unit;
 
 /// The version of the conversation itself. An agent says it in its hello; it grows when an old peer could not follow.
 pub const PROTOCOL: u32 = 1;

@@ -7,10 +7,12 @@ use baton_core::problem::{Code as ProblemCode, Problem};
 use prost::Message;
 use tonic::{Code, Status};
 
-/// The codes that talking to each other can end in: B0501 to B0519.
+/// The codes that talking to each other can end in: B0501 to B0519, and what a program may have been told wrong.
 pub mod code {
     use baton_core::problem::Code;
 
+    /// A word or an option that cannot be what people wrote there.
+    pub const USAGE: Code = Code(151);
     /// No connection: refused, no route, no such name, no such socket.
     pub const UNREACHABLE: Code = Code(501);
     /// Nothing came back in time.

@@ -1,6 +1,6 @@
 //! Fetching: from where it broke off, hashed while it streams, believed only when every byte was there.
 
-use super::{Placing, disk, full};
+use super::{Placing, disk, free, full, is_full};
 use crate::runtime::Answer;
 use crate::text;
 use baton_core::name::Digest;
@@ -165,7 +165,10 @@ impl<'a> Part<'a> {
             ));
         }
         let folder = self.path.parent().unwrap_or(self.path);
-        self.file.write_all(&chunk.bytes).map_err(|error| Failure::Never(disk(folder, "fetching the artifact", &error)))?;
+        self.file.write_all(&chunk.bytes).map_err(|error| match is_full(&error) {
+            true => no_room(folder, free(folder), self.artifact.size - self.done),
+            false => Failure::Never(disk(folder, "fetching the artifact", &error)),
+        })?;
         self.hash.update(&chunk.bytes);
         self.done += chunk.bytes.len() as u64;
         Ok(())
@@ -196,12 +199,14 @@ fn rehash(file: &mut File, hash: &mut blake3::Hasher, size: u64) -> io::Result<u
 
 /// Refuses at once what cannot fit: half an archive on a full disk helps nobody.
 fn room(folder: &Path, needed: u64) -> Result<(), Failure> {
-    match rustix::fs::statvfs(folder) {
-        Ok(space) if space.f_bavail.saturating_mul(space.f_frsize) < needed => {
-            Err(Failure::Never(full(folder, "fetching the artifact").saw("needed", text::bytes(needed))))
-        }
+    match free(folder) {
+        Some(free) if free < needed => Err(no_room(folder, Some(free), needed)),
         _ => Ok(()),
     }
+}
+
+fn no_room(folder: &Path, free: Option<u64>, needed: u64) -> Failure {
+    Failure::Never(full(folder, "fetching the artifact", free).saw("needed", text::bytes(needed)))
 }
 
 fn corrupt(artifact: &Artifact) -> Problem {

@@ -55,7 +55,7 @@ pub trait Placing: Send + Sync + fmt::Debug {
 /// B0601 for a full disk, B0604 for everything else a file system says.
 fn disk(path: &Path, doing: &str, error: &io::Error) -> Problem {
     if is_full(error) {
-        return full(path, doing);
+        return full(path, doing, free(path));
     }
     Problem::new(Code(604), format!("{doing} failed: {}", text::io_error(error)))
         .saw("folder", path.display().to_string())
@@ -66,13 +66,17 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Says which file system is full, and how full.
-fn full(path: &Path, doing: &str) -> Problem {
+/// How much more can be written below a folder, where its file system says so.
+fn free(path: &Path) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// Says which file system is full, and how full: `free` is what it had when this began.
+fn full(path: &Path, doing: &str, free: Option<u64>) -> Problem {
     let mut problem =
         Problem::new(Code(601), format!("no space is left for {doing}")).saw("folder", path.display().to_string());
-    if let Ok(space) = rustix::fs::statvfs(path) {
-        let free = text::bytes(space.f_bavail * space.f_frsize);
-        problem = problem.saw("free", format!("{free} and {} files", space.f_favail));
+    if let (Some(free), Ok(space)) = (free, rustix::fs::statvfs(path)) {
+        problem = problem.saw("free", format!("{} and {} files", text::bytes(free), space.f_favail));
     }
     problem.help("free space there, or move the agent's state folder, then deploy again")
 }

@@ -3,7 +3,7 @@
 use super::archive::{Item, walk};
 use super::bounds::Bounds;
 use super::tree::{Refused, broken, excessive, refused};
-use super::{disk, is_full};
+use super::{disk, free, full, is_full};
 use crate::text;
 use baton_core::problem::{Code, Problem};
 use std::cell::Cell;
@@ -22,10 +22,52 @@ const SYNC_EACH_MAX: usize = 64;
 /// # Errors
 /// B0610: the archive is refused, with the entry and the reason. B0601, B0604: the disk. `into` may hold a part then.
 pub(super) fn unpack(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Problem> {
-    unpack_all(archive, into, bounds).map_err(|refused| match refused {
-        Refused::Disk(kind) => disk(into.parent().unwrap_or(into), "unpacking the artifact", &kind.into()),
+    let folder = into.parent().unwrap_or(into);
+    let room = free(folder);
+    // More than any host takes is the archive's fault, and told as such.
+    if let (Some(declared), Some(room)) = (declared(archive).filter(|declared| *declared <= bounds.total), room)
+        && declared > room
+    {
+        return Err(full(folder, UNPACKING, Some(room)).saw("needed", text::bytes(declared)));
+    }
+    let written = Cell::new(0);
+    unpack_all(archive, into, bounds, &written).map_err(|refused| match refused {
+        Refused::Disk(io::ErrorKind::StorageFull) => {
+            let needed = match total(archive, bounds) {
+                Some(total) => text::bytes(total),
+                None => format!("more than {}", text::bytes(written.get())),
+            };
+            full(folder, UNPACKING, room)
+                .saw("needed", needed)
+                .saw("written", format!("{} before there was no room, and removed again", text::bytes(written.get())))
+        }
+        Refused::Disk(kind) => disk(folder, UNPACKING, &kind.into()),
         Refused::Archive { entry, why, help } => unfit(archive, entry, &why, help),
     })
+}
+
+const UNPACKING: &str = "unpacking the artifact";
+
+/// What the archive says it unpacks to. `zstd FILE` writes it down; a stream, as `tar --zstd` makes it, cannot know.
+fn declared(archive: &Path) -> Option<u64> {
+    /// The longest header of a frame.
+    const HEADER: u64 = 18;
+    let mut header = Vec::new();
+    File::open(archive).ok()?.take(HEADER).read_to_end(&mut header).ok()?;
+    zstd::zstd_safe::get_frame_content_size(&header).ok()?
+}
+
+/// What the files of an archive need together: read once more, and only where there was no room for them.
+fn total(archive: &Path, bounds: &Bounds) -> Option<u64> {
+    let mut total = 0;
+    let sum = |item, _: &mut dyn Read| {
+        if let Item::File { size, .. } = item {
+            total += size;
+        }
+        Ok(())
+    };
+    read(archive, bounds, sum).ok()?;
+    Some(total)
 }
 
 /// Reads an archive to its end as unpacking it would, and keeps nothing: whether hosts would take it, before any has it.
@@ -63,7 +105,7 @@ fn read(
     walk(Watched { inner: decoder, clock: &clock }, bounds, visit)
 }
 
-fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refused> {
+fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds, written: &Cell<u64>) -> Result<(), Refused> {
     let mut links = Vec::new();
     let mut files = Vec::new();
     read(archive, bounds, |item, content| {
@@ -71,7 +113,12 @@ fn unpack_all(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Refuse
             Item::Folder { path } => fs::create_dir_all(into.join(path)).map_err(|error| local(&error))?,
             Item::File { path, mode, size } => {
                 let path = into.join(path);
+                // Whether there is room is seen before each file is begun, not when the disk is full to its last byte.
+                if free(into).is_some_and(|free| free < size) {
+                    return Err(Refused::Disk(io::ErrorKind::StorageFull));
+                }
                 write(&path, mode, size, content)?;
+                written.set(written.get() + size);
                 files.push(path);
             }
             Item::HardLink { path, target } => {

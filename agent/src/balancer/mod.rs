@@ -16,9 +16,11 @@ mod haproxy;
 mod journal;
 mod nginx;
 mod problem;
+mod refusal;
 
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
+pub use refusal::{DRIVERS, keys, refusal};
 
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;

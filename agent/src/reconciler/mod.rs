@@ -330,6 +330,8 @@ impl Reconciler {
         let Some(spec) = self.autonomy.spec() else { return };
         let releases = spec.instances.values().filter_map(|instance| spec.releases.get(&instance.release));
         let addresses = releases.flat_map(|release| release.run.listen.iter().copied()).collect();
+        let known = spec.releases.values().map(|release| &release.service);
+        self.runtime.keep_logs(spec.instances.keys().map(|key| &key.service).chain(known).cloned().collect());
         let kept = self.runtime.keep_listening(&addresses).await;
         self.obstacle(Obstacle::Sockets, kept.err());
     }

@@ -15,7 +15,7 @@ pub use sockets::hold;
 use crate::config::RuntimeKind;
 use crate::secrets::Hidden;
 use baton_core::fleet::InstanceKey;
-use baton_core::name::ReleaseId;
+use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::Problem;
 use baton_core::release::Stop;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,10 @@ pub trait Runtime: Send + Sync + fmt::Debug {
 
     /// Closes the public sockets at all other addresses; those at these are kept for the next instance.
     fn keep_listening<'a>(&'a self, addresses: &'a BTreeSet<SocketAddr>) -> Answer<'a, Result<(), Problem>>;
+
+    /// Services that this host may still hear of: of others nothing is kept once nothing of them runs. Where a system's own
+    /// journal has the logs there is nothing to do.
+    fn keep_logs(&self, _services: BTreeSet<ServiceName>) {}
 
     /// Keeps logs within bounds, and public sockets held; called every few seconds.
     fn tend(&self);

@@ -101,7 +101,7 @@ fn measured(act: &Act) -> Page {
     let orders = &act.orders;
     page.text(format!("  orders: {} sent, {} lost, {} executed twice", orders.sent, orders.lost, orders.twice));
     for failure in traffic.failures.iter().take(3) {
-        page.text(format!("  at {:.2} s {:?}: {}", failure.at_s, failure.kind, failure.text));
+        page.text(format!("  at {:.2} s {}: {}", failure.at_s, failure.kind, failure.text));
     }
     for evidence in &act.evidence {
         page.text(format!("  {evidence}"));

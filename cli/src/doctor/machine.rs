@@ -1,8 +1,10 @@
 //! What can be seen on this machine without asking anybody.
 
 use super::{Check, Places, now};
+use crate::render::units::counted;
 use baton_core::manifest::{Severity, parse};
 use baton_proto::tls::{Credentials, authority_pin};
+use baton_proto::unit;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -52,7 +54,9 @@ fn manifest(places: &Places) -> Check {
     };
     match parse("baton.toml", &text) {
         Ok(manifest) if manifest.warnings.is_empty() => Check::good(NAME, format!("{} can be deployed", manifest.service)),
-        Ok(manifest) => Check::warning(NAME, format!("{} warnings", manifest.warnings.len()), "baton config check"),
+        Ok(manifest) => {
+            Check::warning(NAME, counted(manifest.warnings.len() as u64, "warning", "warnings"), "baton config check")
+        }
         Err(found) => {
             let errors = found.iter().filter(|it| it.severity == Severity::Error).count();
             Check::bad(NAME, format!("{errors} errors"), "baton config check")
@@ -90,7 +94,9 @@ fn agent(places: &Places) -> Vec<Check> {
         match running {
             Ok(_) => Check::good(NAMES[4], "it answers"),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Check::skipped(NAMES[4], "only root may ask it"),
-            Err(error) => Check::bad(NAMES[4], format!("it does not answer: {error}"), "systemctl status baton-agent"),
+            Err(error) => {
+                Check::bad(NAMES[4], format!("it does not answer: {error}"), unit::command("status", "baton-agent"))
+            }
         },
         room(NAMES[5], &state),
         match std::fs::metadata(&state).map(|folder| (folder.mode() & 0o022, folder.uid())) {
@@ -122,7 +128,7 @@ fn coordinator(places: &Places) -> Vec<Check> {
             false => Check::bad(NAMES[1], "it cannot be read", "restore /var/lib/baton-coordinator/identity from a backup"),
         },
         private(NAMES[2], &identity.join("authority.key.pem")),
-        ends(NAMES[3], &identity, "systemctl restart baton-coordinator renews it"),
+        ends(NAMES[3], &identity, &format!("{} renews it", unit::command("restart", "baton-coordinator"))),
         room(NAMES[4], &state),
     ]
 }

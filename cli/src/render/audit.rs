@@ -43,6 +43,19 @@ pub fn fields(entry: &AuditEntry) -> Value {
         .unwrap_or_else(|_| serde_json::json!({ "who": "?", "refused": "this entry cannot be read" }))
 }
 
+/// Whether an entry says that a host was removed.
+#[must_use]
+pub fn removes(entry: &AuditEntry, host: &str) -> bool {
+    let fields = fields(entry);
+    fields["call"] == "Control/RemoveHost" && fields["about"] == host && fields["refused"].is_null()
+}
+
+/// `2026-11-22 12:04:12Z by admin/ana`.
+#[must_use]
+pub fn when_and_who(entry: &AuditEntry) -> String {
+    format!("{} by {}", when(entry.at_seconds), fields(entry)["who"].as_str().unwrap_or("?"))
+}
+
 #[must_use]
 pub fn verdict(verdict: &AuditVerdict) -> Page {
     let mut page = Page::new();

@@ -15,7 +15,8 @@ pub fn table(list: &RolloutList) -> Page {
         page.text("no rollout yet");
         return page;
     }
-    let mut table = Table::new(&["ROLLOUT", "SERVICE", "RELEASE", "OUTCOME", "ENDED", "TOOK", "REQUESTS", "FAILED", "BY"]);
+    let mut table =
+        Table::new(&["ROLLOUT", "SERVICE", "RELEASE", "OUTCOME", "ENDED", "TOOK", "REQUESTS", "FAILED", "CUT", "BY"]);
     for record in &list.rollouts {
         let rollout = record.rollout.clone().unwrap_or_default();
         let (requests, failed) = rollout.proof.as_ref().and_then(sum).unzip();
@@ -30,10 +31,20 @@ pub fn table(list: &RolloutList) -> Page {
             Line::of(millis(rollout.elapsed_ms)),
             Line::of(number(requests)),
             Line::default().span(tone, failed.map_or_else(|| "–".to_owned(), count)),
+            cut(&rollout),
             Line::of(&rollout.by),
         ]);
     }
     table.page()
+}
+
+/// What was cut at the end of a drain, which is no failure and no success either.
+fn cut(rollout: &RolloutView) -> Line {
+    match rollout.proof.as_ref().filter(|proof| proof.cut > 0 || sum(proof).is_some()) {
+        None => Line::of("–"),
+        Some(proof) if proof.cut > 0 => Line::default().span(Tone::Bad, count(proof.cut)),
+        Some(_) => Line::of("0"),
+    }
 }
 
 /// One rollout.
@@ -252,6 +263,17 @@ mod tests {
   guard       would have caught 1.8 % · notices 5 % within 40 s
 "
         );
+    }
+
+    #[test]
+    fn the_table_has_what_was_cut_beside_what_failed() {
+        let of = |proof| table(&RolloutList { rollouts: vec![record(proof)] }).to_text(Look::default());
+        let cells =
+            |text: String| text.lines().nth(1).unwrap().split("   ").map(|it| it.trim().to_owned()).collect::<Vec<_>>();
+        let counts = |text: String| cells(text).into_iter().filter(|it| !it.is_empty()).skip(6).take(3).collect::<Vec<_>>();
+        assert_eq!(counts(of(Some(ProofView { cut: 2, ..counted() }))), ["3 016", "53", "2"]);
+        assert_eq!(counts(of(Some(counted()))), ["3 016", "53", "0"]);
+        assert_eq!(counts(of(None)), ["not counted", "–", "–"]);
     }
 
     #[test]

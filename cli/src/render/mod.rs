@@ -9,6 +9,7 @@ pub mod history;
 pub mod hooks;
 pub mod hosts;
 pub mod live;
+pub mod narrow;
 pub mod page;
 pub mod plan;
 pub mod releases;

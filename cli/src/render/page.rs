@@ -17,6 +17,8 @@ pub enum Tone {
     Good,
     Busy,
     Bad,
+    /// No words: a cell of this column begins here. Where a table does not fit, its cells are found by these.
+    Column(&'static str),
 }
 
 /// A few words of one tone. Raw: escaped when written.
@@ -122,7 +124,7 @@ impl Line {
 impl Tone {
     const fn style(self) -> Style {
         match self {
-            Self::Plain => Style::new(),
+            Self::Plain | Self::Column(_) => Style::new(),
             Self::Strong => Style::new().bold(),
             Self::Quiet => Style::new().dimmed(),
             Self::Good => AnsiColor::Green.on_default(),

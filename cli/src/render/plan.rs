@@ -3,11 +3,10 @@
 use super::history::notices;
 use super::page::{Line, Page, Tone};
 use super::units::{bytes, counted, millis, share};
-use crate::errors::problem_page;
 use crate::outcome;
 use baton_proto::v1::{PlanView, PlannedWave};
 
-/// The screen of `baton plan`; `upload` bytes are still to be brought to the coordinator.
+/// The screen of `baton plan`, without what speaks against it; `upload` bytes are still to be brought to the coordinator.
 #[must_use]
 pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     let mut page = Page::new();
@@ -51,9 +50,6 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     if !plan.would_notice.is_empty() {
         let notices = notices(&plan.would_notice);
         page.text(format!("  {:<1$}  of requests that fail on the first hosts it notices {notices}", "guard", widest + 2));
-    }
-    for problem in &plan.problems {
-        page.extend(problem_page(&crate::errors::from_wire(problem)));
     }
     page
 }

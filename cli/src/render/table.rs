@@ -30,22 +30,23 @@ impl Table {
 
     #[must_use]
     pub fn page(self) -> Page {
-        let header = self.header.iter().map(|name| Line::default().span(Tone::Quiet, *name)).collect();
+        let header: Vec<Line> = self.header.iter().map(|name| Line::default().span(Tone::Quiet, *name)).collect();
         let rows: Vec<Vec<Line>> = std::iter::once(header).chain(self.rows).collect();
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
             .map(|column| rows.iter().filter_map(|row| row.get(column)).map(Line::width).max().unwrap_or(0))
             .collect();
-        Page(rows.into_iter().map(|row| join(row, &widths)).collect())
+        Page(rows.into_iter().map(|row| join(row, &widths, &self.header)).collect())
     }
 }
 
 /// Cells at their columns; nothing after the last one that says something.
-fn join(row: Vec<Line>, widths: &[usize]) -> Line {
+fn join(row: Vec<Line>, widths: &[usize], names: &[&'static str]) -> Line {
     let last = row.iter().rposition(|cell| cell.width() > 0);
     let mut line = Line::default();
     for (index, (cell, width)) in row.into_iter().zip(widths).enumerate() {
         let pad = width - cell.width() + GAP;
+        line = line.span(Tone::Column(names.get(index).copied().unwrap_or_default()), "");
         line.0.extend(cell.0);
         if last.is_none_or(|last| index >= last) {
             break;

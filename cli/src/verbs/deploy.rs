@@ -30,6 +30,9 @@ const ATTEMPTS: u32 = 5;
 
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Another rollout is under way.
+const BUSY: u16 = 701;
+
 /// `baton deploy`.
 #[derive(Debug, Args)]
 #[command(override_usage = "baton deploy [OPTIONS] [SERVICE] VERSION")]
@@ -106,7 +109,7 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
     let version = args.target.version_of(&loaded.manifest.service)?;
     let mut connection = Connection::open(context.connect)?;
     let prepared = tokio::select! {
-        prepared = prepare(&mut connection, &loaded, &version, context) => prepared?,
+        prepared = prepare(&mut connection, &loaded, &version, &args.when, context) => prepared?,
         () = interrupted() => {
             context.output.note(Page::new().text("interrupted; nothing was changed"));
             return Ok(Done::Otherwise(Exit::Interrupted));
@@ -117,7 +120,7 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
         return Ok(Done::Otherwise(Exit::Refused));
     }
     let DeployReply { rollout, queued, .. } = tokio::select! {
-        reply = hand_over(&mut connection, args.when.clone().onto(prepared.request)) => reply?,
+        reply = hand_over(&mut connection, &loaded, args.when.clone().onto(prepared.request)) => reply?,
         () = interrupted() => {
             context.output.note(Page::new().text("interrupted; the rollout may have been accepted"));
             context.output.next(&format!("baton status {name}"));
@@ -170,13 +173,14 @@ async fn prepare(
     connection: &mut Connection,
     loaded: &Loaded,
     version: &Version,
+    when: &WhenArgs,
     context: Context<'_>,
 ) -> Result<Prepared, Failure> {
     let before = connection.view("").await?;
     let path = loaded.artifact(version);
     let artifact = if path.exists() {
         let archive = Archive::checked(&path)?;
-        objects(connection, request(loaded, version, &archive.artifact)).await?;
+        objects(connection, loaded, request(loaded, version, &archive.artifact), when).await?;
         upload(&mut connection.artifacts, &archive, context.output).await?;
         archive.artifact
     } else {
@@ -189,13 +193,22 @@ async fn prepare(
     Ok(Prepared { request: request(loaded, version, &artifact), before })
 }
 
-/// Says what no upload would change: a mistake is known before the archive has travelled. What is only refused for now is asked
-/// for all the same: it may be the rollout to attach to, or wait its turn.
-async fn objects(connection: &mut Connection, request: DeployRequest) -> Result<(), Failure> {
+/// Says what no upload would change: a mistake is known before the archive has travelled, with everything else that would be
+/// refused after it. What is only refused for now is asked for all the same: it may be the rollout to attach to, or wait its turn.
+async fn objects(
+    connection: &mut Connection,
+    loaded: &Loaded,
+    request: DeployRequest,
+    when: &WhenArgs,
+) -> Result<(), Failure> {
     let mut plan = connection.control.plan(request).await?.into_inner();
     plan::missing(&mut plan);
-    let mut failures = plan.problems.iter().map(|problem| Failure::from(from_wire(problem)));
-    failures.find(|failure| failure.exit == Exit::Error).map_or(Ok(()), Err)
+    let waits = when.queue || when.supersede;
+    let problems = plan.problems.iter().map(from_wire).filter(|problem| !waits || problem.code.0 != BUSY).collect();
+    match loaded.conflicts(problems) {
+        Some(failure) if failure.exit == Exit::Error => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// Whether nobody will serve for a while who does now.
@@ -260,12 +273,15 @@ pub async fn released(connection: &mut Connection, loaded: &Loaded, version: &Ve
 }
 
 /// Hands the request over; a lost reply is asked for again.
-async fn hand_over(connection: &mut Connection, request: DeployRequest) -> Result<DeployReply, Failure> {
+async fn hand_over(connection: &mut Connection, loaded: &Loaded, request: DeployRequest) -> Result<DeployReply, Failure> {
     let mut attempt = 1;
     loop {
         match connection.control.deploy(request.clone()).await {
             Ok(reply) => return Ok(reply.into_inner()),
-            Err(status) if !is_lost(status.code()) => return Err(status.into()),
+            Err(status) if !is_lost(status.code()) => {
+                let refused = loaded.conflicts(vec![from_status(&status)]);
+                return Err(refused.unwrap_or_else(|| status.into()));
+            }
             Err(_) if attempt < ATTEMPTS => {
                 attempt += 1;
                 tokio::time::sleep(PAUSE).await;

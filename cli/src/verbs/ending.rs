@@ -9,7 +9,7 @@ use crate::follow::{Ended, Follow, follow};
 use crate::outcome;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
-use crate::render::units::millis;
+use crate::render::units::{duration, millis};
 use crate::screen::Screen;
 use baton_proto::v1::{RolloutView, ServiceView};
 use serde_json::{Value, json};
@@ -85,12 +85,17 @@ fn answer(service: &ServiceView, ended: &Ended) -> Page {
         Exit::Waiting | Exit::TimedOut | Exit::Interrupted => Tone::Busy,
         _ => Tone::Bad,
     };
+    // Whoever set a time limit reads how long it was kept, not when the rollout last said something.
+    let took = match ended.exit {
+        Exit::TimedOut => format!("waited for {}", duration(ended.waited)),
+        _ => millis(rollout.elapsed_ms),
+    };
     let mut page = Page::new();
-    page.line(Line::default().span(tone, format!("{} {}", service.name, rollout.to_version)).plain(format!(
-        ": {} · {}",
-        sentence(service, ended),
-        millis(rollout.elapsed_ms)
-    )));
+    page.line(
+        Line::default()
+            .span(tone, format!("{} {}", service.name, rollout.to_version))
+            .plain(format!(": {} · {took}", sentence(service, ended))),
+    );
     if let Some(counted) = ended.counted.and_then(|counted| counted.sentence()) {
         page.text(counted);
     }
@@ -120,6 +125,7 @@ fn document(service: &ServiceView, ended: &Ended) -> Value {
         "hosts_done": rollout.hosts_done,
         "hosts_total": rollout.hosts_total,
         "elapsed_ms": rollout.elapsed_ms,
+        "waited_ms": u64::try_from(ended.waited.as_millis()).unwrap_or(u64::MAX),
         "turned_by": rollout.turned_by,
         "requests": ended.counted,
         "evidence": rollout.evidence,
@@ -172,7 +178,7 @@ pub fn taken_back(service: &ServiceView, last: &RolloutView, output: &Output) ->
     page.text(format!("{name} is on {version} again already: {} to {} was taken back", last.id, last.to_version));
     output.answer(&page);
     output.json(&json!({ "service": name, "version": version, "outcome": "already_live", "exit": Exit::Done.code() }));
-    output.next(&format!("baton releases list {name}   and, to go further back: baton rollback {name} --to VERSION"));
+    output.next(&format!("baton releases {name}   and, to go further back: baton rollback {name} --to VERSION"));
     Exit::Done
 }
 
@@ -185,6 +191,7 @@ mod tests {
     use crate::render::page::Look;
     use crate::traffic::Counted;
     use baton_proto::v1::{RolloutView, ServiceView};
+    use std::time::Duration;
 
     fn live() -> ServiceView {
         let rollout = RolloutView { state: "succeeded".into(), hosts_done: 3, elapsed_ms: 12_400, ..example::rollout() };
@@ -194,20 +201,33 @@ mod tests {
     #[test]
     fn success_says_where_it_is_live_and_what_was_measured() {
         let counted = Some(Counted { seen: 41_208, failed: 0, cut: 0, complete: true });
-        let ended = Ended { exit: Exit::Done, service: Some(live()), counted, superseded: false };
+        let ended =
+            Ended { exit: Exit::Done, service: Some(live()), counted, superseded: false, waited: Duration::from_secs(30) };
         assert_eq!(
             answer(&live(), &ended).to_text(Look::default()),
             "shop 2.1.0: live on 3 of 3 hosts · service healthy on 2.1.0 · 12 s\n\
              0 failed of 41 208 requests seen by the load balancer\n"
         );
-        let unmeasured = Ended { counted: None, ..ended };
+        let late = Ended { exit: Exit::TimedOut, counted: None, service: Some(example::service()), ..ended };
+        let text = answer(&example::service(), &late).to_text(Look::default());
+        assert!(
+            text.ends_with("not done in time, the rollout goes on · service healthy on 2.0.4 · waited for 30 s\n"),
+            "{text}"
+        );
+        let unmeasured = Ended { exit: Exit::Done, ..late };
         assert!(!answer(&live(), &unmeasured).to_text(Look::default()).contains("failed"));
     }
 
     #[test]
     fn a_release_taken_back_says_both_words_and_shows_its_evidence() {
         let service = example::taken_back();
-        let ended = Ended { exit: Exit::RolledBack, service: Some(service.clone()), counted: None, superseded: false };
+        let ended = Ended {
+            exit: Exit::RolledBack,
+            service: Some(service.clone()),
+            counted: None,
+            superseded: false,
+            waited: Duration::from_secs(30),
+        };
         assert_eq!(
             answer(&service, &ended).to_text(Look::default()),
             "shop 2.1.0: rolled back · service healthy on 2.0.4 · 1 min 48 s\n"

@@ -6,7 +6,7 @@ use crate::errors::{Failure, code};
 use crate::exit::Exit;
 use crate::render::history::{one, table};
 use baton_core::problem::Problem;
-use baton_proto::v1::{HistoryRequest, RolloutList};
+use baton_proto::v1::HistoryRequest;
 use clap::Args;
 
 /// `baton history`.
@@ -29,11 +29,17 @@ pub struct ShowArgs {
 /// Lists rollouts.
 ///
 /// # Errors
-/// When the coordinator cannot be asked.
+/// When the coordinator cannot be asked, or knows no such service.
 pub async fn history(args: HistoryArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let request =
         HistoryRequest { service: args.service.unwrap_or_default(), limit: args.limit, ..HistoryRequest::default() };
-    let list = ask(request, context).await?;
+    let mut connection = Connection::open(context.connect)?;
+    let asked = request.service.clone();
+    let list = connection.control.history(request).await?.into_inner();
+    if list.rollouts.is_empty() && !asked.is_empty() {
+        // A service that was removed has a history. One that has none may not even be there.
+        connection.view(&asked).await?;
+    }
     context.output.answer(&table(&list));
     context.output.json(&list);
     context.output.next("baton show ROLLOUT");
@@ -46,16 +52,11 @@ pub async fn history(args: HistoryArgs, context: Context<'_>) -> Result<Exit, Fa
 /// When the coordinator cannot be asked, or knows no such rollout.
 pub async fn show(args: ShowArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let request = HistoryRequest { rollout: args.rollout.clone(), limit: 1, ..HistoryRequest::default() };
-    let list = ask(request, context).await?;
+    let list = Connection::open(context.connect)?.control.history(request).await?.into_inner();
     let record = list.rollouts.first().ok_or_else(|| {
         Problem::new(code::UNKNOWN_NAME, format!("no rollout {} is known", args.rollout)).help("baton history lists them")
     })?;
     context.output.answer(&one(record));
     context.output.json(record);
     Ok(Exit::Done)
-}
-
-async fn ask(request: HistoryRequest, context: Context<'_>) -> Result<RolloutList, Failure> {
-    let mut connection = Connection::open(context.connect)?;
-    Ok(connection.control.history(request).await?.into_inner())
 }

@@ -1,13 +1,13 @@
 //! `baton hosts list` and `baton hosts show HOST`; the other words are in [`maintenance`] and [`label`].
 
-use super::{label, maintenance};
+use super::{audit, label, maintenance};
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
-use crate::render::hosts;
+use crate::render::{self, hosts};
 use baton_core::problem::Problem;
-use baton_proto::v1::HostView;
+use baton_proto::v1::{HostView, ListAuditRequest};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -48,7 +48,8 @@ pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure>
         Hosts::List => None,
         Hosts::Show { host } => Some(host),
     };
-    let view = Connection::open(context.connect)?.view("").await?;
+    let mut connection = Connection::open(context.connect)?;
+    let view = connection.view("").await?;
     let output = context.output;
     match what {
         None => {
@@ -60,7 +61,9 @@ pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure>
             }
         }
         Some(host) => {
-            let host = find(&view.hosts, &host)?;
+            let Some(host) = view.hosts.iter().find(|known| known.name == host) else {
+                return Err(stranger(&mut connection, &view.hosts, &host).await.into());
+            };
             output.answer(&hosts::show(host));
             output.json(host);
             output.next(&format!("baton why {}", host.name));
@@ -69,11 +72,24 @@ pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-fn find<'a>(hosts: &'a [HostView], name: &str) -> Result<&'a HostView, Problem> {
-    hosts.iter().find(|host| host.name == name).ok_or_else(|| {
-        let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-        Problem::new(code::UNKNOWN_NAME, format!("no host called {name} ever joined"))
-            .saw("joined", if names.is_empty() { "nobody".to_owned() } else { names.join(", ") })
-            .help(format!("baton token create --name {name}"))
-    })
+/// No host has this name: was it removed? Who may not read the log, is not told.
+async fn stranger(connection: &mut Connection, hosts: &[HostView], name: &str) -> Problem {
+    let newest = ListAuditRequest { after: 0, newest: LOOKED_AT };
+    let entries = audit::collect(connection, newest).await.unwrap_or_default();
+    let removal = entries.iter().rev().find(|entry| render::audit::removes(entry, name));
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    let what = match removal {
+        Some(_) => format!("{name} was removed"),
+        None => format!("there is no host called {name}"),
+    };
+    let mut problem = Problem::new(code::UNKNOWN_NAME, what);
+    if let Some(entry) = removal {
+        problem = problem.saw("removed", render::audit::when_and_who(entry));
+    }
+    problem
+        .saw("joined", if names.is_empty() { "nobody".to_owned() } else { names.join(", ") })
+        .help(format!("baton token create --name {name}, and on it: baton-agent join HOST:PORT --token-file FILE"))
 }
+
+/// Entries of the log that are looked at for a removal.
+const LOOKED_AT: u64 = 10_000;

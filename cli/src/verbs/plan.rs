@@ -45,7 +45,11 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
     };
     let mut plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
     let uploads = on_disk && missing(&mut plan);
-    context.output.answer(&render::plan::plan(&plan, uploads.then_some(artifact.size)));
+    let mut page = render::plan::plan(&plan, uploads.then_some(artifact.size));
+    if let Some(conflicts) = loaded.conflicts(plan.problems.iter().map(from_wire).collect()) {
+        page.extend(conflicts.page());
+    }
+    context.output.answer(&page);
     context.output.json(&plan);
     let exit = exit(&plan, args.exit_code);
     if plan.problems.is_empty() && !plan.already_live {

@@ -1,7 +1,7 @@
 //! `baton token create|list|revoke`.
 
 use crate::Context;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
 use crate::render::page::Page;
@@ -142,9 +142,12 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         created.id,
         counted(uses.into(), "use", "uses")
     )));
+    // As it is reached from here, where that is over the network; its own machine only knows the port.
+    let login = connection::login(context.connect).map(|(_, login)| login.coordinator);
+    let address = login.unwrap_or_else(|| format!("COORDINATOR:{}", created.port));
     match args.role {
-        TokenRole::Host => output.next("on the host: baton-agent join COORDINATOR:7443 --token-file FILE"),
-        _ => output.next("on the operator's machine: baton login COORDINATOR:7443 --token-file FILE"),
+        TokenRole::Host => output.next(&format!("on the host: baton-agent join {address} --token-file FILE")),
+        _ => output.next(&format!("on the operator's machine: baton login {address} --token-file FILE")),
     }
     Ok(Exit::Done)
 }

@@ -1,6 +1,6 @@
 //! A coordinator that does what a test says: it shows the views it is given, and keeps what it was sent.
 
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_proto::identity::Identity as Peer;
 use baton_proto::problem::to_status;
 use baton_proto::tls::local_incoming;
@@ -227,15 +227,21 @@ impl Control for Double {
         self.accept()
     }
 
-    async fn history(&self, _: Request<HistoryRequest>) -> Answer<RolloutList> {
-        let services = self.views.borrow().services.clone();
+    async fn history(&self, request: Request<HistoryRequest>) -> Answer<RolloutList> {
+        let asked = request.into_inner().service;
+        let mut services = self.views.borrow().services.clone();
+        services.retain(|service| asked.is_empty() || service.name == asked);
         let record =
             |service: ServiceView| RolloutRecord { service: service.name, rollout: service.rollout, ended_ago_ms: 0 };
         Ok(Response::new(RolloutList { rollouts: services.into_iter().map(record).collect() }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<FleetView> {
-        Ok(Response::new(self.views.borrow().clone()))
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<FleetView> {
+        let (asked, view) = (request.into_inner().service, self.views.borrow().clone());
+        match asked.is_empty() || view.services.iter().any(|service| service.name == asked) {
+            true => Ok(Response::new(view)),
+            false => Err(to_status(Problem::new(Code(709), format!("there is no service {asked}")))),
+        }
     }
 
     async fn watch(&self, _: Request<StatusRequest>) -> Answer<Self::WatchStream> {
@@ -255,7 +261,7 @@ impl Control for Double {
 
     async fn create_token(&self, request: Request<CreateTokenRequest>) -> Answer<CreatedToken> {
         let ttl_ms = request.into_inner().ttl_ms;
-        Ok(Response::new(CreatedToken { id: "t-1".into(), token: "baton1.abc".into(), ttl_ms }))
+        Ok(Response::new(CreatedToken { id: "t-1".into(), token: "baton1.abc".into(), ttl_ms, port: 9443 }))
     }
 
     async fn list_tokens(&self, _: Request<ListTokensRequest>) -> Answer<TokenList> {

@@ -159,7 +159,7 @@ fn a_second_deploy_attaches_to_the_rollout_under_way() {
 
 #[test]
 fn a_refusal_ends_with_7_and_a_mistake_with_1() {
-    for (code, exit) in [(701, 7), (703, 1)] {
+    for (code, exit) in [(701, 7), (716, 1)] {
         let refusal = Some(Problem::new(Code(code), "no").help("baton watch shop"));
         let world = World::new(at_rest(1_000), Script { refusal, ..Script::default() });
         let ran = world.run("deploy 2.1.0");
@@ -295,7 +295,7 @@ fn a_mistake_is_told_before_the_archive_has_travelled() {
     let world = World::new(at_rest(1_000), Script { refusal, ..script(succeeded(1_400)) });
     let ran = world.run("deploy 2.1.0");
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.starts_with("error[B0703]: web9 never joined"), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[B0703]: web9 never joined\n --> baton.toml:2:"), "{}", ran.stderr);
     let script = world.coordinator.script();
     assert!(script.uploads.is_empty() && script.deploys.is_empty());
 }
@@ -357,6 +357,42 @@ fn init_then_check_then_plan() {
 fn the_token_is_all_that_stdout_carries() {
     let world = World::new(at_rest(1_000), Script::default());
     let ran = world.run("token create --hosts 4 --ttl 1h");
+    assert!(ran.stderr.contains("baton-agent join COORDINATOR:9443 --token-file FILE"), "{}", ran.stderr);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "baton1.abc\n"));
     assert!(ran.stderr.contains("4 uses, good for 1 h"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_history_of_nobody_is_an_error_and_a_service_may_be_named_without_list() {
+    let world = World::new(at_rest(1_000), Script::default());
+    assert_eq!(world.run("history shop").code, Some(0));
+    let ran = world.run("history nosuch");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.starts_with("error[B0709]: there is no service nosuch"), "{}", ran.stderr);
+    for line in ["releases", "releases list", "releases shop", "releases list shop"] {
+        assert_eq!(world.run(line).code, Some(0), "{line}");
+    }
+    assert_eq!(world.run("releases shop blog").code, Some(2));
+}
+
+#[test]
+fn without_a_command_there_is_help_and_so_there_is_for_each() {
+    let world = World::new(at_rest(1_000), Script::default());
+    let ran = world.run("");
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("Usage: baton") && ran.stderr.contains("  deploy "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("demo-part"), "{}", ran.stderr);
+    let nested = world.run("token");
+    assert!(nested.code == Some(2) && nested.stderr.contains("Usage: baton token "), "{nested:?}");
+    let help = world.run("help deploy");
+    assert!(help.code == Some(0) && help.stdout.contains("Usage: baton deploy"), "{help:?}");
+    assert_eq!(world.run("help").code, Some(0));
+}
+
+#[test]
+fn a_socket_that_is_set_to_nothing_is_not_set() {
+    let world = World::new(at_rest(1_000), Script::default());
+    let ran = ran(world.command("status").env("BATON_SOCKET", "").output().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(!ran.stderr.contains("BATON_SOCKET"), "no usage error: {}", ran.stderr);
 }

@@ -1,7 +1,7 @@
 //! What operators and CI ask.
 
 use super::before::{fleet, state};
-use super::{Api, invalid, orders, preview, view};
+use super::{Api, invalid, orders, preview, removed, view, wrong};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
@@ -50,7 +50,12 @@ impl Control for Api {
 
     async fn plan(&self, request: Request<DeployRequest>) -> Result<Response<PlanView>, Status> {
         let wish = self.read(&request.into_inner())?;
-        Ok(Response::new(preview::preview(&self.access.picture(), wish, self.access.now())))
+        let named = removed::hosts_of(&wish.shape);
+        let (mut view, objections) = preview::preview(&self.access.picture(), wish, self.access.now());
+        for problem in objections {
+            view.problems.push((&self.recalling(problem, &named).await).into());
+        }
+        Ok(Response::new(view))
     }
 
     async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
@@ -178,7 +183,7 @@ impl Control for Api {
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::RolloutList>, Status> {
         let v1::HistoryRequest { service, rollout, limit } = request.into_inner();
         let rollout = Some(rollout).filter(|rollout| !rollout.is_empty()).map(|rollout| rollout.parse()).transpose();
-        let rollout = rollout.map_err(|error: InvalidName| invalid("rollout", error.to_string()))?;
+        let rollout = rollout.map_err(|error: InvalidName| wrong("ROLLOUT", error))?;
         let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
         let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
         let (picture, now) = (self.access.picture(), self.access.now());
@@ -188,7 +193,9 @@ impl Control for Api {
 
     async fn list_releases(&self, request: Request<ServiceRequest>) -> Result<Response<ReleaseList>, Status> {
         let service = only(&request.get_ref().service)?;
-        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref())))
+        let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
+        let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref(), &history)))
     }
 
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::CreatedToken>, Status> {
@@ -236,7 +243,11 @@ impl Api {
             service.as_ref().map_or_else(|| fleet(&picture.fleet), |name| state(&picture.fleet, name))
         };
         let before = state();
-        let accepted = self.access.ask(ask).await.map_err(to_status)?;
+        let named = removed::named(&ask);
+        let accepted = match self.access.ask(ask).await {
+            Ok(accepted) => accepted,
+            Err(problem) => return Err(to_status(self.recalling(problem, &named).await)),
+        };
         call::changed(before, state());
         Ok(Response::new(orders::reply(accepted)))
     }
@@ -290,7 +301,7 @@ impl Api {
     fn read(&self, request: &DeployRequest) -> Result<Wish, Status> {
         let path = if request.manifest_path.is_empty() { "baton.toml" } else { &request.manifest_path };
         let manifest = manifest::parse(path, &request.manifest).map_err(|found| to_status(in_one(&found)))?;
-        let version = Version::new(request.version.clone()).map_err(|error| invalid("version", error.to_string()))?;
+        let version = Version::new(request.version.clone()).map_err(|error| wrong("VERSION", error))?;
         let digest: [u8; 32] = request
             .artifact_digest
             .as_slice()
@@ -359,19 +370,25 @@ pub(super) fn only(service: &str) -> Result<Option<ServiceName>, Status> {
     if service.is_empty() {
         return Ok(None);
     }
-    service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| invalid("service", error.to_string()))
+    service.parse().map(Some).map_err(|error: baton_core::name::InvalidName| wrong("SERVICE", error))
 }
 
 fn when(request: &DeployRequest) -> Result<When, Status> {
     let busy = match (request.queue, request.supersede) {
-        (true, true) => return Err(invalid("queue", "it is either queued or takes the place of what is under way")),
+        (true, true) => {
+            return Err(wrong("--queue", "it is either queued or, with --supersede, takes the place of what is under way"));
+        }
         (true, false) => Busy::Queue,
         (false, true) => Busy::Supersede,
         (false, false) => Busy::Refuse,
     };
     let if_plan = match request.if_plan.as_str() {
         "" => None,
-        digest => Some(digest.parse::<Digest>().map_err(|error| invalid("if_plan", error.to_string()))?),
+        digest => Some(
+            digest
+                .parse::<Digest>()
+                .map_err(|_| wrong("--if-plan", "it is `basis` of `baton plan --json`, 64 characters"))?,
+        ),
     };
     Ok(When { busy, if_plan })
 }

@@ -11,6 +11,7 @@ mod enrollment;
 pub mod gate;
 mod orders;
 mod preview;
+mod removed;
 pub mod revoked;
 pub mod roles;
 mod tokens;
@@ -71,6 +72,8 @@ pub struct Api {
     pub audit: Arc<Audit>,
     /// Of certificates, in seconds.
     pub life: i64,
+    /// Where hosts and operators connect.
+    pub port: u16,
 }
 
 impl Api {
@@ -103,6 +106,11 @@ impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api").finish_non_exhaustive()
     }
+}
+
+/// The refusal of a word or an option as people wrote it: `--ttl`, `HOST`.
+fn wrong(word: &str, what: impl std::fmt::Display) -> Status {
+    to_status(Problem::new(code::USAGE, format!("{word} cannot be that: {what}")))
 }
 
 /// The refusal of a request that cannot be understood.

@@ -1,7 +1,7 @@
 //! Orders on the wire, as what is asked of the driver.
 
 use super::control::only;
-use super::invalid;
+use super::wrong;
 use crate::audit::call;
 use crate::driver::{Ask, Picture};
 use baton_core::hook::Point;
@@ -30,7 +30,7 @@ pub(super) fn rollback(picture: &Picture, request: &RollbackRequest, by: String)
     if request.version.is_empty() {
         return Ok(Ask::Rollback { service, by, force: request.force });
     }
-    let version = Version::new(request.version.clone()).map_err(|error| invalid("version", error.to_string()))?;
+    let version = Version::new(request.version.clone()).map_err(|error| wrong("--to", error))?;
     Ok(Ask::RollbackTo { service, version, by, force: request.force })
 }
 
@@ -52,9 +52,9 @@ pub(super) fn abort(picture: &Picture, request: &AbortRequest, by: String) -> As
     why(&request.why);
     let service = service(picture, &request.service)?;
     match (request.cancel, request.keep) {
-        (true, true) => Err(invalid("keep", "a deploy that waits its turn has changed nothing that could be kept")),
+        (true, true) => Err(wrong("--keep", "a deploy that waits its turn has changed nothing that could be kept")),
         (true, false) => {
-            let id = |text: &str| text.parse::<RolloutId>().map_err(|error| invalid("queued", error.to_string()));
+            let id = |text: &str| text.parse::<RolloutId>().map_err(|error| wrong("--queued", error));
             let queued = Some(&request.queued).filter(|text| !text.is_empty()).map(|text| id(text)).transpose()?;
             Ok(order(Command::Cancel { service, queued, by }))
         }
@@ -75,7 +75,7 @@ pub(super) fn skip(picture: &Picture, request: &PlaceRequest, by: String) -> Ask
     }
     let points = || Point::ALL.map(Point::word).join(", ");
     let point = Point::ALL.into_iter().find(|point| point.word() == request.hook);
-    let point = point.ok_or_else(|| invalid("hook", format!("hooks are {}", points())))?;
+    let point = point.ok_or_else(|| wrong("--hook", format!("hooks are {}", points())))?;
     Ok(order(Command::Vouch { service, point, host: optional(&request.host)?, by, why }))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn rehearse(picture: &Picture, request: &PlaceRequest, by: String) ->
 
 pub(super) fn freeze(_: &Picture, request: &FreezeRequest, by: String) -> Asked {
     if request.lasts_ms > FREEZE_MAX {
-        return Err(invalid("lasts_ms", "at most a year; without an end it lasts until somebody ends it"));
+        return Err(wrong("--for", "at most a year; without an end it lasts until somebody ends it"));
     }
     let lasts = (request.lasts_ms > 0).then(|| Duration::from_millis(request.lasts_ms));
     Ok(order(Command::Freeze { service: only(&request.service)?, lasts, by, why: why(&request.why) }))
@@ -103,7 +103,7 @@ pub(super) fn unfreeze(_: &Picture, request: &FreezeRequest, by: String) -> Aske
 
 /// Never guessed: the name of what is removed is written out.
 pub(super) fn remove_service(_: &Picture, request: &ServiceRequest, by: String) -> Asked {
-    let service = only(&request.service)?.ok_or_else(|| invalid("service", "which one?"))?;
+    let service = only(&request.service)?.ok_or_else(|| wrong("SERVICE", "which one?"))?;
     Ok(order(Command::RemoveService { service, by }))
 }
 
@@ -125,10 +125,10 @@ pub(super) fn revive(_: &Picture, request: &HostRequest, by: String) -> Asked {
 }
 
 pub(super) fn label_host(_: &Picture, request: &LabelRequest, by: String) -> Asked {
-    let wrong = |error: InvalidName| invalid("labels", error.to_string());
-    let pair = |(label, value): (&String, &String)| Ok((label.parse().map_err(wrong)?, value.parse().map_err(wrong)?));
+    let odd = |error: InvalidName| wrong("LABEL", error);
+    let pair = |(label, value): (&String, &String)| Ok((label.parse().map_err(odd)?, value.parse().map_err(odd)?));
     let set = request.set.iter().map(pair).collect::<Result<_, Status>>()?;
-    let unset = request.unset.iter().map(|label| label.parse().map_err(wrong)).collect::<Result<_, Status>>()?;
+    let unset = request.unset.iter().map(|label| label.parse().map_err(odd)).collect::<Result<_, Status>>()?;
     Ok(order(Command::Label { host: host(&request.host)?, set, unset, by }))
 }
 
@@ -153,7 +153,7 @@ pub(super) fn reply(accepted: Accepted) -> DeployReply {
 }
 
 pub(super) fn host(name: &str) -> Result<HostName, Status> {
-    name.parse().map_err(|error: InvalidName| invalid("host", error.to_string()))
+    name.parse().map_err(|error: InvalidName| wrong("HOST", error))
 }
 
 fn optional(name: &str) -> Result<Option<HostName>, Status> {

@@ -7,6 +7,7 @@ use crate::driver::Picture;
 use baton_core::analysis::notice;
 use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId, ServiceName};
+use baton_core::problem::Problem;
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
@@ -17,8 +18,8 @@ use baton_proto::v1::{Notice, PlanView, PlannedWave};
 /// An id that no rollout gets.
 const NOBODY: &str = "preview";
 
-/// Shows what a deploy would do: by asking `core`, on a copy.
-pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
+/// Shows what a deploy would do, by asking `core`, on a copy; and what would refuse it.
+pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, Vec<Problem>) {
     let Wish { name, shape, release, missing } = wish;
     let fleet = &picture.fleet;
     let before = fleet.services.get(&name);
@@ -45,11 +46,10 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         would_notice: live.map(|_| foreseen(picture, &name, &strategy, total)).unwrap_or_default(),
         ..PlanView::default()
     };
-    let Ok(id) = RolloutId::new(NOBODY) else { return view };
+    let Ok(id) = RolloutId::new(NOBODY) else { return (view, Vec::new()) };
     let hosts = shape.hosts.clone();
     let deploy = Deploy::new(id, name, shape, release, NOBODY.to_owned());
-    let problems = missing.into_iter().chain(objections(fleet, &deploy, now)).chain(picture.trouble.clone());
-    view.problems = problems.map(|problem| (&problem).into()).collect();
+    let problems = missing.into_iter().chain(objections(fleet, &deploy, now)).chain(picture.trouble.clone()).collect();
     let mut after: Fleet = fleet.clone();
     match apply(&mut after, Command::Deploy(Box::new(deploy)), now) {
         Ok(Accepted::AlreadyLive) => view.already_live = true,
@@ -59,7 +59,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> PlanView {
         }
         Ok(_) | Err(_) => view.waves = waves(&hosts, &strategy),
     }
-    view
+    (view, problems)
 }
 
 /// How soon regressions would be noticed while the first hosts, or the first share, have the new release.
@@ -129,19 +129,19 @@ mod tests {
     fn a_plan_names_the_waves_and_changes_nothing() {
         let mut wish = wish(&["web1", "web2", "web3"]);
         wish.shape.strategy.waves = [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec();
-        let plan = preview(&picture(&["web1", "web2", "web3"]), wish, Moment(0));
+        let (plan, problems) = preview(&picture(&["web1", "web2", "web3"]), wish, Moment(0));
         let waves: Vec<_> = plan.waves.iter().map(|wave| wave.hosts.join(" ")).collect();
         assert_eq!(waves, ["web1", "web2 web3"]);
         assert_eq!((plan.at_least_serving, plan.already_live), (2, false));
-        assert!(plan.problems.is_empty());
+        assert!(problems.is_empty());
     }
 
     #[test]
     fn a_plan_says_everything_that_would_refuse_it() {
         let mut wish = wish(&["web1", "ghost"]);
         wish.missing = Some(missing(wish.release.artifact.digest));
-        let plan = preview(&picture(&["web1"]), wish, Moment(0));
-        let codes: Vec<_> = plan.problems.iter().map(|problem| problem.code).collect();
+        let (_, problems) = preview(&picture(&["web1"]), wish, Moment(0));
+        let codes: Vec<_> = problems.iter().map(|problem| problem.code.0).collect();
         assert_eq!(codes, [601, 703]);
     }
 
@@ -154,11 +154,11 @@ mod tests {
         service.committed = Some(old.id());
         picture.fleet.services.insert(asked.name.clone(), service);
         picture.fleet.releases.insert(old.id(), old);
-        assert!(preview(&picture, wish(&hosts), Moment(0)).would_notice.is_empty(), "nothing was counted yet");
+        assert!(preview(&picture, wish(&hosts), Moment(0)).0.would_notice.is_empty(), "nothing was counted yet");
         // 200 requests a second for a minute.
         let usual = Summary { polls: 30, slots: 120, counts: Counts::new(12_000, 2), phi: 1.0 };
         picture.usual.insert(asked.name, usual);
-        let plan = preview(&picture, wish(&hosts), Moment(0));
+        let (plan, _) = preview(&picture, wish(&hosts), Moment(0));
         let shares: Vec<_> = plan.would_notice.iter().map(|notice| notice.share.as_str()).collect();
         assert_eq!(shares, ["1 %", "5 %", "20 %"]);
         assert!(plan.would_notice[2].within_ms <= 10_000, "{plan:?}");
@@ -166,7 +166,7 @@ mod tests {
         let mut together = wish(&hosts);
         together.shape.strategy.lockstep = true;
         assert!(
-            preview(&picture, together, Moment(0)).would_notice.is_empty(),
+            preview(&picture, together, Moment(0)).0.would_notice.is_empty(),
             "all at once: there is nothing to compare with"
         );
     }
@@ -179,7 +179,7 @@ mod tests {
         service.committed = Some(wish.release.id());
         picture.fleet.services.insert(wish.name.clone(), service);
         picture.fleet.releases.insert(wish.release.id(), wish.release.clone());
-        let plan = preview(&picture, wish, Moment(0));
+        let (plan, _) = preview(&picture, wish, Moment(0));
         assert!(plan.already_live && plan.waves.is_empty() && plan.changes.is_empty(), "{plan:?}");
     }
 }

@@ -60,6 +60,14 @@ impl Revoked {
 
 /// What whoever shows a revoked certificate is told.
 pub(super) fn refusal(identity: &Identity) -> Problem {
-    Problem::new(code::REFUSED, format!("this certificate of {identity} is not accepted any more"))
-        .help("it was revoked, or somebody joined under this name with a newer token; join or log in again with a new token")
+    let help = match identity {
+        Identity::Host(host) => format!(
+            "{host} was removed (baton hosts remove), its certificate revoked, or another machine joined under this name; \
+             to come back: baton token create --name {host}, and here baton-agent join HOST:PORT --token-file FILE"
+        ),
+        _ => {
+            "it was revoked, or somebody joined under this name with a newer token; log in again with a new token".to_owned()
+        }
+    };
+    Problem::new(code::REFUSED, format!("this certificate of {identity} is not accepted any more")).help(help)
 }

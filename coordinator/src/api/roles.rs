@@ -124,13 +124,64 @@ pub fn authorise(identity: &Identity, path: &str) -> Result<(), Problem> {
     if caller.is_some_and(|caller| callers.contains(&caller)) {
         return Ok(());
     }
-    let refused = match caller {
+    let (command, roles) = (command(path), roles(callers));
+    Err(match caller {
         Some(Anonymous) => Problem::new(code::WHO_ARE_YOU, "the coordinator does not know who this is")
+            .saw("command", command)
             .help("baton login HOST:PORT --token-file FILE, or on a host: baton-agent join HOST:PORT --token-file FILE"),
         _ => Problem::new(code::NOT_ALLOWED, format!("{identity} may not do this"))
-            .help("an admin can make a token for another role: baton token create --role ROLE"),
+            .saw("command", command)
+            .saw("allowed to", roles.join(", "))
+            .help(match roles.iter().find(|role| **role != HOST) {
+                Some(role) => {
+                    format!("ask one of those, or an admin for a token of that role: baton token create --role {role}")
+                }
+                None => "this is for agents on hosts, and no operator's".to_owned(),
+            }),
+    })
+}
+
+const HOST: &str = "host";
+
+/// The roles of callers in the words of `baton token create --role`, the least of them first.
+fn roles(callers: &[Caller]) -> Vec<&'static str> {
+    let word = |caller: &Caller| match caller {
+        Anonymous => None,
+        Host => Some(HOST),
+        Viewer => Some("viewer"),
+        Ci => Some("ci"),
+        Deployer => Some("deployer"),
+        Admin => Some("admin"),
     };
-    Err(refused.saw("call", path))
+    callers.iter().filter_map(word).collect()
+}
+
+/// The command that calls a method, as people write it.
+fn command(path: &str) -> String {
+    let (service, method) = path.trim_start_matches("/baton.v1.").split_once('/').unwrap_or_default();
+    let words = match (service, method) {
+        ("AgentLink", _) | ("Artifacts", "Fetch") => return "baton-agent run".to_owned(),
+        ("Enrollment", _) => return "baton-agent join, baton login".to_owned(),
+        ("Artifacts", _) => "deploy",
+        (_, "WhoAmI") => "doctor",
+        (_, "DrainHost") => "hosts drain",
+        (_, "UndrainHost") => "hosts undrain",
+        (_, "LabelHost") => "hosts label",
+        (_, "RemoveHost") => "hosts remove",
+        (_, "DeclareDead") => "balancers declare-dead",
+        (_, "Revive") => "balancers revive",
+        (_, "RemoveService") => "services remove",
+        (_, "ListReleases") => "releases",
+        (_, "CreateToken") => "token create",
+        (_, "ListTokens") => "token list",
+        (_, "RevokeToken") => "token revoke",
+        (_, "ListCertificates") => "certificates list",
+        (_, "RevokeCertificates") => "certificates revoke",
+        (_, "ListAudit") => "audit list",
+        (_, "VerifyAudit") => "audit verify",
+        (_, other) => return format!("baton {}", other.to_lowercase()),
+    };
+    format!("baton {words}")
 }
 
 #[cfg(test)]
@@ -207,6 +258,22 @@ mod tests {
             assert!(authorise(&identity(role), "/baton.v1.Control/CreateToken").is_err(), "{role}");
         }
         assert!(authorise(&identity("admin/ana"), "/baton.v1.Control/CreateToken").is_ok());
+    }
+
+    #[test]
+    fn a_refusal_names_the_command_and_who_may_give_it() {
+        let refused = |who: &str, path: &str| {
+            let problem = authorise(&identity(who), &format!("/baton.v1.{path}")).unwrap_err();
+            let seen: Vec<String> = problem.seen.iter().map(|(label, seen)| format!("{label}: {seen}")).collect();
+            format!("{} | {} | {}", problem.what, seen.join(", "), problem.help.unwrap_or_default())
+        };
+        assert_eq!(
+            refused("viewer/eve", "Control/Deploy"),
+            "viewer/eve may not do this | command: baton deploy, allowed to: ci, deployer, admin | \
+             ask one of those, or an admin for a token of that role: baton token create --role ci"
+        );
+        assert!(refused("deployer/ana", "Control/LabelHost").contains("baton hosts label, allowed to: admin | "));
+        assert!(refused("admin/ana", "AgentLink/Connect").ends_with("this is for agents on hosts, and no operator's"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Join tokens, from the operator's side.
 
-use super::{Api, invalid};
+use super::{Api, wrong};
 use crate::audit::call;
 use crate::identity::{random, wall_time};
 use crate::store::WallTime;
@@ -29,25 +29,25 @@ const MAX_USES: u32 = 1000;
 
 impl Api {
     pub(super) async fn create_token(&self, request: CreateTokenRequest) -> Result<CreatedToken, Status> {
-        let admits: Admits = request.role.parse().map_err(|error| invalid("role", format!("{error}")))?;
+        let admits: Admits = request.role.parse().map_err(|error| wrong("--role", error))?;
         let uses = match (request.uses, u32::try_from(request.names.len())) {
             (0, Ok(names)) => names.max(1),
             (uses, _) => uses,
         };
         if uses > MAX_USES {
-            return Err(invalid("uses", format!("{uses}, {MAX_USES} at most")));
+            return Err(wrong("--uses", format!("{uses} asked for, {MAX_USES} at most")));
         }
         for name in &request.names {
             let checked = match admits {
                 Admits::Host => HostName::new(name).map(drop),
                 Admits::Operator(_) => OperatorName::new(name).map(drop),
             };
-            checked.map_err(|error| invalid("names", error.to_string()))?;
+            checked.map_err(|error| wrong("--name", error))?;
         }
         let ttl = match request.ttl_ms.div_ceil(1000) {
             0 => DEFAULT_TTL,
             ttl if ttl > MAX_TTL => {
-                return Err(invalid("ttl", format!("{} days asked for, {} at most", ttl / DAY, MAX_TTL / DAY)));
+                return Err(wrong("--ttl", format!("{} days asked for, {} days at most", ttl.div_ceil(DAY), MAX_TTL / DAY)));
             }
             ttl => ttl,
         };
@@ -55,7 +55,12 @@ impl Api {
         let life = match i64::try_from(request.life_ms.div_ceil(1000)) {
             Ok(0) => None,
             Ok(life) if admits == Admits::Operator(Role::Ci) && (60..=MAX_CI_LIFE).contains(&life) => Some(life),
-            _ => return Err(invalid("life", format!("only of a ci token, from 60 s to {MAX_CI_LIFE} s"))),
+            _ => {
+                return Err(wrong(
+                    "--life",
+                    format!("only of a ci token, from 1 min to {} days", MAX_CI_LIFE / (24 * 3600)),
+                ));
+            }
         };
         let now = wall_time();
         let secret = JoinToken { pin: self.authority.pin(), secret: random().map_err(to_status)? };
@@ -78,7 +83,7 @@ impl Api {
         });
         call::changed(Value::Null, after);
         tracing::info!(id = %token.id, admits = %token.admits, uses, ttl, "made a join token");
-        Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000 })
+        Ok(CreatedToken { id: token.id.0, token: secret.to_string(), ttl_ms: ttl * 1000, port: self.port.into() })
     }
 
     pub(super) async fn list_tokens(&self) -> Result<TokenList, Status> {
@@ -111,13 +116,12 @@ impl Api {
 /// The services a token is for. Only those who command services can be held to some of them.
 fn services_of(names: &[String], admits: Admits) -> Result<Vec<ServiceName>, Status> {
     if !names.is_empty() && !matches!(admits, Admits::Operator(Role::Deployer | Role::Ci)) {
-        return Err(invalid(
-            "services",
+        return Err(wrong(
+            "--service",
             format!("a token for {admits} cannot be for some services only: a deployer's or ci's can"),
         ));
     }
-    let parsed = names
-        .iter()
-        .map(|name| name.parse().map_err(|error: baton_core::name::InvalidName| invalid("services", error.to_string())));
+    let parsed =
+        names.iter().map(|name| name.parse().map_err(|error: baton_core::name::InvalidName| wrong("--service", error)));
     parsed.collect()
 }

@@ -87,6 +87,10 @@ codes! {
         "Side by side the new instance listens on another port than the old one. A load balancer moves the clients over, or \
          one listening socket that both take in turn; with neither, clients have to find the port by themselves. This is a \
          warning.";
+    PORT_UNTOLD = 129, "nothing tells the program which port is its own",
+        "With two ports each instance listens on the port of its slot. The command passes it on as {port}; a program can also \
+         read BATON_PORT from its environment. One that listens on a fixed port collides with the instance beside it, and does \
+         not become ready. This is a warning.";
     BAD_SECRET = 140, "a secret that is no reference",
         "run.secrets says where each host finds a value and never the value itself: file:/etc/shop/db, \
          env-file:/etc/shop/env#NAME or exec:/usr/bin/pass show shop/db. What was written is not shown, because it may \

@@ -95,7 +95,12 @@ pub const KEYS: &[Key] = &[
         Absent,
         "Public sockets that the host itself holds and hands to every instance, so that they never close.",
     ),
-    key("run.user", Kind::Text, Absent, "The user it runs as; one of its own, made up while it runs, where none is named."),
+    key(
+        "run.user",
+        Kind::Text,
+        Absent,
+        "The user it runs as. Where none is named: under systemd one of its own, made up while it runs; as a plain process the agent's.",
+    ),
     key("run.env", Kind::Variables, Absent, "Environment variables, as they are written. No secrets."),
     key(
         "run.secrets",

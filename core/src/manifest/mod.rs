@@ -4,6 +4,7 @@
 
 mod balancer;
 pub mod codes;
+mod conflict;
 pub mod keys;
 
 mod diagnostic;
@@ -11,12 +12,12 @@ mod health;
 mod hooks;
 mod judging;
 mod listen;
-mod nearest;
-mod reader;
+pub(crate) mod nearest;
+pub(crate) mod reader;
 mod rollout;
 mod run;
 mod secret;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -24,6 +25,7 @@ mod users;
 mod values;
 mod words;
 
+pub use conflict::at_its_line;
 pub use diagnostic::{Diagnostic, Severity};
 
 use crate::fleet::hooks::HookRuns;
@@ -157,6 +159,7 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
     };
     deadlines(reader, &manifest);
     clients(reader, &manifest);
+    own_port(reader, &manifest);
     Some(manifest)
 }
 
@@ -171,6 +174,19 @@ fn clients(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
     let help = "add [balancer], or run.listen for a hand-over of one socket; with one port in run.ports the release is replaced in place, \
          and its host does not serve meanwhile";
     reader.report(finding.label("each release listens on another one of these").help(help));
+}
+
+/// Warns of a program that nobody tells which port of several is its own.
+fn own_port(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
+    /// What each instance finds in its environment, or is given in its place.
+    const TELLS: [&str; 3] = ["{port}", "{slot}", "BATON_"];
+    let told = manifest.run.command.iter().any(|word| TELLS.iter().any(|tells| word.contains(tells)));
+    if told || manifest.ports.len() < 2 || reader.found_errors() {
+        return;
+    }
+    let what = "the command is the same in every slot: nothing in it says which port to listen on";
+    let finding = Finding::warning(codes::PORT_UNTOLD, reader.span("run.command"), what).label("no {port} here");
+    reader.report(finding.help("pass {port} to the program, unless it reads the port from $BATON_PORT by itself"));
 }
 
 /// Warns when the rollout would pause while a single host still does what it may.

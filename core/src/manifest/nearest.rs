@@ -1,7 +1,7 @@
 //! "Did you mean": the candidate closest to a word, when one is close enough.
 
 /// The candidate with the smallest edit distance, if it takes at most a third of the word's letters to get there.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST).collect();
     let allowed = (word.len() / 3).max(1);
     candidates

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 /// Something wrong at a place.
 #[derive(Debug)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     severity: Severity,
     code: Code,
     span: Range<usize>,
@@ -25,7 +25,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn error(code: Code, span: Range<usize>, what: impl Into<String>) -> Self {
+    pub(crate) fn error(code: Code, span: Range<usize>, what: impl Into<String>) -> Self {
         Self { severity: Severity::Error, code, span, what: what.into(), label: String::new(), help: None }
     }
 
@@ -38,7 +38,7 @@ impl Finding {
         self
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -254,7 +254,7 @@ impl<'t, 's> Reader<'t, 's> {
 }
 
 /// Turns a finding into what people read.
-pub(super) fn diagnostic(source: &Source<'_>, finding: Finding) -> Diagnostic {
+pub(crate) fn diagnostic(source: &Source<'_>, finding: Finding) -> Diagnostic {
     let place = source.place(&finding.span);
     let Finding { severity, code, what, label, help, .. } = finding;
     let path = source.path.to_string();
@@ -263,7 +263,7 @@ pub(super) fn diagnostic(source: &Source<'_>, finding: Finding) -> Diagnostic {
 }
 
 /// A text in the manifest's own quotes, cut where it is long.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 80;
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A manifest's text, with the ranges that must not be shown.
 #[derive(Debug)]
-pub(super) struct Source<'s> {
+pub(crate) struct Source<'s> {
     pub(super) path: &'s str,
     pub(super) text: &'s str,
     /// Values that look like secrets: masked in every line that is quoted (invariant 21).
@@ -21,7 +21,7 @@ pub(super) struct Place {
 }
 
 impl<'s> Source<'s> {
-    pub(super) fn new(path: &'s str, text: &'s str) -> Self {
+    pub(crate) fn new(path: &'s str, text: &'s str) -> Self {
         Self { path, text, masked: Vec::new() }
     }
 

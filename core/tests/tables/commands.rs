@@ -92,8 +92,35 @@ fn a_port_that_another_service_listens_on_is_refused_and_so_is_listening_on_its_
         alone(&mut second, &ports, &listen);
         second.name = baton_core::name::ServiceName::new("mail").expect("a name");
         let problem = apply(&mut world.fleet, Command::Deploy(Box::new(second)), NOW).expect_err("cart has it");
-        assert_eq!((problem.code.0, problem.what.as_str()), (704, "port 80 on web1 belongs to cart"));
+        assert_eq!((problem.code.0, problem.what.as_str()), (704, "port 80 on web1, web2 belongs to cart"));
     }
+}
+
+#[test]
+fn everything_that_speaks_against_a_deploy_is_told_at_once() {
+    let mut world = World::parse(REST);
+    let mut deploy = deploy(&world, "v3");
+    deploy.name = baton_core::name::ServiceName::new("cart").expect("a name");
+    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("shop has all of it");
+    let also: Vec<&str> = problem.seen.iter().map(|(_, also)| also.lines().next().unwrap_or_default()).collect();
+    assert_eq!(problem.what, "port 8101 on web1, web2 belongs to shop");
+    assert_eq!(also.last(), Some(&"[B0710] the pool shop belongs to shop"), "{problem:?}");
+}
+
+#[test]
+fn a_deploy_that_finds_another_rollout_under_way_says_what_it_can_do_about_it() {
+    let mut world = World::parse(ROLLING);
+    let help = |world: &mut World| {
+        let deploy = deploy(world, "v3");
+        let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("v2 is under way");
+        (problem.code.0, problem.help.unwrap_or_default())
+    };
+    let instead = "baton deploy --queue waits for its end, --supersede takes its place";
+    assert_eq!(help(&mut world), (701, format!("baton watch shop follows it; {instead}")));
+    let pause = Command::Pause { service: shop(), by: "ana".into(), why: String::new() };
+    apply(&mut world.fleet, pause, NOW).expect("it is paused");
+    let paused = "it is paused: baton resume shop lets it go on, baton rollback shop takes it back";
+    assert_eq!(help(&mut world), (701, format!("{paused}; {instead}")));
 }
 
 #[test]

@@ -2682,6 +2682,9 @@ pub struct CreatedToken {
     pub token: ::prost::alloc::string::String,
     #[prost(uint64, tag = "3")]
     pub ttl_ms: u64,
+    /// Where the coordinator listens for those who redeem it.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,6 +3,7 @@
 use super::TlsError;
 use super::verify::Refused;
 use crate::problem::code;
+use crate::unit;
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use rustls::pki_types::UnixTime;
@@ -57,6 +58,8 @@ fn transport(endpoint: &str, error: &io::Error) -> Problem {
     if let Some(problem) = error.get_ref().and_then(|inner| inner.downcast_ref::<Problem>()) {
         return problem.clone();
     }
+    let local = unit::command("status", "baton-coordinator");
+    let local = format!("is baton-coordinator running on this machine? {local}");
     let (code, what, help) = match error.kind() {
         io::ErrorKind::TimedOut => (
             code::NO_ANSWER,
@@ -73,11 +76,7 @@ fn transport(endpoint: &str, error: &io::Error) -> Problem {
             format!("{endpoint} may not be opened by this user"),
             "be root or in the group `baton`, or use `baton login`",
         ),
-        _ if endpoint.starts_with('/') => (
-            code::UNREACHABLE,
-            format!("{endpoint} cannot be reached"),
-            "is baton-coordinator running on this machine? systemctl status baton-coordinator",
-        ),
+        _ if endpoint.starts_with('/') => (code::UNREACHABLE, format!("{endpoint} cannot be reached"), local.as_str()),
         _ => (
             code::UNREACHABLE,
             format!("{endpoint} cannot be reached"),

@@ -77,7 +77,12 @@ impl Forge {
 
     /// Ends the archive and compresses it.
     pub(super) fn done(self) -> Vec<u8> {
-        compress(&self.bytes(&[0; 1024]).0)
+        compress(&self.ended())
+    }
+
+    /// Ends the archive.
+    pub(super) fn ended(self) -> Vec<u8> {
+        self.bytes(&[0; 1024]).0
     }
 
     /// The blocks as they are.
@@ -88,6 +93,14 @@ impl Forge {
 
 pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Compressed as `zstd FILE` does: how much it is goes first.
+pub(super) fn compress_sized(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.set_pledged_src_size(Some(bytes.len() as u64)).unwrap();
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }

@@ -1,5 +1,5 @@
 use super::*;
-use baton_core::problem::Code;
+use baton_core::problem::{Code, Problem};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -93,16 +93,25 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
         return;
     };
     let folder = Folder::open(&disk.0.path().join("releases"), Bounds::default(), Unpacker::Thread).unwrap();
-    let archive = Forge::default().file("small", b"x").file("big", &vec![0; 1 << 20]).done();
-    let digest = Digest::of(&archive);
-    fs::write(folder.gathering(&digest), &archive).unwrap();
-    let problem = folder.place(digest).await.unwrap_err();
-    assert_eq!(problem.code, Code(601), "{problem:?}");
-    assert_eq!(problem.what, "no space is left for unpacking the artifact");
-    assert!(problem.seen.iter().any(|(label, _)| label == "free"));
-    let mut names = Vec::new();
-    list(&disk.0.path().join("releases"), "", &mut names);
-    assert_eq!(names, [".incoming", ".seals"]);
+    let seen = |problem: &Problem, label: &str| {
+        let found = problem.seen.iter().find(|(seen, _)| seen == label);
+        found.map(|(_, what)| what.clone()).unwrap_or_else(|| panic!("no {label}: {problem:?}"))
+    };
+    let forged = || Forge::default().file("small", b"x").file("big", &vec![0; 1 << 20]);
+    let (streamed, sized) = (forged().done(), forge::compress_sized(&forged().ended()));
+    for (archive, needed) in [(streamed, 1_048_577), (sized, 1_051_136)] {
+        let digest = Digest::of(&archive);
+        fs::write(folder.gathering(&digest), &archive).unwrap();
+        let problem = folder.place(digest).await.unwrap_err();
+        assert_eq!(problem.code, Code(601), "{problem:?}");
+        assert_eq!(problem.what, "no space is left for unpacking the artifact");
+        assert_eq!(seen(&problem, "needed"), crate::text::bytes(needed));
+        // Of what was there before it began, which is not what its last byte left.
+        assert!(seen(&problem, "free").starts_with("25"), "{problem:?}");
+        let mut names = Vec::new();
+        list(&disk.0.path().join("releases"), "", &mut names);
+        assert_eq!(names, [".incoming", ".seals"]);
+    }
 }
 
 /// The packaged unit has `UMask=0077`, and a release runs as another user.

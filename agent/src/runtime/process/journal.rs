@@ -7,7 +7,7 @@ use crate::runtime::handle::start_time;
 use crate::runtime::{MARK, Running, START};
 use crate::text;
 use baton_core::fleet::InstanceKey;
-use baton_core::name::Digest;
+use baton_core::name::{Digest, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Signal, Stop};
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,11 +132,25 @@ impl Journal {
     /// Removes logs of slots that nothing was started in since the boot.
     pub(super) fn sweep(&self) {
         let keys = self.keys();
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
-            if !keys.iter().any(|key| log::belongs(&path, &self.log(key))) {
+        for path in self.logs().filter(|path| !keys.iter().any(|key| log::belongs(path, &self.log(key)))) {
+            let _ = durable::remove(&path);
+        }
+    }
+
+    /// Removes logs of all services but these, unless something of them runs.
+    pub(super) fn forget_others(&self, services: &BTreeSet<ServiceName>) {
+        let running: BTreeSet<_> = self.keys().into_iter().map(|key| key.service).collect();
+        let is_kept = |service: &str| services.iter().chain(&running).any(|kept| kept.as_str() == service);
+        for path in self.logs() {
+            let service = path.file_name().and_then(|name| name.to_str()?.split('.').next());
+            if !service.is_some_and(is_kept) {
                 let _ = durable::remove(&path);
             }
         }
+    }
+
+    fn logs(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
     }
 }

@@ -14,6 +14,7 @@ use crate::connections::descendants;
 use crate::secrets;
 use crate::text;
 use baton_core::fleet::InstanceKey;
+use baton_core::name::ServiceName;
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Signal, Stop};
 use journal::Journal;
@@ -34,6 +35,8 @@ pub struct ProcessRuntime {
     /// By incarnation.
     handles: Mutex<BTreeMap<String, Arc<Handle>>>,
     sockets: Arc<PublicSockets>,
+    /// Whose logs are kept; None: nobody said yet.
+    services: Mutex<Option<BTreeSet<ServiceName>>>,
     /// The words that start a part of this agent.
     parts: Vec<String>,
 }
@@ -48,7 +51,7 @@ impl ProcessRuntime {
         let starter = holder::Starter::new(parts.clone());
         let sockets = Arc::new(PublicSockets::new(journal.folder().to_owned(), Box::new(starter)));
         let credentials = folder.with_file_name("credentials");
-        Ok(Self { journal, credentials, handles: Mutex::default(), sockets, parts })
+        Ok(Self { journal, credentials, handles: Mutex::default(), sockets, services: Mutex::default(), parts })
     }
 
     fn handles(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
@@ -199,7 +202,14 @@ impl Runtime for ProcessRuntime {
         Box::pin(self.sockets.keep(addresses))
     }
 
+    fn keep_logs(&self, services: BTreeSet<ServiceName>) {
+        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = Some(services);
+    }
+
     fn tend(&self) {
+        if let Some(services) = &*self.services.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.journal.forget_others(services);
+        }
         let sockets = self.sockets.clone();
         tokio::spawn(async move { sockets.tend().await });
         let keys: BTreeSet<_> = self.journal.keys();

@@ -237,3 +237,21 @@ async fn a_secret_reaches_the_instance_as_a_file_and_nothing_else_of_it_anywhere
     host.runtime.forget(&running.key).await;
     assert!(!host.folder.path().join("credentials/shop-0").exists());
 }
+
+#[tokio::test]
+async fn the_logs_of_a_service_that_was_removed_go_once_nothing_of_it_runs() {
+    let host = host();
+    let running = host.start("echo bye; exec sleep 60").await;
+    let log = host.file("run/shop.0.log");
+    host.runtime.keep_logs(BTreeSet::new());
+    host.runtime.tend();
+    assert!(log.exists(), "it runs");
+    host.runtime.stop(&running, &polite(Duration::from_secs(5))).await;
+    host.runtime.forget(&running.key).await;
+    host.runtime.keep_logs(["shop".parse().unwrap()].into());
+    host.runtime.tend();
+    assert!(log.exists(), "the host still has to do with it");
+    host.runtime.keep_logs(BTreeSet::new());
+    host.runtime.tend();
+    assert!(!log.exists());
+}

@@ -11,6 +11,7 @@ use rustix::net::RecvFlags;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::error::Error;
+use std::fmt;
 use std::net::{SocketAddr, TcpStream as Socket};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,6 +42,20 @@ pub enum Kind {
     Slow,
     /// A session of three echoed messages, then a proper goodbye.
     WebSocket,
+}
+
+/// As people read it.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KeepAlive => "GET",
+            Self::NewConnection => "GET on a new connection",
+            Self::Post => "POST",
+            Self::PostNewConnection => "POST on a new connection",
+            Self::Slow => "slow GET",
+            Self::WebSocket => "WebSocket",
+        })
+    }
 }
 
 impl Kind {
@@ -173,7 +188,8 @@ impl Target {
             socket.send(sent.clone()).await.map_err(|error| format!("echo {number}: {error}"))?;
             match socket.next().await {
                 Some(Ok(received)) if received == sent => {}
-                Some(Ok(other)) => return Err(format!("echo {number}: got {other:?}").into()),
+                Some(Ok(Message::Close(_))) => return Err(format!("echo {number}: got a goodbye instead").into()),
+                Some(Ok(other)) => return Err(format!("echo {number}: got {} other bytes instead", other.len()).into()),
                 Some(Err(error)) => return Err(format!("echo {number}: {error}").into()),
                 None => return Err(format!("echo {number}: the connection ended").into()),
             }

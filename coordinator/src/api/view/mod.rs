@@ -60,9 +60,17 @@ pub fn record(fleet: &Fleet, rollout: &Rollout, now: Moment) -> RolloutRecord {
 
 /// The releases the fleet knows, and who holds them.
 #[must_use]
-pub fn releases(fleet: &Fleet, only: Option<&ServiceName>) -> ReleaseList {
+pub fn releases(fleet: &Fleet, only: Option<&ServiceName>, history: &[Rollout]) -> ReleaseList {
     use baton_core::fleet::report::ReleaseState;
-    let shown = fleet.releases.iter().filter(|(_, release)| only.is_none_or(|only| *only == release.service));
+    let mut shown: Vec<_> =
+        fleet.releases.iter().filter(|(_, release)| only.is_none_or(|only| *only == release.service)).collect();
+    // A release is as old as the first rollout that brought it; one that waits its turn has none yet.
+    shown.sort_by_key(|(id, release)| {
+        let queue = fleet.services.get(&release.service).map(|service| &service.orders.queue);
+        let waits = queue.is_some_and(|queue| queue.iter().any(|queued| queued.release == **id));
+        let brought = history.iter().rposition(|rollout| rollout.to == **id).unwrap_or(usize::MAX);
+        (&release.service, !waits, brought)
+    });
     let view = |(id, release): (&ReleaseId, &baton_core::release::Release)| {
         let service = fleet.services.get(&release.service);
         let role = match service {
@@ -85,7 +93,7 @@ pub fn releases(fleet: &Fleet, only: Option<&ServiceName>) -> ReleaseList {
             held_by: fleet.hosts.keys().filter(holds).map(ToString::to_string).collect(),
         }
     };
-    ReleaseList { releases: shown.map(view).collect() }
+    ReleaseList { releases: shown.into_iter().map(view).collect() }
 }
 
 fn order(order: &Order, now: Moment) -> OrderView {

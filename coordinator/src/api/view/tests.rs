@@ -234,3 +234,29 @@ fn one_service_is_shown_with_the_hosts_it_concerns() {
     assert_eq!(view.services.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["shop"]);
     assert_eq!(view.hosts.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["lb1", "web1"]);
 }
+
+#[test]
+fn releases_are_listed_newest_first_whatever_they_are_called() {
+    let mut picture = picture("web1=1.0:ready:in");
+    let rollout = |id: &str, version: &str| Rollout {
+        to: samples::release("shop", version).id(),
+        ..samples::rollout(id, "shop", RolloutState::Succeeded)
+    };
+    // Newest first; 9.0 was gone back to last.
+    let history = [rollout("r-4", "9.0"), rollout("r-3", "1.0"), rollout("r-2", "2.0"), rollout("r-1", "9.0")];
+    for version in ["9.0", "2.0", "3.0"] {
+        let release = samples::release("shop", version);
+        picture.fleet.releases.insert(release.id(), release);
+    }
+    let queued = baton_core::fleet::orders::Queued {
+        id: "r-5".parse().unwrap(),
+        shape: Box::new(samples::service(&["web1"])),
+        release: samples::release("shop", "3.0").id(),
+        by: "ana".into(),
+        since: Moment(0),
+    };
+    picture.fleet.services.values_mut().for_each(|service| service.orders.queue.push(queued.clone()));
+    let list = releases(&picture.fleet, None, &history);
+    let listed: Vec<_> = list.releases.iter().map(|it| (it.version.as_str(), it.role.as_str())).collect();
+    assert_eq!(listed, [("3.0", ""), ("1.0", "live"), ("2.0", ""), ("9.0", "")]);
+}

@@ -318,6 +318,19 @@ help: give run.ports a second port and have [balancer] lead the clients, or run.
     let rest = after.find("\n[").map_or("", |next| &after[next..]);
     let text = super::rendered(&sound(&format!("{before}{rest}")).warnings);
     assert!(text.starts_with("warning[B0128]: nothing moves the clients"), "{text}");
+    let text = super::rendered(&sound(&edited(":{port}", ":8101")).warnings);
+    let expect = r#"
+warning[B0129]: the command is the same in every slot: nothing in it says which port to listen on
+ --> baton.toml:8:11
+  |
+8 | command = "bin/shop --listen 0.0.0.0:8101"
+  |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ no {port} here
+help: pass {port} to the program, unless it reads the port from $BATON_PORT by itself
+"#;
+    assert_eq!(text, expect.trim_start());
+    for told in ["sh -c 'exec bin/shop $BATON_PORT'", "bin/shop --slot {slot}"] {
+        assert!(sound(&edited("bin/shop --listen 0.0.0.0:{port}", told)).warnings.is_empty(), "{told}");
+    }
     let manifest = sound(&format!("{SAMPLE}\n[rollout]\nprogress_deadline = \"20s\"\n"));
     let expect = r#"
 warning[B0121]: the rollout pauses before health.start_timeout (1m) is over

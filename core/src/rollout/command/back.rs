@@ -27,7 +27,7 @@ pub(super) fn rollback(
     }
     let to = service.way_back().ok_or_else(|| {
         Problem::new(Code(706), format!("{name} has no release to go back to"))
-            .help(format!("baton releases list {name} shows what there is"))
+            .help(format!("baton releases {name} shows what there is"))
     })?;
     may_go_back(service, name, to, force)?;
     let rollout = begin::begin(fleet, id, name, service, (to, service.strategy.returning()), by, now);
@@ -97,7 +97,7 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
             let versions: Vec<&str> = of_service().map(|(_, release)| release.version.as_str()).collect();
             Err(Problem::new(Code(721), format!("{name} never had a release {version}"))
                 .saw("releases", if versions.is_empty() { "none yet".into() } else { versions.join(", ") })
-                .help(format!("baton releases list {name}")))
+                .help(format!("baton releases {name}")))
         }
         (several, None) => {
             let ids: Vec<String> = several.iter().map(|id| id.0.short()).collect();

@@ -2,7 +2,7 @@
 
 use super::super::balancers;
 use super::super::queue::freeze;
-use super::super::{Direction, Rollout};
+use super::super::{Direction, Rollout, RolloutState};
 use super::{Accepted, back, begin, busy, frozen, never_joined, removed};
 use crate::fleet::orders::Queued;
 use crate::fleet::{BalancerPool, Fleet, Service};
@@ -99,10 +99,22 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
         problems.push(match active.from == Some(deploy.release.id()) {
             // Not "already live": some hosts may have the other one.
             true => busy(active, now).help(format!("baton rollback {} goes back to it", deploy.name)),
-            false => busy(active, now),
+            false => busy(active, now).help(instead(active)),
         });
     }
     problems
+}
+
+/// What a deploy can do about a rollout that is under way.
+fn instead(active: &Rollout) -> String {
+    let name = &active.service;
+    let wait = match active.state {
+        RolloutState::Paused => {
+            format!("it is paused: baton resume {name} lets it go on, baton rollback {name} takes it back")
+        }
+        _ => format!("baton watch {name} follows it"),
+    };
+    format!("{wait}; baton deploy --queue waits for its end, --supersede takes its place")
 }
 
 /// What a plan of this service was made from: another value later, and the plan is stale.
@@ -114,7 +126,7 @@ pub fn basis(fleet: &Fleet, name: &ServiceName) -> Digest {
 }
 
 pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
-    if let Some(problem) = objections(fleet, &deploy, now).into_iter().next() {
+    if let Some(problem) = in_one(objections(fleet, &deploy, now)) {
         return Err(problem);
     }
     let release = deploy.release.id();
@@ -138,6 +150,17 @@ pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<A
         return Ok(Accepted::AlreadyLive);
     }
     Ok(start(fleet, deploy, release, None, now))
+}
+
+/// Everything that speaks against a deploy as one problem: the first in its own words, the others beside it. Whoever mends one
+/// should not have to come back to hear of the next.
+fn in_one(problems: Vec<Problem>) -> Option<Problem> {
+    let mut problems = problems.into_iter();
+    let first = problems.next()?;
+    Some(problems.fold(first, |all, other| {
+        let help = other.help.iter().map(|help| format!("\n{help}")).collect::<String>();
+        all.saw("also", format!("{other}{help}"))
+    }))
 }
 
 fn start(fleet: &mut Fleet, deploy: Deploy, release: ReleaseId, instead_of: Option<&RolloutId>, now: Moment) -> Accepted {
@@ -204,22 +227,23 @@ fn unlabelled(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
 }
 
 /// Two services cannot listen on one port of a host.
-fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
-    let public: Vec<u16> = deploy.release.run.listen.iter().map(SocketAddr::port).collect();
-    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
-    for (name, other) in others {
-        let Some(host) = other.hosts.iter().find(|host| deploy.service.hosts.contains(host)) else { continue };
-        let taken: Vec<u16> = other.ports.iter().copied().chain(public_ports(fleet, name, other)).collect();
-        let mine = [("ports", &deploy.service.ports), ("listen", &public)];
-        let clash = mine.iter().find_map(|(key, ports)| Some((key, ports.iter().find(|port| taken.contains(port))?)));
-        if let Some((key, port)) = clash {
-            return Some(
-                Problem::new(Code(704), format!("port {port} on {host} belongs to {name}"))
-                    .help(format!("give {} another port in [run] {key}", deploy.name)),
-            );
+fn port_conflicts(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
+    let public = || deploy.release.run.listen.iter().map(SocketAddr::port);
+    let mine = || deploy.service.ports.iter().map(|port| ("ports", *port)).chain(public().map(|port| ("listen", port)));
+    let mut problems = Vec::new();
+    for (name, other) in fleet.services.iter().filter(|(name, _)| **name != deploy.name) {
+        let shared: Vec<&str> =
+            other.hosts.iter().filter(|host| deploy.service.hosts.contains(host)).map(HostName::as_str).collect();
+        if shared.is_empty() {
+            continue;
         }
+        let taken: Vec<u16> = other.ports.iter().copied().chain(public_ports(fleet, name, other)).collect();
+        problems.extend(mine().filter(|(_, port)| taken.contains(port)).map(|(key, port)| {
+            Problem::new(Code(704), format!("port {port} on {} belongs to {name}", shared.join(", ")))
+                .help(format!("give {} another port in [run] {key}", deploy.name))
+        }));
     }
-    None
+    problems
 }
 
 /// The ports of the sockets that hosts hold for a service: of the release it is at, and of the one it is going to.
@@ -230,15 +254,16 @@ fn public_ports(fleet: &Fleet, name: &ServiceName, service: &Service) -> Vec<u16
 }
 
 /// One pool routes to one service: two would take each other's members out.
-fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
-    let mine = deploy.service.balancer.as_ref()?;
-    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
+    let Some(mine) = deploy.service.balancer.as_ref() else { return Vec::new() };
     let shares = |theirs: &BalancerPool| theirs.pool == mine.pool && theirs.on.iter().any(|on| mine.on.contains(on));
-    let (name, _) = others.into_iter().find(|(_, other)| other.balancer.as_ref().is_some_and(shares))?;
-    Some(
+    let others = fleet.services.iter().filter(|(name, _)| **name != deploy.name);
+    let sharing = others.filter(|(_, other)| other.balancer.as_ref().is_some_and(shares));
+    let problem = |(name, _): (&ServiceName, &Service)| {
         Problem::new(Code(710), format!("the pool {} belongs to {name}", mine.pool))
-            .help(format!("give {} a pool of its own in [balancer] pool", deploy.name)),
-    )
+            .help(format!("give {} a pool of its own in [balancer] pool", deploy.name))
+    };
+    sharing.map(problem).collect()
 }
 
 /// Ports and balancer of a live service are where its members are: they do not change under it.

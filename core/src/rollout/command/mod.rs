@@ -14,7 +14,7 @@ pub use begin::begin;
 pub use deploy::{Busy, Deploy, basis, objections};
 pub use recall::recall;
 
-use super::Rollout;
+use super::{Rollout, RolloutState};
 use crate::fleet::orders::{Freeze, Order};
 use crate::fleet::{Fleet, Labels, Service};
 use crate::hook::Point;
@@ -318,10 +318,14 @@ fn no_rollout(name: &ServiceName) -> Problem {
 /// A rollout is under way: who began it, and for how long it has been.
 fn busy(active: &Rollout, now: Moment) -> Problem {
     let name = &active.service;
+    let help = match active.state {
+        RolloutState::Paused => format!("it is paused: baton resume {name}, or baton rollback {name}"),
+        _ => format!("baton watch {name}, or baton rollback {name}"),
+    };
     Problem::new(Code(701), format!("rollout {} of {name} is under way", active.id))
         .saw("started by", active.by.clone())
         .saw("for", format!("{} s", now.since(active.started).as_secs()))
-        .help(format!("baton watch {name}, or baton rollback {name}"))
+        .help(help)
 }
 
 /// No new release, because people said so.
@@ -344,10 +348,13 @@ fn unknown(fleet: &Fleet, name: &ServiceName) -> Problem {
         .help("baton deploy brings the first release")
 }
 
+/// A command names a host that nobody knows.
+pub const NEVER_JOINED: Code = Code(703);
+
 fn never_joined(fleet: &Fleet, hosts: &[&HostName]) -> Problem {
     let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
     let known: Vec<&str> = fleet.hosts.keys().map(HostName::as_str).collect();
-    Problem::new(Code(703), format!("{} never joined", names.join(", ")))
+    Problem::new(NEVER_JOINED, format!("{} never joined", names.join(", ")))
         .saw("joined", if known.is_empty() { "nobody".into() } else { known.join(", ") })
         .help("on each of them: baton-agent join HOST:PORT --token-file FILE")
 }
