@@ -6,8 +6,7 @@ use crate::artifact::{Folder, retention};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::identity::authority::{Authority, Validity};
-use crate::identity::{server, wall_time};
+use crate::identity::issuance::Issuance;
 use crate::local;
 use crate::metrics;
 use crate::prober;
@@ -16,7 +15,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::plan::plan;
-use baton_proto::tls::{hot, incoming, local_incoming};
+use baton_proto::tls::{incoming, local_incoming};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,10 +67,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// When it was never set up, another one holds its state, the store cannot be written, or it cannot listen.
 pub async fn start(config: &Config) -> Result<Running, Problem> {
     let state = StateFolder::open(&config.state)?;
-    let authority = Arc::new(Authority::load(&state.identity())?);
-    let during = Validity { now: wall_time(), life: config.life() };
-    let credentials = server::credentials(&authority, &state.identity(), during)?;
-    let tls = hot(server::configuration(&credentials)?);
+    let issuance = Arc::new(Issuance::open(&state.identity(), config.life())?);
     let artifacts = Arc::new(Folder::open(&state.artifacts())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Problem::new(Code(1011), format!("the coordinator cannot listen at {}", config.listen))
@@ -101,7 +97,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let api = Api {
         access,
         store: shared,
-        authority: Arc::clone(&authority),
+        issuance: Arc::clone(&issuance),
         artifacts,
         revoked: Revoked::new(revoked),
         life: config.life(),
@@ -127,12 +123,12 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         servers.spawn(metrics::serve(listener, api.access.clone(), state.identity(), stopped()));
     }
     for served in [
-        listening(api.clone(), incoming(listener, Arc::clone(&tls)), stopped()),
+        listening(api.clone(), incoming(listener, issuance.tls()), stopped()),
         listening(api, local_incoming(local, local::identify), stopped()),
     ] {
         servers.spawn(served);
     }
-    let renewal = server::renew(authority, state.identity(), tls, config.life());
+    let renewal = issuance.renew();
     let until = stopped();
     servers.spawn(async move {
         tokio::select! {

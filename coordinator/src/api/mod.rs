@@ -19,7 +19,7 @@ pub mod view;
 use crate::artifact::Folder;
 use crate::audit::Audit;
 use crate::driver::Access;
-use crate::identity::authority::Authority;
+use crate::identity::issuance::Issuance;
 use crate::store::Store;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
@@ -65,7 +65,7 @@ const JOIN_MAX: usize = 32 * 1024;
 pub struct Api {
     pub access: Access,
     pub store: Arc<dyn Store>,
-    pub authority: Arc<Authority>,
+    pub issuance: Arc<Issuance>,
     pub artifacts: Arc<Folder>,
     pub revoked: Revoked,
     pub audit: Arc<Audit>,
