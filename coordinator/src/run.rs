@@ -1,12 +1,15 @@
 //! A coordinator from start to stop.
 
 use crate::api::Api;
+use crate::api::authority::fingerprints;
 use crate::api::revoked::Revoked;
+use crate::api::used::Used;
 use crate::artifact::{Folder, retention};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::identity::issuance::Issuance;
+use crate::identity::wall_time;
 use crate::local;
 use crate::metrics;
 use crate::prober;
@@ -81,7 +84,10 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     };
     let (local, socket) = local::listen(&config.socket)?;
     let store = SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?;
+    store.believe(&fingerprints(&issuance.current())).await.map_err(|error| error.problem())?;
     let revoked = store.load().await.map_err(|error| error.problem())?.revoked;
+    let certificates = store.certificates(wall_time()).await.map_err(|error| error.problem())?;
+    let used = certificates.into_iter().filter(|certificate| certificate.used).map(|certificate| certificate.serial);
     let shared: Arc<dyn Store> = Arc::new(store.clone());
     let audit = Arc::new(Audit::open(Arc::clone(&shared)).await.map_err(|error| error.problem())?);
     let (driver, access) = Driver::take_over(Arc::clone(&shared), plan).await.map_err(|error| error.problem())?;
@@ -96,10 +102,11 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let driver = tokio::spawn(driver.run(stopped()));
     let api = Api {
         access,
-        store: shared,
+        store: Arc::clone(&shared),
         issuance: Arc::clone(&issuance),
         artifacts,
         revoked: Revoked::new(revoked),
+        used: Used::new(shared, used.collect()),
         life: config.life(),
         audit,
     };

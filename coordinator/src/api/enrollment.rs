@@ -13,7 +13,7 @@ use baton_proto::identity::{Identity, Role};
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::enrollment_server::Enrollment;
-use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
+use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, KeptReply, KeptRequest, RenewRequest};
 use baton_proto::{OLDEST_PROTOCOL, PROTOCOL};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -43,9 +43,11 @@ impl Enrollment for Api {
         let next = Certificate {
             serial: serial.text().to_owned(),
             identity: peer.identity.to_string(),
+            authority: authorities.signer.fingerprint(),
             issued: during.now,
             expires: during.bounds().1,
             revoked: false,
+            used: false,
         };
         let renewal = Renewal { shown, next };
         if !self.store.renew(&renewal).await.map_err(|error| to_status(error.problem()))? {
@@ -57,6 +59,11 @@ impl Enrollment for Api {
         call::changed(json!({ "serial": renewal.shown }), json!({ "serial": serial.text() }));
         tracing::info!(identity = %peer.identity, remote = ?peer.remote, serial = serial.text(), "renewed a certificate");
         Ok(Response::new(answer(&authorities, certificate_pem, &peer.identity)))
+    }
+
+    async fn kept(&self, request: Request<KeptRequest>) -> Result<Response<KeptReply>, Status> {
+        self.used.note(&peer(&request)).await.map_err(|error| to_status(error.problem()))?;
+        Ok(Response::new(KeptReply {}))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
@@ -73,6 +80,7 @@ impl Enrollment for Api {
             secret_hash: Digest::of(&secret),
             name,
             serial: serial.text().to_owned(),
+            authority: authorities.signer.fingerprint(),
             now: during.now,
             certificate_expires: during.bounds().1,
             replace,

@@ -171,14 +171,16 @@ impl Authority {
     /// # Errors
     /// B1004 when its certificate cannot be read, which it was when it was loaded.
     pub fn facts(&self) -> Result<Facts, Problem> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der)
-            .map_err(|error| Problem::new(Code(1004), "the authority's certificate cannot be read").saw("reason", error.to_string()))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).map_err(|error| {
+            Problem::new(Code(1004), "the authority's certificate cannot be read").saw("reason", error.to_string())
+        })?;
         Ok(Facts {
             name: parsed.subject().to_string(),
             name_der: parsed.subject().as_raw().to_vec(),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
-            made_here: parsed.subject() == parsed.issuer() && parsed.subject().to_string().starts_with(&format!("CN={NAME}")),
+            made_here: parsed.subject() == parsed.issuer()
+                && parsed.subject().to_string().starts_with(&format!("CN={NAME}")),
         })
     }
 

@@ -55,12 +55,15 @@ impl Authorities {
     pub fn rotated(folder: &Path, now: WallTime) -> Result<Self, Problem> {
         let Self { signer: authority, before } = Self::load(folder)?;
         if !authority.facts()?.made_here {
-            return Err(Problem::new(Code(1032), "this authority was brought, so whoever made it makes the one that follows")
-                .saw("authority", authority.facts()?.name)
-                .help(
-                    "have it made, set a coordinator up with it in a state folder of its own (baton-coordinator init \
+            return Err(Problem::new(
+                Code(1032),
+                "this authority was brought, so whoever made it makes the one that follows",
+            )
+            .saw("authority", authority.facts()?.name)
+            .help(
+                "have it made, set a coordinator up with it in a state folder of its own (baton-coordinator init \
                      --authority-cert FILE --authority-key FILE), and let hosts and operators join that one",
-                ));
+            ));
         }
         if let Some(before) = before {
             return Err(Problem::new(Code(1033), "one authority is taking the place of another already")
@@ -113,7 +116,8 @@ impl Authorities {
         let Some(Successor { signer, .. }) = Successor::load(folder, RETIRED)? else { return Ok(()) };
         let (certificate, key, retired) = (folder.join(CERTIFICATE), folder.join(KEY), folder.join(RETIRED));
         write_whole(&key, signer.key_pem().as_bytes(), 0o600).map_err(|error| unusable(&key, &error))?;
-        write_whole(&certificate, signer.certificate_pem().as_bytes(), 0o644).map_err(|error| unusable(&certificate, &error))?;
+        write_whole(&certificate, signer.certificate_pem().as_bytes(), 0o644)
+            .map_err(|error| unusable(&certificate, &error))?;
         let removed = fs::remove_file(&retired).and_then(|()| sync_folder(folder));
         removed.map_err(|error| unusable(&retired, &error))
     }

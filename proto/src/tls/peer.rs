@@ -20,6 +20,8 @@ pub struct Peer {
     pub remote: Option<SocketAddr>,
     /// The certificate's serial, as [`crate::identity::serial_text`] writes it: what a revocation names.
     pub serial: Option<String>,
+    /// The name of who signed the certificate, in DER; empty without one.
+    pub issuer: Vec<u8>,
     /// The services this peer may command, where its certificate names some; empty: all.
     pub services: Vec<ServiceName>,
 }
@@ -38,7 +40,13 @@ pub fn peer_in(extensions: &http::Extensions) -> Peer {
 
 impl Peer {
     const fn anonymous() -> Self {
-        Self { identity: Identity::Anonymous, remote: None, serial: None, services: Vec::new() }
+        Self::bare(Identity::Anonymous, None)
+    }
+
+    /// Somebody who showed no certificate.
+    #[must_use]
+    pub const fn bare(identity: Identity, remote: Option<SocketAddr>) -> Self {
+        Self { identity, remote, serial: None, issuer: Vec::new(), services: Vec::new() }
     }
 }
 
@@ -68,7 +76,7 @@ impl Connection {
     }
 
     pub(super) const fn local(stream: UnixStream, identity: Identity) -> Self {
-        Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None, services: Vec::new() } }
+        Self { stream: Stream::Local(stream), peer: Peer::bare(identity, None) }
     }
 
     fn earn(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
