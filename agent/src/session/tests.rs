@@ -114,7 +114,9 @@ fn session(address: SocketAddr) -> Session {
 }
 
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
-    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()), counters: Arc::default() }
+    let (authorities, _) = watch::channel(Vec::new());
+    let (heads, condition) = (Heads::default(), Condition::new("/".into()));
+    Ends { events, view, heads, condition, counters: Arc::default(), authorities }
 }
 
 impl Drop for Session {
