@@ -16,6 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A command waits no longer for this: the next one tries again.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The file whose lock says that a command renews.
+const LOCK: &str = "renewal.lock";
+
 /// Renews the login of this machine when it is time. It never keeps a command from being carried out: what goes wrong is a
 /// note, and only near the end of the certificate.
 pub async fn when_due(connect: &ConnectArgs, output: &Output) {
@@ -66,8 +69,8 @@ async fn renewed(folder: &Path, kept: Login) -> Result<(), Problem> {
     let cannot = |error: &dyn std::fmt::Display| {
         Problem::new(code::LOGIN, "the login cannot be renewed").saw("cause", error.to_string())
     };
-    // Two commands at once must not mix the key of one with the certificate of the other.
-    let lock = std::fs::File::open(folder).map_err(|error| cannot(&error))?;
+    // Two commands at once need not both renew. A file of its own: the folder itself is locked while credentials are written.
+    let lock = std::fs::File::create(folder.join(LOCK)).map_err(|error| cannot(&error))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
     }

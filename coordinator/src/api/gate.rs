@@ -52,7 +52,7 @@ impl<S> Layer<S> for GateLayer {
 impl<S> Gate<S> {
     fn admit(&self, peer: &Peer, path: &str) -> Result<(), Problem> {
         if self.revoked.has(peer) {
-            return Err(self.revoked.refusal(peer));
+            return Err(self.revoked.turn_away(peer));
         }
         authorise(&peer.identity, path)
     }
@@ -93,7 +93,7 @@ where
             }
             let (answer, note) = tokio::select! {
                 answered = call::on_behalf_of(peer.clone(), answer) => answered,
-                () = revoked.strikes(&peer) => return Ok(to_status(revoked.refusal(&peer)).into_http()),
+                () = revoked.strikes(&peer) => return Ok(to_status(revoked.turn_away(&peer)).into_http()),
             };
             if is_recorded(&path) {
                 audit.record(&peer, &path, outcome(&answer).as_ref(), note).await;

@@ -59,11 +59,13 @@ impl Revoked {
         let _ = self.0.subscribe().wait_for(|refused| refused.has(peer)).await;
     }
 
-    /// What whoever shows a certificate that is not accepted is told.
-    pub(super) fn refusal(&self, peer: &Peer) -> Problem {
+    /// What whoever shows a certificate that is not accepted is told. Of a retired authority's the connection is closed behind
+    /// it: its owner may have another one by now, and shows that when it dials anew.
+    pub(super) fn turn_away(&self, peer: &Peer) -> Problem {
         if !self.0.borrow().issuers.contains(&peer.issuer) {
             return refusal(&peer.identity);
         }
+        peer.close();
         Problem::new(code::REFUSED, format!("the authority that signed this certificate of {} was retired", peer.identity))
             .help("join or log in again with a new token")
     }
@@ -75,7 +77,7 @@ impl Revoked {
             self.strikes(&peer).await;
             let mut trailers = http::HeaderMap::new();
             // Only a status that is no text fails, and this one is ours.
-            let _ = to_status(self.refusal(&peer)).add_header(&mut trailers);
+            let _ = to_status(self.turn_away(&peer)).add_header(&mut trailers);
             trailers
         });
         Body::new(StreamBody::new(unfold(Some((frames, struck)), |open| async {

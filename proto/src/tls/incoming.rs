@@ -101,11 +101,10 @@ async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConf
         Some(certificate) => {
             let subject = identity::subject(certificate).map_err(io::Error::other)?;
             Peer {
-                identity: subject.identity,
-                remote: Some(remote),
                 serial: Some(subject.serial),
                 issuer: subject.issuer,
                 services: subject.services,
+                ..Peer::bare(subject.identity, Some(remote))
             }
         }
     };

@@ -24,7 +24,7 @@ pub use explain::{certificate_problem, connect_problem, find_problem};
 pub use incoming::incoming;
 pub use local::local_incoming;
 pub use notice::Notice;
-pub use peer::{Connection, Peer, peer, peer_in};
+pub use peer::{Closing, Connection, Peer, peer, peer_in};
 pub use server::server_config;
 pub use verify::verify_coordinator;
 
