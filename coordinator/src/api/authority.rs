@@ -82,7 +82,7 @@ impl Api {
             Ok(serials) => self.revoked.extend(serials),
             // It has happened; the next start writes it into the store.
             Err(error) => {
-                tracing::warn!(problem = %error.problem(), "certificates of the retired authority are listed still")
+                tracing::warn!(problem = %error.problem(), "certificates of the retired authority are listed still");
             }
         }
     }
@@ -194,7 +194,7 @@ mod tests {
         let unknown = Certificate { used: false, ..old };
         assert_eq!(of(&[unknown.clone(), new.clone()]), ("old1".into(), false));
         // Whoever joined since has nothing to move from.
-        assert_eq!(of(&[new.clone()]), ("new2".into(), true));
+        assert_eq!(of(std::slice::from_ref(&new)), ("new2".into(), true));
         assert_eq!(of(&[Certificate { revoked: true, ..unknown }, new]), ("new2".into(), true));
     }
 

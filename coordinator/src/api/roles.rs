@@ -177,7 +177,9 @@ mod tests {
     #[test]
     fn what_is_not_recorded_is_a_method_and_commands_are_recorded() {
         assert!(UNRECORDED.iter().all(|path| METHODS.iter().any(|(method, _)| method == path)));
-        for command in ["Control/Deploy", "Control/Pause", "Control/CreateToken", "Enrollment/Join"] {
+        for command in
+            ["Control/Deploy", "Control/Pause", "Control/CreateToken", "Control/RotateAuthority", "Enrollment/Join"]
+        {
             assert!(is_recorded(&format!("/baton.v1.{command}")), "{command}");
         }
     }

@@ -62,7 +62,7 @@ mod tests {
         let [old_pin, new_pin] = [&old, &new].map(pin);
         let noticed = |sent: &[&CertificateDer<'static>], believed: &[[u8; 32]]| {
             let notice = Notice::default();
-            notice.clone().compare(&sent.iter().map(|&one| one.clone()).collect::<Vec<_>>(), believed);
+            notice.compare(&sent.iter().map(|&one| one.clone()).collect::<Vec<_>>(), believed);
             notice.is_set()
         };
         let during = [&cross, &new, &old];
