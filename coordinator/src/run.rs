@@ -106,7 +106,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         issuance: Arc::clone(&issuance),
         artifacts,
         revoked: Revoked::new(revoked),
-        used: Used::new(shared, used.collect()),
+        used: Used::new(shared, issuance.changes(), used.collect()),
         life: config.life(),
         audit,
     };

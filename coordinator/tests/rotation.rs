@@ -272,3 +272,22 @@ async fn a_backup_carries_both_authorities() {
     seat.renewed(&web1).await.unwrap();
     seat.running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_host_that_a_restored_coordinator_does_not_know_is_not_left_behind_unnamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let seat = Seat::new(folder.path()).await;
+    let file = folder.path().join("copy.tar.zst");
+    backup(&seat.config, &folder.path().join("none.toml"), &file).await.unwrap();
+    let vera = seat.member("viewer", "vera").await;
+    seat.running.stop().await.unwrap();
+    Backup::read(&file).unwrap().restore(&seat.config, true).await.unwrap();
+    let seat = Seat::start(seat.config).await;
+    assert!(seat.moved().await.is_empty(), "the copy is older than she is");
+    seat.status(&vera).await.unwrap();
+    seat.rotate().await.unwrap();
+    assert_eq!(seat.moved().await, [("viewer/vera".to_owned(), false)]);
+    let refused = seat.retire(false).await.unwrap_err();
+    assert_eq!((refused.code, labels(&refused)), (Code(1034), vec!["viewer/vera"]));
+    seat.running.stop().await.unwrap();
+}

@@ -122,8 +122,12 @@ fn outcome<E>(answer: &std::thread::Result<Result<http::Response<Body>, E>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::authority::Authority;
+    use crate::identity::rotation::Authorities;
+    use crate::identity::wall_time;
     use baton_proto::identity::Identity;
     use baton_proto::problem::code;
+    use tokio::sync::watch;
     use tower::ServiceExt;
 
     async fn call(revoked: &[&str], inner: fn() -> http::Response<Body>) -> Problem {
@@ -131,7 +135,10 @@ mod tests {
         let peer = Peer { serial: Some("ab12".into()), ..Peer::bare(identity, None) };
         let store = Arc::new(crate::store::memory::MemoryStore::default());
         let audit = Arc::new(Audit::open(store.clone()).await.unwrap());
-        let used = Used::new(store, std::collections::BTreeSet::new());
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), wall_time()).unwrap();
+        let (_authorities, believed) = watch::channel(Arc::new(Authorities { signer: authority, before: None }));
+        let used = Used::new(store, believed, std::collections::BTreeSet::new());
         let revoked = Revoked::new(revoked.iter().map(|serial| (*serial).into()).collect());
         let service =
             tower::service_fn(move |_: http::Request<Body>| async move { Ok::<_, std::convert::Infallible>(inner()) });

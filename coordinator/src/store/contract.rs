@@ -289,11 +289,19 @@ async fn renewed(store: &Arc<dyn Store>, authority: &str) {
 
 async fn a_certificate_is_used_once_somebody_came_with_it(Fixture { store, folder }: Fixture) {
     renewed(&store, "new").await;
-    for serial in ["next", "next", "unknown"] {
-        store.note_use(serial).await.unwrap();
+    let next = store.certificates(NOW).await.unwrap().remove(1);
+    // Of a host that renewed after the copy was made from which this store was restored.
+    let issued = WallTime(NOW.0 + 2);
+    let unknown = Certificate { serial: "unknown".into(), identity: "host/web2".into(), issued, ..next.clone() };
+    for used in [&next, &next, &unknown] {
+        store.note_use(used).await.unwrap();
     }
-    let used: Vec<_> = store.certificates(NOW).await.unwrap().into_iter().map(|one| (one.serial, one.used)).collect();
-    assert_eq!(used, [("t-web1".to_owned(), false), ("next".to_owned(), true)]);
+    let used = store.certificates(NOW).await.unwrap();
+    let used: Vec<_> = used.iter().map(|one| (one.identity.as_str(), one.serial.as_str(), one.used)).collect();
+    assert_eq!(used, [("host/web1", "t-web1", false), ("host/web1", "next", true), ("host/web2", "unknown", true)]);
+    assert_eq!(store.revoke("host/web2").await.unwrap(), ["unknown"]);
+    store.note_use(&unknown).await.unwrap();
+    assert!(store.load().await.unwrap().revoked.contains("unknown"), "that it was used takes nothing back");
     drop(folder);
 }
 

@@ -173,8 +173,12 @@ impl Store for MemoryStore {
         Ok(certificates)
     }
 
-    async fn note_use(&self, serial: &str) -> Result<(), StoreError> {
-        self.writable()?.certificates.iter_mut().filter(|one| one.serial == serial).for_each(|one| one.used = true);
+    async fn note_use(&self, used: &Certificate) -> Result<(), StoreError> {
+        let mut state = self.writable()?;
+        match state.certificates.iter_mut().find(|one| one.serial == used.serial) {
+            Some(known) => known.used = true,
+            None => state.certificates.push(Certificate { used: true, revoked: false, ..used.clone() }),
+        }
         Ok(())
     }
 

@@ -268,10 +268,10 @@ impl Store for SqliteStore {
         certificates::list(&self.pool, now).await
     }
 
-    async fn note_use(&self, serial: &str) -> Result<(), StoreError> {
-        let text = "UPDATE certificates SET used = 1 WHERE serial = $1 AND used = 0";
-        sqlx::query(text).bind(serial).execute(&self.pool).await?;
-        Ok(())
+    async fn note_use(&self, used: &Certificate) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        certificates::note_use(&mut transaction, used).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn believe(&self, authorities: &[String]) -> Result<Vec<String>, StoreError> {

@@ -103,6 +103,7 @@ async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConf
             Peer {
                 serial: Some(subject.serial),
                 issuer: subject.issuer,
+                valid: (subject.not_before, subject.not_after),
                 services: subject.services,
                 ..Peer::bare(subject.identity, Some(remote))
             }

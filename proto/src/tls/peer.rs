@@ -29,6 +29,8 @@ pub struct Peer {
     pub serial: Option<String>,
     /// The name of who signed the certificate, in DER; empty without one.
     pub issuer: Vec<u8>,
+    /// When the certificate begins and ends, in seconds since 1970.
+    pub valid: (i64, i64),
     /// The services this peer may command, where its certificate names some; empty: all.
     pub services: Vec<ServiceName>,
     pub closing: Closing,
@@ -67,7 +69,7 @@ impl Peer {
     #[must_use]
     pub fn bare(identity: Identity, remote: Option<SocketAddr>) -> Self {
         let closing = Closing::default();
-        Self { identity, remote, serial: None, issuer: Vec::new(), services: Vec::new(), closing }
+        Self { identity, remote, serial: None, issuer: Vec::new(), valid: (0, 0), services: Vec::new(), closing }
     }
 
     /// Gives this peer's connection up: it is closed, once what was said on it has gone out. Whoever dials anew shows the

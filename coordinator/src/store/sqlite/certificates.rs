@@ -47,6 +47,19 @@ fn certificate(row: &AnyRow) -> Result<Certificate, StoreError> {
     })
 }
 
+/// Where a token's id stands for certificates that came before anybody knew them.
+const SHOWN: &str = "shown";
+
+pub(super) async fn note_use(transaction: &mut Transaction<'_, Any>, used: &Certificate) -> Result<(), StoreError> {
+    let text = "UPDATE certificates SET used = 1 WHERE serial = $1";
+    let note = || sqlx::query(text).bind(used.serial.as_str());
+    if note().execute(&mut **transaction).await?.rows_affected() == 0 {
+        put(transaction, used, SHOWN).await?;
+        note().execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn list(pool: &AnyPool, now: WallTime) -> Result<Vec<Certificate>, StoreError> {
     let text = "SELECT serial, identity, issued, expires, revoked, authority, used FROM certificates WHERE expires > $1
                 ORDER BY identity, issued, serial";
