@@ -93,8 +93,11 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
         store: Arc::new(Store::new(config.state.join("releases"))),
         identity: config.identity(),
     };
-    let renewal = renewal::run(endpoint, config.identity(), certificate);
-    let ends = Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition.clone(), counters };
+    let (authorities, told) = watch::channel(Vec::new());
+    let renewal = renewal::run(endpoint, config.identity(), certificate, told);
+    let condition_of_stream = condition.clone();
+    let ends =
+        Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition_of_stream, counters, authorities };
     tokio::select! {
         () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}

@@ -3,63 +3,94 @@
 use crate::enroll::key_and_request;
 use baton_core::problem::Problem;
 use baton_proto::identity::Subject;
-use baton_proto::renewal::renew;
-use baton_proto::tls::{Credentials, Hot, client_config};
+use baton_proto::renewal::{kept, renew};
+use baton_proto::tls::{Credentials, Hot, authority_pins, client_config};
 use rustls::ClientConfig;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// The longest sleep: the wall clock may jump while this waits.
 const LOOK_AFTER_MAX: Duration = Duration::from_secs(3600);
 const LOOK_AFTER_MIN: Duration = Duration::from_millis(200);
 /// Of what is left of a certificate's life, the share until a failed renewal is tried again.
 const TRIES: u64 = 20;
+/// Until it is tried again to move to another authority: somebody waits to retire the one before.
+const MOVE_AGAIN: Duration = Duration::from_secs(20);
 /// Of the life of a certificate, the share over which hosts that joined together are spread.
 const SPREAD: i64 = 20;
 
-/// Renews the certificate in a folder for ever, each time it has lived two thirds of its life.
-pub async fn run(endpoint: String, folder: PathBuf, hot: Hot<ClientConfig>) {
-    let mut told = None;
+/// Renews the certificate in a folder for ever: each time it has lived two thirds of its life, and when the coordinator says
+/// that others are to be believed.
+pub async fn run(endpoint: String, folder: PathBuf, hot: Hot<ClientConfig>, mut told: watch::Receiver<Vec<[u8; 32]>>) {
+    let mut renewal = Renewal { endpoint, folder, hot, followed: Vec::new(), unsaid: false };
+    let mut complained = None;
     loop {
-        match once(&endpoint, &folder, &hot).await {
+        let authorities = told.borrow_and_update().clone();
+        let wait = match renewal.once(authorities).await {
             Ok(wait) => {
-                told = None;
-                tokio::time::sleep(wait.clamp(LOOK_AFTER_MIN, LOOK_AFTER_MAX)).await;
+                complained = None;
+                wait
             }
             Err((problem, wait)) => {
                 // Once for each reason: a coordinator may be away for weeks.
-                if told.replace(problem.code) != Some(problem.code) {
+                if complained.replace(problem.code) != Some(problem.code) {
                     tracing::warn!(%problem, "this host's certificate was not renewed yet");
                 }
-                tokio::time::sleep(wait.clamp(LOOK_AFTER_MIN, LOOK_AFTER_MAX)).await;
+                wait
             }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait.clamp(LOOK_AFTER_MIN, LOOK_AFTER_MAX)) => {}
+            Ok(()) = told.changed() => {}
         }
     }
 }
 
-/// Renews when it is time; says when to look again.
-async fn once(endpoint: &str, folder: &Path, hot: &Hot<ClientConfig>) -> Result<Duration, (Problem, Duration)> {
-    let unreadable = |problem| (problem, LOOK_AFTER_MAX);
-    let credentials = Credentials::load(folder).map_err(|error| unreadable(error.into()))?;
-    let subject = credentials.subject().map_err(|error| unreadable(error.into()))?;
-    let now = now();
-    let due = due(&subject);
-    if now < due {
-        return Ok(Duration::from_secs(u64::try_from(due - now).unwrap_or(0)));
+struct Renewal {
+    endpoint: String,
+    folder: PathBuf,
+    hot: Hot<ClientConfig>,
+    /// What the coordinator said when a renewal followed it. Whatever came of that, it is not followed twice.
+    followed: Vec<[u8; 32]>,
+    /// The coordinator has not heard yet that the newest certificate is kept.
+    unsaid: bool,
+}
+
+impl Renewal {
+    /// Renews when it is time; says when to look again.
+    async fn once(&mut self, told: Vec<[u8; 32]>) -> Result<Duration, (Problem, Duration)> {
+        let unreadable = |problem| (problem, LOOK_AFTER_MAX);
+        let credentials = Credentials::load(&self.folder).map_err(|error| unreadable(error.into()))?;
+        if self.unsaid {
+            kept(&self.endpoint, &credentials).await.map_err(|problem| (problem, MOVE_AGAIN))?;
+            self.unsaid = false;
+        }
+        let subject = credentials.subject().map_err(|error| unreadable(error.into()))?;
+        let believed = authority_pins(&credentials.authority_pem).map_err(|error| unreadable(error.into()))?;
+        let moves = !told.is_empty() && told != believed && told != self.followed;
+        let (now, due) = (now(), due(&subject));
+        if now < due && !moves {
+            return Ok(Duration::from_secs(u64::try_from(due - now).unwrap_or(0)));
+        }
+        let left = Duration::from_secs(u64::try_from(subject.not_after - now).unwrap_or(0));
+        let again = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / TRIES);
+        let again = if moves { again.min(MOVE_AGAIN) } else { again };
+        let (subject, config) = self.renewed(&credentials).await.map_err(|problem| (problem, again))?;
+        self.hot.store(config);
+        (self.followed, self.unsaid) = (told, true);
+        tracing::info!(serial = subject.serial, until = subject.not_after, "this host's certificate was renewed");
+        // At once, to say so.
+        Ok(LOOK_AFTER_MIN)
     }
-    let left = u64::try_from(subject.not_after - now).unwrap_or(0);
-    let again = Duration::from_millis(left.saturating_mul(1000) / TRIES);
-    let renewed = async {
+
+    async fn renewed(&self, credentials: &Credentials) -> Result<(Subject, std::sync::Arc<ClientConfig>), Problem> {
         let (key, request) = key_and_request()?;
-        let renewed = renew(endpoint, &credentials, key, request).await?;
+        let renewed = renew(&self.endpoint, credentials, key, request).await?;
         let config = client_config(&renewed)?;
-        renewed.save(folder)?;
-        Ok::<_, Problem>((renewed.subject()?, config))
-    };
-    let (subject, config) = renewed.await.map_err(|problem| (problem, again))?;
-    hot.store(config);
-    tracing::info!(serial = subject.serial, until = subject.not_after, "this host's certificate was renewed");
-    Ok(LOOK_AFTER_MIN)
+        renewed.save(&self.folder)?;
+        Ok((renewed.subject()?, config))
+    }
 }
 
 /// A little before two thirds, by its own serial number: hosts that joined together do not all come back together.
@@ -83,6 +114,7 @@ mod tests {
         let subject = |serial: String| Subject {
             identity: "host/web1".parse().unwrap(),
             services: Vec::new(),
+            issuer: Vec::new(),
             serial,
             not_before: 0,
             not_after: 90 * 24 * 3600,

@@ -32,6 +32,9 @@ const WAIT_REFUSED_MAX: Duration = Duration::from_millis(700);
 /// A stream that takes nothing for so long is broken.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Authorities that are believed at once: one, and one that takes its place.
+const AUTHORITIES: usize = 8;
+
 /// What the coordinator is told first.
 #[derive(Debug, Clone)]
 pub struct Introduction {
@@ -50,6 +53,8 @@ pub struct Ends {
     /// What else is said of this machine, and what it is told of its connection.
     pub condition: Condition,
     pub counters: Arc<Counters>,
+    /// Whom the coordinator says to believe: the hashes of the authorities' certificates. None while it said nothing.
+    pub authorities: watch::Sender<Vec<[u8; 32]>>,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -155,6 +160,11 @@ impl Talk<'_> {
             Some(coordinator_message::Kind::Ping(_)) => Ok(true),
             Some(coordinator_message::Kind::AuditHead(head)) => {
                 self.ends.heads.learn(&head);
+                Ok(false)
+            }
+            Some(coordinator_message::Kind::Authorities(told)) => {
+                let pins = told.pins.iter().take(AUTHORITIES).filter_map(|pin| pin.as_slice().try_into().ok());
+                self.ends.authorities.send_replace(pins.collect());
                 Ok(false)
             }
             // A newer coordinator may say more than this agent knows.

@@ -3,8 +3,8 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init, login, plan,
-    recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch, why,
+    audit, authority, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init,
+    login, plan, recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -101,6 +101,8 @@ pub enum Verb {
     Token(token::TokenArgs),
     /// Certificates of hosts and operators: who has one, until when; take one away
     Certificates(certificates::CertificatesArgs),
+    /// The authority that signs certificates: put another one in its place, while hosts may be away
+    Authority(authority::AuthorityArgs),
     /// Look at this machine, the coordinator and the fleet, and say what is wrong and what mends it
     Doctor(doctor::DoctorArgs),
     /// Collect what somebody who helps needs to see into one file, without secrets
@@ -195,6 +197,9 @@ mod tests {
             "audit verify",
             "audit export",
             "certificates revoke host/web1",
+            "authority",
+            "authority rotate --why leaked",
+            "authority retire --force",
             "login c:7443 --token-file t",
             "init",
             "config check",

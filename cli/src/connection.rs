@@ -3,7 +3,7 @@
 use crate::errors::code;
 use baton_core::problem::Problem;
 use baton_proto::problem::from_status;
-use baton_proto::tls::{self, Credentials};
+use baton_proto::tls::{self, Credentials, Notice};
 use baton_proto::v1::artifacts_client::ArtifactsClient;
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::{FleetView, StatusRequest};
@@ -31,6 +31,9 @@ pub struct ConnectArgs {
     /// The coordinator's unix socket, on its own machine
     #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection", value_parser = path())]
     pub socket: Option<PathBuf>,
+    /// What handshakes show of the coordinator's authorities.
+    #[arg(skip)]
+    pub notice: Notice,
 }
 
 /// Any path, also none at all: a variable that is set to nothing is one that is not set.
@@ -99,7 +102,8 @@ pub fn channel(args: &ConnectArgs) -> Result<Channel, Problem> {
         Way::Socket => Ok(tls::local_channel(DEFAULT_SOCKET)),
         Way::Login => {
             let login = Login::load(&folder)?;
-            tls::channel(&login.coordinator, tls::hot(tls::client_config(&login.credentials)?))
+            let config = tls::noticing_config(&login.credentials, args.notice.clone())?;
+            tls::channel(&login.coordinator, tls::hot(config))
         }
     }
 }
@@ -233,7 +237,7 @@ mod tests {
         let deserted = folder.path().join("deserted.sock");
         drop(std::os::unix::net::UnixListener::bind(&deserted).unwrap());
         for (socket, seen) in [(missing, "No such file"), (deserted, "refused")] {
-            let args = ConnectArgs { socket: Some(socket.clone()) };
+            let args = ConnectArgs { socket: Some(socket.clone()), ..ConnectArgs::default() };
             let problem = Connection::open(&args).unwrap().view("").await.unwrap_err();
             assert_eq!(problem.code, wire::UNREACHABLE);
             assert!(problem.what.contains(socket.to_str().unwrap()), "{problem:?}");

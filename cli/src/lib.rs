@@ -118,6 +118,12 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
 /// The verbs that talk to the coordinator.
 async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
     renewal::when_due(context.connect, context.output).await;
+    let exit = carry_out(verb, context).await;
+    renewal::when_noticed(context.connect, context.output).await;
+    exit
+}
+
+async fn carry_out(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
     match verb {
         Verb::Deploy(args) => verbs::deploy::run(args, context).await,
         Verb::Plan(args) => verbs::plan::run(args, context).await,
@@ -146,6 +152,7 @@ async fn ask(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::SupportBundle(args) => verbs::support_bundle::run(args, context).await,
         Verb::Audit(args) => verbs::audit::run(args, context).await,
         Verb::Certificates(args) => verbs::certificates::run(args, context).await,
+        Verb::Authority(args) => verbs::authority::run(args, context).await,
         Verb::Token(args) => verbs::token::run(args, context).await,
         Verb::Login(args) => verbs::login::run(args, context).await,
         Verb::Init(_)

@@ -23,6 +23,9 @@ pub(crate) const SETTINGS: &str = "coordinator.toml";
 pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const FORMAT: u32 = 1;
 
+/// How often the identity folder is looked at until two looks see the same.
+const LOOKS: usize = 100;
+
 /// What is in a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -62,18 +65,42 @@ pub async fn backup(config: &Config, settings: &Path, to: &Path) -> Result<(), P
     let epoch = epoch(&copied).await?;
 
     let mut files = BTreeMap::from([(STORE.to_owned(), read(&copied)?)]);
-    for entry in fs::read_dir(&identity).map_err(|error| unusable(&identity, &error))? {
-        let path = entry.map_err(|error| unusable(&identity, &error))?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
-            files.insert(format!("{IDENTITY}/{name}"), read(&path)?);
-        }
-    }
+    files.extend(at_rest(&identity)?);
     if settings.exists() {
         files.insert(SETTINGS.to_owned(), read(settings)?);
     }
     let digests = files.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect();
     let about = About { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), epoch, files: digests };
     write(folder, to, &about, &files).map_err(|error| unusable(to, &error))
+}
+
+/// The identity folder's files as they are together: a coordinator that runs may be putting one certificate or authority in
+/// the place of another, and half of each is nothing that could be restored.
+fn at_rest(identity: &Path) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+    let mut seen = files_of(identity)?;
+    for _ in 0..LOOKS {
+        let again = files_of(identity)?;
+        if again == seen {
+            return Ok(seen);
+        }
+        seen = again;
+    }
+    Err(unusable(identity, &io::Error::other("it changes all the time")))
+}
+
+fn files_of(identity: &Path) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(identity).map_err(|error| unusable(identity, &error))? {
+        let path = entry.map_err(|error| unusable(identity, &error))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) else { continue };
+        match fs::read(&path) {
+            Ok(bytes) => drop(files.insert(format!("{IDENTITY}/{name}"), bytes)),
+            // Renamed meanwhile: the next look sees what became of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unusable(&path, &error)),
+        }
+    }
+    Ok(files)
 }
 
 async fn epoch(store: &Path) -> Result<u64, Problem> {

@@ -2,9 +2,11 @@
 
 use crate::artifact::Folder;
 use crate::config::Config;
-use crate::identity::authority::{Authority, Validity};
+use crate::identity::authority::Authority;
 use crate::identity::brought::{AuthorityFiles, bring};
-use crate::identity::{server, wall_time};
+use crate::identity::issuance::Issuance;
+use crate::identity::rotation::Authorities;
+use crate::identity::wall_time;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use baton_core::problem::{Code, Problem};
@@ -39,11 +41,11 @@ pub async fn init_with(config: &Config, brought: Option<&AuthorityFiles>) -> Res
         Ok(state) => state,
         Err(held) if held.code == Code(1003) => {
             // A coordinator runs from here: then everything is there already.
-            let authority = Authority::load(&config.state.join("identity")).map_err(|_| held)?;
+            let authorities = Authorities::load(&config.state.join("identity")).map_err(|_| held)?;
             if let Some(files) = brought {
                 bring(files, &config.state.join("identity"), wall_time())?;
             }
-            return Ok(Initialised { fresh: false, pin: authority.pin() });
+            return Ok(Initialised { fresh: false, pin: authorities.signer.pin() });
         }
         Err(problem) => return Err(problem),
     };
@@ -51,14 +53,15 @@ pub async fn init_with(config: &Config, brought: Option<&AuthorityFiles>) -> Res
     SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?.close().await;
     Folder::open(&state.artifacts())?;
     let folder = state.identity();
-    let (authority, fresh) = match (brought, Authority::load(&folder)) {
-        (Some(files), _) => bring(files, &folder, wall_time())?,
-        (None, Ok(authority)) => (authority, false),
-        (None, Err(problem)) if problem.code == Code(1002) => (Authority::create(&folder, wall_time())?, true),
+    Authorities::finish(&folder)?;
+    let fresh = match (brought, Authorities::load(&folder)) {
+        (Some(files), _) => bring(files, &folder, wall_time())?.1,
+        (None, Ok(_)) => false,
+        (None, Err(problem)) if problem.code == Code(1002) => Authority::create(&folder, wall_time()).map(|_| true)?,
         (None, Err(problem)) => return Err(problem),
     };
-    server::credentials(&authority, &folder, Validity { now: wall_time(), life: config.life() })?;
-    Ok(Initialised { fresh, pin: authority.pin() })
+    let issuance = Issuance::open(&folder, config.life())?;
+    Ok(Initialised { fresh, pin: issuance.current().signer.pin() })
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! A coordinator from start to stop.
 
 use crate::api::Api;
+use crate::api::authority::fingerprints;
 use crate::api::revoked::Revoked;
+use crate::api::used::Used;
 use crate::artifact::{Folder, retention};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::identity::authority::{Authority, Validity};
-use crate::identity::{server, wall_time};
+use crate::identity::issuance::Issuance;
+use crate::identity::wall_time;
 use crate::local;
 use crate::metrics;
 use crate::prober;
@@ -16,7 +18,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::plan::plan;
-use baton_proto::tls::{hot, incoming, local_incoming};
+use baton_proto::tls::{incoming, local_incoming};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,10 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// When it was never set up, another one holds its state, the store cannot be written, or it cannot listen.
 pub async fn start(config: &Config) -> Result<Running, Problem> {
     let state = StateFolder::open(&config.state)?;
-    let authority = Arc::new(Authority::load(&state.identity())?);
-    let during = Validity { now: wall_time(), life: config.life() };
-    let credentials = server::credentials(&authority, &state.identity(), during)?;
-    let tls = hot(server::configuration(&credentials)?);
+    let issuance = Arc::new(Issuance::open(&state.identity(), config.life())?);
     let artifacts = Arc::new(Folder::open(&state.artifacts())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Problem::new(Code(1011), format!("the coordinator cannot listen at {}", config.listen))
@@ -85,7 +84,10 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     };
     let (local, socket) = local::listen(&config.socket)?;
     let store = SqliteStore::open(&state.store()).await.map_err(|error| error.problem())?;
+    store.believe(&fingerprints(&issuance.current())).await.map_err(|error| error.problem())?;
     let revoked = store.load().await.map_err(|error| error.problem())?.revoked;
+    let certificates = store.certificates(wall_time()).await.map_err(|error| error.problem())?;
+    let used = certificates.into_iter().filter(|certificate| certificate.used).map(|certificate| certificate.serial);
     let shared: Arc<dyn Store> = Arc::new(store.clone());
     let audit = Arc::new(Audit::open(Arc::clone(&shared)).await.map_err(|error| error.problem())?);
     let (driver, access) = Driver::take_over(Arc::clone(&shared), plan).await.map_err(|error| error.problem())?;
@@ -100,10 +102,11 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let driver = tokio::spawn(driver.run(stopped()));
     let api = Api {
         access,
-        store: shared,
-        authority: Arc::clone(&authority),
+        store: Arc::clone(&shared),
+        issuance: Arc::clone(&issuance),
         artifacts,
         revoked: Revoked::new(revoked),
+        used: Used::new(shared, issuance.changes(), used.collect()),
         life: config.life(),
         port: listen.port(),
         audit,
@@ -128,12 +131,12 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         servers.spawn(metrics::serve(listener, api.access.clone(), state.identity(), stopped()));
     }
     for served in [
-        listening(api.clone(), incoming(listener, Arc::clone(&tls)), stopped()),
+        listening(api.clone(), incoming(listener, issuance.tls()), stopped()),
         listening(api, local_incoming(local, local::identify), stopped()),
     ] {
         servers.spawn(served);
     }
-    let renewal = server::renew(authority, state.identity(), tls, config.life());
+    let renewal = issuance.renew();
     let until = stopped();
     servers.spawn(async move {
         tokio::select! {

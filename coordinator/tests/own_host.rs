@@ -60,11 +60,13 @@ const OTHERS: &[&str] = &[
     "baton.v1.PlaceRequest.why",
     "baton.v1.RecoverRequest.why",
     "baton.v1.RenewRequest.csr_pem",
+    "baton.v1.RetireAuthorityRequest.why",
     "baton.v1.RevokeCertificatesRequest.why",
     "baton.v1.RevokeTokenRequest.id",
     "baton.v1.RollbackRequest.service",
     "baton.v1.RollbackRequest.version",
     "baton.v1.RollbackRequest.why",
+    "baton.v1.RotateAuthorityRequest.why",
     "baton.v1.ServiceRequest.service",
     "baton.v1.ServiceRequest.why",
     "baton.v1.StatusRequest.service",
@@ -235,6 +237,16 @@ async fn what_a_host_may_call_it_may_for_its_own_name_alone() {
                 let endpoint = site.running.listen.to_string();
                 let renewed = baton_proto::renewal::renew(&endpoint, &web1, key.serialize_pem(), csr).await.unwrap();
                 assert_eq!(renewed.subject().unwrap().identity.to_string(), "host/web1");
+            }
+            "/baton.v1.Enrollment/Kept" => {
+                let (key, csr) = request();
+                let endpoint = site.running.listen.to_string();
+                let renewed = baton_proto::renewal::renew(&endpoint, &web1, key.serialize_pem(), csr).await.unwrap();
+                baton_proto::renewal::kept(&endpoint, &renewed).await.unwrap();
+                let mut control = ControlClient::new(site.admin.clone());
+                let view = control.authority_status(v1::AuthorityStatusRequest {}).await.unwrap().into_inner();
+                let in_use: Vec<_> = view.bearers.into_iter().map(|bearer| bearer.serial).collect();
+                assert_eq!(in_use, [&renewed, &web2].map(|one| one.subject().unwrap().serial));
             }
             // Its certificate helps it to no other name: the token decides.
             "/baton.v1.Enrollment/Join" => {

@@ -41,6 +41,8 @@ pub struct Subject {
     pub identity: Identity,
     /// The services an operator may command; empty: all.
     pub services: Vec<ServiceName>,
+    /// The name of who signed it, in DER.
+    pub issuer: Vec<u8>,
     /// See [`serial_text`].
     pub serial: String,
     /// Seconds since 1970.
@@ -96,6 +98,7 @@ pub fn subject(certificate_der: &[u8]) -> Result<Subject, InvalidIdentity> {
     Ok(Subject {
         identity: Identity::from_uri(uri)?,
         services: services.collect::<Result<_, _>>()?,
+        issuer: certificate.issuer().as_raw().to_vec(),
         serial: serial_text(certificate.raw_serial()),
         not_before: certificate.validity().not_before.timestamp(),
         not_after: certificate.validity().not_after.timestamp(),
@@ -244,7 +247,14 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
         let identity = "host/web1".parse().unwrap();
-        let subject = Subject { identity, services: Vec::new(), serial: String::new(), not_before: 1_000, not_after: 1_090 };
+        let subject = Subject {
+            identity,
+            services: Vec::new(),
+            issuer: Vec::new(),
+            serial: String::new(),
+            not_before: 1_000,
+            not_after: 1_090,
+        };
         assert_eq!(subject.renew_at(), 1_060);
     }
 

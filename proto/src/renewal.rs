@@ -3,8 +3,9 @@
 use crate::problem::{code, from_status};
 use crate::tls::{Credentials, channel, client_config, hot};
 use crate::v1::enrollment_client::EnrollmentClient;
-use crate::v1::{GreetRequest, RenewRequest};
+use crate::v1::{GreetRequest, KeptRequest, RenewRequest};
 use baton_core::problem::Problem;
+use tonic::transport::Channel;
 
 /// Asks for a certificate for a new key, and proves that it works before anybody relies on it.
 ///
@@ -20,13 +21,11 @@ pub async fn renew(
     key_pem: String,
     csr_pem: String,
 ) -> Result<Credentials, Problem> {
-    let dial = |credentials: &Credentials| {
-        Ok::<_, Problem>(EnrollmentClient::new(channel(endpoint, hot(client_config(credentials)?))?))
-    };
-    let reply =
-        dial(credentials)?.renew(RenewRequest { csr_pem }).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut enrollment = dial(endpoint, credentials)?;
+    let reply = enrollment.renew(RenewRequest { csr_pem }).await.map_err(|status| from_status(&status))?.into_inner();
     let renewed = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
-    let greeting = dial(&renewed)?.greet(GreetRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+    let greeted = dial(endpoint, &renewed)?.greet(GreetRequest {}).await;
+    let greeting = greeted.map_err(|status| from_status(&status))?.into_inner();
     let mine = credentials.subject()?.identity.to_string();
     if greeting.identity == mine {
         return Ok(renewed);
@@ -34,4 +33,19 @@ pub async fn renew(
     Err(Problem::new(code::CREDENTIALS, "the renewed certificate is somebody else's")
         .saw("asked as", mine)
         .saw("answered", greeting.identity))
+}
+
+/// Says that renewed credentials are on disk: those before are not needed any more. An older coordinator need not be told.
+///
+/// # Errors
+/// What is wrong with the way to the coordinator, or its refusal.
+pub async fn kept(endpoint: &str, credentials: &Credentials) -> Result<(), Problem> {
+    match dial(endpoint, credentials)?.kept(KeptRequest {}).await.map_err(|status| from_status(&status)) {
+        Err(problem) if problem.code != code::NOT_UNDERSTOOD => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+fn dial(endpoint: &str, credentials: &Credentials) -> Result<EnrollmentClient<Channel>, Problem> {
+    Ok(EnrollmentClient::new(channel(endpoint, hot(client_config(credentials)?))?))
 }

@@ -32,6 +32,7 @@ fn text(view: &View, counters: &Counters) -> String {
     let certificate = Subject {
         identity: "host/web1".parse().unwrap(),
         services: Vec::new(),
+        issuer: Vec::new(),
         serial: "77".to_owned(),
         not_before: 1_000,
         not_after: 8_000,

@@ -96,6 +96,7 @@ struct Session {
     events: mpsc::UnboundedReceiver<Event>,
     view: watch::Sender<Arc<View>>,
     counters: Arc<Counters>,
+    believed: watch::Receiver<Vec<[u8; 32]>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -109,12 +110,15 @@ fn session(address: SocketAddr) -> Session {
     };
     let counters: Arc<Counters> = Arc::default();
     let ends = Ends { counters: Arc::clone(&counters), ..ends(sender, viewed) };
+    let believed = ends.authorities.subscribe();
     let task = tokio::spawn(run(channel, introduction, ends));
-    Session { events, view, counters, task }
+    Session { events, view, counters, believed, task }
 }
 
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
-    Ends { events, view, heads: Heads::default(), condition: Condition::new("/".into()), counters: Arc::default() }
+    let (authorities, _) = watch::channel(Vec::new());
+    let (heads, condition) = (Heads::default(), Condition::new("/".into()));
+    Ends { events, view, heads, condition, counters: Arc::default(), authorities }
 }
 
 impl Drop for Session {
@@ -158,6 +162,18 @@ async fn a_spec_is_handed_on_and_a_change_is_reported_at_once() {
     session.view.send_replace(at(9));
     assert_eq!(stream.report().await.observed, stamp(9));
     assert!(changed.elapsed() < HEARTBEAT / 2, "not only with the next heartbeat: {:?}", changed.elapsed());
+}
+
+#[tokio::test]
+async fn whom_to_believe_is_handed_on_and_what_is_no_hash_is_left_out() {
+    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut session = session(coordinator.address);
+    let mut stream = coordinator.stream().await;
+    stream.message().await;
+    let pins = [&[1; 32][..], &[2; 31], &[3; 32]].map(<[u8]>::to_vec).to_vec();
+    stream.say(coordinator_message::Kind::Authorities(v1::Authorities { pins }));
+    tokio::time::timeout(DEADLINE, session.believed.changed()).await.unwrap().unwrap();
+    assert_eq!(*session.believed.borrow(), [[1; 32], [3; 32]]);
 }
 
 #[tokio::test]

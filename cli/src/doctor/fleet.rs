@@ -2,7 +2,10 @@
 
 use super::{Check, now};
 use crate::connection::Connection;
-use baton_proto::v1::{CertificateView, FleetView, ListCertificatesRequest, ListTokensRequest, VerifyAuditRequest};
+use baton_proto::v1::{
+    AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, ListCertificatesRequest, ListTokensRequest,
+    VerifyAuditRequest,
+};
 
 const DAY: i64 = 24 * 3600;
 /// A host's certificate that ends so soon was not renewed.
@@ -21,7 +24,7 @@ const FLEET: [&str; 9] = [
     "members",
     "releases",
 ];
-const ADMIN: [&str; 3] = ["hosts' certificates", "tokens", "audit log"];
+const ADMIN: [&str; 4] = ["hosts' certificates", "tokens", "audit log", "one authority"];
 
 pub(super) async fn checks(reached: Option<(Connection, String)>) -> Vec<Check> {
     let skipped = |names: &[&'static str], why: &str| names.iter().map(|name| Check::skipped(name, why)).collect::<Vec<_>>();
@@ -140,7 +143,21 @@ async fn of_admins(connection: &mut Connection) -> Vec<Check> {
         }
         Err(status) => Check::skipped(ADMIN[2], status.message()),
     };
-    vec![certificates, tokens, audit]
+    let authority = match connection.control.authority_status(AuthorityStatusRequest {}).await {
+        Ok(view) => rotating(&view.into_inner()),
+        Err(status) => Check::skipped(ADMIN[3], status.message()),
+    };
+    vec![certificates, tokens, audit, authority]
+}
+
+/// A rotation that nobody ended: an authority is believed that need not be, or somebody still needs it.
+fn rotating(view: &AuthorityView) -> Check {
+    let left: Vec<_> = view.bearers.iter().filter(|it| !it.moved).map(|it| it.identity.as_str()).collect();
+    match (view.authorities.len(), left.is_empty()) {
+        (0 | 1, _) => Check::good(ADMIN[3], "it signs, and no other is believed"),
+        (_, true) => Check::warning(ADMIN[3], "everybody has moved to the new one", "baton authority retire"),
+        (_, false) => Check::warning(ADMIN[3], format!("to move: {}", left.join(", ")), "baton authority status"),
+    }
 }
 
 /// Hosts whose newest certificate will end soon.
@@ -180,6 +197,20 @@ mod tests {
             ending(&[of("host/web1", 100, false), of("host/web2", 95, false), of("host/web2", 180, false)], 90 * DAY);
         assert_eq!((found.state, found.seen.as_str()), (State::Bad, "host/web1 ends in 10 days"));
         assert_eq!(ending(&[of("host/web1", 100, true), of("viewer/v", 91, false)], 90 * DAY).state, State::Good);
+    }
+
+    #[test]
+    fn a_rotation_that_nobody_ended_is_found() {
+        use baton_proto::v1::{AuthorityFacts, BearerView};
+        let of = |authorities, moved| AuthorityView {
+            authorities: vec![AuthorityFacts::default(); authorities],
+            bearers: vec![BearerView { identity: "host/web1".into(), moved, ..BearerView::default() }],
+        };
+        assert_eq!(rotating(&of(1, true)).state, State::Good);
+        for (moved, seen) in [(true, "everybody has moved to the new one"), (false, "to move: host/web1")] {
+            let check = rotating(&of(2, moved));
+            assert_eq!((check.state, check.seen.as_str()), (State::Warning, seen));
+        }
     }
 
     #[test]

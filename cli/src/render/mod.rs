@@ -1,6 +1,7 @@
 //! What people see: pages made of plain spans, escaped and coloured only where they are written.
 
 pub mod audit;
+pub mod authority;
 pub mod balancers;
 pub mod certificates;
 pub mod changes;

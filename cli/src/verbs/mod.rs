@@ -1,6 +1,7 @@
 //! What can be asked, one file each.
 
 pub mod audit;
+pub mod authority;
 pub mod balancers;
 pub mod certificates;
 pub mod completions;

@@ -285,6 +285,18 @@ impl Control for Double {
         Ok(Response::new(CertificateList::default()))
     }
 
+    async fn authority_status(&self, _: Request<AuthorityStatusRequest>) -> Answer<AuthorityView> {
+        Ok(Response::new(AuthorityView::default()))
+    }
+
+    async fn rotate_authority(&self, _: Request<RotateAuthorityRequest>) -> Answer<AuthorityView> {
+        Ok(Response::new(AuthorityView::default()))
+    }
+
+    async fn retire_authority(&self, _: Request<RetireAuthorityRequest>) -> Answer<AuthorityView> {
+        Ok(Response::new(AuthorityView::default()))
+    }
+
     async fn revoke_certificates(&self, _: Request<RevokeCertificatesRequest>) -> Answer<CertificateList> {
         Ok(Response::new(CertificateList::default()))
     }

@@ -3,6 +3,7 @@
 use super::{Api, invalid};
 use crate::audit::chain::Head;
 use crate::driver::{Hello, LinkId, SILENCE, Specs};
+use crate::identity::rotation::Authorities;
 use baton_core::fleet::fence::Told;
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
@@ -13,6 +14,7 @@ use baton_proto::v1::agent_link_server::AgentLink;
 use baton_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
 use baton_proto::{OLDEST_PROTOCOL, PROTOCOL, understands};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -84,8 +86,8 @@ async fn converse(
     api.access.connects(host.clone(), address, told).await.map_err(to_status)?;
     tracing::info!(%host, %address, version = %hello.agent_version, "connected");
     let (link, specs) = api.access.links().connect(&host, hello);
-    let heads = api.audit.heads();
-    let mut talk = Talk { api, host, link, specs, heads, incoming, out };
+    let (heads, authorities) = (api.audit.heads(), api.issuance.changes());
+    let mut talk = Talk { api, host, link, specs, heads, authorities, incoming, out };
     let ended = talk.run().await;
     talk.api.access.links().disconnect(&talk.host, link);
     let why = ended?;
@@ -132,6 +134,7 @@ struct Talk<'a> {
     link: LinkId,
     specs: Specs,
     heads: watch::Receiver<Head>,
+    authorities: watch::Receiver<Arc<Authorities>>,
     incoming: Streaming<AgentMessage>,
     /// Room for one message: while it waits, a newer spec replaces an older one.
     out: &'a Out,
@@ -141,7 +144,8 @@ impl Talk<'_> {
     /// Talks until the stream ends; says why.
     async fn run(&mut self) -> Result<&'static str, Status> {
         let (mut heard, mut asked) = (Instant::now(), false);
-        let mut unsent = false;
+        // Whom to believe comes first: it may be what the next connection depends on.
+        let (mut untold, mut unsent) = (true, false);
         // An agent that just came hears of the head too.
         let mut head_at = Some(Instant::now() + HEAD_AFTER);
         loop {
@@ -158,6 +162,17 @@ impl Talk<'_> {
                     Ok(()) => unsent = true,
                     Err(_) => return Err(to_status(replaced(&self.host))),
                 },
+                changed = self.authorities.changed(), if !untold => match changed {
+                    Ok(()) => untold = true,
+                    Err(_) => return Err(to_status(replaced(&self.host))),
+                },
+                permit = self.out.reserve(), if untold => {
+                    let Ok(permit) = permit else { return Ok("the agent went away") };
+                    untold = false;
+                    let pins = self.authorities.borrow_and_update().pins();
+                    let pins = v1::Authorities { pins: pins.into_iter().map(Vec::from).collect() };
+                    permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::Authorities(pins)) }));
+                }
                 changed = self.heads.changed(), if head_at.is_none() => {
                     if changed.is_ok() {
                         head_at = Some(Instant::now() + HEAD_AFTER);
@@ -175,7 +190,7 @@ impl Talk<'_> {
                         permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::AuditHead(head)) }));
                     }
                 }
-                permit = self.out.reserve(), if unsent => {
+                permit = self.out.reserve(), if unsent && !untold => {
                     let Ok(permit) = permit else { return Ok("the agent went away") };
                     let spec = self.specs.borrow_and_update().as_ref().map(|spec| v1::HostSpec::from(&**spec));
                     unsent = false;

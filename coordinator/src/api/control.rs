@@ -224,6 +224,25 @@ impl Control for Api {
         Ok(Response::new(Api::revoke_certificates(self, request.into_inner()).await?))
     }
 
+    async fn authority_status(&self, _: Request<v1::AuthorityStatusRequest>) -> Result<Response<v1::AuthorityView>, Status> {
+        Ok(Response::new(Api::authority_status(self).await?))
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::AuthorityView>, Status> {
+        Ok(Response::new(Api::rotate_authority(self, request.into_inner().why).await?))
+    }
+
+    async fn retire_authority(
+        &self,
+        request: Request<v1::RetireAuthorityRequest>,
+    ) -> Result<Response<v1::AuthorityView>, Status> {
+        let caller = peer(&request);
+        Ok(Response::new(Api::retire_authority(self, &caller, request.into_inner()).await?))
+    }
+
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
         Ok(Response::new(Api::list_audit(self, request.get_ref())))
     }

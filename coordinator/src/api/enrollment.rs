@@ -3,16 +3,17 @@
 use super::{Api, invalid};
 use crate::audit::call;
 use crate::identity::authority::{Request as CertificateRequest, Serial, Validity};
+use crate::identity::rotation::Authorities;
 use crate::identity::wall_time;
 use crate::store::certificate::{Certificate, Renewal};
 use crate::store::token::{Admits, Redeemed, Redemption};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
-use baton_proto::identity::Identity;
+use baton_proto::identity::{Identity, Role};
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::enrollment_server::Enrollment;
-use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
+use baton_proto::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, KeptReply, KeptRequest, RenewRequest};
 use baton_proto::{OLDEST_PROTOCOL, PROTOCOL};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,23 +39,31 @@ impl Enrollment for Api {
         };
         let certificate = CertificateRequest::read(&request.get_ref().csr_pem).map_err(to_status)?;
         let (serial, during) = (Serial::random().map_err(to_status)?, self.during());
+        let authorities = self.issuance.current();
         let next = Certificate {
             serial: serial.text().to_owned(),
             identity: peer.identity.to_string(),
+            authority: authorities.signer.fingerprint(),
             issued: during.now,
             expires: during.bounds().1,
             revoked: false,
+            used: false,
         };
         let renewal = Renewal { shown, next };
         if !self.store.renew(&renewal).await.map_err(|error| to_status(error.problem()))? {
             return Err(to_status(super::revoked::refusal(&peer.identity)));
         }
-        let certificate_pem =
-            self.authority.sign(&certificate, &peer.identity, &serial, during, &peer.services).map_err(to_status)?;
+        let signed = authorities.signer.sign(&certificate, &peer.identity, &serial, during, &peer.services);
+        let certificate_pem = signed.map_err(to_status)?;
         call::about(peer.identity.to_string());
         call::changed(json!({ "serial": renewal.shown }), json!({ "serial": serial.text() }));
         tracing::info!(identity = %peer.identity, remote = ?peer.remote, serial = serial.text(), "renewed a certificate");
-        Ok(Response::new(self.answer(certificate_pem, &peer.identity)))
+        Ok(Response::new(answer(&authorities, certificate_pem, &peer.identity)))
+    }
+
+    async fn kept(&self, request: Request<KeptRequest>) -> Result<Response<KeptReply>, Status> {
+        self.used.note(&peer(&request)).await.map_err(|error| to_status(error.problem()))?;
+        Ok(Response::new(KeptReply {}))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
@@ -66,10 +75,12 @@ impl Enrollment for Api {
         // Whatever can be wrong is looked at before the token is touched: a typo must not cost a use.
         let certificate = CertificateRequest::read(&csr_pem).map_err(to_status)?;
         let (serial, during) = (Serial::random().map_err(to_status)?, self.during());
+        let authorities = self.issuance.current();
         let redemption = Redemption {
             secret_hash: Digest::of(&secret),
             name,
             serial: serial.text().to_owned(),
+            authority: authorities.signer.fingerprint(),
             now: during.now,
             certificate_expires: during.bounds().1,
             replace,
@@ -95,13 +106,14 @@ impl Enrollment for Api {
             let address = remote.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |remote| remote.ip().to_canonical());
             self.access.admit(host.clone(), address).await.map_err(to_status)?;
         }
-        let certificate_pem = self.authority.sign(&certificate, &identity, &serial, during, &services).map_err(to_status)?;
+        let signed = authorities.signer.sign(&certificate, &identity, &serial, during, &services);
+        let certificate_pem = signed.map_err(to_status)?;
         call::changed(
             Value::Null,
             json!({ "identity": identity.to_string(), "serial": serial.text(), "services": services }),
         );
         tracing::info!(%identity, ?remote, serial = serial.text(), "joined");
-        Ok(Response::new(self.answer(certificate_pem, &identity)))
+        Ok(Response::new(answer(&authorities, certificate_pem, &identity)))
     }
 }
 
@@ -109,11 +121,16 @@ impl Api {
     fn during(&self) -> Validity {
         Validity { now: wall_time(), life: self.life }
     }
+}
 
-    fn answer(&self, certificate_pem: String, identity: &Identity) -> JoinReply {
-        let authority_pem = self.authority.certificate_pem().to_owned();
-        JoinReply { certificate_pem, authority_pem, identity: identity.to_string() }
-    }
+/// The certificate, and whom to believe: everybody who may be met while one authority takes the place of another. A pipeline's
+/// file is written once, so nobody would take the one that goes out of it: it believes the one that stays.
+fn answer(authorities: &Authorities, certificate_pem: String, identity: &Identity) -> JoinReply {
+    let authority_pem = match identity {
+        Identity::Operator { role: Role::Ci, .. } => authorities.signer.certificate_pem().to_owned(),
+        _ => authorities.bundle(),
+    };
+    JoinReply { certificate_pem, authority_pem, identity: identity.to_string() }
 }
 
 fn refusal(redeemed: &Redeemed, name: &str) -> Problem {

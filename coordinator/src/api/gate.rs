@@ -1,7 +1,8 @@
 //! The one gate in front of every method: who are you, may you, and a panic behind it stays one request's.
 
-use super::revoked::{Revoked, refusal};
-use super::roles::{authorise, is_recorded};
+use super::revoked::Revoked;
+use super::roles::{authorise, is_recorded, shows_use};
+use super::used::Used;
 use crate::audit::Audit;
 use crate::audit::call::{self, Note};
 use baton_core::problem::{Code, Problem};
@@ -20,6 +21,7 @@ use tower::{Layer, Service};
 #[derive(Debug, Clone)]
 pub struct GateLayer {
     revoked: Revoked,
+    used: Used,
     audit: Arc<Audit>,
 }
 
@@ -28,13 +30,14 @@ pub struct GateLayer {
 pub struct Gate<S> {
     inner: S,
     revoked: Revoked,
+    used: Used,
     audit: Arc<Audit>,
 }
 
 impl GateLayer {
     #[must_use]
-    pub const fn new(revoked: Revoked, audit: Arc<Audit>) -> Self {
-        Self { revoked, audit }
+    pub const fn new(revoked: Revoked, used: Used, audit: Arc<Audit>) -> Self {
+        Self { revoked, used, audit }
     }
 }
 
@@ -42,14 +45,14 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, revoked: self.revoked.clone(), audit: Arc::clone(&self.audit) }
+        Gate { inner, revoked: self.revoked.clone(), used: self.used.clone(), audit: Arc::clone(&self.audit) }
     }
 }
 
 impl<S> Gate<S> {
     fn admit(&self, peer: &Peer, path: &str) -> Result<(), Problem> {
         if self.revoked.has(peer) {
-            return Err(refusal(&peer.identity));
+            return Err(self.revoked.turn_away(peer));
         }
         authorise(&peer.identity, path)
     }
@@ -81,11 +84,16 @@ where
             });
         }
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let (revoked, audit) = (self.revoked.clone(), Arc::clone(&self.audit));
+        let (revoked, used, audit) = (self.revoked.clone(), self.used.clone(), Arc::clone(&self.audit));
         Box::pin(async move {
+            if shows_use(&path)
+                && let Err(error) = used.note(&peer).await
+            {
+                tracing::warn!(peer = %peer.identity, problem = %error.problem(), "the use of a certificate was not noted");
+            }
             let (answer, note) = tokio::select! {
                 answered = call::on_behalf_of(peer.clone(), answer) => answered,
-                () = revoked.strikes(&peer) => return Ok(to_status(refusal(&peer.identity)).into_http()),
+                () = revoked.strikes(&peer) => return Ok(to_status(revoked.turn_away(&peer)).into_http()),
             };
             if is_recorded(&path) {
                 audit.record(&peer, &path, outcome(&answer).as_ref(), note).await;
@@ -114,21 +122,30 @@ fn outcome<E>(answer: &std::thread::Result<Result<http::Response<Body>, E>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::authority::Authority;
+    use crate::identity::rotation::Authorities;
+    use crate::identity::wall_time;
     use baton_proto::identity::Identity;
     use baton_proto::problem::code;
+    use tokio::sync::watch;
     use tower::ServiceExt;
 
     async fn call(revoked: &[&str], inner: fn() -> http::Response<Body>) -> Problem {
         let identity: Identity = "admin/ana".parse().unwrap();
-        let peer = Peer { identity, remote: None, serial: Some("ab12".into()), services: Vec::new() };
-        let audit = Arc::new(Audit::open(Arc::new(crate::store::memory::MemoryStore::default())).await.unwrap());
+        let peer = Peer { serial: Some("ab12".into()), ..Peer::bare(identity, None) };
+        let store = Arc::new(crate::store::memory::MemoryStore::default());
+        let audit = Arc::new(Audit::open(store.clone()).await.unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), wall_time()).unwrap();
+        let (_authorities, believed) = watch::channel(Arc::new(Authorities { signer: authority, before: None }));
+        let used = Used::new(store, believed, std::collections::BTreeSet::new());
         let revoked = Revoked::new(revoked.iter().map(|serial| (*serial).into()).collect());
         let service =
             tower::service_fn(move |_: http::Request<Body>| async move { Ok::<_, std::convert::Infallible>(inner()) });
         let mut request = http::Request::new(Body::default());
         *request.uri_mut() = "/baton.v1.Control/Status".parse().unwrap();
         request.extensions_mut().insert(peer);
-        let response = GateLayer::new(revoked, audit).layer(service).oneshot(request).await.unwrap();
+        let response = GateLayer::new(revoked, used, audit).layer(service).oneshot(request).await.unwrap();
         from_status(&tonic::Status::from_header_map(response.headers()).unwrap())
     }
 

@@ -3,6 +3,7 @@
 mod agent_link;
 mod artifacts;
 mod audit;
+pub mod authority;
 mod before;
 mod certificates;
 mod control;
@@ -15,12 +16,13 @@ mod removed;
 pub mod revoked;
 pub mod roles;
 mod tokens;
+pub mod used;
 pub mod view;
 
 use crate::artifact::Folder;
 use crate::audit::Audit;
 use crate::driver::Access;
-use crate::identity::authority::Authority;
+use crate::identity::issuance::Issuance;
 use crate::store::Store;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Server;
+use used::Used;
 
 /// HTTP/2 pings: a peer that vanished without a word is noticed although nothing is sent.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -66,9 +69,10 @@ const JOIN_MAX: usize = 32 * 1024;
 pub struct Api {
     pub access: Access,
     pub store: Arc<dyn Store>,
-    pub authority: Arc<Authority>,
+    pub issuance: Arc<Issuance>,
     pub artifacts: Arc<Folder>,
     pub revoked: Revoked,
+    pub used: Used,
     pub audit: Arc<Audit>,
     /// Of certificates, in seconds.
     pub life: i64,
@@ -92,7 +96,7 @@ impl Api {
             .max_concurrent_streams(STREAMS)
             .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
             .http2_max_header_list_size(HEADERS_MAX)
-            .layer(GateLayer::new(self.revoked.clone(), Arc::clone(&self.audit)))
+            .layer(GateLayer::new(self.revoked.clone(), self.used.clone(), Arc::clone(&self.audit)))
             .add_service(EnrollmentServer::new(self.clone()).max_decoding_message_size(JOIN_MAX))
             .add_service(AgentLinkServer::new(self.clone()).max_decoding_message_size(REPORT_MAX))
             .add_service(ArtifactsServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX))

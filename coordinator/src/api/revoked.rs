@@ -13,29 +13,61 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::body::Body;
 
-/// Serial numbers of revoked certificates: looked at before every call, and waited for during every call.
+/// What is not accepted any more: looked at before every call, and waited for during every call.
 #[derive(Debug, Clone)]
-pub struct Revoked(Arc<watch::Sender<BTreeSet<String>>>);
+pub struct Revoked(Arc<watch::Sender<Refused>>);
+
+#[derive(Debug, Default)]
+struct Refused {
+    /// Of certificates, one by one.
+    serials: BTreeSet<String>,
+    /// The names of authorities that were retired: also of what they signed and nobody wrote down.
+    issuers: BTreeSet<Vec<u8>>,
+}
+
+impl Refused {
+    fn has(&self, peer: &Peer) -> bool {
+        self.issuers.contains(&peer.issuer) || peer.serial.as_ref().is_some_and(|serial| self.serials.contains(serial))
+    }
+}
 
 impl Revoked {
     #[must_use]
     pub fn new(serials: BTreeSet<String>) -> Self {
-        Self(Arc::new(watch::Sender::new(serials)))
+        Self(Arc::new(watch::Sender::new(Refused { serials, issuers: BTreeSet::new() })))
     }
 
     pub fn extend(&self, serials: impl IntoIterator<Item = String>) {
-        self.0.send_modify(|known| known.extend(serials));
+        self.0.send_modify(|known| known.serials.extend(serials));
+    }
+
+    /// Refuses everything that an authority of this name signed.
+    pub fn retire(&self, issuer: Vec<u8>) {
+        self.0.send_modify(|known| known.issuers.extend([issuer]));
     }
 
     pub(super) fn has(&self, peer: &Peer) -> bool {
-        peer.serial.as_ref().is_some_and(|serial| self.0.borrow().contains(serial))
+        self.0.borrow().has(peer)
     }
 
     /// Returns once this peer's certificate is revoked; for a peer without one, never.
     pub(super) async fn strikes(&self, peer: &Peer) {
-        let Some(serial) = &peer.serial else { return std::future::pending().await };
+        if peer.serial.is_none() {
+            return std::future::pending().await;
+        }
         // The sender is held here, so that the wait cannot end for another reason.
-        let _ = self.0.subscribe().wait_for(|revoked| revoked.contains(serial)).await;
+        let _ = self.0.subscribe().wait_for(|refused| refused.has(peer)).await;
+    }
+
+    /// What whoever shows a certificate that is not accepted is told. Of a retired authority's the connection is closed behind
+    /// it: its owner may have another one by now, and shows that when it dials anew.
+    pub(super) fn turn_away(&self, peer: &Peer) -> Problem {
+        if !self.0.borrow().issuers.contains(&peer.issuer) {
+            return refusal(&peer.identity);
+        }
+        peer.close();
+        Problem::new(code::REFUSED, format!("the authority that signed this certificate of {} was retired", peer.identity))
+            .help("join or log in again with a new token")
     }
 
     /// An answer that ends when its peer's certificate is revoked, with the reason where a gRPC status belongs.
@@ -45,7 +77,7 @@ impl Revoked {
             self.strikes(&peer).await;
             let mut trailers = http::HeaderMap::new();
             // Only a status that is no text fails, and this one is ours.
-            let _ = to_status(refusal(&peer.identity)).add_header(&mut trailers);
+            let _ = to_status(self.turn_away(&peer)).add_header(&mut trailers);
             trailers
         });
         Body::new(StreamBody::new(unfold(Some((frames, struck)), |open| async {

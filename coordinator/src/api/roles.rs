@@ -32,6 +32,7 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     // Whoever has a certificate gets the next one for the same identity.
     // Not a pipeline's: its certificate is a file that nobody would write anew, and it ends when its token said.
     ("/baton.v1.Enrollment/Renew", &[Host, Viewer, Deployer, Admin]),
+    ("/baton.v1.Enrollment/Kept", &[Host, Viewer, Deployer, Admin]),
     ("/baton.v1.AgentLink/Connect", &[Host]),
     // A host may fetch what its own spec names, and nothing else: see `api::artifacts`.
     ("/baton.v1.Artifacts/Fetch", &[Host]),
@@ -71,6 +72,9 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/RevokeToken", ADMINS),
     ("/baton.v1.Control/ListCertificates", ADMINS),
     ("/baton.v1.Control/RevokeCertificates", ADMINS),
+    ("/baton.v1.Control/AuthorityStatus", ADMINS),
+    ("/baton.v1.Control/RotateAuthority", ADMINS),
+    ("/baton.v1.Control/RetireAuthority", ADMINS),
     ("/baton.v1.Control/ListAudit", ADMINS),
     ("/baton.v1.Control/VerifyAudit", ADMINS),
 ];
@@ -79,6 +83,7 @@ pub const METHODS: &[(&str, &[Caller])] = &[
 /// nothing; the deploy that names it does. Every other method is recorded, also those that are added and forgotten here.
 const UNRECORDED: &[&str] = &[
     "/baton.v1.Enrollment/Greet",
+    "/baton.v1.Enrollment/Kept",
     "/baton.v1.AgentLink/Connect",
     "/baton.v1.Artifacts/Fetch",
     "/baton.v1.Artifacts/Stat",
@@ -90,6 +95,7 @@ const UNRECORDED: &[&str] = &[
     "/baton.v1.Control/ListReleases",
     "/baton.v1.Control/ListTokens",
     "/baton.v1.Control/ListCertificates",
+    "/baton.v1.Control/AuthorityStatus",
     "/baton.v1.Control/ListAudit",
     "/baton.v1.Control/VerifyAudit",
 ];
@@ -98,6 +104,13 @@ const UNRECORDED: &[&str] = &[
 #[must_use]
 pub fn is_recorded(path: &str) -> bool {
     !UNRECORDED.contains(&path)
+}
+
+/// Whether a call shows that its caller has its certificate for good. Joining and renewing do not: a certificate may be tried
+/// there before it is kept.
+#[must_use]
+pub fn shows_use(path: &str) -> bool {
+    !path.starts_with("/baton.v1.Enrollment/")
 }
 
 /// Whether a caller may call the method at a path. Only a path that is exactly in the table is a method.
@@ -215,7 +228,9 @@ mod tests {
     #[test]
     fn what_is_not_recorded_is_a_method_and_commands_are_recorded() {
         assert!(UNRECORDED.iter().all(|path| METHODS.iter().any(|(method, _)| method == path)));
-        for command in ["Control/Deploy", "Control/Pause", "Control/CreateToken", "Enrollment/Join"] {
+        for command in
+            ["Control/Deploy", "Control/Pause", "Control/CreateToken", "Control/RotateAuthority", "Enrollment/Join"]
+        {
             assert!(is_recorded(&format!("/baton.v1.{command}")), "{command}");
         }
     }
@@ -242,6 +257,7 @@ mod tests {
                 "/baton.v1.Enrollment/Join",
                 "/baton.v1.Enrollment/Greet",
                 "/baton.v1.Enrollment/Renew",
+                "/baton.v1.Enrollment/Kept",
                 "/baton.v1.AgentLink/Connect",
                 "/baton.v1.Artifacts/Fetch"
             ]

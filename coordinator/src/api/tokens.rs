@@ -63,7 +63,7 @@ impl Api {
             }
         };
         let now = wall_time();
-        let secret = JoinToken { pin: self.authority.pin(), secret: random().map_err(to_status)? };
+        let secret = JoinToken { pin: self.issuance.current().signer.pin(), secret: random().map_err(to_status)? };
         let id = random::<5>().map_err(to_status)?;
         let token = Token {
             id: TokenId(format!("t-{}", data_encoding::BASE32_NOPAD.encode(&id).to_ascii_lowercase())),

@@ -116,7 +116,7 @@ mod tests {
     fn peer(services: &[&str]) -> Peer {
         let identity = "deployer/ana".parse().unwrap();
         let services = services.iter().map(|service| service.parse().unwrap()).collect();
-        Peer { identity, remote: None, serial: None, services }
+        Peer { services, ..Peer::bare(identity, None) }
     }
 
     #[tokio::test]

@@ -158,7 +158,7 @@ mod tests {
     use baton_core::problem::Code;
 
     fn stranger() -> Peer {
-        Peer { identity: Identity::Anonymous, remote: None, serial: None, services: Vec::new() }
+        Peer::bare(Identity::Anonymous, None)
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,11 +3,10 @@
 use super::random;
 use crate::state::{private_folder, read_text, unusable, write_whole};
 use crate::store::WallTime;
-use baton_core::name::ServiceName;
+use baton_core::name::{Digest, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_proto::identity::{Identity, serial_text, service_uri};
 use baton_proto::problem::code;
-use baton_proto::tls::Credentials;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -30,6 +29,20 @@ pub struct Authority {
     certificate_pem: String,
     certificate_der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// What an authority's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub name: String,
+    /// As it stands in what it signs.
+    pub name_der: Vec<u8>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Made by Baton, not brought.
+    pub made_here: bool,
 }
 
 /// A request somebody made for a certificate. All that is kept of it is its public key.
@@ -57,13 +70,35 @@ impl Authority {
     /// B1008 when there is one already: every host and operator trusts that one. B1001 when the folder cannot be written.
     pub fn create(folder: &Path, now: WallTime) -> Result<Self, Problem> {
         none_yet(folder)?;
+        Self::made(NAME, now)?.0.keep(folder)
+    }
+
+    /// Makes the authority that takes this one's place, and a certificate in which this one vouches for it: whoever believes
+    /// nobody but this one believes what that one signs, by that.
+    ///
+    /// # Errors
+    /// B1006 when the operating system has no random bytes, or signing fails.
+    pub(super) fn successor(&self, now: WallTime) -> Result<(Self, String), Problem> {
+        // Of another name, so that whoever builds a chain never has to try two keys for one name.
+        let name = format!("{NAME} {}", data_encoding::HEXLOWER.encode(&random::<4>()?));
+        let (next, mut params) = Self::made(&name, now)?;
+        params.serial_number = Some(Serial::random()?.number);
+        params.use_authority_key_identifier_extension = true;
+        params.not_after = params.not_after.min(at(self.facts()?.not_after));
+        let cross = params.signed_by(next.issuer.key(), &self.issuer);
+        Ok((next, cross.map_err(|error| failed("vouch for the next one", &error))?.pem()))
+    }
+
+    /// A new authority, and what its certificate was made of.
+    fn made(name: &str, now: WallTime) -> Result<(Self, CertificateParams), Problem> {
         let key_pair = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
-        let mut params = params("Baton authority", Validity { now, life: AUTHORITY_LIFE });
+        let mut params = params(name, Validity { now, life: AUTHORITY_LIFE });
         params.serial_number = Some(Serial::random()?.number);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let signed = params.self_signed(&key_pair).map_err(|error| failed("sign its own certificate", &error))?;
-        Self::of(signed.pem(), key_pair).map_err(|reason| Problem::new(Code(1006), reason))?.keep(folder)
+        let authority = Self::of(signed.pem(), key_pair).map_err(|reason| Problem::new(Code(1006), reason))?;
+        Ok((authority, params))
     }
 
     /// An authority of a certificate and the key that is known to be its own.
@@ -82,7 +117,7 @@ impl Authority {
         private_folder(folder)?;
         let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
         // The certificate comes last: while it is missing, there is no authority.
-        let secret = self.issuer.key().serialize_pem();
+        let secret = self.key_pem();
         write_whole(&key, secret.as_bytes(), 0o600).map_err(|error| unusable(&key, &error))?;
         write_whole(&certificate, self.certificate_pem.as_bytes(), 0o644).map_err(|error| unusable(&certificate, &error))?;
         Self::load(folder)
@@ -100,19 +135,18 @@ impl Authority {
                 .help("baton-coordinator init"));
         }
         let certificate_pem = read_text(&path)?;
-        let broken = |error: &dyn std::fmt::Display| {
-            Problem::new(Code(1004), "the authority's files cannot be understood")
-                .saw("identity folder", folder.display().to_string())
-                .saw("reason", error.to_string())
-                .help("restore them from a backup")
-        };
-        let key_pair = KeyPair::from_pem(&read_text(&folder.join(KEY))?).map_err(|error| broken(&error))?;
-        let certificate_der = der(&certificate_pem).ok_or_else(|| broken(&"not a PEM certificate"))?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate_der).map_err(|error| broken(&error))?;
+        Self::read(certificate_pem, &read_text(&folder.join(KEY))?).map_err(|reason| broken(folder, &reason))
+    }
+
+    /// An authority of the texts of its certificate and its key.
+    pub(super) fn read(certificate_pem: String, key_pem: &str) -> Result<Self, String> {
+        let key_pair = KeyPair::from_pem(key_pem).map_err(|error| error.to_string())?;
+        let certificate_der = der(&certificate_pem).ok_or("not a PEM certificate")?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate_der).map_err(|error| error.to_string())?;
         if parsed.public_key().raw != key_pair.subject_public_key_info() {
-            return Err(broken(&"the key is not the certificate's"));
+            return Err("the key is not the certificate's".to_owned());
         }
-        Self::of(certificate_pem, key_pair).map_err(|reason| broken(&reason))
+        Self::of(certificate_pem, key_pair)
     }
 
     /// What a join token pins: the hash of the certificate.
@@ -121,9 +155,37 @@ impl Authority {
         *blake3::hash(&self.certificate_der).as_bytes()
     }
 
+    /// The pin, as people read it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        Digest::from_bytes(self.pin()).to_string()
+    }
+
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// What people are told of it.
+    ///
+    /// # Errors
+    /// B1004 when its certificate cannot be read, which it was when it was loaded.
+    pub fn facts(&self) -> Result<Facts, Problem> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).map_err(|error| {
+            Problem::new(Code(1004), "the authority's certificate cannot be read").saw("reason", error.to_string())
+        })?;
+        Ok(Facts {
+            name: parsed.subject().to_string(),
+            name_der: parsed.subject().as_raw().to_vec(),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            made_here: parsed.subject() == parsed.issuer()
+                && parsed.subject().to_string().starts_with(&format!("CN={NAME}")),
+        })
+    }
+
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// Signs a certificate for a peer: its public key, the identity and role the token gave it.
@@ -142,20 +204,15 @@ impl Authority {
         self.leaf(&request.0, &uris, serial, during, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// Issues the coordinator's own certificate, with a new key; the authority stands in the chain, so that a peer with
-    /// nothing but a token can check the pin.
+    /// Issues a certificate for a coordinator and a new key for it: both as text.
     ///
     /// # Errors
     /// B1006 when signing fails.
-    pub fn issue_server(&self, name: &str, during: Validity) -> Result<Credentials, Problem> {
+    pub(super) fn server(&self, name: &str, during: Validity) -> Result<(String, String), Problem> {
         let key = KeyPair::generate().map_err(|error| failed("make a key", &error))?;
         let uri = format!("baton://coordinator/{name}");
         let leaf = self.leaf(&key, &[uri], &Serial::random()?, during, ExtendedKeyUsagePurpose::ServerAuth)?;
-        Ok(Credentials {
-            certificate_pem: format!("{leaf}{}", self.certificate_pem),
-            key_pem: key.serialize_pem(),
-            authority_pem: self.certificate_pem.clone(),
-        })
+        Ok((leaf, key.serialize_pem()))
     }
 
     fn leaf(
@@ -211,12 +268,23 @@ impl Serial {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("pin", &blake3::Hash::from_bytes(self.pin())).finish_non_exhaustive()
+        f.debug_struct("Authority").field("pin", &self.fingerprint()).finish_non_exhaustive()
     }
 }
 
-const CERTIFICATE: &str = "authority.pem";
-const KEY: &str = "authority.key.pem";
+/// What an authority made here is called; those that follow it have a number nobody chose behind that.
+const NAME: &str = "Baton authority";
+
+pub(super) const CERTIFICATE: &str = "authority.pem";
+pub(super) const KEY: &str = "authority.key.pem";
+
+/// The problem of an authority's files that make no sense.
+pub(super) fn broken(folder: &Path, reason: &str) -> Problem {
+    Problem::new(Code(1004), "the authority's files cannot be understood")
+        .saw("identity folder", folder.display().to_string())
+        .saw("reason", reason)
+        .help("restore them from a backup")
+}
 
 fn none_yet(folder: &Path) -> Result<(), Problem> {
     let certificate = folder.join(CERTIFICATE);
@@ -243,8 +311,11 @@ impl Validity {
     }
 }
 
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
 fn params(name: &str, during: Validity) -> CertificateParams {
-    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let mut params = CertificateParams::default();
     let (not_before, not_after) = during.bounds();
     params.not_before = at(not_before.0);
@@ -342,18 +413,5 @@ mod tests {
         let broken = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
         assert_eq!(Request::read(&broken).unwrap_err().code, code::CREDENTIALS);
         assert_eq!(Request::read("hello").unwrap_err().code, code::CREDENTIALS);
-    }
-
-    #[test]
-    fn the_servers_chain_ends_in_the_authority_that_tokens_pin() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::create(folder.path(), NOW).unwrap();
-        let server = authority.issue_server("main", DURING).unwrap();
-        let chain: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(server.certificate_pem.as_bytes())
-            .map(|block| block.unwrap().contents)
-            .collect();
-        assert_eq!(chain.len(), 2);
-        assert_eq!(subject(&chain[0]).unwrap().identity, Identity::Coordinator);
-        assert_eq!(*blake3::hash(&chain[1]).as_bytes(), authority.pin());
     }
 }

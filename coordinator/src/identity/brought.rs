@@ -3,7 +3,7 @@
 use super::authority::{Authority, Validity, der};
 use crate::store::WallTime;
 use baton_core::problem::{Code, Problem};
-use baton_proto::tls::verify_coordinator;
+use baton_proto::tls::{Credentials, verify_coordinator};
 use rcgen::{KeyPair, PublicKeyData};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,7 +127,8 @@ impl AuthorityFiles {
 
     /// Signs a certificate and has it checked as hosts do it: no rule of this page knows what they would refuse.
     fn proven(&self, authority: &Authority, now: WallTime) -> Result<(), Problem> {
-        let trial = authority.issue_server("trial", Validity { now, life: TRIAL })?;
+        let (certificate_pem, key_pem) = authority.server("trial", Validity { now, life: TRIAL })?;
+        let trial = Credentials { certificate_pem, key_pem, authority_pem: authority.certificate_pem().to_owned() };
         let now = Duration::from_secs(u64::try_from(now.0).unwrap_or(0));
         verify_coordinator(&trial, now).map_err(|error| {
             self.certificate("hosts would not believe what this authority signs")

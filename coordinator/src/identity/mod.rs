@@ -5,6 +5,8 @@
 
 pub mod authority;
 pub mod brought;
+pub mod issuance;
+pub mod rotation;
 pub mod server;
 
 use crate::store::WallTime;

@@ -1,36 +1,47 @@
 //! The coordinator's own certificate: issued by itself, renewed by itself, long before it ends.
 
-use super::authority::{Authority, Validity, der};
-use super::wall_time;
+use super::authority::{Validity, der};
+use super::rotation::Authorities;
 use baton_core::problem::{Code, Problem};
 use baton_proto::identity::{Subject, subject};
-use baton_proto::tls::{Credentials, Hot, server_config};
+use baton_proto::tls::{Credentials, server_config};
 use rustls::ServerConfig;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use x509_parser::pem::Pem;
 
-/// How often the remaining life is looked at, at most and at least: the wall clock may jump.
-const LOOK_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
-
-/// The credentials in a folder, renewed and kept there when they are missing, old, or of another authority.
+/// The credentials in a folder, renewed and kept there when they are missing, old, or lead to other authorities.
 ///
 /// # Errors
 /// When they can be neither read nor made.
-pub fn credentials(authority: &Authority, folder: &Path, during: Validity) -> Result<Credentials, Problem> {
+pub fn credentials(authorities: &Authorities, folder: &Path, during: Validity) -> Result<Credentials, Problem> {
     if let Ok(kept) = Credentials::load(folder)
-        && kept.authority_pem == authority.certificate_pem()
+        && lead_to(authorities, &kept)
         && shown(&kept).is_some_and(|shown| (shown.not_before..shown.renew_at()).contains(&during.now.0))
     {
-        return Ok(kept);
+        return Ok(Credentials { authority_pem: authorities.bundle(), ..kept });
     }
-    let fresh = authority.issue_server(&host_name(), during)?;
-    fresh.save(folder).map_err(|error| {
+    let fresh = authorities.issue_server(&host_name(), during)?;
+    keep(&fresh, authorities, folder)?;
+    Ok(fresh)
+}
+
+/// Keeps credentials in the folder of the authorities. Beside them stands the authority whose key is there, and no other.
+pub(super) fn keep(credentials: &Credentials, authorities: &Authorities, folder: &Path) -> Result<(), Problem> {
+    let kept = Credentials { authority_pem: authorities.on_disk().to_owned(), ..credentials.clone() };
+    kept.save(folder).map_err(|error| {
         Problem::new(Code(1001), "the coordinator's certificate cannot be kept")
             .saw("identity folder", folder.display().to_string())
             .saw("reason", error.to_string())
-    })?;
-    Ok(fresh)
+    })
+}
+
+/// Whether one certificate stands in front of exactly the chain that leads to these authorities.
+fn lead_to(authorities: &Authorities, kept: &Credentials) -> bool {
+    let blocks = |text: &str| -> Vec<Vec<u8>> {
+        Pem::iter_from_buffer(text.as_bytes()).filter_map(Result::ok).map(|block| block.contents).collect()
+    };
+    blocks(&kept.certificate_pem).get(1..).is_some_and(|chain| chain == blocks(&authorities.chain()))
 }
 
 /// Builds what a listener needs from credentials.
@@ -43,39 +54,12 @@ pub fn configuration(credentials: &Credentials) -> Result<Arc<ServerConfig>, Pro
     })
 }
 
-/// Keeps a listener's certificate from ending, without touching open connections.
-pub async fn renew(authority: Arc<Authority>, folder: std::path::PathBuf, hot: Hot<ServerConfig>, life: i64) {
-    let mut known = None;
-    loop {
-        let during = Validity { now: wall_time(), life };
-        let wait = match credentials(&authority, &folder, during) {
-            Ok(fresh) => {
-                let subject = shown(&fresh);
-                let left = subject.as_ref().map_or(0, |subject| subject.renew_at() - during.now.0);
-                let serial = subject.map(|subject| subject.serial);
-                if known.replace(serial.clone()) != Some(serial) {
-                    match configuration(&fresh) {
-                        Ok(fresh) => hot.store(fresh),
-                        Err(problem) => tracing::error!(%problem, "the coordinator's certificate cannot be used"),
-                    }
-                }
-                Duration::from_secs(u64::try_from(left).unwrap_or(0))
-            }
-            Err(problem) => {
-                tracing::error!(%problem, "the coordinator's certificate was not renewed");
-                LOOK_AFTER.1
-            }
-        };
-        tokio::time::sleep(wait.clamp(LOOK_AFTER.0, LOOK_AFTER.1)).await;
-    }
-}
-
 fn shown(credentials: &Credentials) -> Option<Subject> {
     subject(&der(&credentials.certificate_pem)?).ok()
 }
 
 /// The machine's name where it can stand in a certificate.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     match baton_core::name::OperatorName::new(name) {
         Ok(name) => name.to_string(),
@@ -85,6 +69,7 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::authority::Authority;
     use super::*;
     use crate::store::WallTime;
 
@@ -93,11 +78,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let now = WallTime(1_800_000_000);
         let at = |days: i64| Validity { now: WallTime(now.0 + days * 24 * 3600), life: 90 * 24 * 3600 };
-        let authority = Authority::create(folder.path(), now).unwrap();
-        let first = credentials(&authority, folder.path(), at(0)).unwrap();
+        Authority::create(folder.path(), now).unwrap();
+        let authorities = Authorities::load(folder.path()).unwrap();
+        let first = credentials(&authorities, folder.path(), at(0)).unwrap();
         let later = at(59);
-        assert_eq!(credentials(&authority, folder.path(), later).unwrap().certificate_pem, first.certificate_pem);
+        assert_eq!(credentials(&authorities, folder.path(), later).unwrap().certificate_pem, first.certificate_pem);
         let late = at(61);
-        assert_ne!(credentials(&authority, folder.path(), late).unwrap().certificate_pem, first.certificate_pem);
+        assert_ne!(credentials(&authorities, folder.path(), late).unwrap().certificate_pem, first.certificate_pem);
     }
 }

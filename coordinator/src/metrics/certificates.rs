@@ -15,7 +15,7 @@ pub struct Life {
 /// The certificates of an identity folder, as they are on disk now: one that cannot be read is not among them.
 pub async fn lives(identity: PathBuf) -> Vec<Life> {
     let read = move || {
-        let files = [("authority", "authority.pem"), ("coordinator", "certificate.pem")];
+        let files = [("authority", "authority.pem"), ("next-authority", "rotation.pem"), ("coordinator", "certificate.pem")];
         files.into_iter().filter_map(|(certificate, file)| life(certificate, &identity.join(file))).collect()
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()

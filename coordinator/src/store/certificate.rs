@@ -8,9 +8,13 @@ pub struct Certificate {
     pub serial: String,
     /// As [`baton_proto::identity::Identity`] writes it: `host/web1`.
     pub identity: String,
+    /// The fingerprint of the authority that signed it.
+    pub authority: String,
     pub issued: WallTime,
     pub expires: WallTime,
     pub revoked: bool,
+    /// Somebody called with it, or said that it is kept: whoever has it needs none of those before.
+    pub used: bool,
 }
 
 /// One certificate asking for the next.

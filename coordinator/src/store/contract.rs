@@ -1,5 +1,6 @@
 //! What every store promises, as one suite: run against SQLite on a disk and against its twin in memory.
 
+use super::certificate::{Certificate, Renewal};
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
@@ -57,6 +58,8 @@ contract!(
     a_revoked_token_is_neither_listed_nor_redeemed,
     what_a_token_says_of_services_and_life_reaches_whoever_redeems_it,
     the_audit_log_is_one_chain_however_many_write_at_once,
+    a_certificate_is_used_once_somebody_came_with_it,
+    certificates_of_an_authority_that_is_not_believed_are_revoked,
 );
 
 fn changes(rollouts: impl IntoIterator<Item = Rollout>) -> Changes {
@@ -180,6 +183,7 @@ fn redemption(token: &str, name: &str) -> Redemption {
         secret_hash: Digest::of(token.as_bytes()),
         name: name.into(),
         serial: format!("{token}-{name}"),
+        authority: "old".into(),
         now: NOW,
         certificate_expires: WallTime(NOW.0 + 600),
         replace: false,
@@ -287,6 +291,48 @@ async fn what_a_token_says_of_services_and_life_reaches_whoever_redeems_it(Fixtu
     let granted = store.redeem(&redemption("t", "pipeline")).await.unwrap();
     assert!(matches!(&granted, Redeemed::Granted { services: got, life: Some(60), .. } if *got == services), "{granted:?}");
     assert_eq!(store.certificates(NOW).await.unwrap()[0].expires, WallTime(NOW.0 + 60));
+    drop(folder);
+}
+
+/// A certificate of `old` that web1 joined with, and one that it renewed to.
+async fn renewed(store: &Arc<dyn Store>, authority: &str) {
+    store.keep_token(&token("t", Admits::Host, 1, &[])).await.unwrap();
+    assert!(granted(&store.redeem(&redemption("t", "web1")).await.unwrap()));
+    let first = store.certificates(NOW).await.unwrap().remove(0);
+    assert_eq!((first.authority.as_str(), first.used), ("old", false));
+    let next = Certificate { serial: "next".into(), authority: authority.into(), issued: WallTime(NOW.0 + 1), ..first };
+    assert!(store.renew(&Renewal { shown: "t-web1".into(), next }).await.unwrap());
+}
+
+async fn a_certificate_is_used_once_somebody_came_with_it(Fixture { store, folder }: Fixture) {
+    renewed(&store, "new").await;
+    let next = store.certificates(NOW).await.unwrap().remove(1);
+    // Of a host that renewed after the copy was made from which this store was restored.
+    let issued = WallTime(NOW.0 + 2);
+    let unknown = Certificate { serial: "unknown".into(), identity: "host/web2".into(), issued, ..next.clone() };
+    for used in [&next, &next, &unknown] {
+        store.note_use(used).await.unwrap();
+    }
+    let used = store.certificates(NOW).await.unwrap();
+    let used: Vec<_> = used.iter().map(|one| (one.identity.as_str(), one.serial.as_str(), one.used)).collect();
+    assert_eq!(used, [("host/web1", "t-web1", false), ("host/web1", "next", true), ("host/web2", "unknown", true)]);
+    assert_eq!(store.revoke("host/web2").await.unwrap(), ["unknown"]);
+    store.note_use(&unknown).await.unwrap();
+    assert!(store.load().await.unwrap().revoked.contains("unknown"), "that it was used takes nothing back");
+    drop(folder);
+}
+
+async fn certificates_of_an_authority_that_is_not_believed_are_revoked(Fixture { store, folder }: Fixture) {
+    // As a store of an older version has it: nobody wrote down who signed.
+    renewed(&store, "").await;
+    let both = ["new".to_owned(), "old".to_owned()];
+    assert!(store.believe(&both).await.unwrap().is_empty());
+    assert!(store.certificates(NOW).await.unwrap().iter().all(|one| one.authority == "old" && !one.revoked));
+    let mut revoked = store.believe(&both[..1]).await.unwrap();
+    revoked.sort();
+    assert_eq!(revoked, ["next", "t-web1"]);
+    assert!(store.certificates(NOW).await.unwrap().iter().all(|one| one.revoked));
+    assert!(store.believe(&both[..1]).await.unwrap().is_empty(), "once");
     drop(folder);
 }
 

@@ -140,11 +140,13 @@ impl Store for MemoryStore {
         state.certificates.push(Certificate {
             serial: redemption.serial.clone(),
             identity: text,
+            authority: redemption.authority.clone(),
             issued: redemption.now,
             expires: token
                 .life
                 .map_or(redemption.certificate_expires, |life| WallTime(redemption.now.0.saturating_add(life))),
             revoked: false,
+            used: false,
         });
         Ok(Redeemed::Granted { identity, revoked, services: token.services.clone(), life: token.life })
     }
@@ -169,6 +171,30 @@ impl Store for MemoryStore {
         certificates.retain(|one| one.expires > now);
         certificates.sort_by(|a, b| (&a.identity, a.issued, &a.serial).cmp(&(&b.identity, b.issued, &b.serial)));
         Ok(certificates)
+    }
+
+    async fn note_use(&self, used: &Certificate) -> Result<(), StoreError> {
+        let mut state = self.writable()?;
+        match state.certificates.iter_mut().find(|one| one.serial == used.serial) {
+            Some(known) => known.used = true,
+            None => state.certificates.push(Certificate { used: true, revoked: false, ..used.clone() }),
+        }
+        Ok(())
+    }
+
+    async fn believe(&self, authorities: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut state = self.writable()?;
+        let mut revoked = Vec::new();
+        for one in &mut state.certificates {
+            if one.authority.is_empty() {
+                one.authority = authorities.last().cloned().unwrap_or_default();
+            }
+            if !one.revoked && !authorities.contains(&one.authority) {
+                one.revoked = true;
+                revoked.push(one.serial.clone());
+            }
+        }
+        Ok(revoked)
     }
 
     async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError> {

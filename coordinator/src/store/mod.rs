@@ -78,6 +78,14 @@ pub trait Store: Send + Sync + 'static {
     /// Revokes a certificate by its serial number, or all of an identity. Returns those that were good until now.
     async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError>;
 
+    /// Notes that a certificate was used. One the store does not know is written down: after a restore from a backup, those
+    /// that were issued since are genuine, and somebody needs their authority.
+    async fn note_use(&self, used: &Certificate) -> Result<(), StoreError>;
+
+    /// Settles whose certificates are good, by the fingerprints of the authorities that are believed, the oldest last: those
+    /// of any other are revoked, and named. What was issued before authorities were written down is the oldest one's.
+    async fn believe(&self, authorities: &[String]) -> Result<Vec<String>, StoreError>;
+
     /// Appends an entry to the audit log, chained to the one before.
     async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError>;
 

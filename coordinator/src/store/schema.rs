@@ -65,6 +65,10 @@ ALTER TABLE driver ADD COLUMN fence TEXT NOT NULL DEFAULT 'null';
     "
 ALTER TABLE hosts ADD COLUMN dead_balancer TEXT NOT NULL DEFAULT 'null';
 ",
+    "
+ALTER TABLE certificates ADD COLUMN authority TEXT NOT NULL DEFAULT '';
+ALTER TABLE certificates ADD COLUMN used BIGINT NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -4,6 +4,8 @@
 //! `fsync` a transaction, and a pass of the driver is one transaction. One connection: SQLite has one writer anyway, and
 //! so transactions never meet `SQLITE_BUSY`.
 
+mod certificates;
+
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, connection, schema};
@@ -223,7 +225,7 @@ impl Store for SqliteStore {
         if let Some(refused) = token.keeps_out(redemption.replace).filter(|_| !revoked.is_empty()) {
             return Ok(refused);
         }
-        forget_old_certificates(&mut transaction, redemption.now).await?;
+        certificates::forget_old(&mut transaction, redemption.now).await?;
         sqlx::query("UPDATE certificates SET revoked = 1 WHERE identity = $1")
             .bind(identity.to_string())
             .execute(&mut *transaction)
@@ -231,13 +233,15 @@ impl Store for SqliteStore {
         let issued = Certificate {
             serial: redemption.serial.clone(),
             identity: identity.to_string(),
+            authority: redemption.authority.clone(),
             issued: redemption.now,
             expires: token
                 .life
                 .map_or(redemption.certificate_expires, |life| WallTime(redemption.now.0.saturating_add(life))),
             revoked: false,
+            used: false,
         };
-        put_certificate(&mut transaction, &issued, &token.id.0).await?;
+        certificates::put(&mut transaction, &issued, &token.id.0).await?;
         transaction.commit().await?;
         Ok(Redeemed::Granted { identity, revoked, services: token.services, life: token.life })
     }
@@ -249,21 +253,32 @@ impl Store for SqliteStore {
 
     async fn renew(&self, renewal: &Renewal) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        forget_old_certificates(&mut transaction, renewal.next.issued).await?;
+        certificates::forget_old(&mut transaction, renewal.next.issued).await?;
         let text = "SELECT COUNT(*) FROM certificates WHERE serial = $1 AND revoked = 1";
         let row = sqlx::query(text).bind(renewal.shown.as_str()).fetch_one(&mut *transaction).await?;
         if unsigned(&row, 0)? > 0 {
             return Ok(false);
         }
-        put_certificate(&mut transaction, &renewal.next, RENEWED).await?;
+        certificates::put(&mut transaction, &renewal.next, certificates::RENEWED).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
     async fn certificates(&self, now: WallTime) -> Result<Vec<Certificate>, StoreError> {
-        let text = "SELECT serial, identity, issued, expires, revoked FROM certificates WHERE expires > $1
-                    ORDER BY identity, issued, serial";
-        sqlx::query(text).bind(now.0).fetch_all(&self.pool).await?.iter().map(certificate).collect()
+        certificates::list(&self.pool, now).await
+    }
+
+    async fn note_use(&self, used: &Certificate) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        certificates::note_use(&mut transaction, used).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn believe(&self, authorities: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let revoked = certificates::believe(&mut transaction, authorities).await?;
+        transaction.commit().await?;
+        Ok(revoked)
     }
 
     async fn append(&self, at: WallTime, entry: &Entry) -> Result<Head, StoreError> {
@@ -293,49 +308,8 @@ impl Store for SqliteStore {
     }
 
     async fn revoke(&self, whose: &str) -> Result<Vec<String>, StoreError> {
-        let text =
-            "UPDATE certificates SET revoked = 1 WHERE revoked = 0 AND (identity = $1 OR serial = $1) RETURNING serial";
-        let rows = sqlx::query(text).bind(whose).fetch_all(&self.pool).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        certificates::revoke(&self.pool, whose).await
     }
-}
-
-/// Where a token's id stands for certificates that needed none.
-const RENEWED: &str = "renewal";
-
-/// Certificates that expired; not the last one of an identity, so that its name does not become free by time alone.
-async fn forget_old_certificates(transaction: &mut Transaction<'_, Any>, now: WallTime) -> Result<(), StoreError> {
-    let text = "DELETE FROM certificates WHERE expires < $1 AND EXISTS (SELECT 1 FROM certificates AS newer
-                WHERE newer.identity = certificates.identity AND newer.expires > certificates.expires)";
-    sqlx::query(text).bind(now.0).execute(&mut **transaction).await?;
-    Ok(())
-}
-
-async fn put_certificate(
-    transaction: &mut Transaction<'_, Any>,
-    certificate: &Certificate,
-    token: &str,
-) -> Result<(), StoreError> {
-    let text = "INSERT INTO certificates (serial, identity, token, issued, expires, revoked) VALUES ($1, $2, $3, $4, $5, 0)";
-    sqlx::query(text)
-        .bind(certificate.serial.as_str())
-        .bind(certificate.identity.as_str())
-        .bind(token)
-        .bind(certificate.issued.0)
-        .bind(certificate.expires.0)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
-}
-
-fn certificate(row: &AnyRow) -> Result<Certificate, StoreError> {
-    Ok(Certificate {
-        serial: row.try_get(0)?,
-        identity: row.try_get(1)?,
-        issued: WallTime(row.try_get(2)?),
-        expires: WallTime(row.try_get(3)?),
-        revoked: row.try_get::<i64, _>(4)? != 0,
-    })
 }
 
 /// Active rollouts, and the one of each service that ended last.

@@ -42,6 +42,8 @@ pub struct Redemption {
     pub name: String,
     /// Of the certificate that is issued if this is granted.
     pub serial: String,
+    /// The fingerprint of the authority that signs it.
+    pub authority: String,
     pub now: WallTime,
     pub certificate_expires: WallTime,
     /// Whoever asks knows that it takes somebody's place.

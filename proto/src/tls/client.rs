@@ -1,7 +1,7 @@
 //! The agents' and operators' side of TLS.
 
 use super::verify::{CoordinatorVerifier, Trust};
-use super::{ALPN, Credentials, TlsError, VERSIONS, provider};
+use super::{ALPN, Credentials, Notice, TlsError, VERSIONS, authority_pins, provider};
 use rustls::client::{Resumption, WantsClientCert};
 use rustls::{ClientConfig, ConfigBuilder};
 use std::sync::Arc;
@@ -14,7 +14,16 @@ use std::sync::Arc;
 /// # Errors
 /// When the credentials cannot be read, or the key is not the certificate's.
 pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder = builder(Trust::Authorities(credentials.roots()?))?;
+    noticing_config(credentials, Notice::default())
+}
+
+/// The same, and what the coordinator's chain says of its authorities is noticed.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn noticing_config(credentials: &Credentials, notice: Notice) -> Result<Arc<ClientConfig>, TlsError> {
+    let believed = authority_pins(&credentials.authority_pem)?;
+    let builder = builder(Trust::Authorities { roots: credentials.roots()?, believed, notice })?;
     Ok(finish(builder.with_client_auth_cert(credentials.chain()?, credentials.key()?)?))
 }
 

@@ -45,9 +45,16 @@ pub enum TlsError {
 /// # Errors
 /// When the text holds no certificate. Of several, the first counts: the one that signs.
 pub fn authority_pin(authority_pem: &str) -> Result<[u8; 32], TlsError> {
-    let authorities = certificates("the authority", authority_pem)?;
-    let first = authorities.first().ok_or(TlsError::Pem { what: "the authority", error: "no certificate".to_owned() })?;
-    Ok(pin(first))
+    let first = authority_pins(authority_pem)?.into_iter().next();
+    first.ok_or_else(|| TlsError::Pem { what: "the authority", error: "no certificate".to_owned() })
+}
+
+/// The same of every authority in a text, in its order.
+///
+/// # Errors
+/// When the text holds no certificate.
+pub fn authority_pins(authority_pem: &str) -> Result<Vec<[u8; 32]>, TlsError> {
+    Ok(certificates("the authority", authority_pem)?.iter().map(pin).collect())
 }
 
 impl Credentials {

@@ -139,7 +139,10 @@ fn refusal(whose: &str, refused: &Refused) -> Problem {
             )
             .saw("token pins", Digest::from_bytes(*expected).short())
             .saw("seen", if sent.is_empty() { "no authority".to_owned() } else { sent.join(", ") })
-            .help("check the address; else somebody may be listening in between, or the authority was made anew")
+            .help(
+                "check the address. A token from before the authority was rotated is good for nothing once the old one is \
+                 retired: make a new one. Else somebody may be listening in between, or the authority was made anew",
+            )
         }
         Refused::NotCoordinator(identity) => Problem::new(code::NOT_A_COORDINATOR, "the other side is not a coordinator")
             .saw("its certificate", identity.to_string())

@@ -97,14 +97,15 @@ async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConf
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let (_, session) = stream.get_ref();
     let peer = match session.peer_certificates().and_then(<[_]>::first) {
-        None => Peer { identity: Identity::Anonymous, remote: Some(remote), serial: None, services: Vec::new() },
+        None => Peer::bare(Identity::Anonymous, Some(remote)),
         Some(certificate) => {
             let subject = identity::subject(certificate).map_err(io::Error::other)?;
             Peer {
-                identity: subject.identity,
-                remote: Some(remote),
                 serial: Some(subject.serial),
+                issuer: subject.issuer,
+                valid: (subject.not_before, subject.not_after),
                 services: subject.services,
+                ..Peer::bare(subject.identity, Some(remote))
             }
         }
     };

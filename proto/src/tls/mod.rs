@@ -9,6 +9,7 @@ mod credentials;
 mod explain;
 mod incoming;
 mod local;
+mod notice;
 mod pace;
 mod peer;
 mod server;
@@ -17,12 +18,13 @@ mod tests;
 mod verify;
 
 pub use channel::{channel, local_channel};
-pub use client::{client_config, joining_config};
-pub use credentials::{Credentials, TlsError, authority_pin};
+pub use client::{client_config, joining_config, noticing_config};
+pub use credentials::{Credentials, TlsError, authority_pin, authority_pins};
 pub use explain::{certificate_problem, connect_problem, find_problem};
 pub use incoming::incoming;
 pub use local::local_incoming;
-pub use peer::{Connection, Peer, peer, peer_in};
+pub use notice::Notice;
+pub use peer::{Closing, Connection, Peer, peer, peer_in};
 pub use server::server_config;
 pub use verify::verify_coordinator;
 

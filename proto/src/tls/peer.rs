@@ -3,14 +3,21 @@
 use super::pace::Pace;
 use crate::identity::Identity;
 use baton_core::name::ServiceName;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+/// Until a connection that is given up is closed: what was said last may still reach the other end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Who is at the other end, for whoever decides what they may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +27,26 @@ pub struct Peer {
     pub remote: Option<SocketAddr>,
     /// The certificate's serial, as [`crate::identity::serial_text`] writes it: what a revocation names.
     pub serial: Option<String>,
+    /// The name of who signed the certificate, in DER; empty without one.
+    pub issuer: Vec<u8>,
+    /// When the certificate begins and ends, in seconds since 1970.
+    pub valid: (i64, i64),
     /// The services this peer may command, where its certificate names some; empty: all.
     pub services: Vec<ServiceName>,
+    pub closing: Closing,
 }
+
+/// The end of one connection. It is no part of who is at its other end.
+#[derive(Debug, Clone, Default)]
+pub struct Closing(Arc<Notify>);
+
+impl PartialEq for Closing {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Closing {}
 
 /// Who sends this request: anonymous, where nothing says otherwise.
 #[must_use]
@@ -37,8 +61,21 @@ pub fn peer_in(extensions: &http::Extensions) -> Peer {
 }
 
 impl Peer {
-    const fn anonymous() -> Self {
-        Self { identity: Identity::Anonymous, remote: None, serial: None, services: Vec::new() }
+    fn anonymous() -> Self {
+        Self::bare(Identity::Anonymous, None)
+    }
+
+    /// Somebody who showed no certificate.
+    #[must_use]
+    pub fn bare(identity: Identity, remote: Option<SocketAddr>) -> Self {
+        let closing = Closing::default();
+        Self { identity, remote, serial: None, issuer: Vec::new(), valid: (0, 0), services: Vec::new(), closing }
+    }
+
+    /// Gives this peer's connection up: it is closed, once what was said on it has gone out. Whoever dials anew shows the
+    /// certificate it has now.
+    pub fn close(&self) {
+        self.closing.0.notify_one();
     }
 }
 
@@ -56,19 +93,40 @@ enum Stream {
     Local(UnixStream),
 }
 
-#[derive(Debug)]
 struct Paced {
     stream: TlsStream<TcpStream>,
     pace: Pace,
+    /// Done once the connection is given up; then nothing more is read.
+    given_up: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Paced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Paced").field("pace", &self.pace).finish_non_exhaustive()
+    }
+}
+
+impl Paced {
+    fn is_given_up(&mut self, context: &mut Context<'_>) -> bool {
+        if self.given_up.as_mut().is_some_and(|given_up| given_up.as_mut().poll(context).is_ready()) {
+            self.given_up = None;
+        }
+        self.given_up.is_none()
+    }
 }
 
 impl Connection {
     pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
-        Self { stream: Stream::Tls(Box::new(Paced { stream, pace: Pace::new() })), peer }
+        let closing = peer.closing.clone();
+        let given_up = Box::pin(async move {
+            closing.0.notified().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        });
+        Self { stream: Stream::Tls(Box::new(Paced { stream, pace: Pace::new(), given_up: Some(given_up) })), peer }
     }
 
-    pub(super) const fn local(stream: UnixStream, identity: Identity) -> Self {
-        Self { stream: Stream::Local(stream), peer: Peer { identity, remote: None, serial: None, services: Vec::new() } }
+    pub(super) fn local(stream: UnixStream, identity: Identity) -> Self {
+        Self { stream: Stream::Local(stream), peer: Peer::bare(identity, None) }
     }
 
     fn earn(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -111,6 +169,9 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
             Stream::Tls(paced) => {
+                if paced.is_given_up(context) {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
                 ready!(paced.pace.poll_ready(context));
                 let before = into.filled().len();
                 ready!(Pin::new(&mut paced.stream).poll_read(context, into))?;

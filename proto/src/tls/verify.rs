@@ -1,7 +1,7 @@
 //! Whom each side believes, beyond what the chain of certificates proves.
 
 use super::credentials::pin;
-use super::{Credentials, TlsError, provider};
+use super::{Credentials, Notice, TlsError, authority_pins, provider};
 use crate::identity::{self, Identity, InvalidIdentity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -33,7 +33,12 @@ pub(super) enum Refused {
 /// Whom a client believes.
 #[derive(Debug)]
 pub(super) enum Trust {
-    Authorities(Arc<RootCertStore>),
+    Authorities {
+        roots: Arc<RootCertStore>,
+        /// The hashes of their certificates.
+        believed: Vec<[u8; 32]>,
+        notice: Notice,
+    },
     /// BLAKE3 of the authority's certificate.
     Pin([u8; 32]),
 }
@@ -50,7 +55,8 @@ pub(super) struct CoordinatorVerifier {
 /// # Errors
 /// What a client would refuse them for.
 pub fn verify_coordinator(credentials: &Credentials, now: Duration) -> Result<(), TlsError> {
-    let trust = Trust::Authorities(credentials.roots()?);
+    let believed = authority_pins(&credentials.authority_pem)?;
+    let trust = Trust::Authorities { roots: credentials.roots()?, believed, notice: Notice::default() };
     let verifier = CoordinatorVerifier { trust, algorithms: provider().signature_verification_algorithms };
     let chain = credentials.chain()?;
     let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
@@ -63,7 +69,7 @@ pub fn verify_coordinator(credentials: &Credentials, now: Duration) -> Result<()
 impl CoordinatorVerifier {
     fn roots(&self, sent: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, Error> {
         let expected = match &self.trust {
-            Trust::Authorities(roots) => return Ok(roots.clone()),
+            Trust::Authorities { roots, .. } => return Ok(roots.clone()),
             Trust::Pin(expected) => expected,
         };
         let Some(authority) = sent.iter().find(|certificate| pin(certificate) == *expected) else {
@@ -88,7 +94,12 @@ impl ServerCertVerifier for CoordinatorVerifier {
         let leaf = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, now, self.algorithms.all)?;
         match identity::subject(end_entity) {
-            Ok(subject) if subject.identity == Identity::Coordinator => Ok(ServerCertVerified::assertion()),
+            Ok(subject) if subject.identity == Identity::Coordinator => {
+                if let Trust::Authorities { believed, notice, .. } = &self.trust {
+                    notice.compare(intermediates, believed);
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             Ok(subject) => Err(Refused::NotCoordinator(subject.identity).into()),
             Err(error) => Err(Refused::Identity(error).into()),
         }

@@ -18,6 +18,7 @@ mod judging;
 mod kill;
 mod restore;
 mod rolling;
+mod rotation;
 mod secrets;
 mod split;
 mod strategies;

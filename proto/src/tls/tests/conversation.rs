@@ -4,7 +4,7 @@ use crate::problem::{from_status, to_status};
 use crate::tls::{Connection, Credentials, Hot, channel, client_config, hot, incoming, joining_config, peer, server_config};
 use crate::v1::enrollment_client::EnrollmentClient;
 use crate::v1::enrollment_server::{Enrollment, EnrollmentServer};
-use crate::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, RenewRequest};
+use crate::v1::{GreetRequest, Greeting, JoinReply, JoinRequest, KeptReply, KeptRequest, RenewRequest};
 use baton_core::problem::{Code, Problem};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -78,6 +78,10 @@ impl Enrollment for Mirror {
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<JoinReply>, Status> {
         Err(Status::unimplemented("a mirror renews nothing"))
+    }
+
+    async fn kept(&self, _: Request<KeptRequest>) -> Result<Response<KeptReply>, Status> {
+        Err(Status::unimplemented("nor does it hear what became of it"))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
