@@ -98,7 +98,7 @@ fn what_a_host_keeps_is_live_beside_the_committed_release() {
     assert_eq!(live, ["1.0: web2 web3", "2.0: web1"]);
     assert!(view.hosts.iter().all(|host| host.done), "each has what it has at rest");
     let roles = |picture: &Picture| -> Vec<String> {
-        let mut list = releases(&picture.fleet, None).releases;
+        let mut list = releases(&picture.fleet, None, &[]).releases;
         list.sort_by(|one, other| one.version.cmp(&other.version));
         list.into_iter().map(|release| format!("{} {}", release.version, release.role)).collect()
     };
