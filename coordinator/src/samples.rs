@@ -34,6 +34,7 @@ pub(crate) fn strategy() -> Strategy {
         gate: None,
         max_failed: None,
         prober: None,
+        scrape: None,
         second_person: false,
     }
 }
@@ -88,7 +89,14 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
     HostSpec {
         instances: [(
             key,
-            InstanceSpec { release: release.id(), address, restart: Restart::Always, start: 0, fallback: None },
+            InstanceSpec {
+                release: release.id(),
+                address,
+                restart: Restart::Always,
+                start: 0,
+                fallback: None,
+                scrape: None,
+            },
         )]
         .into(),
         releases: [(release.id(), release.clone())].into(),

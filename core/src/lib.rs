@@ -15,6 +15,7 @@ pub mod name;
 pub mod problem;
 pub mod release;
 pub mod rollout;
+pub mod scrape;
 pub mod secret;
 pub mod strategy;
 pub mod time;

@@ -2,6 +2,7 @@
 
 use super::hooks::hooks;
 use super::page::{Line, Page, Tone};
+use super::sources;
 use super::table::Table;
 use super::units::{count, counted as number_of, millis};
 use crate::errors::{from_host, problem_page};
@@ -66,6 +67,7 @@ fn proof(rollout: &RolloutView) -> Page {
     let mut page = Page::new();
     let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
         page.text("  no request was counted by a load balancer, so nothing is known of failures");
+        sources::counted(&mut page, rollout);
         prober(&mut page, rollout);
         return page;
     };
@@ -110,6 +112,7 @@ fn proof(rollout: &RolloutView) -> Page {
     if !caught.is_empty() {
         page.text(format!("  {:<12}{caught}", "guard"));
     }
+    sources::counted(&mut page, rollout);
     prober(&mut page, rollout);
     if !proof.unit.is_empty() {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));

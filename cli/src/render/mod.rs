@@ -12,6 +12,7 @@ pub mod live;
 pub mod page;
 pub mod plan;
 pub mod releases;
+mod sources;
 pub mod status;
 pub mod table;
 pub mod units;

@@ -4,7 +4,7 @@ use super::codes;
 use super::keys::{self, Fallback, Kind};
 use super::reader::{Finding, Reader, quoted};
 use crate::analysis::probes::Prober;
-use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
+use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use std::time::Duration;
 
 /// A probe is no load test.
@@ -16,7 +16,12 @@ pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
     let tolerance = reader.figure("guard.tolerance", "\"1.2x + 0.1%\", or one of the two", tolerance);
     let memory = memory(reader);
     let ((ratio_percent, margin_ppm), alpha_ppm) = (tolerance?, alpha?);
-    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory? })
+    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory?, sources: Sources::NONE })
+}
+
+/// The same with what else the file names.
+pub(super) const fn heeding(guard: GuardSettings, metrics: bool) -> GuardSettings {
+    GuardSettings { sources: Sources { metrics }, ..guard }
 }
 
 /// Whether memory that grows is judged: unless the file says no.

@@ -15,6 +15,7 @@ mod nearest;
 mod reader;
 mod rollout;
 mod run;
+mod scraping;
 mod secret;
 mod source;
 #[cfg(test)]

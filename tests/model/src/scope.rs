@@ -106,6 +106,7 @@ impl Scope {
             gate: None,
             max_failed: None,
             prober: None,
+            scrape: None,
             second_person: false,
             on_failure: OnFailure::Revert,
         };

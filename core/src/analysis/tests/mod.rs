@@ -1,3 +1,4 @@
+mod counters;
 mod counting;
 mod judging;
 mod maths;

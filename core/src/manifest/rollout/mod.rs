@@ -9,6 +9,7 @@ use super::keys::Kind;
 use super::listen::handover;
 use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
+use super::scraping;
 use super::users;
 use super::values::shown;
 use crate::name::LabelKey;
@@ -85,7 +86,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         _ => OnFailure::Revert,
     });
     let (guard, gate, max_failed) = (judging::guard(reader), judging::gate(reader), judging::max_failed(reader));
-    let prober = judging::prober(reader);
+    let (prober, scrape) = (judging::prober(reader), scraping::scrape(reader));
     let second_person = second_person(reader);
     let means = means?;
     let placement = placement(reader, &means, around.ports);
@@ -114,10 +115,11 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         progress_deadline: progress_deadline?,
         on_failure: on_failure?,
         users: users?,
-        guard: guard?,
+        guard: judging::heeding(guard?, scrape.as_ref()?.is_some()),
         gate: gate?,
         max_failed: max_failed?,
         prober: prober?,
+        scrape: scrape?,
         second_person: second_person?,
     })
 }
