@@ -35,6 +35,7 @@ pub(crate) fn strategy() -> Strategy {
         max_failed: None,
         prober: None,
         scrape: None,
+        prometheus: None,
         second_person: false,
     }
 }

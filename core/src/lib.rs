@@ -13,6 +13,7 @@ pub mod host;
 pub mod manifest;
 pub mod name;
 pub mod problem;
+pub mod prometheus;
 pub mod release;
 pub mod rollout;
 pub mod scrape;

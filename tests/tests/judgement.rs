@@ -97,7 +97,7 @@ fn memory_that_grows_is_found_at_the_same_moment_though_the_state_was_stored_in_
 
 #[test]
 fn what_instances_count_is_judged_alike_though_the_state_was_stored_in_between() {
-    let settings = GuardSettings { sources: Sources { metrics: true }, ..GUARD };
+    let settings = GuardSettings { sources: Sources { metrics: true, prometheus: false }, ..GUARD };
     let on_trial = Settings { guard: &settings, gate: None, on_trial: true };
     let summary = History::default().summary(Moment(0));
     let (mut counters, mut judgement, mut again) = (Counters::default(), Judgement::default(), Judgement::default());

@@ -11,6 +11,7 @@ use baton_core::analysis::history::{History, Summary};
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::probes::{Answer, Probes};
+use baton_core::analysis::series::{Answer as Counts, Series};
 use baton_core::analysis::slowness::Pace;
 use baton_core::analysis::source::Slots;
 use baton_core::fleet::report::HostReport;
@@ -42,6 +43,9 @@ struct Service {
     counters: Counters,
     /// What the counters said while nothing was on trial.
     counters_usual: History,
+    /// The same of a Prometheus.
+    series: Series,
+    series_usual: History,
     probes: Probes,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
@@ -52,6 +56,8 @@ struct Service {
     grown: bool,
     /// The counters of an instance were read since, or could not be.
     read: bool,
+    /// A Prometheus was asked since.
+    asked: bool,
     /// The prober heard something since.
     probed: bool,
 }
@@ -79,6 +85,20 @@ impl Counted {
         let service = self.service(fleet, &rollout.service, at);
         service.probes.take(at, answer);
         service.probed = true;
+    }
+
+    /// Takes in what a Prometheus says of a service's releases.
+    pub(super) fn counted(&mut self, fleet: &Fleet, name: &ServiceName, answers: Vec<(ReleaseId, Counts)>, now: Moment) {
+        if !fleet.services.contains_key(name) {
+            return;
+        }
+        let rollout = fleet.active_rollout(name);
+        let service = self.service(fleet, name, now);
+        service.series.keep(|release| answers.iter().any(|(asked, _)| asked == release));
+        for (release, answer) in answers {
+            service.series.see(release, whose_release(rollout, release), answer);
+        }
+        service.asked = true;
     }
 
     /// Takes in how much memory the instances of a host take.
@@ -151,17 +171,7 @@ impl Counted {
                 Some(rollout) => {
                     looks.insert(rollout.id.clone(), service.after(rollout, now));
                 }
-                None if service.news || service.read => {
-                    let (balanced, read) = (service.news, service.read);
-                    let (traffic, slots) = service.took(now);
-                    if balanced {
-                        service.remember(&traffic, now);
-                    }
-                    if read {
-                        service.counters_usual.take(now, &slots.old.into_values().collect::<Vec<_>>());
-                    }
-                }
-                None => (service.grown, service.probed) = (false, false),
+                None => service.rest(now),
             }
         }
         looks
@@ -205,6 +215,7 @@ impl Service {
         Self {
             growth,
             counters: known.map(|rollout| rollout.judgement.counters.clone()).unwrap_or_default(),
+            series: known.map(|rollout| rollout.judgement.series.clone()).unwrap_or_default(),
             probes: rollout.map(|rollout| rollout.judgement.proof.probes.clone().resumed()).unwrap_or_default(),
             meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
             rollout: known.map(|rollout| rollout.id.clone()),
@@ -214,7 +225,7 @@ impl Service {
     }
 
     const fn has_news(&self) -> bool {
-        self.news || self.grown || self.read || self.probed
+        self.news || self.grown || self.read || self.asked || self.probed
     }
 
     fn is_due(&self, rollout: Option<&Rollout>, now: Moment) -> bool {
@@ -234,6 +245,8 @@ impl Service {
         }
         self.counters.take();
         self.counters.relabel();
+        self.series.take();
+        self.series.relabel();
         self.meters.relabel();
         self.probes = Probes::default();
         let releases = rollout.map(|rollout| (Some(rollout.to), rollout.from));
@@ -255,7 +268,9 @@ impl Service {
         };
         let mut counters = self.counters.clone();
         let slots = counters.take();
-        (judgement.meters, judgement.counters) = (meters, counters);
+        let mut series = self.series.clone();
+        let found = series.take();
+        (judgement.meters, judgement.counters, judgement.series) = (meters, counters, series);
         let strategy = &rollout.strategy;
         let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
         let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
@@ -263,8 +278,11 @@ impl Service {
         if self.news {
             judgement.look(settings, &traffic, now);
         }
-        if strategy.scrape.is_some() {
+        if self.read && strategy.scrape.is_some() {
             judgement.look_at_metrics(settings, &self.counters_usual.summary(now), slots);
+        }
+        if self.asked && strategy.prometheus.is_some() {
+            judgement.look_at_series(settings, &self.series_usual.summary(now), found);
         }
         judgement.proof.probes = self.probes.clone();
         judgement.memory.growth = self.growth.clone();
@@ -274,9 +292,29 @@ impl Service {
         judgement
     }
 
-    fn took(&mut self, now: Moment) -> (Traffic, Slots) {
-        (self.looked, self.news, self.grown, self.read, self.probed) = (Some(now), false, false, false, false);
-        (self.meters.take(), self.counters.take())
+    fn took(&mut self, now: Moment) -> (Traffic, Slots, Slots) {
+        self.looked = Some(now);
+        (self.news, self.grown, self.probed) = (false, false, false);
+        (self.read, self.asked) = (false, false);
+        (self.meters.take(), self.counters.take(), self.series.take())
+    }
+
+    /// Nothing is on trial: what was counted is what the service is usually like.
+    fn rest(&mut self, now: Moment) {
+        let (balanced, read, asked) = (self.news, self.read, self.asked);
+        if !(balanced || read || asked) {
+            (self.grown, self.probed) = (false, false);
+            return;
+        }
+        let (traffic, counted, found) = self.took(now);
+        if balanced {
+            self.remember(&traffic, now);
+        }
+        for (seen, slots, usual) in [(read, counted, &mut self.counters_usual), (asked, found, &mut self.series_usual)] {
+            if seen {
+                usual.take(now, &slots.old.into_values().collect::<Vec<_>>());
+            }
+        }
     }
 
     /// Nothing is on trial: this is what the service is usually like.

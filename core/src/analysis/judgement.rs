@@ -12,6 +12,7 @@ use super::notice;
 use super::probes::Probes;
 use super::proof::Proof;
 use super::real::Real;
+use super::series::Series;
 use super::settings::{GateSettings, GuardSettings, Share};
 use super::signals::{self, Signal};
 use super::slowness::{QUANTILES, Slowness};
@@ -40,6 +41,11 @@ pub struct Judgement {
     pub metrics: Option<Source>,
     /// What was read of them last.
     pub counters: Counters,
+    /// On those that a Prometheus knows of; None until it knew of some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Source>,
+    /// What it said last.
+    pub series: Series,
     /// On slower answers; None where no balancer counts how long they take.
     pub slow: Option<Slowness>,
     /// The most all bets together were ever worth.
@@ -104,6 +110,14 @@ impl Judgement {
         }
     }
 
+    /// Takes what a Prometheus has counted since the last look.
+    pub fn look_at_series(&mut self, settings: Settings<'_>, history: &Summary, slots: Slots) {
+        if settings.on_trial {
+            self.prometheus.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots);
+            self.weigh(settings.guard);
+        }
+    }
+
     /// What all bets together are worth now; they begin with 1.
     #[must_use]
     pub fn worth(&self, settings: &GuardSettings) -> f64 {
@@ -115,6 +129,7 @@ impl Judgement {
         signals::worth(settings.sources, |signal| match signal {
             Signal::Failures => self.failures.guard.worth(),
             Signal::Metrics => self.metrics.as_ref().map_or(1.0, Source::worth),
+            Signal::Prometheus => self.prometheus.as_ref().map_or(1.0, Source::worth),
             Signal::Slow(quantile) => slow.get(quantile).copied().unwrap_or(1.0),
         })
     }
@@ -133,14 +148,14 @@ impl Judgement {
         self.proof.take(traffic, self.looked, now);
         self.looked = Some(now);
         self.meters = Meters::default();
-        self.counters = Counters::default();
+        (self.counters, self.series) = (Counters::default(), Series::default());
         self.memory.growth.rest();
     }
 
     /// Whether anything was looked at.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        let read = self.metrics.is_some() || self.counters != Counters::default();
+        let read = self.counters != Counters::default() || self.series != Series::default();
         self.looked.is_some() || self.memory != Memory::default() || self.proof.probes != Probes::default() || read
     }
 
@@ -157,7 +172,8 @@ impl Judgement {
     #[must_use]
     pub fn verdict(&self, new: &str, old: &str) -> Option<(HostName, Problem)> {
         let answers = match self.named {
-            None => None,
+            // It knows of no hosts.
+            None | Some(Signal::Prometheus) => None,
             Some(Signal::Failures) => self.worst.as_ref().map(|(host, _)| (host.clone(), self.fails(new, old))),
             Some(Signal::Metrics) => self.metrics.as_ref().and_then(|source| {
                 let worst: MemberKey = source.worst()?.parse().ok()?;
@@ -166,6 +182,15 @@ impl Judgement {
             Some(Signal::Slow(quantile)) => self.slower(quantile, new, old),
         };
         answers.or_else(|| self.memory.verdict(new, old))
+    }
+
+    /// What speaks against the new release by a Prometheus.
+    #[must_use]
+    pub fn verdict_of_prometheus(&self, new: &str, old: &str) -> Option<Problem> {
+        let source = self.prometheus.as_ref().filter(|_| self.named == Some(Signal::Prometheus))?;
+        let worst = source.worst().filter(|worst| !worst.is_empty());
+        let worst = worst.map_or_else(String::new, |worst| format!(", most of them at {worst}"));
+        Some(self.fails_by(source, &format!("by Prometheus{worst}"), new, old))
     }
 
     fn fails(&self, new: &str, old: &str) -> Problem {

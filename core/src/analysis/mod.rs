@@ -7,7 +7,7 @@
 //! every poll, and whenever the traffic allows.
 //!
 //! [`memory`] of the instances is no matter of chance, and judged by a rule. [`meters`] turn the
-//! counters of balancers into differences, [`counters`] those of the instances themselves, of which [`source`] makes a bet of its own;
+//! counters of balancers into differences, [`counters`] and [`series`] those of others who count, of which [`source`] makes a bet of its own;
 //! [`judgement`] is everything a rollout remembers of all this.
 
 pub mod bet;
@@ -25,6 +25,7 @@ pub mod notice;
 pub mod probes;
 pub mod proof;
 pub mod real;
+pub mod series;
 pub mod settings;
 pub mod signals;
 pub mod slowness;

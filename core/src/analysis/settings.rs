@@ -28,15 +28,17 @@ pub struct GuardSettings {
 pub struct Sources {
     /// The instances' own metrics.
     pub metrics: bool,
+    /// A Prometheus.
+    pub prometheus: bool,
 }
 
 impl Sources {
-    pub const NONE: Self = Self { metrics: false };
+    pub const NONE: Self = Self { metrics: false, prometheus: false };
 
     /// How many there are, the load balancers among them.
     #[must_use]
     pub fn all(self) -> u8 {
-        1 + u8::from(self.metrics)
+        1 + u8::from(self.metrics) + u8::from(self.prometheus)
     }
 }
 

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 pub enum Signal {
     /// Requests that failed, as the load balancers count them,
     Failures,
-    /// and as the instances do.
+    /// as the instances do,
     Metrics,
+    /// and as a Prometheus knows them.
+    Prometheus,
     /// Answers beyond one of the frozen quantiles.
     Slow(usize),
 }
@@ -34,7 +36,7 @@ pub fn of_failures(sources: Sources) -> f64 {
 /// Every signal with its share of the bet; together 1.
 pub fn weights(sources: Sources) -> impl Iterator<Item = (Signal, f64)> {
     let each = of_failures(sources);
-    let named = [(true, Signal::Failures), (sources.metrics, Signal::Metrics)];
+    let named = [(true, Signal::Failures), (sources.metrics, Signal::Metrics), (sources.prometheus, Signal::Prometheus)];
     let failures = named.into_iter().filter(|(named, _)| *named).map(move |(_, signal)| (signal, each));
     failures.chain(SLOW.into_iter().enumerate().map(|(quantile, weight)| (Signal::Slow(quantile), weight)))
 }

@@ -1,6 +1,7 @@
 //! `[guard]`, `[gate]` and `[proof]`: what the traffic of a release may decide.
 
 use super::codes;
+use super::counters;
 use super::keys::{self, Fallback, Kind};
 use super::reader::{Finding, Reader, quoted};
 use crate::analysis::probes::Prober;
@@ -20,8 +21,8 @@ pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
 }
 
 /// The same with what else the file names.
-pub(super) const fn heeding(guard: GuardSettings, metrics: bool) -> GuardSettings {
-    GuardSettings { sources: Sources { metrics }, ..guard }
+pub(super) const fn heeding(guard: GuardSettings, metrics: bool, prometheus: bool) -> GuardSettings {
+    GuardSettings { sources: Sources { metrics, prometheus }, ..guard }
 }
 
 /// Whether memory that grows is judged: unless the file says no.
@@ -81,6 +82,9 @@ pub(super) fn prober(reader: &mut Reader<'_, '_>) -> Option<Option<Prober>> {
         reader.wrong_type(PLACE, Kind::Text, value);
         return None;
     };
+    if counters::has_credentials(reader, PLACE, "proof", text) {
+        return None;
+    }
     let target = text.parse();
     if let Err(error) = &target {
         let finding = Finding::error(codes::BAD_FIGURE, value.span(), format!("{} is {error}", quoted(text)));

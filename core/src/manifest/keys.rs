@@ -217,6 +217,19 @@ pub const KEYS: &[Key] = &[
         "The counter of all requests there, with matchers for its labels as in PromQL; what matches is added up.",
     ),
     key("guard.metrics.errors", Kind::Series, Absent, "And that of those that failed."),
+    key(
+        "guard.prometheus.url",
+        Kind::Text,
+        Absent,
+        "A Prometheus that the coordinator asks every five seconds: `http://HOST:PORT`, without `/api/v1/query`.",
+    ),
+    key(
+        "guard.prometheus.requests",
+        Kind::Text,
+        Absent,
+        "A query for the counters of all requests of a release, not for a rate; `{version}` or `{instances}` says which release.",
+    ),
+    key("guard.prometheus.errors", Kind::Text, Absent, "And one for the counters of those that failed."),
     key("gate.rule_out", Kind::Regression, Value("+1%"), "The regression that must be ruled out before a wave is done."),
     key("gate.max_wait", Kind::Duration, Value("30m"), "How long the gate may wait for requests after the bake."),
     key(

@@ -4,6 +4,7 @@
 
 mod balancer;
 pub mod codes;
+mod counters;
 pub mod keys;
 
 mod diagnostic;
@@ -15,7 +16,6 @@ mod nearest;
 mod reader;
 mod rollout;
 mod run;
-mod scraping;
 mod secret;
 mod source;
 #[cfg(test)]

@@ -190,6 +190,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         max_failed: None,
         prober: None,
         scrape: None,
+        prometheus: None,
         second_person: false,
     };
     let first = options.contains("none->");

@@ -107,6 +107,7 @@ impl Scope {
             max_failed: None,
             prober: None,
             scrape: None,
+            prometheus: None,
             second_person: false,
             on_failure: OnFailure::Revert,
         };

@@ -26,6 +26,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         max_failed: None,
         prober: None,
         scrape: None,
+        prometheus: None,
         second_person: false,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
@@ -72,6 +73,7 @@ pub(super) fn one_by_one() -> Strategy {
         max_failed: None,
         prober: None,
         scrape: None,
+        prometheus: None,
         second_person: false,
         on_failure: OnFailure::Revert,
     }

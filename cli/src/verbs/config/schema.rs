@@ -38,6 +38,7 @@ fn table(path: &str) -> Value {
         "" => drop(required.insert("health")),
         "health" => table["oneOf"] = ["http", "tcp", "exec"].map(|probe| json!({ "required": [probe] })).into(),
         "guard.metrics" => required.extend(["requests", "errors"]),
+        "guard.prometheus" => required.extend(["url", "requests", "errors"]),
         _ if path.starts_with("hooks.") => drop(required.insert("command")),
         _ => {}
     }

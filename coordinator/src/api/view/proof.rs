@@ -58,7 +58,11 @@ fn sources(rollout: &Rollout, new: &str, old: &str) -> Vec<SourceView> {
         let name = format!("the instances' own metrics ({})", scrape.path);
         view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old))
     });
-    metrics.into_iter().collect()
+    let prometheus = rollout.strategy.prometheus.as_ref().map(|prometheus| {
+        let name = format!("Prometheus at {}", prometheus.url);
+        view(name, judgement.prometheus.as_ref(), judgement.series.doubts(new, old))
+    });
+    metrics.into_iter().chain(prometheus).collect()
 }
 
 fn prober_view(prober: &Prober, probes: &Probes) -> ProberView {

@@ -1,7 +1,8 @@
-//! A release judged by what its instances count themselves, by agents that read it.
+//! A release judged by what its instances count themselves: by agents that read it, or by a Prometheus that does.
 
 use super::*;
 use baton_core::analysis::settings::{GuardSettings, Sources};
+use baton_core::prometheus::Prometheus;
 use baton_core::scrape::{Reading, Scrape, Totals};
 use baton_core::strategy::{Amount, Wave};
 use std::collections::BTreeMap;
@@ -59,7 +60,8 @@ fn shape() -> baton_core::fleet::Service {
     let mut shape = samples::service(&["web1", "web2", "web3"]);
     shape.strategy.waves = [1, 3].map(|hosts| Wave::of(Amount::Hosts(hosts))).to_vec();
     shape.strategy.bake = Duration::from_secs(600);
-    shape.strategy.guard = GuardSettings { sources: Sources { metrics: true }, ..GuardSettings::default() };
+    shape.strategy.guard =
+        GuardSettings { sources: Sources { metrics: true, prometheus: false }, ..GuardSettings::default() };
     let [requests, errors] = ["requests", "errors"].map(|name| name.parse().unwrap());
     shape.strategy.scrape = Some(Scrape { path: "/metrics".into(), requests, errors });
     shape
@@ -114,5 +116,48 @@ async fn what_is_as_good_is_let_through_and_so_is_what_nobody_can_read() {
             (state(&picture, "r-2"), compared(&picture) > 0),
             (Some(RolloutState::Succeeded), page != Page::CannotBeRead)
         );
+    }
+}
+
+/// Somebody who asks a Prometheus about 1.0 and 2.0 every ten seconds; of the second a fifth fails, if it answers at all.
+fn asked(stage: &Stage, answers: bool) -> JoinHandle<()> {
+    let access = stage.access.clone();
+    tokio::spawn(async move {
+        for round in 0_u64.. {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let of = |version: &str, errors| {
+                let counters = [("10.0.0.11:8101".to_owned(), Totals { requests: round * 100, errors: Some(errors) })];
+                let answer = if answers { Ok(counters.into()) } else { Err("requests: no connection".to_owned()) };
+                (samples::release("shop", version).id(), answer)
+            };
+            access.links().counted(&"shop".parse().unwrap(), vec![of("2.0", round * 20), of("1.0", 0)]);
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prometheus_is_believed_where_it_answers_and_its_silence_is_no_pass_and_no_fault() {
+    for (answers, ends) in [(true, RolloutState::Reverted), (false, RolloutState::Succeeded)] {
+        let (stage, counted) = (Stage::new().await, Counted::default());
+        stage.admit(&["web1", "web2", "web3"]).await;
+        let mut shape = shape();
+        let query = |name: &str| format!("{name}{{version=\"{{version}}\"}}").parse().unwrap();
+        let url = "http://127.0.0.1:9090".parse().unwrap();
+        shape.strategy.prometheus = Some(Prometheus { url, requests: query("requests"), errors: query("errors") });
+        shape.strategy.guard.sources = Sources { metrics: true, prometheus: true };
+        // Of the pages nobody hears anything: they are half of the bet, and the other half is enough.
+        let _agents = hosts(&stage, &counted, Page::CannotBeRead);
+        stage.access.ask(super::deploy(shape.clone(), "1.0")).await.unwrap();
+        patiently(&stage, |picture| state(picture, "r-1") == Some(RolloutState::Succeeded)).await;
+        let asked = asked(&stage, answers);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stage.access.ask(super::deploy(shape, "2.0")).await.unwrap();
+        let picture = patiently(&stage, |picture| state(picture, "r-2") == Some(ends)).await;
+        let rollout = &picture.fleet.rollouts[&"r-2".parse().unwrap()];
+        let codes: Vec<_> = rollout.evidence.iter().map(|it| (it.host.as_str(), it.problem.code)).collect();
+        assert_eq!(codes, if answers { vec![("web1", Code(901))] } else { Vec::new() }, "{:?}", rollout.evidence);
+        let compared = rollout.judgement.prometheus.as_ref().map_or(0, |source| source.new.requests);
+        assert_eq!(compared > 0, answers);
+        asked.abort();
     }
 }

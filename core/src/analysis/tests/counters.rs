@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const GUARD: GuardSettings =
     GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: METRICS };
-const METRICS: Sources = Sources { metrics: true };
+const METRICS: Sources = Sources { metrics: true, prometheus: false };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
 const NOTHING: Summary = Summary { polls: 0, slots: 0, counts: Counts { requests: 0, errors: 0 }, phi: 1.0 };
 
@@ -138,7 +138,7 @@ fn a_rollout_that_goes_back_is_not_judged_by_its_metrics() {
 
 #[test]
 fn all_sources_share_one_bet() {
-    for sources in [Sources::NONE, METRICS] {
+    for sources in [Sources::NONE, METRICS, Sources { metrics: true, prometheus: true }] {
         let all: f64 = weights(sources).map(|(_, weight)| weight).sum();
         assert!((all - 1.0).abs() < 1e-12, "{sources:?}: {all}");
     }

@@ -4,6 +4,7 @@ mod judging;
 mod maths;
 mod memory;
 mod notice;
+mod series;
 mod slowness;
 
 use super::counts::{Counts, Poll};

@@ -6,6 +6,7 @@ use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources}
 use crate::hook::Point;
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
+use crate::prometheus::Prometheus;
 use crate::release::{Artifact, Probe, Signal};
 use crate::scrape::Scrape;
 use crate::strategy::{Amount, OnFailure, Placement, Strategy, Users, Wave};
@@ -44,6 +45,7 @@ fn the_smallest_manifest_gets_every_default() {
             max_failed: None,
             prober: None,
             scrape: None,
+            prometheus: None,
             second_person: false,
         }
     );
@@ -134,6 +136,11 @@ path = "/internal/metrics"
 requests = "http_requests_total"
 errors = 'http_requests_total{code=~"5.."}'
 
+[guard.prometheus]
+url = "http://10.0.0.9:9090/prometheus"
+requests = 'sum by (instance) (http_requests_total{version="{version}"})'
+errors = 'sum by (instance) (http_requests_total{version="{version}",code=~"5.."})'
+
 [gate]
 rule_out = "+2%"
 max_wait = "1h"
@@ -187,7 +194,7 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 ratio_percent: 200,
                 margin_ppm: 5_000,
                 memory: false,
-                sources: Sources { metrics: true }
+                sources: Sources { metrics: true, prometheus: true }
             },
             gate: Some(GateSettings {
                 rule_out_ppm: 20_000,
@@ -203,6 +210,11 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 path: "/internal/metrics".into(),
                 requests: "http_requests_total".parse().unwrap(),
                 errors: "http_requests_total{code=~\"5..\"}".parse().unwrap(),
+            }),
+            prometheus: Some(Prometheus {
+                url: "http://10.0.0.9:9090/prometheus".parse().unwrap(),
+                requests: "sum by (instance) (http_requests_total{version=\"{version}\"})".parse().unwrap(),
+                errors: "sum by (instance) (http_requests_total{version=\"{version}\",code=~\"5..\"})".parse().unwrap(),
             }),
             second_person: true,
         }

@@ -81,4 +81,6 @@ golden! {
     what_instances_count_is_two_counters_on_a_page
     counters_of_requests_and_errors_differ
     a_counter_of_requests_needs_one_of_errors
+    a_prometheus_is_asked_for_counters_of_one_release
+    a_prometheus_is_asked_at_a_plain_url
 }

@@ -181,6 +181,7 @@ fn strategy() -> Strategy {
         max_failed: None,
         prober: None,
         scrape: None,
+        prometheus: None,
         second_person: false,
     }
 }
