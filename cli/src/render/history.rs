@@ -67,6 +67,7 @@ fn proof(rollout: &RolloutView) -> Page {
     let mut page = Page::new();
     let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
         page.text("  no request was counted by a load balancer, so nothing is known of failures");
+        memory(&mut page, rollout);
         sources::counted(&mut page, rollout);
         prober(&mut page, rollout);
         return page;
@@ -105,9 +106,7 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
-    if !proof.memory.is_empty() {
-        page.text(format!("  {:<12}{}", "memory", proof.memory));
-    }
+    memory(&mut page, rollout);
     let caught = caught(proof);
     if !caught.is_empty() {
         page.text(format!("  {:<12}{caught}", "guard"));
@@ -118,6 +117,13 @@ fn proof(rollout: &RolloutView) -> Page {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
     }
     page
+}
+
+/// What the memory of the instances did: it needs no load balancer.
+fn memory(page: &mut Page, rollout: &RolloutView) {
+    if let Some(proof) = rollout.proof.as_ref().filter(|proof| !proof.memory.is_empty()) {
+        page.text(format!("  {:<12}{}", "memory", proof.memory));
+    }
 }
 
 /// What was seen from outside; never "0 failed" where nothing was asked.
@@ -276,6 +282,13 @@ mod tests {
         assert!(text.contains("nothing was asked of http://shop/, so nothing is known of its answers\n"), "{text}");
         assert!(text.contains("  not asked   3 times: shop:80: no such host\n"), "{text}");
         assert!(text.contains("  restarts    the prober began anew 1 times\n") && !text.contains("0 of 0"), "{text}");
+    }
+
+    #[test]
+    fn what_needs_no_load_balancer_is_said_without_one() {
+        let memory = "grew 2.0 MiB/min at most".to_owned();
+        let text = one(&record(Some(ProofView { memory, ..ProofView::default() }))).to_text(Look::default());
+        assert!(text.contains("no request was counted") && text.contains("  memory      grew 2.0 MiB/min"), "{text}");
     }
 
     #[test]

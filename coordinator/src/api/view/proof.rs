@@ -11,11 +11,12 @@ use std::time::Duration;
 /// Shares of failures that are worth knowing about.
 const SHOWN: [f64; 3] = [0.01, 0.05, 0.2];
 
-/// None: nobody looked at a balancer, nobody was to ask through it, and nobody else counts.
+/// None: nobody looked at a balancer or at the memory of instances, nobody was to ask through it, and nobody else counts.
 pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView> {
     let judgement = &rollout.judgement;
     let sources = sources(rollout, new, old);
-    let asked = rollout.strategy.prober.is_some() || !sources.is_empty();
+    let memory = judgement.memory.words(old).unwrap_or_default();
+    let asked = rollout.strategy.prober.is_some() || !sources.is_empty() || !memory.is_empty();
     let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0 || asked)?;
     let compared = judgement.failures.unit.is_some() || sources.iter().any(|source| source.new_requests > 0);
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
@@ -37,7 +38,7 @@ pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView>
         least_serving,
         least_of,
         missed_ms: millis(proof.capacity.missed),
-        memory: judgement.memory.words(old).unwrap_or_default(),
+        memory,
         prober: rollout.strategy.prober.as_ref().map(|prober| prober_view(prober, &proof.probes)),
         sources,
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
