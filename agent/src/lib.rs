@@ -22,6 +22,7 @@ pub mod probe;
 pub mod reconciler;
 pub mod renewal;
 pub mod runtime;
+mod scraper;
 pub mod secrets;
 pub mod session;
 pub mod text;

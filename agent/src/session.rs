@@ -6,6 +6,7 @@ use crate::condition::Condition;
 use crate::heads::Heads;
 use crate::metrics::{Counters, Measured};
 use crate::reconciler::{Event, View};
+use crate::scraper::Scraper;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
 use baton_proto::convert::InvalidMessage;
@@ -67,9 +68,10 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
 pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
     let mut waits = backoff();
     let mut told = None;
-    let mut measured = Measured::default();
+    let (mut measured, mut scraper) = (Measured::default(), Scraper::default());
     loop {
-        let mut talk = Talk { introduction: &introduction, ends: &mut ends, measured: &mut measured, heard: false };
+        let seen = (&mut measured, &mut scraper);
+        let mut talk = Talk { introduction: &introduction, ends: &mut ends, seen, heard: false };
         let problem = talk.on(channel.clone()).await;
         talk.ends.counters.session_ended();
         if talk.heard {
@@ -90,7 +92,8 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
 struct Talk<'a> {
     introduction: &'a Introduction,
     ends: &'a mut Ends,
-    measured: &'a mut Measured,
+    /// What only reports need.
+    seen: (&'a mut Measured, &'a mut Scraper),
     /// Whether the coordinator said anything.
     heard: bool,
 }
@@ -142,7 +145,8 @@ impl Talk<'_> {
             heartbeat.reset();
             let view = Arc::clone(&self.ends.view.borrow_and_update());
             let mut report = view.report(Instant::now());
-            report.memory = self.measured.of(&view).await;
+            report.memory = self.seen.0.of(&view).await;
+            report.counters = self.seen.1.of(&view);
             report.problems.extend(self.ends.condition.problems());
             send(out, agent_message::Kind::Report(v1::HostReport::from(&report))).await?;
         }

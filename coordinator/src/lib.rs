@@ -15,7 +15,9 @@ mod init;
 mod local;
 pub mod log;
 pub mod metrics;
+mod outgoing;
 mod prober;
+mod prometheus;
 pub mod restore;
 mod run;
 #[cfg(test)]

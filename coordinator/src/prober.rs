@@ -3,23 +3,17 @@
 //! It decides nothing: what comes back is left with the driver, which counts it.
 
 use crate::driver::Access;
+use crate::outgoing::{self, TIMEOUT, Unreached};
 use baton_core::analysis::probes::{Answer, Prober, Target};
 use baton_core::fleet::Fleet;
 use baton_core::name::RolloutId;
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
-use std::io;
-use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Longer than this nobody waits for an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one rollout that wait for their answers; the shortest interval and the timeout leave room.
 const MOST: usize = 64;
 /// How much of an answer is read.
@@ -72,52 +66,25 @@ async fn ask_steadily(access: Access, rollout: RolloutId, prober: Prober) {
 
 /// One request on a connection of its own: whether a new one is accepted is part of the question.
 async fn ask(target: Target) -> Answer {
-    let addresses = match timeout(TIMEOUT, lookup_host(target.host_and_port())).await {
-        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(error)) => return Answer::Unasked(format!("{}: {error}", target.authority())),
-        Err(_) => return Answer::Unasked(format!("{}: its name was not found in time", target.authority())),
-    };
     let exchange = async {
-        match TcpStream::connect(addresses.as_slice()).await {
+        match outgoing::connect(&target).await {
             Ok(stream) => get(stream, &target).await.map_or_else(Answer::Failed, |()| Answer::Good),
-            Err(error) if is_own(&error) => Answer::Unasked(format!("{}: {error}", target.authority())),
-            Err(error) => Answer::Failed(format!("no connection: {error}")),
+            Err(Unreached::Here(why)) => Answer::Unasked(why),
+            Err(Unreached::There(seen)) => Answer::Failed(seen),
         }
     };
     timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| Answer::Failed(format!("no answer within {} s", TIMEOUT.as_secs())))
 }
 
-/// Whether it is this machine that could not ask.
-fn is_own(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut};
-    ![ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut].contains(&error.kind())
-}
-
 async fn get(stream: TcpStream, target: &Target) -> Result<(), String> {
-    let broken = |error: hyper::Error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        format!("connected, but no whole answer: {}", cause.unwrap_or_else(|| error.to_string()))
-    };
-    let request = Request::get(target.path())
-        .header(header::HOST, target.authority())
-        .header(header::USER_AGENT, concat!("baton-coordinator/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let mut connections = JoinSet::new();
-    connections.spawn(async {
-        // Its errors arrive at the request, too.
-        let _ = connection.await;
-    });
-    let response = sender.send_request(request).await.map_err(broken)?;
+    let (response, _connection) = outgoing::get(stream, target, target.path()).await?;
     let status = response.status();
     if !(status.is_success() || status.is_redirection()) {
         return Err(format!("answered {status}"));
     }
     let (mut body, mut read) = (response.into_body(), 0);
     while let Some(frame) = body.frame().await.filter(|_| read < BODY_MAX) {
-        read += frame.map_err(broken)?.data_ref().map_or(0, Bytes::len);
+        read += frame.map_err(|error| outgoing::broken(&error))?.data_ref().map_or(0, Bytes::len);
     }
     Ok(())
 }
@@ -165,14 +132,6 @@ mod tests {
         assert!(answers[3..6].iter().all(|answer| failed(answer, "connected, but no whole answer")), "{answers:?}");
         // Whoever listened is gone.
         assert!(failed(&answers[6], "no connection"), "{answers:?}");
-    }
-
-    #[test]
-    fn what_this_machine_lacks_is_no_failure_of_the_service() {
-        assert!(
-            [io::ErrorKind::NetworkUnreachable, io::ErrorKind::AddrNotAvailable].iter().all(|kind| is_own(&(*kind).into()))
-        );
-        assert!([io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut].iter().all(|kind| !is_own(&(*kind).into())));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use crate::identity::wall_time;
 use crate::local;
 use crate::metrics;
 use crate::prober;
+use crate::prometheus;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -124,6 +125,13 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     servers.spawn(async move {
         tokio::select! {
             () = probing => {}
+            () = until => {}
+        }
+    });
+    let (asking, until) = (prometheus::run(api.access.clone()), stopped());
+    servers.spawn(async move {
+        tokio::select! {
+            () = asking => {}
             () = until => {}
         }
     });

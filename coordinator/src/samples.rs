@@ -34,6 +34,8 @@ pub(crate) fn strategy() -> Strategy {
         gate: None,
         max_failed: None,
         prober: None,
+        scrape: None,
+        prometheus: None,
         second_person: false,
     }
 }
@@ -88,7 +90,14 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
     HostSpec {
         instances: [(
             key,
-            InstanceSpec { release: release.id(), address, restart: Restart::Always, start: 0, fallback: None },
+            InstanceSpec {
+                release: release.id(),
+                address,
+                restart: Restart::Always,
+                start: 0,
+                fallback: None,
+                scrape: None,
+            },
         )]
         .into(),
         releases: [(release.id(), release.clone())].into(),

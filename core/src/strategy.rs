@@ -4,6 +4,8 @@ use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings};
 use crate::fleet::split::{PLACES, Rule, Share, UserKey};
 use crate::name::LabelKey;
+use crate::prometheus::Prometheus;
+use crate::scrape::Scrape;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -57,6 +59,12 @@ pub struct Strategy {
     /// Who is asked all the time while a rollout goes on; None: nobody asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prober: Option<Prober>,
+    /// Where the instances' own counters are found; None: nobody reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Scrape>,
+    /// Which Prometheus is asked for them; None: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Prometheus>,
     /// No new release begins before another person than the one who asks for it has let it.
     #[serde(default)]
     pub second_person: bool,

@@ -2,23 +2,26 @@
 
 #![allow(clippy::unwrap_used)]
 
+use baton_core::analysis::counters::Counters;
 use baton_core::analysis::counts::Counts;
 use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::memory::Memory;
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
-use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough};
+use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::latency::Latency;
 use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState;
 use baton_core::name::{Digest, HostName, ReleaseId};
+use baton_core::scrape::{Reading, Totals};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true };
+const GUARD: GuardSettings =
+    GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE };
 const GATE: GateSettings =
     GateSettings { rule_out_ppm: 10_000, max_wait: Duration::ZERO, on_not_enough_data: NotEnough::Pause };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
@@ -90,6 +93,45 @@ fn memory_that_grows_is_found_at_the_same_moment_though_the_state_was_stored_in_
     assert!(found.is_some_and(|second| (1800 + 270..1800 + 360).contains(&second)), "{found:?}");
     let size = serde_json::to_string(&memory).unwrap().len();
     assert!(size <= 1600, "{size} bytes for three instances");
+}
+
+#[test]
+fn what_instances_count_is_judged_alike_though_the_state_was_stored_in_between() {
+    let settings = GuardSettings { sources: Sources { metrics: true, prometheus: false }, ..GUARD };
+    let on_trial = Settings { guard: &settings, gate: None, on_trial: true };
+    let summary = History::default().summary(Moment(0));
+    let (mut counters, mut judgement, mut again) = (Counters::default(), Judgement::default(), Judgement::default());
+    for look in 0..60_u64 {
+        for (member, whose, errors) in [("web1/0", Whose::Old, look), ("web2/1", Whose::New, look * 6)] {
+            let report = ready_for(ReleaseId(Digest::of(member.as_bytes())), Duration::from_secs(look));
+            let reading = Reading::Counted(Totals { requests: look * 60, errors: Some(errors) });
+            counters.see(&member.parse().unwrap(), &report, whose, &reading);
+        }
+        // A coordinator that begins again has the last readings, and what was not looked at is seen at the next report.
+        let slots = counters.take();
+        counters = stored(&counters);
+        judgement.look_at_metrics(on_trial, &summary, slots.clone());
+        again.look_at_metrics(on_trial, &summary, slots);
+        again = stored(&again);
+        assert_eq!(judgement, again);
+    }
+    assert_eq!(judgement.metrics.as_ref().unwrap().new, Counts::new(59 * 60, 59 * 6));
+    assert!(judgement.verdict("2", "1").is_some(), "a tenth against a sixtieth");
+}
+
+#[test]
+fn what_was_stored_before_there_were_other_sources_is_read_as_it_was() {
+    let before = serde_json::to_value(Judgement::default()).unwrap();
+    for key in ["guard", "unit", "phi", "past", "before"] {
+        assert!(before.get(key).is_some(), "{key} stands where it stood: {before}");
+    }
+    let mut before = before.as_object().unwrap().clone();
+    before["before"] = serde_json::json!([500, 50]);
+    before["past"] = serde_json::json!({ "requests": 500, "errors": 5 });
+    before.remove("counters");
+    let read: Judgement = serde_json::from_value(before.into()).unwrap();
+    let again = serde_json::to_value(&read).unwrap();
+    assert_eq!((&again["before"][0], &again["past"]["errors"]), (&500.into(), &5.into()));
 }
 
 #[test]

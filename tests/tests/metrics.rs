@@ -6,6 +6,7 @@
 use baton_cli::args::Cli;
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{BALANCER_HOST, COORDINATOR, SERVICE, Setup, Stage};
+use baton_tests::e2e::prometheus::Prometheus;
 use baton_tests::e2e::{have, in_time, setup};
 use clap::CommandFactory as _;
 use serde_json::Value;
@@ -145,53 +146,20 @@ fn the_commands_that_alerts_name_exist() {
     assert!(seen >= 8, "{seen}");
 }
 
-/// A Prometheus of this test's own; it ends with it.
-struct Prometheus {
-    _child: tokio::process::Child,
-    address: SocketAddr,
-}
+/// A Prometheus of this test's own, and what it is asked.
+struct Asked(Prometheus);
 
-impl Prometheus {
-    /// Starts one that scrapes these jobs, with the alerts that are shipped.
+impl Asked {
+    /// One that scrapes these jobs, with the alerts that are shipped.
     async fn start(folder: &Path, jobs: &[(&str, Vec<SocketAddr>)]) -> Self {
-        let targets =
-            |addresses: &[SocketAddr]| addresses.iter().map(|it| format!("\"{it}\"")).collect::<Vec<_>>().join(", ");
-        let job = |(name, addresses): &(&str, Vec<SocketAddr>)| {
-            format!("  - job_name: {name}\n    static_configs:\n      - targets: [{}]\n", targets(addresses))
-        };
-        let config = format!(
-            "global:\n  scrape_interval: 500ms\n  evaluation_interval: 1s\nrule_files: [{:?}]\nscrape_configs:\n{}",
-            root().join(ALERTS),
-            jobs.iter().map(job).collect::<String>()
-        );
-        let (file, log) = (folder.join("prometheus.yml"), folder.join("prometheus.log"));
-        std::fs::write(&file, config).unwrap();
-        let mut program = tokio::process::Command::new("prometheus");
-        program.arg(format!("--config.file={}", file.display()));
-        program.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
-        program.arg("--web.listen-address=127.0.0.1:0").kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = program.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        let address = in_time("Prometheus listens", async {
-            loop {
-                let listening = said().lines().find_map(|line| {
-                    line.contains("Listening on").then(|| line.split("address=").nth(1)?.split(' ').next()?.parse().ok())?
-                });
-                if let Some(address) = listening {
-                    return address;
-                }
-                assert!(child.try_wait().unwrap().is_none(), "Prometheus ended\n{}", said());
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        })
-        .await;
-        Self { _child: child, address }
+        let alerts = root().join(ALERTS);
+        Self(in_time("Prometheus listens", Prometheus::start(folder, Some(&alerts), jobs)).await.unwrap())
     }
 
     /// What its API answers to a question: series by their labels, with the value of each.
     async fn ask(&self, question: &str) -> BTreeMap<String, f64> {
         let encoded: String = question.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let Ok((head, body)) = get(self.address, &format!("/api/v1/query?query={encoded}")).await else {
+        let Ok((head, body)) = get(self.0.address, &format!("/api/v1/query?query={encoded}")).await else {
             return BTreeMap::new();
         };
         // It answers before it is ready, and says so.
@@ -257,7 +225,7 @@ async fn a_real_prometheus_sees_what_is_and_what_happens() {
         ("coordinator", vec![stage.metrics(COORDINATOR)]),
         ("agents", agents.iter().map(|host| stage.metrics(host)).collect()),
     ];
-    let prometheus = Prometheus::start(stage.folder(), &jobs).await;
+    let prometheus = Asked::start(stage.folder(), &jobs).await;
     prometheus.until("up == 1", |up| up.len() == 1 + agents.len()).await;
     let hosts = stage.hosts().len() as f64;
     prometheus.is("baton_service_serving_hosts", hosts).await;

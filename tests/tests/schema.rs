@@ -170,6 +170,8 @@ fn what_has_no_default_is_required_and_what_is_planned_is_refused() {
     is_refused(&with(smallest.clone(), "balancer.pool", text("shop")));
     is_refused(&with(smallest.clone(), "health.http", text("/")));
     is_refused(&with(smallest.clone(), "hooks.migrate.timeout", text("1m")));
+    is_refused(&with(smallest.clone(), "guard.metrics.path", text("/metrics")));
+    is_refused(&with(smallest.clone(), "guard.prometheus.url", text("http://prometheus:9090")));
     for place in LATER {
         is_refused(&with(smallest.clone(), place, text("x")));
     }

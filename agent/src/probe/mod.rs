@@ -5,6 +5,7 @@ mod http;
 mod tally;
 
 pub use exec::Surroundings;
+pub(crate) use http::page;
 pub use tally::Tally;
 
 use baton_core::release::Probe;

@@ -80,6 +80,7 @@ impl View {
             hooks: self.hooks.iter().map(|(key, hook)| (key.clone(), hook.report(now))).collect(),
             // Measured by whoever sends it: nothing here follows from it.
             memory: BTreeMap::new(),
+            counters: BTreeMap::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::hooks::hooks;
 use super::page::{Line, Page, Tone};
+use super::sources;
 use super::table::Table;
 use super::units::{count, counted as number_of, millis};
 use crate::errors::{from_host, problem_page};
@@ -77,6 +78,8 @@ fn proof(rollout: &RolloutView) -> Page {
     let mut page = Page::new();
     let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
         page.text("  no request was counted by a load balancer, so nothing is known of failures");
+        memory(&mut page, rollout);
+        sources::counted(&mut page, rollout);
         prober(&mut page, rollout);
         return page;
     };
@@ -114,18 +117,24 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
-    if !proof.memory.is_empty() {
-        page.text(format!("  {:<12}{}", "memory", proof.memory));
-    }
+    memory(&mut page, rollout);
     let caught = caught(proof);
     if !caught.is_empty() {
         page.text(format!("  {:<12}{caught}", "guard"));
     }
+    sources::counted(&mut page, rollout);
     prober(&mut page, rollout);
     if !proof.unit.is_empty() {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
     }
     page
+}
+
+/// What the memory of the instances did: it needs no load balancer.
+fn memory(page: &mut Page, rollout: &RolloutView) {
+    if let Some(proof) = rollout.proof.as_ref().filter(|proof| !proof.memory.is_empty()) {
+        page.text(format!("  {:<12}{}", "memory", proof.memory));
+    }
 }
 
 /// What was seen from outside; never "0 failed" where nothing was asked.
@@ -295,6 +304,13 @@ mod tests {
         assert!(text.contains("nothing was asked of http://shop/, so nothing is known of its answers\n"), "{text}");
         assert!(text.contains("  not asked   3 times: shop:80: no such host\n"), "{text}");
         assert!(text.contains("  restarts    the prober began anew 1 times\n") && !text.contains("0 of 0"), "{text}");
+    }
+
+    #[test]
+    fn what_needs_no_load_balancer_is_said_without_one() {
+        let memory = "grew 2.0 MiB/min at most".to_owned();
+        let text = one(&record(Some(ProofView { memory, ..ProofView::default() }))).to_text(Look::default());
+        assert!(text.contains("no request was counted") && text.contains("  memory      grew 2.0 MiB/min"), "{text}");
     }
 
     #[test]

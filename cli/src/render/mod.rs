@@ -14,6 +14,7 @@ pub mod narrow;
 pub mod page;
 pub mod plan;
 pub mod releases;
+mod sources;
 pub mod status;
 pub mod table;
 pub mod units;

@@ -1,6 +1,7 @@
 //! One cause, its evidence, and what would unblock it.
 
 use super::page::{Line, Page, Tone};
+use super::sources;
 use super::status::troubles;
 use super::units::millis;
 use crate::errors::{from_host, problem_page};
@@ -50,6 +51,7 @@ fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Pa
             }
         }
     }
+    sources::doubts(&mut page, rollout);
     evidence(&mut page, rollout);
     page.line(Line::of("  you can: ").plain(you_can(service, rollout, fleet)));
     page

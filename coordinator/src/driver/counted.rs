@@ -5,15 +5,18 @@
 //! it would have seen.
 
 use baton_core::analysis::POLL;
+use baton_core::analysis::counters::Counters;
 use baton_core::analysis::growth::Growth;
 use baton_core::analysis::history::{History, Summary};
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::probes::{Answer, Probes};
+use baton_core::analysis::series::{Answer as Counts, Series};
 use baton_core::analysis::slowness::Pace;
+use baton_core::analysis::source::Slots;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
-use baton_core::name::{HostName, RolloutId, ServiceName};
+use baton_core::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use baton_core::rollout::place::Places;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
@@ -27,7 +30,7 @@ const LEAST: Duration = POLL.saturating_sub(Duration::from_millis(150));
 #[derive(Debug, Default)]
 pub(super) struct Counted {
     services: BTreeMap<ServiceName, Service>,
-    /// The instances whose memory is followed.
+    /// The instances whose memory or counters are followed.
     measured: BTreeMap<HostName, BTreeSet<InstanceKey>>,
 }
 
@@ -37,6 +40,12 @@ struct Service {
     history: History,
     pace: Pace,
     growth: Growth,
+    counters: Counters,
+    /// What the counters said while nothing was on trial.
+    counters_usual: History,
+    /// The same of a Prometheus.
+    series: Series,
+    series_usual: History,
     probes: Probes,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
@@ -45,6 +54,10 @@ struct Service {
     news: bool,
     /// The memory of an instance was seen for a whole step since.
     grown: bool,
+    /// The counters of an instance were read since, or could not be.
+    read: bool,
+    /// A Prometheus was asked since.
+    asked: bool,
     /// The prober heard something since.
     probed: bool,
 }
@@ -61,6 +74,8 @@ impl Counted {
             service.news = true;
         }
         self.measure(fleet, host, report, now);
+        self.read(fleet, host, report, now);
+        self.forget_gone(host, report);
     }
 
     /// Takes in what came back to the prober of a rollout.
@@ -70,6 +85,20 @@ impl Counted {
         let service = self.service(fleet, &rollout.service, at);
         service.probes.take(at, answer);
         service.probed = true;
+    }
+
+    /// Takes in what a Prometheus says of a service's releases.
+    pub(super) fn counted(&mut self, fleet: &Fleet, name: &ServiceName, answers: Vec<(ReleaseId, Counts)>, now: Moment) {
+        if !fleet.services.contains_key(name) {
+            return;
+        }
+        let rollout = fleet.active_rollout(name);
+        let service = self.service(fleet, name, now);
+        service.series.keep(|release| answers.iter().any(|(asked, _)| asked == release));
+        for (release, answer) in answers {
+            service.series.see(release, whose_release(rollout, release), answer);
+        }
+        service.asked = true;
     }
 
     /// Takes in how much memory the instances of a host take.
@@ -83,10 +112,29 @@ impl Counted {
             service.grown |= service.growth.see(&member(key), instance, *bytes);
             self.measured.entry(host.clone()).or_default().insert(key.clone());
         }
+    }
+
+    /// Takes in what the instances of a host count themselves.
+    fn read(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, now: Moment) {
+        for (key, reading) in &report.counters {
+            let Some(instance) = report.instances.get(key).filter(|_| fleet.services.contains_key(&key.service)) else {
+                continue;
+            };
+            let whose = whose_release(fleet.active_rollout(&key.service), instance.release);
+            let service = self.service(fleet, &key.service, now);
+            service.counters.see(&MemberKey { host: host.clone(), slot: key.slot }, instance, whose, reading);
+            service.read = true;
+            self.measured.entry(host.clone()).or_default().insert(key.clone());
+        }
+    }
+
+    fn forget_gone(&mut self, host: &HostName, report: &HostReport) {
+        let member = |key: &InstanceKey| MemberKey { host: host.clone(), slot: key.slot };
         let Some(measured) = self.measured.get_mut(host) else { return };
         for gone in measured.extract_if(.., |key| !report.instances.contains_key(key)) {
             if let Some(service) = self.services.get_mut(&gone.service) {
                 service.growth.forget(&member(&gone));
+                service.counters.forget(&member(&gone));
             }
         }
     }
@@ -96,7 +144,7 @@ impl Counted {
         let measured = &mut self.measured;
         let service = self.services.entry(name.clone()).or_insert_with(|| {
             let service = Service::found(fleet, name, rollout);
-            for member in service.growth.members() {
+            for member in service.growth.members().chain(service.counters.members()) {
                 let key = InstanceKey { service: name.clone(), slot: member.slot };
                 measured.entry(member.host.clone()).or_default().insert(key);
             }
@@ -123,11 +171,7 @@ impl Counted {
                 Some(rollout) => {
                     looks.insert(rollout.id.clone(), service.after(rollout, now));
                 }
-                None if service.news => {
-                    let traffic = service.took(now);
-                    service.remember(&traffic, now);
-                }
-                None => (service.grown, service.probed) = (false, false),
+                None => service.rest(now),
             }
         }
         looks
@@ -170,6 +214,8 @@ impl Service {
         }
         Self {
             growth,
+            counters: known.map(|rollout| rollout.judgement.counters.clone()).unwrap_or_default(),
+            series: known.map(|rollout| rollout.judgement.series.clone()).unwrap_or_default(),
             probes: rollout.map(|rollout| rollout.judgement.proof.probes.clone().resumed()).unwrap_or_default(),
             meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
             rollout: known.map(|rollout| rollout.id.clone()),
@@ -179,7 +225,7 @@ impl Service {
     }
 
     const fn has_news(&self) -> bool {
-        self.news || self.grown || self.probed
+        self.news || self.grown || self.read || self.asked || self.probed
     }
 
     fn is_due(&self, rollout: Option<&Rollout>, now: Moment) -> bool {
@@ -197,6 +243,10 @@ impl Service {
         if self.rollout.is_none() {
             self.remember(&traffic, now);
         }
+        self.counters.take();
+        self.counters.relabel();
+        self.series.take();
+        self.series.relabel();
         self.meters.relabel();
         self.probes = Probes::default();
         let releases = rollout.map(|rollout| (Some(rollout.to), rollout.from));
@@ -216,13 +266,23 @@ impl Service {
             judgement.proof.capacity = rollout.judgement.proof.capacity.clone();
             judgement
         };
-        judgement.meters = meters;
+        let mut counters = self.counters.clone();
+        let slots = counters.take();
+        let mut series = self.series.clone();
+        let found = series.take();
+        (judgement.meters, judgement.counters, judgement.series) = (meters, counters, series);
         let strategy = &rollout.strategy;
         let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
         let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
         // What nobody counted is no look at no requests.
         if self.news {
             judgement.look(settings, &traffic, now);
+        }
+        if self.read && strategy.scrape.is_some() {
+            judgement.look_at_metrics(settings, &self.counters_usual.summary(now), slots);
+        }
+        if self.asked && strategy.prometheus.is_some() {
+            judgement.look_at_series(settings, &self.series_usual.summary(now), found);
         }
         judgement.proof.probes = self.probes.clone();
         judgement.memory.growth = self.growth.clone();
@@ -232,9 +292,29 @@ impl Service {
         judgement
     }
 
-    fn took(&mut self, now: Moment) -> Traffic {
-        (self.looked, self.news, self.grown, self.probed) = (Some(now), false, false, false);
-        self.meters.take()
+    fn took(&mut self, now: Moment) -> (Traffic, Slots, Slots) {
+        self.looked = Some(now);
+        (self.news, self.grown, self.probed) = (false, false, false);
+        (self.read, self.asked) = (false, false);
+        (self.meters.take(), self.counters.take(), self.series.take())
+    }
+
+    /// Nothing is on trial: what was counted is what the service is usually like.
+    fn rest(&mut self, now: Moment) {
+        let (balanced, read, asked) = (self.news, self.read, self.asked);
+        if !(balanced || read || asked) {
+            (self.grown, self.probed) = (false, false);
+            return;
+        }
+        let (traffic, counted, found) = self.took(now);
+        if balanced {
+            self.remember(&traffic, now);
+        }
+        for (seen, slots, usual) in [(read, counted, &mut self.counters_usual), (asked, found, &mut self.series_usual)] {
+            if seen {
+                usual.take(now, &slots.old.into_values().collect::<Vec<_>>());
+            }
+        }
     }
 
     /// Nothing is on trial: this is what the service is usually like.
@@ -269,10 +349,14 @@ fn count(number: usize) -> u32 {
 fn whose(fleet: &Fleet, service: &ServiceName, rollout: Option<&Rollout>, member: &MemberKey) -> Option<Whose> {
     let key = InstanceKey { service: service.clone(), slot: member.slot };
     let release = fleet.hosts.get(&member.host)?.issued.instances.get(&key)?.release;
-    Some(match rollout {
+    Some(whose_release(rollout, release))
+}
+
+fn whose_release(rollout: Option<&Rollout>, release: ReleaseId) -> Whose {
+    match rollout {
         None => Whose::Old,
         Some(rollout) if release == rollout.to => Whose::New,
         Some(rollout) if Some(release) == rollout.from => Whose::Old,
         Some(_) => Whose::Other,
-    })
+    }
 }

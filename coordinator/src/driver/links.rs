@@ -6,10 +6,11 @@
 use super::request::{Access, Request};
 use crate::audit::chain::Head;
 use baton_core::analysis::probes::Answer;
+use baton_core::analysis::series;
 use baton_core::fleet::Host;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
-use baton_core::name::{HostName, RolloutId};
+use baton_core::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -35,6 +36,7 @@ struct State {
     reports: BTreeMap<HostName, (Instant, HostReport)>,
     requests: Vec<Request>,
     answers: Vec<(RolloutId, Instant, Answer)>,
+    series: BTreeMap<ServiceName, Vec<(ReleaseId, series::Answer)>>,
     /// The driver is gone: nothing that is left here would ever be taken.
     closed: bool,
 }
@@ -74,6 +76,8 @@ pub(super) struct Mail {
     pub(super) requests: Vec<Request>,
     /// What came back to the prober.
     pub(super) answers: Vec<(RolloutId, Instant, Answer)>,
+    /// What a Prometheus said last of a service's releases.
+    pub(super) series: BTreeMap<ServiceName, Vec<(ReleaseId, series::Answer)>>,
     /// When each connected host was last heard.
     pub(super) heard: BTreeMap<HostName, Instant>,
 }
@@ -139,6 +143,16 @@ impl Links {
         self.wake.notify_one();
     }
 
+    /// Takes in what a Prometheus says of a service's releases: of counters the newest are enough.
+    pub fn counted(&self, service: &ServiceName, answers: Vec<(ReleaseId, series::Answer)>) {
+        let mut state = self.state();
+        if !state.closed {
+            state.series.insert(service.clone(), answers);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Leaves a request for the next pass. Dropped when too many wait, or the driver is gone: then whoever asked is told.
     pub(super) fn leave(&self, request: Request) {
         let mut state = self.state();
@@ -155,6 +169,7 @@ impl Links {
             reports: std::mem::take(&mut state.reports),
             requests: std::mem::take(&mut state.requests),
             answers: std::mem::take(&mut state.answers),
+            series: std::mem::take(&mut state.series),
             heard: state.links.iter().map(|(host, link)| (host.clone(), link.heard)).collect(),
         }
     }

@@ -181,6 +181,9 @@ impl Driver {
         for (rollout, at, answer) in mail.answers {
             self.counted.answered(&self.fleet, &rollout, self.clock.at(at), answer);
         }
+        for (service, answers) in mail.series {
+            self.counted.counted(&self.fleet, &service, answers, now);
+        }
         self.silence_at = None;
         for (name, host) in &mut self.fleet.hosts {
             let silence_at = mail.heard.get(name).map(|at| self.clock.at(*at) + SILENCE).filter(|at| *at > now);

@@ -3,6 +3,7 @@
 mod growing;
 mod judging;
 mod probing;
+mod reading;
 
 use super::*;
 use crate::samples;

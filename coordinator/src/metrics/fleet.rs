@@ -150,6 +150,6 @@ fn rollout_samples(out: &mut Exposition, service: &str, rollout: &Rollout) {
         out.sample("baton_rollout_requests", &labels, counts.requests as f64);
         out.sample("baton_rollout_errors", &labels, counts.errors as f64);
     }
-    out.sample("baton_rollout_evidence", &[("service", service)], judgement.worth());
+    out.sample("baton_rollout_evidence", &[("service", service)], judgement.worth(&rollout.strategy.guard));
     out.sample("baton_rollout_evidence_threshold", &[("service", service)], 1.0 / rollout.strategy.guard.alpha());
 }

@@ -1,9 +1,10 @@
 //! Everything a rollout remembers of its judging: a few numbers and the last readings, stored with it.
 
 use super::bet::{Border, Rates, expected, guess};
+use super::counters::Counters;
 use super::counts::{Counts, Poll, Unit};
+use super::failures::Failures;
 use super::gate::Gate;
-use super::guard::Guard;
 use super::history::Summary;
 use super::memory::{GROWS, Memory};
 use super::meters::{Meters, Traffic, Whose};
@@ -11,9 +12,12 @@ use super::notice;
 use super::probes::Probes;
 use super::proof::Proof;
 use super::real::Real;
+use super::series::Series;
 use super::settings::{GateSettings, GuardSettings, Share};
 use super::signals::{self, Signal};
 use super::slowness::{QUANTILES, Slowness};
+use super::source::{Slots, Source};
+use crate::fleet::MemberKey;
 use crate::name::HostName;
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
@@ -29,8 +33,19 @@ const SLOWER: Code = Code(904);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Judgement {
-    /// The guard's bet on failures.
-    pub guard: Guard,
+    /// The guard's bet on failures that the load balancers count.
+    #[serde(flatten)]
+    pub failures: Failures,
+    /// On those that the instances' own metrics count; None until some were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Source>,
+    /// What was read of them last.
+    pub counters: Counters,
+    /// On those that a Prometheus knows of; None until it knew of some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Source>,
+    /// What it said last.
+    pub series: Series,
     /// On slower answers; None where no balancer counts how long they take.
     pub slow: Option<Slowness>,
     /// The most all bets together were ever worth.
@@ -40,16 +55,8 @@ pub struct Judgement {
     pub gate: Gate,
     pub proof: Proof,
     pub meters: Meters,
-    /// What is counted; None until both releases had traffic.
-    pub unit: Option<Unit>,
-    /// How burst-like the old release's failures were before.
-    phi: Option<Real>,
-    /// What the old release counted before the rollout and in it, in the guard's unit.
-    past: Counts,
-    /// The same, every request.
+    /// What the old release counted before the rollout and in it, every request.
     past_requests: Counts,
-    /// Requests of the old release and the members they went to, over all polls, those before the rollout among them.
-    before: (u64, u64),
     /// Where most failures of the new release were.
     worst: Option<(HostName, u64)>,
     /// What the memory of the instances did.
@@ -71,14 +78,7 @@ impl Judgement {
     /// Begins with what is known of the old release.
     #[must_use]
     pub fn begin(history: &Summary, slow: Option<Slowness>) -> Self {
-        Self {
-            slow,
-            phi: Some(Real::new(history.phi)),
-            past: history.counts,
-            past_requests: history.counts,
-            before: (history.counts.requests, history.slots),
-            ..Self::default()
-        }
+        Self { slow, failures: Failures::begin(history), past_requests: history.counts, ..Self::default() }
     }
 
     /// Takes what was counted since the last look.
@@ -89,20 +89,11 @@ impl Judgement {
             return;
         }
         let (new, old) = (traffic.of(Whose::New), traffic.of(Whose::Old));
+        self.failures.look(settings.guard, &new, &old);
         let raw = Unit::Requests.poll(&new, &old);
-        if raw.new.requests > 0 && raw.old.requests > 0 {
-            // How much traffic there is says nothing of how good it was, so the unit may follow it.
-            self.before.0 = self.before.0.saturating_add(raw.old.requests);
-            self.before.1 = self.before.1.saturating_add(old.len() as u64);
-            self.unit = Some(Unit::for_traffic(self.before.0, self.before.1));
-        }
-        let poll = self.unit.unwrap_or(Unit::Requests).poll(&new, &old);
-        let phi = self.phi.map_or(1.0, Real::get);
-        self.guard.look(settings.guard, self.past, poll, if self.unit == Some(Unit::Slots) { 1.0 } else { phi });
         if let Some(gate) = settings.gate {
-            self.gate.look(gate, self.past_requests, raw, phi);
+            self.gate.look(gate, self.past_requests, raw, self.failures.phi());
         }
-        self.past += poll.old;
         self.past_requests += raw.old;
         self.note_worst(traffic);
         if !traffic.latencies.is_empty() {
@@ -111,22 +102,40 @@ impl Judgement {
         self.weigh(settings.guard);
     }
 
-    /// What all bets together are worth now; they begin with 1.
-    #[must_use]
-    pub fn worth(&self) -> f64 {
-        self.weighed().0
+    /// Takes what the instances' own metrics have counted since the last look.
+    pub fn look_at_metrics(&mut self, settings: Settings<'_>, history: &Summary, slots: Slots) {
+        if settings.on_trial {
+            self.metrics.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots);
+            self.weigh(settings.guard);
+        }
     }
 
-    fn weighed(&self) -> (f64, Signal) {
+    /// Takes what a Prometheus has counted since the last look.
+    pub fn look_at_series(&mut self, settings: Settings<'_>, history: &Summary, slots: Slots) {
+        if settings.on_trial {
+            self.prometheus.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots);
+            self.weigh(settings.guard);
+        }
+    }
+
+    /// What all bets together are worth now; they begin with 1.
+    #[must_use]
+    pub fn worth(&self, settings: &GuardSettings) -> f64 {
+        self.weighed(settings).0
+    }
+
+    fn weighed(&self, settings: &GuardSettings) -> (f64, Signal) {
         let slow: Vec<f64> = self.slow.iter().flat_map(Slowness::worths).collect();
-        signals::worth(|signal| match signal {
-            Signal::Failures => self.guard.worth(),
+        signals::worth(settings.sources, |signal| match signal {
+            Signal::Failures => self.failures.guard.worth(),
+            Signal::Metrics => self.metrics.as_ref().map_or(1.0, Source::worth),
+            Signal::Prometheus => self.prometheus.as_ref().map_or(1.0, Source::worth),
             Signal::Slow(quantile) => slow.get(quantile).copied().unwrap_or(1.0),
         })
     }
 
     fn weigh(&mut self, settings: &GuardSettings) {
-        let (worth, largest) = self.weighed();
+        let (worth, largest) = self.weighed(settings);
         self.highest = Real::new(self.highest.get().max(worth));
         if self.named.is_none() && worth >= 1.0 / settings.alpha() {
             self.named = Some(largest);
@@ -139,13 +148,15 @@ impl Judgement {
         self.proof.take(traffic, self.looked, now);
         self.looked = Some(now);
         self.meters = Meters::default();
+        (self.counters, self.series) = (Counters::default(), Series::default());
         self.memory.growth.rest();
     }
 
     /// Whether anything was looked at.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.looked.is_some() || self.memory != Memory::default() || self.proof.probes != Probes::default()
+        let read = self.counters != Counters::default() || self.series != Series::default();
+        self.looked.is_some() || self.memory != Memory::default() || self.proof.probes != Probes::default() || read
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {
@@ -161,20 +172,44 @@ impl Judgement {
     #[must_use]
     pub fn verdict(&self, new: &str, old: &str) -> Option<(HostName, Problem)> {
         let answers = match self.named {
-            None => None,
+            // It knows of no hosts.
+            None | Some(Signal::Prometheus) => None,
             Some(Signal::Failures) => self.worst.as_ref().map(|(host, _)| (host.clone(), self.fails(new, old))),
+            Some(Signal::Metrics) => self.metrics.as_ref().and_then(|source| {
+                let worst: MemberKey = source.worst()?.parse().ok()?;
+                Some((worst.host, self.fails_by(source, "by its own metrics", new, old)))
+            }),
             Some(Signal::Slow(quantile)) => self.slower(quantile, new, old),
         };
         answers.or_else(|| self.memory.verdict(new, old))
     }
 
+    /// What speaks against the new release by a Prometheus.
+    #[must_use]
+    pub fn verdict_of_prometheus(&self, new: &str, old: &str) -> Option<Problem> {
+        let source = self.prometheus.as_ref().filter(|_| self.named == Some(Signal::Prometheus))?;
+        let worst = source.worst().filter(|worst| !worst.is_empty());
+        let worst = worst.map_or_else(String::new, |worst| format!(", most of them at {worst}"));
+        Some(self.fails_by(source, &format!("by Prometheus{worst}"), new, old))
+    }
+
     fn fails(&self, new: &str, old: &str) -> Problem {
+        let counted = format!("{}, by the load balancer", self.failures.unit.unwrap_or(Unit::Requests).words());
+        self.failed((new, self.proof.new), (old, self.proof.old), counted)
+    }
+
+    fn fails_by(&self, source: &Source, by: &str, new: &str, old: &str) -> Problem {
+        let counted = format!("{}, {by}", source.failures.unit.unwrap_or(Unit::Requests).words());
+        self.failed((new, source.new), (old, source.old), counted)
+    }
+
+    fn failed(&self, new: (&str, Counts), old: (&str, Counts), counted: String) -> Problem {
         let failed = |counts: Counts| format!("{} of {} requests failed", counts.errors, counts.requests);
-        Problem::new(WORSE, format!("{new} fails more often than {old}"))
-            .saw(new, failed(self.proof.new))
-            .saw(format!("{old}, meanwhile"), failed(self.proof.old))
+        Problem::new(WORSE, format!("{} fails more often than {}", new.0, old.0))
+            .saw(new.0, failed(new.1))
+            .saw(format!("{}, meanwhile", old.0), failed(old.1))
             .saw("chance", self.chance())
-            .saw("counted", format!("{}, by the load balancer", self.unit.unwrap_or(Unit::Requests).words()))
+            .saw("counted", counted)
             .help("look at the new release's own log for what it answered")
     }
 

@@ -6,10 +6,14 @@
 //! if the hypothesis is true, the chance that `M` ever reaches `1/alpha` is at most `alpha`. So they may be looked at after
 //! every poll, and whenever the traffic allows.
 //!
-//! [`memory`] of the instances is no matter of chance, and judged by a rule. [`meters`] turn the counters of balancers into differences; [`judgement`] is everything a rollout remembers of all this.
+//! [`memory`] of the instances is no matter of chance, and judged by a rule. [`meters`] turn the
+//! counters of balancers into differences, [`counters`] and [`series`] those of others who count, of which [`source`] makes a bet of its own;
+//! [`judgement`] is everything a rollout remembers of all this.
 
 pub mod bet;
+pub mod counters;
 pub mod counts;
+pub mod failures;
 pub mod gate;
 pub mod growth;
 pub mod guard;
@@ -21,9 +25,11 @@ pub mod notice;
 pub mod probes;
 pub mod proof;
 pub mod real;
+pub mod series;
 pub mod settings;
 pub mod signals;
 pub mod slowness;
+pub mod source;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use super::counts::{Counts, Poll};
 use super::guard::ALTERNATIVES;
 use super::history::Summary;
 use super::settings::GuardSettings;
-use super::signals::FAILURES;
+use super::signals;
 use std::time::Duration;
 
 /// Beyond this nothing is promised.
@@ -44,5 +44,5 @@ pub fn foreseen(settings: &GuardSettings, usual: &Summary, part: f64, share: f64
 #[must_use]
 pub(super) fn worth(settings: &GuardSettings) -> f64 {
     let least = ALTERNATIVES.iter().map(|(_, weight)| weight / 2.0).fold(1.0, f64::min);
-    1.0 / settings.alpha() / (FAILURES * 2.0 * least)
+    1.0 / settings.alpha() / (signals::of_failures(settings.sources) * 2.0 * least)
 }

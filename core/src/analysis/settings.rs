@@ -17,6 +17,29 @@ pub struct GuardSettings {
     /// Whether memory of the new instances that grows speaks against them.
     #[serde(default = "yes")]
     pub memory: bool,
+    #[serde(default)]
+    pub sources: Sources,
+}
+
+/// Which sources of failures are named beside the load balancers' counters. They share what is bet on failures, so it has to
+/// be known before the first look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sources {
+    /// The instances' own metrics.
+    pub metrics: bool,
+    /// A Prometheus.
+    pub prometheus: bool,
+}
+
+impl Sources {
+    pub const NONE: Self = Self { metrics: false, prometheus: false };
+
+    /// How many there are, the load balancers among them.
+    #[must_use]
+    pub fn all(self) -> u8 {
+        1 + u8::from(self.metrics) + u8::from(self.prometheus)
+    }
 }
 
 const fn yes() -> bool {
@@ -45,7 +68,7 @@ pub enum NotEnough {
 
 impl Default for GuardSettings {
     fn default() -> Self {
-        Self { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true }
+        Self { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE }
     }
 }
 

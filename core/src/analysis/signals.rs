@@ -3,6 +3,7 @@
 //! Bets that are fair each for itself are fair on average, too, with weights that were fixed before: so several signals share
 //! one error probability, and none of them needs a threshold of its own.
 
+use super::settings::Sources;
 use super::slowness::QUANTILES;
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +11,41 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
-    /// Requests that failed.
+    /// Requests that failed, as the load balancers count them,
     Failures,
+    /// as the instances do,
+    Metrics,
+    /// and as a Prometheus knows them.
+    Prometheus,
     /// Answers beyond one of the frozen quantiles.
     Slow(usize),
 }
 
-/// Every signal with its share of the bet; together 1.
-pub const WEIGHTS: [(Signal, f64); 4] =
-    [(Signal::Failures, FAILURES), (Signal::Slow(0), 0.05), (Signal::Slow(1), 0.1), (Signal::Slow(2), 0.05)];
-/// What most releases are taken back for: it must not become slow because others are watched, too.
-pub const FAILURES: f64 = 0.8;
+/// What goes to failures, whoever counts them: what most releases are taken back for must not become slow to be seen because
+/// others are watched, too.
+const FAILURES: f64 = 0.8;
+/// What goes to slow answers, by quantile.
+const SLOW: [f64; QUANTILES.len()] = [0.05, 0.1, 0.05];
 
-const _: () = assert!(QUANTILES.len() + 1 == WEIGHTS.len(), "every quantile has its share");
+/// What goes to each source of failures.
+#[must_use]
+pub fn of_failures(sources: Sources) -> f64 {
+    FAILURES / f64::from(sources.all())
+}
+
+/// Every signal with its share of the bet; together 1.
+pub fn weights(sources: Sources) -> impl Iterator<Item = (Signal, f64)> {
+    let each = of_failures(sources);
+    let named = [(true, Signal::Failures), (sources.metrics, Signal::Metrics), (sources.prometheus, Signal::Prometheus)];
+    let failures = named.into_iter().filter(|(named, _)| *named).map(move |(_, signal)| (signal, each));
+    failures.chain(SLOW.into_iter().enumerate().map(|(quantile, weight)| (Signal::Slow(quantile), weight)))
+}
 
 /// What all bets together are worth, and the one that is worth most.
 #[must_use]
-pub fn worth(each: impl Fn(Signal) -> f64) -> (f64, Signal) {
+pub fn worth(sources: Sources, each: impl Fn(Signal) -> f64) -> (f64, Signal) {
     let (mut sum, mut largest) = (0.0, (f64::MIN, Signal::Failures));
-    for (signal, weight) in WEIGHTS {
+    for (signal, weight) in weights(sources) {
         let term = weight * each(signal);
         sum += term;
         if term > largest.0 {

@@ -9,6 +9,7 @@ use super::{InstanceKey, MemberKey};
 use crate::hook::HookKey;
 use crate::name::{PoolName, ReleaseId};
 use crate::problem::Problem;
+use crate::scrape::Reading;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub struct HostReport {
     /// Bytes that instances have for themselves, where they were measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub memory: BTreeMap<InstanceKey, u64>,
+    /// What came of reading the instances' own counters, where a spec asks for that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<InstanceKey, Reading>,
 }
 
 /// One instance as it is.

@@ -6,6 +6,7 @@ use super::{InstanceKey, MemberKey};
 use crate::hook::HookKey;
 use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
 use crate::release::{Probe, Release};
+use crate::scrape::Scrape;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub struct InstanceSpec {
     /// What the host may run instead, by itself, once the release turns out not to run there. A key of [`HostSpec::releases`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<ReleaseId>,
+    /// Where its own counters are found, if somebody wants to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Scrape>,
 }
 
 /// What an exit means.

@@ -1,10 +1,11 @@
 //! `[guard]`, `[gate]` and `[proof]`: what the traffic of a release may decide.
 
 use super::codes;
+use super::counters;
 use super::keys::{self, Fallback, Kind};
 use super::reader::{Finding, Reader, quoted};
 use crate::analysis::probes::Prober;
-use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
+use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use std::time::Duration;
 
 /// A probe is no load test.
@@ -16,7 +17,12 @@ pub(super) fn guard(reader: &mut Reader<'_, '_>) -> Option<GuardSettings> {
     let tolerance = reader.figure("guard.tolerance", "\"1.2x + 0.1%\", or one of the two", tolerance);
     let memory = memory(reader);
     let ((ratio_percent, margin_ppm), alpha_ppm) = (tolerance?, alpha?);
-    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory? })
+    Some(GuardSettings { alpha_ppm, ratio_percent, margin_ppm, memory: memory?, sources: Sources::NONE })
+}
+
+/// The same with what else the file names.
+pub(super) const fn heeding(guard: GuardSettings, metrics: bool, prometheus: bool) -> GuardSettings {
+    GuardSettings { sources: Sources { metrics, prometheus }, ..guard }
 }
 
 /// Whether memory that grows is judged: unless the file says no.
@@ -76,6 +82,9 @@ pub(super) fn prober(reader: &mut Reader<'_, '_>) -> Option<Option<Prober>> {
         reader.wrong_type(PLACE, Kind::Text, value);
         return None;
     };
+    if counters::has_credentials(reader, PLACE, "proof", text) {
+        return None;
+    }
     let target = text.parse();
     if let Err(error) = &target {
         let finding = Finding::error(codes::BAD_FIGURE, value.span(), format!("{} is {error}", quoted(text)));

@@ -29,6 +29,7 @@ pub enum Kind {
     Tolerance,
     Regression,
     Count,
+    Series,
     OneOf(&'static [&'static str]),
 }
 
@@ -64,6 +65,7 @@ impl Kind {
             Self::Tolerance => "a factor and a share in a string, such as \"1.2x + 0.1%\"",
             Self::Regression => "a share in a string, such as \"+1%\"",
             Self::Count => "a whole number",
+            Self::Series => "a metric in a string, such as 'http_requests_total{code=~\"5..\"}'",
         }
     }
 }
@@ -207,6 +209,32 @@ pub const KEYS: &[Key] = &[
         Value("true"),
         "Whether memory of the new instances that grows, while the old ones' does not, speaks against the new release.",
     ),
+    key(
+        "guard.metrics.path",
+        Kind::Text,
+        Derived("`/metrics`, where the other two stand"),
+        "Where the agents find the instances' own metrics, on each instance's port: Prometheus' text format.",
+    ),
+    key(
+        "guard.metrics.requests",
+        Kind::Series,
+        Absent,
+        "The counter of all requests there, with matchers for its labels as in PromQL; what matches is added up.",
+    ),
+    key("guard.metrics.errors", Kind::Series, Absent, "And that of those that failed."),
+    key(
+        "guard.prometheus.url",
+        Kind::Text,
+        Absent,
+        "A Prometheus that the coordinator asks every five seconds: `http://HOST:PORT`, without `/api/v1/query`.",
+    ),
+    key(
+        "guard.prometheus.requests",
+        Kind::Text,
+        Absent,
+        "A query for the counters of all requests of a release, not for a rate; `{version}` or `{instances}` says which release.",
+    ),
+    key("guard.prometheus.errors", Kind::Text, Absent, "And one for the counters of those that failed."),
     key("gate.rule_out", Kind::Regression, Value("+1%"), "The regression that must be ruled out before a wave is done."),
     key("gate.max_wait", Kind::Duration, Value("30m"), "How long the gate may wait for requests after the bake."),
     key(

@@ -5,6 +5,7 @@
 mod balancer;
 pub mod codes;
 mod conflict;
+mod counters;
 pub mod keys;
 
 mod diagnostic;

@@ -110,8 +110,9 @@ impl<'a> Draft<'a> {
     /// Tells the host to run a release in a slot: anew, where it runs there already at an earlier start.
     pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
+        let scrape = place.service.strategy.scrape.clone();
         let instance =
-            InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start, fallback: None };
+            InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start, fallback: None, scrape };
         if let Some(spec) = self.edit(place.host_name) {
             spec.instances.insert(place.key(slot), instance);
         }
@@ -148,11 +149,15 @@ impl<'a> Draft<'a> {
                     service.previous.filter(|release| *release != it.release).filter(there)
                 })
             };
-            let stale = spec.releases.keys().ne(releases.iter())
-                || spec
-                    .instances
-                    .iter()
-                    .any(|(key, it)| (it.restart, it.fallback) != (restart(&key.service, it), fallback(&key.service, it)));
+            let scrape = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
+                Some(service) => service.strategy.scrape.clone(),
+                None => told.scrape.clone(),
+            };
+            let follows = |(key, it): (&InstanceKey, &InstanceSpec)| {
+                (it.restart, it.fallback) == (restart(&key.service, it), fallback(&key.service, it))
+                    && it.scrape == scrape(&key.service, it)
+            };
+            let stale = spec.releases.keys().ne(releases.iter()) || !spec.instances.iter().all(follows);
             if !stale {
                 continue;
             }
@@ -162,6 +167,7 @@ impl<'a> Draft<'a> {
                 for (key, instance) in &mut spec.instances {
                     instance.restart = restart(&key.service, instance);
                     instance.fallback = fallback(&key.service, instance);
+                    instance.scrape = scrape(&key.service, instance);
                 }
             }
         }

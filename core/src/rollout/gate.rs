@@ -119,9 +119,13 @@ pub fn unproven(rollout: &Rollout) -> Option<String> {
 #[must_use]
 pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
     let (new, old) = versions(fleet, rollout)?;
-    let (host, problem) = rollout.judgement.verdict(&new, &old)?;
-    let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == problem.code);
-    (!known).then_some(Evidence { host, problem })
+    let judgement = &rollout.judgement;
+    let evidence = match judgement.verdict_of_prometheus(&new, &old) {
+        Some(problem) => against(rollout, problem),
+        None => judgement.verdict(&new, &old).map(|(host, problem)| Evidence { host, problem }),
+    };
+    let known = |code| rollout.evidence.iter().any(|evidence| evidence.problem.code == code);
+    evidence.filter(|evidence| !known(evidence.problem.code))
 }
 
 /// What its memory makes doubtful, and is no evidence: said once.

@@ -36,8 +36,10 @@ impl Proposal {
         let address = ([127, 0, 0, 9], port).into();
         let address = spec.instances.get(&key).map_or(address, |it| it.address);
         let restart = Restart::Never;
-        spec.instances
-            .insert(key, baton_core::fleet::spec::InstanceSpec { release: id, address, restart, start: 0, fallback: None });
+        spec.instances.insert(
+            key,
+            baton_core::fleet::spec::InstanceSpec { release: id, address, restart, start: 0, fallback: None, scrape: None },
+        );
         self
     }
 

@@ -189,6 +189,8 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         gate: None,
         max_failed: None,
         prober: None,
+        scrape: None,
+        prometheus: None,
         second_person: false,
     };
     let first = options.contains("none->");
@@ -273,7 +275,9 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
             continue;
         }
         if parts[1] != "leftover" {
-            host.issued.instances.insert(key.clone(), InstanceSpec { release, address, restart, start: 0, fallback: None });
+            host.issued
+                .instances
+                .insert(key.clone(), InstanceSpec { release, address, restart, start: 0, fallback: None, scrape: None });
         }
         report
             .instances

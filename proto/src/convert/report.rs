@@ -5,11 +5,16 @@ use super::spec::member_state;
 use super::split::{latency, side};
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, present, release_id, required};
 use crate::v1;
+use crate::v1::instance_counters::Reading as Counters;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::Problem;
+use baton_core::scrape::{Reading, Totals};
+
+/// What is seen of a page that cannot be read is a line.
+const TROUBLE_MAX: usize = 400;
 
 impl From<&HostReport> for v1::HostReport {
     fn from(report: &HostReport) -> Self {
@@ -23,6 +28,7 @@ impl From<&HostReport> for v1::HostReport {
             balancer: report.balancer.as_ref().map(Into::into),
             hooks: report.hooks.iter().map(hooks::write_report).collect(),
             memory: report.memory.iter().map(write_memory).collect(),
+            counters: report.counters.iter().map(write_counters).collect(),
         }
     }
 }
@@ -43,12 +49,29 @@ impl TryFrom<v1::HostReport> for HostReport {
             balancer: optional("balancer", message.balancer)?,
             hooks: keyed("hooks", message.hooks, hooks::read_report)?,
             memory: keyed("memory", message.memory, |memory| Ok((parse("key", &memory.key)?, memory.bytes)))?,
+            counters: keyed("counters", message.counters, read_counters)?,
         })
     }
 }
 
 fn write_memory((key, bytes): (&InstanceKey, &u64)) -> v1::InstanceMemory {
     v1::InstanceMemory { key: key.to_string(), bytes: *bytes }
+}
+
+fn write_counters((key, reading): (&InstanceKey, &Reading)) -> v1::InstanceCounters {
+    let reading = match reading {
+        Reading::Counted(totals) => Counters::Totals(v1::Totals { requests: totals.requests, errors: totals.errors }),
+        Reading::Trouble(why) => Counters::Trouble(why.clone()),
+    };
+    v1::InstanceCounters { key: key.to_string(), reading: Some(reading) }
+}
+
+fn read_counters(message: v1::InstanceCounters) -> Result<(InstanceKey, Reading), InvalidMessage> {
+    let reading = match present("reading", message.reading)? {
+        Counters::Totals(totals) => Reading::Counted(Totals { requests: totals.requests, errors: totals.errors }),
+        Counters::Trouble(why) => Reading::Trouble(why.chars().take(TROUBLE_MAX).collect()),
+    };
+    Ok((parse("key", &message.key)?, reading))
 }
 
 fn write_instance((key, report): (&InstanceKey, &InstanceReport)) -> v1::InstanceReport {

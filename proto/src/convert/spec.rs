@@ -9,6 +9,7 @@ use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::PoolName;
 use baton_core::release::Release;
+use baton_core::scrape::Scrape;
 
 /// The shares a balancer can give.
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=256;
@@ -57,6 +58,7 @@ fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::Instanc
         restart_always: instance.restart == Restart::Always,
         start: instance.start,
         fallback: instance.fallback.map(|release| bytes(release.0)).unwrap_or_default(),
+        scrape: instance.scrape.as_ref().map(write_scrape),
     }
 }
 
@@ -67,8 +69,22 @@ fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpe
         restart: if message.restart_always { Restart::Always } else { Restart::Never },
         start: message.start,
         fallback: Some(&message.fallback).filter(|id| !id.is_empty()).map(|id| release_id("fallback", id)).transpose()?,
+        scrape: message.scrape.as_ref().map(read_scrape).transpose().map_err(|error| error.inside("scrape"))?,
     };
     Ok((parse("key", &message.key)?, instance))
+}
+
+fn write_scrape(scrape: &Scrape) -> v1::Scrape {
+    let Scrape { path, requests, errors } = scrape;
+    v1::Scrape { path: path.clone(), requests: requests.to_string(), errors: errors.to_string() }
+}
+
+fn read_scrape(message: &v1::Scrape) -> Result<Scrape, InvalidMessage> {
+    if !message.path.starts_with('/') {
+        return Err(InvalidMessage::new("path", "does not begin with a slash"));
+    }
+    let (requests, errors) = (parse("requests", &message.requests)?, parse("errors", &message.errors)?);
+    Ok(Scrape { path: message.path.clone(), requests, errors })
 }
 
 fn write_pool((pool, spec): (&PoolName, &PoolSpec)) -> v1::PoolSpec {

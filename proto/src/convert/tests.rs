@@ -14,6 +14,7 @@ use baton_core::hook::{Hook, HookKey, Hooks, Point};
 use baton_core::name::{Digest, Epoch, Generation, ReleaseId, Slot};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
+use baton_core::scrape::{Reading, Scrape, Totals};
 use prost::Message;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -70,6 +71,11 @@ fn releases() -> impl Iterator<Item = Release> {
     signals.into_iter().flat_map(|signal| probes().map(|probe| release(probe, signal)))
 }
 
+fn scrape() -> Scrape {
+    let errors = "http_requests_total{code=~\"5..\"}".parse().unwrap();
+    Scrape { path: "/metrics".into(), requests: "http_requests_total".parse().unwrap(), errors }
+}
+
 fn spec() -> HostSpec {
     let releases: Vec<Release> = releases().collect();
     let instance = |index: usize, restart| InstanceSpec {
@@ -78,6 +84,7 @@ fn spec() -> HostSpec {
         restart,
         start: u32::try_from(index).unwrap(),
         fallback: (index == 0).then(|| releases[1].id()),
+        scrape: (index == 0).then(scrape),
     };
     let member = |state, weight, probe| MemberSpec {
         address: "10.0.0.7:8101".parse().unwrap(),
@@ -172,6 +179,12 @@ fn report() -> HostReport {
         observed: Stamp { epoch: Epoch(3), generation: Generation(9) },
         boot: "b3b1".to_owned(),
         memory: [("shop/2".parse().unwrap(), u64::MAX)].into(),
+        counters: [
+            ("shop/0".parse().unwrap(), Reading::Counted(Totals { requests: u64::MAX, errors: None })),
+            ("shop/1".parse().unwrap(), Reading::Counted(Totals { requests: 7, errors: Some(0) })),
+            ("shop/2".parse().unwrap(), Reading::Trouble("no answer within 1 s".into())),
+        ]
+        .into(),
         instances: [
             ("shop/0".parse().unwrap(), instance(InstanceState::Starting { since: ms(1), last: None })),
             ("shop/1".parse().unwrap(), instance(InstanceState::Starting { since: ms(2), last: Some(problem()) })),

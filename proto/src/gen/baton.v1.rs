@@ -177,6 +177,20 @@ pub struct InstanceSpec {
     /// What the host may run instead, by itself, once the release turns out not to run there; empty: nothing.
     #[prost(bytes = "vec", tag = "6")]
     pub fallback: ::prost::alloc::vec::Vec<u8>,
+    /// Where its own counters are found; absent: nobody wants to know.
+    #[prost(message, optional, tag = "7")]
+    pub scrape: ::core::option::Option<Scrape>,
+}
+/// A page on an instance's own port in Prometheus' text format, and two metrics on it, with matchers as in PromQL.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Scrape {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub requests: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub errors: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -250,6 +264,40 @@ pub struct HostReport {
     /// Of instances whose memory was measured.
     #[prost(message, repeated, tag = "9")]
     pub memory: ::prost::alloc::vec::Vec<InstanceMemory>,
+    /// Of instances whose counters are to be read.
+    #[prost(message, repeated, tag = "10")]
+    pub counters: ::prost::alloc::vec::Vec<InstanceCounters>,
+}
+/// What came of reading an instance's counters.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InstanceCounters {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(oneof = "instance_counters::Reading", tags = "2, 3")]
+    pub reading: ::core::option::Option<instance_counters::Reading>,
+}
+/// Nested message and enum types in `InstanceCounters`.
+pub mod instance_counters {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Reading {
+        #[prost(message, tag = "2")]
+        Totals(super::Totals),
+        /// What was seen instead of numbers.
+        #[prost(string, tag = "3")]
+        Trouble(::prost::alloc::string::String),
+    }
+}
+/// Since the process began that shows them.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Totals {
+    #[prost(uint64, tag = "1")]
+    pub requests: u64,
+    /// Absent: nothing that counts errors is there.
+    #[prost(uint64, optional, tag = "2")]
+    pub errors: ::core::option::Option<u64>,
 }
 /// What an instance's processes have for themselves, in memory or swapped out.
 #[derive(serde::Serialize)]
@@ -2481,6 +2529,27 @@ pub struct ProofView {
     /// None: nobody was to ask.
     #[prost(message, optional, tag = "19")]
     pub prober: ::core::option::Option<ProberView>,
+    /// Who else counts failures, where the manifest names somebody.
+    #[prost(message, repeated, tag = "20")]
+    pub sources: ::prost::alloc::vec::Vec<SourceView>,
+}
+/// What a source beside the load balancers counted while both releases answered.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SourceView {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub new_requests: u64,
+    #[prost(uint64, tag = "3")]
+    pub new_failed: u64,
+    #[prost(uint64, tag = "4")]
+    pub old_requests: u64,
+    #[prost(uint64, tag = "5")]
+    pub old_failed: u64,
+    /// Why nothing, or not everything, is compared; empty: there is no reason not to.
+    #[prost(string, repeated, tag = "6")]
+    pub doubts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What somebody saw who asked through the load balancer all the time.
 #[derive(serde::Serialize)]

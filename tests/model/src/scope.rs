@@ -106,6 +106,8 @@ impl Scope {
             gate: None,
             max_failed: None,
             prober: None,
+            scrape: None,
+            prometheus: None,
             second_person: false,
             on_failure: OnFailure::Revert,
         };

@@ -25,6 +25,8 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         gate: gate(random),
         max_failed: None,
         prober: None,
+        scrape: None,
+        prometheus: None,
         second_person: false,
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
@@ -70,6 +72,8 @@ pub(super) fn one_by_one() -> Strategy {
         gate: None,
         max_failed: None,
         prober: None,
+        scrape: None,
+        prometheus: None,
         second_person: false,
         on_failure: OnFailure::Revert,
     }

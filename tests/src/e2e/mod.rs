@@ -1,5 +1,7 @@
 //! What end-to-end tests share: a stage of real processes, traffic against it, and what must hold afterwards.
 
+pub mod prometheus;
+
 use baton_cli::demo::load::{Config, Load, Report, executions};
 use baton_cli::demo::stage::{Front, Place, Setup, Stage};
 use std::future::Future;

@@ -9,6 +9,7 @@ mod bad_manifests;
 mod bad_releases;
 mod certificates;
 mod commands;
+mod counting;
 mod crash;
 mod disk;
 mod handover;

@@ -177,8 +177,14 @@ impl Host {
     pub(super) fn spec(&self, generation: u64, instances: &[(&Release, Restart)]) -> HostSpec {
         let mut spec = self.spec_holding(generation, &instances.iter().map(|(release, _)| *release).collect::<Vec<_>>());
         for (release, restart) in instances {
-            let instance =
-                InstanceSpec { release: release.id(), address: self.address, restart: *restart, start: 0, fallback: None };
+            let instance = InstanceSpec {
+                release: release.id(),
+                address: self.address,
+                restart: *restart,
+                start: 0,
+                fallback: None,
+                scrape: None,
+            };
             spec.instances.insert(key(), instance);
         }
         spec

@@ -3,6 +3,7 @@
 //! It is what Baton replaces in `baton demo`, in the end-to-end tests and in the benches, so it keeps its own record: what it
 //! executed stands in its log, whatever clients and balancers believe.
 
+mod answered;
 mod journal;
 mod serve;
 mod socket;

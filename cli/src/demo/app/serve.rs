@@ -1,5 +1,6 @@
 //! The requests an instance answers, and how it says goodbye.
 
+use super::answered::Answered;
 use super::journal::Journal;
 use super::{AppArgs, Shared, socket};
 use http::header::{CONNECTION, LOCATION, UPGRADE};
@@ -31,6 +32,7 @@ pub(super) struct App {
     pub(super) journal: Journal,
     /// Requests that may fail.
     asked: AtomicU64,
+    pub(super) answered: Answered,
     /// Requests and WebSockets under way.
     open: watch::Sender<usize>,
     /// Connections to sockets that were handed over, and those of them on which nothing was asked yet.
@@ -44,10 +46,10 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(args: AppArgs, journal: Journal) -> Shared {
-        let asked = AtomicU64::new(0);
+        let (asked, answered) = (AtomicU64::new(0), Answered::default());
         let [open, direct, fresh] = [(); 3].map(|()| watch::Sender::new(0));
         let (leaving, parting) = (watch::Sender::new(false), watch::Sender::new(false));
-        Arc::new(Self { args, journal, asked, open, direct, fresh, leaving, parting })
+        Arc::new(Self { args, journal, asked, answered, open, direct, fresh, leaving, parting })
     }
 
     /// Serves until `stop`, then finishes: no new connections, `Connection: close` on what is still answered, and the end
@@ -115,7 +117,7 @@ impl App {
 
     /// Thinks for as long as this release, and what it depends on, take.
     async fn take_time(&self, path: &str) {
-        if matches!(path, "/healthz" | "/ws") {
+        if matches!(path, "/healthz" | "/metrics" | "/ws") {
             return;
         }
         let log = self.args.log.as_deref();
@@ -171,8 +173,10 @@ async fn connection(app: Shared, stream: TcpStream, direct: Option<Direct>) {
 
 async fn answer(app: Shared, request: Request<Incoming>, under_way: UnderWay) -> Response<Answer> {
     app.take_time(request.uri().path()).await;
+    let is_watched = matches!(request.uri().path(), "/healthz" | "/metrics");
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(&app),
+        (&Method::GET, "/metrics") => text(StatusCode::OK, app.answered.page()),
         (_, path) if path != "/ws" && app.fails() => {
             text(StatusCode::INTERNAL_SERVER_ERROR, "this release has a mistake in it\n".to_owned())
         }
@@ -187,6 +191,9 @@ async fn answer(app: Shared, request: Request<Incoming>, under_way: UnderWay) ->
         (&Method::GET, "/ws") if request.headers().contains_key(UPGRADE) => socket::upgrade(&app, request),
         _ => text(StatusCode::NOT_FOUND, "no such page\n".to_owned()),
     };
+    if !is_watched {
+        app.answered.count(response.status());
+    }
     if let Ok(version) = HeaderValue::from_str(&app.args.version_text) {
         response.headers_mut().insert("x-version", version);
     }

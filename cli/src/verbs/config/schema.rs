@@ -37,6 +37,8 @@ fn table(path: &str) -> Value {
     match path {
         "" => drop(required.insert("health")),
         "health" => table["oneOf"] = ["http", "tcp", "exec"].map(|probe| json!({ "required": [probe] })).into(),
+        "guard.metrics" => required.extend(["requests", "errors"]),
+        "guard.prometheus" => required.extend(["url", "requests", "errors"]),
         _ if path.starts_with("hooks.") => drop(required.insert("command")),
         _ => {}
     }
@@ -101,5 +103,6 @@ fn kind(kind: Kind) -> Value {
         Kind::Tolerance => json!({ "type": "string", "pattern": "^[0-9.x%+\\s]+$" }),
         Kind::Regression => json!({ "type": "string", "pattern": "^\\s*\\+?.*%\\s*$" }),
         Kind::Count => json!({ "type": "integer", "minimum": 0 }),
+        Kind::Series => json!({ "type": "string", "pattern": "^\\s*[a-zA-Z_:][a-zA-Z0-9_:]*\\s*(\\{.*\\})?\\s*$" }),
     }
 }

@@ -3,17 +3,22 @@
 use super::millis;
 use baton_core::analysis::probes::{Prober, Probes};
 use baton_core::analysis::settings::Share;
-use baton_core::rollout::Rollout;
-use baton_proto::v1::{Notice, ProberView, ProofView};
+use baton_core::analysis::source::Source;
+use baton_core::rollout::{Direction, Rollout};
+use baton_proto::v1::{Notice, ProberView, ProofView, SourceView};
 use std::time::Duration;
 
 /// Shares of failures that are worth knowing about.
 const SHOWN: [f64; 3] = [0.01, 0.05, 0.2];
 
-/// None: nobody looked at a balancer, and nobody was to ask through it.
-pub(super) fn view(rollout: &Rollout, old: &str) -> Option<ProofView> {
+/// None: nobody looked at a balancer or at the memory of instances, nobody was to ask through it, and nobody else counts.
+pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView> {
     let judgement = &rollout.judgement;
-    let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0 || rollout.strategy.prober.is_some())?;
+    let sources = sources(rollout, new, old);
+    let memory = judgement.memory.words(old).unwrap_or_default();
+    let asked = rollout.strategy.prober.is_some() || !sources.is_empty() || !memory.is_empty();
+    let proof = Some(&judgement.proof).filter(|proof| proof.polls > 0 || asked)?;
+    let compared = judgement.failures.unit.is_some() || sources.iter().any(|source| source.new_requests > 0);
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
     let (least_serving, least_of) = proof.capacity.least.unwrap_or_default();
     Some(ProofView {
@@ -27,16 +32,38 @@ pub(super) fn view(rollout: &Rollout, old: &str) -> Option<ProofView> {
         restarts: proof.restarts,
         mixed_ms: proof.mixed().map(millis).unwrap_or_default(),
         quiet_ms: millis(proof.quiet),
-        unit: judgement.unit.map(|unit| unit.words().to_owned()).unwrap_or_default(),
-        chance: judgement.unit.map(|_| judgement.chance()).unwrap_or_default(),
+        unit: judgement.failures.unit.map(|unit| unit.words().to_owned()).unwrap_or_default(),
+        chance: if compared { judgement.chance() } else { String::new() },
         would_notice: notices(|share| judgement.would_notice(&rollout.strategy.guard, share)),
         least_serving,
         least_of,
         missed_ms: millis(proof.capacity.missed),
-        memory: judgement.memory.words(old).unwrap_or_default(),
+        memory,
         prober: rollout.strategy.prober.as_ref().map(|prober| prober_view(prober, &proof.probes)),
+        sources,
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
+}
+
+/// Who else counts failures, and why what they say is not compared, while it might be. Going back nothing is on trial.
+fn sources(rollout: &Rollout, new: &str, old: &str) -> Vec<SourceView> {
+    let judgement = &rollout.judgement;
+    let on_trial = rollout.state.is_active() && rollout.direction == Direction::Forward && rollout.from.is_some();
+    let view = |name: String, source: Option<&Source>, doubts: Vec<String>| {
+        let (new, old) = source.map(|source| (source.new, source.old)).unwrap_or_default();
+        let (new_requests, new_failed, old_requests, old_failed) = (new.requests, new.errors, old.requests, old.errors);
+        let doubts = if on_trial { doubts } else { Vec::new() };
+        SourceView { name, new_requests, new_failed, old_requests, old_failed, doubts }
+    };
+    let metrics = rollout.strategy.scrape.as_ref().map(|scrape| {
+        let name = format!("the instances' own metrics ({})", scrape.path);
+        view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old))
+    });
+    let prometheus = rollout.strategy.prometheus.as_ref().map(|prometheus| {
+        let name = format!("Prometheus at {}", prometheus.url);
+        view(name, judgement.prometheus.as_ref(), judgement.series.doubts(new, old))
+    });
+    metrics.into_iter().chain(prometheus).collect()
 }
 
 fn prober_view(prober: &Prober, probes: &Probes) -> ProberView {

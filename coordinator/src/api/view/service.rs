@@ -326,7 +326,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         },
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
-        proof: proof::view(rollout, &version(fleet, rollout.from)),
+        proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &version(fleet, rollout.from)),
         hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),
         renews: match rollout.renews() {

@@ -156,7 +156,8 @@ async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
     let (stage, counters, agents) = with_first_release(0).await;
     stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
     let id = "r-2".parse().unwrap();
-    let looks = |picture: &Picture| picture.fleet.rollouts.get(&id).map_or(0, |rollout| rollout.judgement.guard.polls());
+    let looks =
+        |picture: &Picture| picture.fleet.rollouts.get(&id).map_or(0, |rollout| rollout.judgement.failures.guard.polls());
     patiently(&stage, |picture| looks(picture) >= 5).await;
     stage.driver.abort();
     agents.iter().for_each(JoinHandle::abort);
@@ -167,11 +168,11 @@ async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
     let again = Stage::on(Arc::clone(&stage.store), plan).await;
     let mut agents = web(&again);
     agents.push(balancer(&again, &counters, 0));
-    let picture = patiently(&again, |picture| looks(picture) > stored.guard.polls()).await;
+    let picture = patiently(&again, |picture| looks(picture) > stored.failures.guard.polls()).await;
     let judgement = &picture.fleet.rollouts[&id].judgement;
     assert!(judgement.proof.all().unwrap().requests >= stored.proof.all().unwrap().requests + 12_000, "nothing was lost");
     assert_eq!(judgement.proof.restarts, 0);
-    assert_eq!(judgement.unit, stored.unit);
+    assert_eq!(judgement.failures.unit, stored.failures.unit);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,14 @@
 use super::super::counts::{Counts, Unit};
 use super::super::judgement::{Judgement, Settings};
 use super::super::meters::{Traffic, Whose};
-use super::super::settings::{GateSettings, GuardSettings, NotEnough};
+use super::super::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use super::Chance;
 use crate::fleet::MemberKey;
 use crate::time::Moment;
 use std::time::Duration;
 
-const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true };
+const GUARD: GuardSettings =
+    GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE };
 const GATE: GateSettings =
     GateSettings { rule_out_ppm: 10_000, max_wait: Duration::ZERO, on_not_enough_data: NotEnough::Pause };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
@@ -32,7 +33,7 @@ fn a_release_that_fails_a_fifth_of_its_requests_is_noticed_within_three_looks() 
         assert!(looks <= 3);
     }
     let (host, problem) = judgement.verdict("2.1.0", "2.0.4").unwrap();
-    assert_eq!((host.as_str(), judgement.unit), ("web1", Some(Unit::Requests)));
+    assert_eq!((host.as_str(), judgement.failures.unit), ("web1", Some(Unit::Requests)));
     assert!(problem.seen[0].1.ends_with("requests failed") && problem.seen[1].1.starts_with("0 of"), "{problem:?}");
 }
 

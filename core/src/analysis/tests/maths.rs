@@ -4,7 +4,7 @@ use super::super::gate::Gate;
 use super::super::guard::Guard;
 use super::super::history::History;
 use super::super::real::Real;
-use super::super::settings::{GateSettings, GuardSettings, NotEnough, Share};
+use super::super::settings::{GateSettings, GuardSettings, NotEnough, Share, Sources};
 use super::{Chance, poll};
 use crate::time::Moment;
 use std::time::Duration;
@@ -124,8 +124,14 @@ fn absurd_numbers_neither_panic_nor_become_evidence() {
         for phi in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300] {
             for settings in [
                 GuardSettings::default(),
-                GuardSettings { alpha_ppm: 0, ratio_percent: 0, margin_ppm: u32::MAX, memory: true },
-                GuardSettings { alpha_ppm: u32::MAX, ratio_percent: u32::MAX, margin_ppm: 999_999, memory: true },
+                GuardSettings { alpha_ppm: 0, ratio_percent: 0, margin_ppm: u32::MAX, memory: true, sources: Sources::NONE },
+                GuardSettings {
+                    alpha_ppm: u32::MAX,
+                    ratio_percent: u32::MAX,
+                    margin_ppm: 999_999,
+                    memory: true,
+                    sources: Sources::NONE,
+                },
             ] {
                 let mut guard = Guard::default();
                 let mut gate = Gate::default();

@@ -1,8 +1,10 @@
+mod counters;
 mod counting;
 mod judging;
 mod maths;
 mod memory;
 mod notice;
+mod series;
 mod slowness;
 
 use super::counts::{Counts, Poll};

@@ -1,6 +1,6 @@
 use super::super::judgement::{Judgement, Settings};
 use super::super::meters::{Traffic, Whose};
-use super::super::settings::GuardSettings;
+use super::super::settings::{GuardSettings, Sources};
 use super::super::slowness::{Marks, Pace};
 use super::Chance;
 use crate::fleet::MemberKey;
@@ -9,7 +9,8 @@ use crate::problem::Code;
 use crate::time::Moment;
 use std::time::Duration;
 
-const GUARD: GuardSettings = GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true };
+const GUARD: GuardSettings =
+    GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE };
 const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
 
 /// Answers of a service as they are: most quick, some slow; `factor` times as long as usual.
@@ -138,15 +139,15 @@ fn without_a_history_the_first_answers_of_the_old_release_say_what_is_usual() {
 #[test]
 fn nothing_timed_is_no_evidence_and_absurd_counts_do_no_harm() {
     let mut judgement = begun(&mut Chance(1), &[("web1", 1.0)]);
-    let before = judgement.worth();
+    let before = judgement.worth(&GUARD);
     assert_eq!(looks(&mut judgement, 100, |_| Traffic::default()), None);
-    assert!((judgement.worth() - before).abs() < 1e-9);
+    assert!((judgement.worth(&GUARD) - before).abs() < 1e-9);
     let member = |host: &str| MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) };
     let huge = |_| Traffic {
         latencies: [((Whose::New, member("web1")), Latency::new([u64::MAX; BUCKETS]))].into(),
         ..Traffic::default()
     };
     assert_eq!(looks(&mut judgement, 10, huge), None, "nothing to compare with");
-    assert!(judgement.worth().is_finite());
+    assert!(judgement.worth(&GUARD).is_finite());
     assert_eq!(Marks::of(&Latency::default()), None);
 }

@@ -4,6 +4,7 @@ mod steps;
 mod waves;
 
 use super::codes;
+use super::counters;
 use super::judging;
 use super::keys::Kind;
 use super::listen::handover;
@@ -86,6 +87,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
     });
     let (guard, gate, max_failed) = (judging::guard(reader), judging::gate(reader), judging::max_failed(reader));
     let prober = judging::prober(reader);
+    let (scrape, prometheus) = (counters::scrape(reader), counters::prometheus(reader));
     let second_person = second_person(reader);
     let means = means?;
     let placement = placement(reader, &means, around.ports);
@@ -114,10 +116,12 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         progress_deadline: progress_deadline?,
         on_failure: on_failure?,
         users: users?,
-        guard: guard?,
+        guard: judging::heeding(guard?, scrape.as_ref()?.is_some(), prometheus.as_ref()?.is_some()),
         gate: gate?,
         max_failed: max_failed?,
         prober: prober?,
+        scrape: scrape?,
+        prometheus: prometheus?,
         second_person: second_person?,
     })
 }

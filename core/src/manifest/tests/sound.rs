@@ -2,11 +2,13 @@
 
 use super::{SAMPLE, edited, sound};
 use crate::analysis::probes::Prober;
-use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough};
+use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use crate::hook::Point;
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
+use crate::prometheus::Prometheus;
 use crate::release::{Artifact, Probe, Signal};
+use crate::scrape::Scrape;
 use crate::strategy::{Amount, OnFailure, Placement, Strategy, Users, Wave};
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ fn the_smallest_manifest_gets_every_default() {
             gate: None,
             max_failed: None,
             prober: None,
+            scrape: None,
+            prometheus: None,
             second_person: false,
         }
     );
@@ -127,6 +131,16 @@ confidence = "99.9%"
 tolerance = "2x + 0.5%"
 memory = false
 
+[guard.metrics]
+path = "/internal/metrics"
+requests = "http_requests_total"
+errors = 'http_requests_total{code=~"5.."}'
+
+[guard.prometheus]
+url = "http://10.0.0.9:9090/prometheus"
+requests = 'sum by (instance) (http_requests_total{version="{version}"})'
+errors = 'sum by (instance) (http_requests_total{version="{version}",code=~"5.."})'
+
 [gate]
 rule_out = "+2%"
 max_wait = "1h"
@@ -175,7 +189,13 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
                 sticky: Some("cookie uid".parse().unwrap()),
                 rules: vec!["header X-Beta = 1".parse().unwrap(), "cookie cohort = staff".parse().unwrap()],
             },
-            guard: GuardSettings { alpha_ppm: 1_000, ratio_percent: 200, margin_ppm: 5_000, memory: false },
+            guard: GuardSettings {
+                alpha_ppm: 1_000,
+                ratio_percent: 200,
+                margin_ppm: 5_000,
+                memory: false,
+                sources: Sources { metrics: true, prometheus: true }
+            },
             gate: Some(GateSettings {
                 rule_out_ppm: 20_000,
                 max_wait: Duration::from_secs(3600),
@@ -185,6 +205,16 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
             prober: Some(Prober {
                 target: "http://10.0.0.9:8080/healthz?from=baton".parse().unwrap(),
                 every: Duration::from_millis(500),
+            }),
+            scrape: Some(Scrape {
+                path: "/internal/metrics".into(),
+                requests: "http_requests_total".parse().unwrap(),
+                errors: "http_requests_total{code=~\"5..\"}".parse().unwrap(),
+            }),
+            prometheus: Some(Prometheus {
+                url: "http://10.0.0.9:9090/prometheus".parse().unwrap(),
+                requests: "sum by (instance) (http_requests_total{version=\"{version}\"})".parse().unwrap(),
+                errors: "sum by (instance) (http_requests_total{version=\"{version}\",code=~\"5..\"})".parse().unwrap(),
             }),
             second_person: true,
         }

@@ -78,4 +78,9 @@ golden! {
     a_probe_asks_the_instance_and_nobody_else
     marks_stand_below_wide_characters
     what_traffic_decides_needs_figures_and_somebody_who_counts
+    what_instances_count_is_two_counters_on_a_page
+    counters_of_requests_and_errors_differ
+    a_counter_of_requests_needs_one_of_errors
+    a_prometheus_is_asked_for_counters_of_one_release
+    a_prometheus_is_asked_at_a_plain_url
 }

@@ -77,8 +77,14 @@ fn add_service(
         let has_new = rolls && index < hosts.len() / 2;
         let (release, restart) = if has_new { (&new, Restart::Never) } else { (&old, Restart::Always) };
         let mut known = Host::new(IpAddr::V4(Ipv4Addr::from(0x0A00_0000 + number)));
-        let instance =
-            InstanceSpec { release: release.id(), address: known.endpoint(PORT), restart, start: 0, fallback: None };
+        let instance = InstanceSpec {
+            release: release.id(),
+            address: known.endpoint(PORT),
+            restart,
+            start: 0,
+            fallback: None,
+            scrape: None,
+        };
         let ready = InstanceState::Ready { since: Duration::from_secs(60) };
         let runs = InstanceReport { release: release.id(), incarnation: "1".into(), start: 0, state: ready };
         let mut report = HostReport { boot: "1".into(), ..HostReport::default() };
@@ -174,6 +180,8 @@ fn strategy() -> Strategy {
         gate: None,
         max_failed: None,
         prober: None,
+        scrape: None,
+        prometheus: None,
         second_person: false,
     }
 }
