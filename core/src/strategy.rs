@@ -172,6 +172,14 @@ impl Strategy {
         Self { waves, bake: Duration::ZERO, lockstep: false, second_person: false, ..self.clone() }
     }
 
+    /// The same, for starting what is live anew. One release is no trial: nothing is shared, enters together, or has to be alone.
+    #[must_use]
+    pub fn renewing(&self) -> Self {
+        let mut renewing = Self { exclusive: false, lockstep: false, keep_old: Duration::ZERO, ..self.clone() };
+        renewing.waves.iter_mut().for_each(|wave| wave.share = None);
+        renewing
+    }
+
     /// The word people know for a strategy like this. For eyes only: nothing is decided by it.
     #[must_use]
     pub fn word(&self) -> &'static str {

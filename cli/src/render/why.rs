@@ -89,6 +89,9 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
             waiting.text
         ));
     }
+    if rollout.state == state::PARTIAL && !outcome::caught_up(rollout) {
+        page.line(Line::of("  you can: ").plain(format!("baton retry {0}   ·   baton rollback {0}", service.name)));
+    }
     if rollout.state == state::FAILED {
         page.line(
             Line::of("  you can: ")

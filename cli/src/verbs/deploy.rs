@@ -1,7 +1,7 @@
 //! `baton deploy [SERVICE] VERSION`.
 
 use super::target::{TargetArgs, WaitArgs};
-use super::{ending, plan};
+use super::{confirm, ending, plan};
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code, from_wire};
@@ -217,24 +217,18 @@ fn interrupts(before: &FleetView, loaded: &Loaded) -> bool {
     live && loaded.manifest.strategy.interrupts(loaded.manifest.hosts.len())
 }
 
-/// Asks on a terminal; elsewhere nobody can be asked.
+/// Asks whether nobody may serve for a while.
 fn confirmed(name: &str, strategy: &Strategy, context: Context<'_>) -> Result<bool, Failure> {
-    use std::io::IsTerminal as _;
     let why = match strategy.exclusive {
         true => "recreate: the two releases cannot coexist",
         false => "every host is replaced in place, and all at once (see the warning B0118)",
     };
-    if !std::io::stdin().is_terminal() {
-        return Err(Problem::new(code::INTERRUPTS, format!("nobody serves {name} while this release replaces the other"))
-            .saw("rollout", why)
-            .help("baton plan shows for how long; baton deploy --yes does it")
-            .into());
-    }
-    let ask = format!("nobody serves {name} while this release replaces the other. Go on? [y/N]");
-    context.output.note(Page::new().text(ask));
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+    confirm::interrupts(
+        &format!("nobody serves {name} while this release replaces the other"),
+        why,
+        "baton plan shows for how long; baton deploy --yes does it",
+        context,
+    )
 }
 
 /// The request for a version of the manifest's service.

@@ -6,6 +6,7 @@ pub mod balancers;
 pub mod certificates;
 pub mod completions;
 pub mod config;
+mod confirm;
 pub mod deploy;
 pub mod doctor;
 pub mod ending;

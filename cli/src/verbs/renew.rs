@@ -1,5 +1,6 @@
 //! `baton restart [SERVICE]` and `baton rehearse [SERVICE [HOST]]`: the same release, started anew.
 
+use super::confirm;
 use super::retry::follow;
 use super::target::{WaitArgs, one_service};
 use crate::Context;
@@ -18,6 +19,9 @@ use clap::Args;
 pub struct RestartArgs {
     /// The service, where there are several
     pub service: Option<String>,
+    /// Do it without asking, also where nobody serves meanwhile
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -40,6 +44,13 @@ pub struct RehearseArgs {
 pub async fn restart(args: RestartArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
+    if service.restart_interrupts && !args.yes {
+        let what = format!("nobody serves {} while its instances start anew", service.name);
+        let why = "every host gives its place up, and all at once";
+        if !confirm::interrupts(&what, why, "baton restart --yes does it", context)? {
+            return Ok(Exit::Refused);
+        }
+    }
     let request = ServiceRequest { service: service.name.clone(), why: String::new() };
     let rollout = connection.control.restart(request).await?.into_inner().rollout;
     follow(&connection, &service, &before, rollout, args.wait, context).await

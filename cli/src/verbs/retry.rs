@@ -51,7 +51,8 @@ pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failur
     let request = PlaceRequest { service: name, host, ..PlaceRequest::default() };
     let rollout = connection.control.retry(request).await?.into_inner().rollout;
     if rollout.is_empty() {
-        let words = format!("{}: catches up with {}", args.host.as_deref().unwrap_or("what was skipped"), service.name);
+        let who = args.host.as_deref().unwrap_or("every host that was skipped");
+        let words = format!("{}: {who} takes part again and catches up", service.name);
         context.output.answer(Page::new().text(words));
         context.output.json(&json!({ "service": service.name, "outcome": "taken_back_in", "exit": Exit::Done.code() }));
         context.output.next(&format!("baton status {}", service.name));

@@ -173,8 +173,9 @@ impl Rollout {
         self.from == Some(self.to)
     }
 
-    /// Whether a host that it leaves out lacks something: who starts one host anew means no other.
+    /// Whether a host that it leaves out lacks something: who starts one host anew means no other. A rollback for hosts that kept
+    /// another release goes to the live one as well, and means everybody.
     fn is_meant_for(&self, host: &HostName) -> bool {
-        !self.renews() || self.starts.contains_key(host)
+        !self.renews() || self.starts.is_empty() || self.starts.contains_key(host)
     }
 }

@@ -2316,6 +2316,9 @@ pub struct ServiceView {
     /// What its hosts have at rest, the most hosts first: more than one version after a rollout that was ended where it stood.
     #[prost(message, repeated, tag = "11")]
     pub live: ::prost::alloc::vec::Vec<LiveView>,
+    /// Nobody would serve for a while if every instance was started anew.
+    #[prost(bool, tag = "12")]
+    pub restart_interrupts: bool,
     /// While its requests are divided: by balancer, how.
     #[prost(btree_map = "string, message", tag = "20")]
     pub splits: ::prost::alloc::collections::BTreeMap<

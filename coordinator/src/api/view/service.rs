@@ -47,9 +47,14 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         let is_done = hosts.iter().any(|host| host.done && host.host == left_out.host.as_str());
         is_done && goal(&left_out.host) == Some(rollout.to)
     };
-    let rollout = rollout.map(|rollout| RolloutView {
-        left_out: rollout.left_out.iter().map(|it| left_out_view(it, has_it(rollout, it))).collect(),
-        ..rollout_view(fleet, rollout, done, now)
+    let rollout = rollout.map(|rollout| {
+        let late = rollout.left_out.iter().filter(|it| has_it(rollout, it)).count();
+        let view = rollout_view(fleet, rollout, done, now);
+        RolloutView {
+            left_out: rollout.left_out.iter().map(|it| left_out_view(it, has_it(rollout, it))).collect(),
+            hosts_done: if rollout.state == RolloutState::Partial { view.hosts_done + count(late) } else { view.hosts_done },
+            ..view
+        }
     });
     ServiceView {
         name: name.to_string(),
@@ -62,6 +67,7 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         warm_version: version(fleet, service.warm.map(|warm| warm.release)),
         warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
         live: live(fleet, service),
+        restart_interrupts: service.strategy.renewing().interrupts(service.hosts.len()),
         freeze: freeze(service.orders.freeze.as_ref(), now),
         queue: service.orders.queue.iter().map(|queued| queued_view(fleet, queued, now)).collect(),
         removal: service.orders.removal.as_ref().map(|removal| super::order(removal, now)),
@@ -297,8 +303,11 @@ fn left_out_view(left_out: &LeftOut, caught_up: bool) -> LeftOutView {
 
 pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
     let total = rollout.hosts.len();
-    let done =
-        if rollout.state == RolloutState::Succeeded { total - rollout.left_out.len().min(total) } else { done.min(total) };
+    let done = match rollout.state {
+        // Those who took part.
+        RolloutState::Succeeded | RolloutState::Partial => total - rollout.left_out.len().min(total),
+        _ => done.min(total),
+    };
     let pause = rollout.pause.as_ref();
     RolloutView {
         id: rollout.id.to_string(),

@@ -67,11 +67,7 @@ fn renewed(fleet: &Fleet, id: RolloutId, name: &ServiceName, by: String, now: Mo
         return Err(Problem::new(Code(713), format!("every host of {name} is drained or skipped"))
             .help("baton hosts undrain HOST, or baton retry SERVICE HOST"));
     }
-    // One release is no trial: nothing is shared, enters together, or has to be alone.
-    let mut strategy = service.strategy.clone();
-    (strategy.exclusive, strategy.lockstep, strategy.keep_old) = (false, false, Duration::ZERO);
-    strategy.waves.iter_mut().for_each(|wave| wave.share = None);
-    Ok(begin::begin(fleet, id, name, service, (live, strategy), by, now))
+    Ok(begin::begin(fleet, id, name, service, (live, service.strategy.renewing()), by, now))
 }
 
 /// The host that is named, else the first that serves.
