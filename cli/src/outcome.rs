@@ -68,6 +68,11 @@ fn turned_by_a_person(rollout: &RolloutView) -> bool {
     !rollout.turned_by.is_empty() && rollout.turned_by != EVIDENCE
 }
 
+/// Whether a hook has to be run again, or vouched for, before anything goes on.
+fn hook_failed(service: &ServiceView) -> bool {
+    service.rollout.iter().flat_map(|rollout| &rollout.hooks).any(|hook| hook.problem.is_some())
+}
+
 /// The two words: what became of the rollout, and how the service is.
 #[must_use]
 pub fn sentence(service: &ServiceView, exit: Exit) -> String {
@@ -155,6 +160,9 @@ pub fn next(service: &ServiceView, exit: Exit) -> String {
     match exit {
         Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   baton rollback {name}"),
         Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
+        Exit::Waiting if hook_failed(service) => {
+            format!("baton why {name}, then baton retry {name}   or   baton rollback {name}")
+        }
         Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),
         Exit::RolledBack | Exit::NeedsPerson => format!("baton why {name}"),
         Exit::TimedOut | Exit::Interrupted => format!("baton watch {name}"),

@@ -3,7 +3,7 @@
 use super::{Check, now};
 use crate::connection::Connection;
 use baton_proto::v1::{
-    AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, ListCertificatesRequest, ListTokensRequest,
+    AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, HostView, ListCertificatesRequest, ListTokensRequest,
     VerifyAuditRequest,
 };
 
@@ -31,12 +31,14 @@ pub(super) async fn checks(reached: Option<(Connection, String)>) -> Vec<Check> 
     let Some((mut connection, role)) = reached else {
         return skipped(&[&FLEET[..], &ADMIN[..]].concat(), "the coordinator was not reached");
     };
-    let mut checks = match connection.view("").await {
-        Ok(view) => of(&view),
+    let view = connection.view("").await;
+    let mut checks = match &view {
+        Ok(view) => of(view),
         Err(problem) => skipped(&FLEET, &problem.to_string()),
     };
+    let hosts = view.map(|view| view.hosts).unwrap_or_default();
     match role.as_str() {
-        "admin" => checks.extend(of_admins(&mut connection).await),
+        "admin" => checks.extend(of_admins(&mut connection, &hosts).await),
         _ => checks.extend(skipped(&ADMIN, "only an admin may look")),
     }
     checks
@@ -45,7 +47,7 @@ pub(super) async fn checks(reached: Option<(Connection, String)>) -> Vec<Check> 
 fn of(view: &FleetView) -> Vec<Check> {
     let mine = env!("CARGO_PKG_VERSION");
     let hosts = view.hosts.iter();
-    let name = |host: &baton_proto::v1::HostView| host.name.clone();
+    let name = |host: &HostView| host.name.clone();
     let problem = |problem: &baton_proto::v1::Problem| format!("B{:04} {}", problem.code, problem.what);
     let others: Vec<_> = hosts
         .clone()
@@ -112,9 +114,9 @@ fn of(view: &FleetView) -> Vec<Check> {
     ]
 }
 
-async fn of_admins(connection: &mut Connection) -> Vec<Check> {
+async fn of_admins(connection: &mut Connection, hosts: &[HostView]) -> Vec<Check> {
     let certificates = match connection.control.list_certificates(ListCertificatesRequest {}).await {
-        Ok(list) => ending(&list.into_inner().certificates, now()),
+        Ok(list) => ending(&list.into_inner().certificates, hosts, now()),
         Err(status) => Check::skipped(ADMIN[0], status.message()),
     };
     let tokens = match connection.control.list_tokens(ListTokensRequest {}).await {
@@ -160,22 +162,27 @@ fn rotating(view: &AuthorityView) -> Check {
     }
 }
 
-/// Hosts whose newest certificate will end soon.
-fn ending(certificates: &[CertificateView], now: i64) -> Check {
-    let mut newest = std::collections::BTreeMap::new();
+/// Hosts whose newest certificate will end soon, or has ended: those that have are not listed.
+fn ending(certificates: &[CertificateView], hosts: &[HostView], now: i64) -> Check {
+    let mut newest = std::collections::BTreeMap::<String, _>::new();
     for it in certificates.iter().filter(|it| !it.revoked && it.identity.starts_with("host/")) {
         let late = LATE.min((it.expires_seconds - it.issued_seconds) / 6);
-        let kept = newest.entry(&it.identity).or_insert((it.expires_seconds, late));
+        let kept = newest.entry(it.identity.clone()).or_insert((it.expires_seconds, late));
         if it.expires_seconds > kept.0 {
             *kept = (it.expires_seconds, late);
         }
     }
+    let ended = hosts.iter().map(|host| format!("host/{}", host.name)).filter(|identity| !newest.contains_key(identity));
+    let ended: Vec<_> =
+        ended.map(|identity| format!("{identity} has none that is good: it ended, or was revoked")).collect();
     let late: Vec<_> = newest
         .iter()
         .filter(|(_, (expires, late))| expires - now < *late)
         .map(|(identity, (expires, _))| format!("{identity} ends in {} days", (expires - now) / DAY))
         .collect();
-    Check::unless(ADMIN[0], late, format!("{} hosts, none ends soon", newest.len()), "start its agent: it renews by itself")
+    let fix =
+        "start its agent: it renews by itself; where it has ended: a token for its name, and baton-agent join --replace";
+    Check::unless(ADMIN[0], ended.into_iter().chain(late), format!("{} hosts, none ends soon", newest.len()), fix)
 }
 
 #[cfg(test)]
@@ -194,9 +201,12 @@ mod tests {
             revoked,
         };
         let found =
-            ending(&[of("host/web1", 100, false), of("host/web2", 95, false), of("host/web2", 180, false)], 90 * DAY);
+            ending(&[of("host/web1", 100, false), of("host/web2", 95, false), of("host/web2", 180, false)], &[], 90 * DAY);
         assert_eq!((found.state, found.seen.as_str()), (State::Bad, "host/web1 ends in 10 days"));
-        assert_eq!(ending(&[of("host/web1", 100, true), of("viewer/v", 91, false)], 90 * DAY).state, State::Good);
+        assert_eq!(ending(&[of("host/web1", 100, true), of("viewer/v", 91, false)], &[], 90 * DAY).state, State::Good);
+        let gone =
+            ending(&[of("host/web1", 180, false)], &[example::host("web1", "1"), example::host("web2", "1")], 90 * DAY);
+        assert_eq!((gone.state, gone.seen.starts_with("host/web2 has none")), (State::Bad, true), "{gone:?}");
     }
 
     #[test]

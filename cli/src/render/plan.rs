@@ -50,8 +50,25 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     if !plan.would_notice.is_empty() {
         let notices = notices(&plan.would_notice);
         page.text(format!("  {:<1$}  of requests that fail on the first hosts it notices {notices}", "guard", widest + 2));
+        if let Some(short) = watched_too_shortly(plan) {
+            page.text(format!("  {:<1$}  {short}", "", widest + 2));
+        }
     }
     page
+}
+
+/// That both releases answer side by side, as far as the strategy sees to it, for less time than the guard needs for anything.
+fn watched_too_shortly(plan: &PlanView) -> Option<String> {
+    let soonest = plan.would_notice.iter().map(|notice| notice.within_ms).min()?;
+    // With the last wave nothing is left to compare with.
+    let (_, before) = plan.waves.split_last()?;
+    let watched: u64 = before.iter().map(|wave| wave.bake_ms).sum();
+    (watched < soonest).then(|| match watched {
+        0 => {
+            "no wave before the last is watched: a fast rollout is over by then (rollout.waves and rollout.bake)".to_owned()
+        }
+        short => format!("the waves before the last are watched for {} in all, which is less (rollout.bake)", millis(short)),
+    })
 }
 
 /// `in place, 1 at a time`, `blue-green, all together`.
@@ -138,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn waves_that_are_watched_for_less_than_the_guard_needs_are_said() {
+        let mut plan = view();
+        let says = |plan: &PlanView| super::watched_too_shortly(plan);
+        plan.waves[0].bake_ms = 5_000;
+        assert!(says(&plan).unwrap().contains("for 5.0 s in all"), "{:?}", says(&plan));
+        plan.waves[0].bake_ms = 6_000;
+        assert_eq!(says(&plan), None);
+        plan.waves.truncate(1);
+        assert!(says(&plan).unwrap().contains("no wave before the last"), "the only wave is the last");
+    }
+
+    #[test]
     fn a_plan_says_what_changes_in_which_order_and_the_way_back() {
         assert_eq!(
             plan(&view(), Some(31_200_000)).to_text(Look::default()),
@@ -151,6 +180,7 @@ mod tests {
   floor               at least 2 of 3 hosts serve at any time
   back                baton rollback shop   2.0.4 stays on all hosts
   guard               of requests that fail on the first hosts it notices 20 % within 6.0 s
+                      no wave before the last is watched: a fast rollout is over by then (rollout.waves and rollout.bake)
 "
         );
     }

@@ -16,6 +16,9 @@ pub fn fleet(view: &FleetView) -> Page {
     } else {
         page.extend(services(&view.services));
     }
+    for (service, freeze) in view.services.iter().filter_map(|service| Some((service, service.freeze.as_ref()?))) {
+        page.line(Line::default().span(Tone::Busy, format!("{} is frozen  ", service.name)).plain(frozen(freeze)));
+    }
     if let Some(freeze) = &view.freeze {
         page.line(Line::default().span(Tone::Busy, "every service is frozen  ").plain(frozen(freeze)));
     }

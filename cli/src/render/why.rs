@@ -156,6 +156,14 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
 #[must_use]
 pub fn host(host: &HostView, fleet: &FleetView) -> Page {
     let mut page = super::hosts::show(host);
+    if !host.connected {
+        page.extend(troubles(std::slice::from_ref(host)));
+        page.text(format!(
+            "  you can: on {0}: baton-agent status says why, its log and systemctl status baton-agent the rest   ·   where its certificate has \
+             ended: join again with --replace   ·   where it is gone for good: baton hosts remove {0}",
+            host.name
+        ));
+    }
     for service in &fleet.services {
         for waiting in service.waiting.iter().filter(|waiting| waiting.host == host.name) {
             page.line(Line::of(format!("{}  ", service.name)).plain(waiting.text.clone()));

@@ -70,13 +70,15 @@ async fn stop(args: AbortArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
     let name = service.name;
     let (cancel, queued) = (args.queued.is_some(), args.queued.unwrap_or_default());
+    let which = queued.clone();
     let request = AbortRequest { service: name.clone(), keep: args.keep, cancel, queued, why: String::new() };
     let rollout = connection.control.abort(request).await?.into_inner().rollout;
     let output = context.output;
     let mut document = json!({ "service": name, "rollout": rollout, "exit": Exit::Done.code() });
     if cancel {
         document["outcome"] = json!("cancelled");
-        output.answer(Page::new().text(format!("{name}: no such deploy waits any more")));
+        let taken = if which.is_empty() { "every deploy that waited" } else { which.as_str() };
+        output.answer(Page::new().text(format!("{name}: {taken} was taken out of the queue")));
         output.json(&document);
         output.next(&format!("baton status {name}"));
         return Ok(Exit::Done);
