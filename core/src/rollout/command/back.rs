@@ -9,6 +9,7 @@ use crate::name::{HostName, ReleaseId, RolloutId, ServiceName, Version};
 use crate::problem::{Code, Problem};
 use crate::strategy::Strategy;
 use crate::time::Moment;
+use std::collections::BTreeSet;
 
 pub(super) fn rollback(
     fleet: &mut Fleet,
@@ -94,7 +95,8 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
         ([only], _) => Ok(*only),
         (_, Some(near)) => Ok(near),
         ([], _) => {
-            let versions: Vec<&str> = of_service().map(|(_, release)| release.version.as_str()).collect();
+            let versions: BTreeSet<&str> = of_service().map(|(_, release)| release.version.as_str()).collect();
+            let versions: Vec<&str> = versions.into_iter().collect();
             Err(Problem::new(Code(721), format!("{name} never had a release {version}"))
                 .saw("releases", if versions.is_empty() { "none yet".into() } else { versions.join(", ") })
                 .help(format!("baton releases {name}")))
