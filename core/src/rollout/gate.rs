@@ -1,12 +1,16 @@
 //! What the traffic says of a rollout: what speaks against it, and whether the end of a bake is good enough to go on.
 
 use super::waiting::Reason;
-use super::{Evidence, Rollout};
+use super::{Direction, Evidence, Rollout};
 use crate::analysis::settings::{GateSettings, NotEnough};
 use crate::fleet::{Fleet, Service};
 use crate::name::ReleaseId;
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
+use std::time::Duration;
+
+/// For so long a wave is watched beyond its bake while there is doubt.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// More failures than the manifest allows.
 const TOO_MANY: Code = Code(903);
@@ -21,9 +25,14 @@ pub enum Word {
     Enough(NotEnough, Problem),
 }
 
-/// Asks the gate, once the wave has baked. It needs an old release to compare with, and a balancer that counts.
+/// Asks the gate, once the wave has baked. It needs an old release to compare with, and a balancer that counts. Where there is
+/// doubt, nobody needs to have asked for a gate.
 #[must_use]
 pub fn ask(rollout: &Rollout, service: &Service, now: Moment) -> Word {
+    let left = lingers(rollout).map_or(Duration::ZERO, |until| until.since(now));
+    if !left.is_zero() {
+        return Word::Wait(Reason::Doubt { left });
+    }
     let Some((gate, has, needs)) = holds(rollout, service) else { return Word::Go };
     let left = until(rollout, gate).since(now);
     if !left.is_zero() {
@@ -46,10 +55,22 @@ pub fn wake_at(rollout: &Rollout, service: &Service, now: Moment) -> Option<Mome
     rollout.wave_done.and_then(|_| ends(rollout, service)).filter(|moment| *moment > now)
 }
 
-/// When the gate will have waited for as long as it may.
+/// When the gate will have waited for as long as it may, and nobody doubts any more.
 #[must_use]
 pub fn ends(rollout: &Rollout, service: &Service) -> Option<Moment> {
-    holds(rollout, service).map(|(gate, _, _)| until(rollout, gate))
+    let gate = holds(rollout, service).map(|(gate, _, _)| until(rollout, gate));
+    [gate, lingers(rollout)].into_iter().flatten().max()
+}
+
+/// Until when a wave that was watched is watched on, because what was counted speaks against the new release: half as loudly,
+/// on a scale of orders of magnitude, as evidence does. A short bake at little traffic ends before evidence can be had.
+fn lingers(rollout: &Rollout) -> Option<Moment> {
+    let bake = rollout.strategy.bake_of(rollout.wave);
+    let guard = &rollout.strategy.guard;
+    let doubts = rollout.judgement.worth(guard) >= (1.0 / guard.alpha()).sqrt();
+    let compares = rollout.direction == Direction::Forward && rollout.from.is_some_and(|from| from != rollout.to);
+    let since = rollout.wave_done.filter(|_| doubts && compares && !bake.is_zero() && !is_vouched_for(rollout))?;
+    Some(since + bake + LINGER)
 }
 
 /// Evidence needs a host: the first that has the new release.

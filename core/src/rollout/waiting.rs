@@ -109,6 +109,11 @@ pub enum Reason {
         #[serde(with = "millis")]
         left: Duration,
     },
+    /// What is counted speaks against the new release, and not loudly enough yet: its wave is watched for longer.
+    Doubt {
+        #[serde(with = "millis")]
+        left: Duration,
+    },
     /// The gate has not seen enough requests of the new release to rule a regression out.
     Data {
         has: u64,
@@ -189,6 +194,7 @@ impl Reason {
             Self::Exclusive { .. } => "exclusive",
             Self::Approval { .. } => "approval",
             Self::Bake { .. } => "bake",
+            Self::Doubt { .. } => "doubt",
             Self::Data { .. } => "data",
             Self::FellBack { .. } => "fell back",
             Self::Hook { .. } => "hook",
@@ -256,6 +262,11 @@ impl fmt::Display for Reason {
             }
             Self::Approval { wave } => write!(f, "wave {} waits for a person's word", wave + 1),
             Self::Bake { left } => write!(f, "the wave is watched for {} more", Seconds(*left)),
+            Self::Doubt { left } => write!(
+                f,
+                "what is counted speaks against the new release, and not loudly enough yet: watched for {} more at most",
+                Seconds(*left)
+            ),
             Self::Data { has, needs, left } => {
                 write!(f, "not enough data: has {has} of {needs} requests, and waits for {} more", Seconds(*left))
             }

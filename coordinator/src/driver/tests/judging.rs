@@ -10,8 +10,8 @@ use std::sync::Mutex;
 /// What a balancer counted of each member since it started.
 type Counters = Arc<Mutex<BTreeMap<MemberKey, Counts>>>;
 
-/// A balancer's host that obeys, and counts 200 requests a member every two seconds; release 2.0 fails so many of them.
-fn balancer(stage: &Stage, counters: &Counters, failing: u64) -> JoinHandle<()> {
+/// A balancer's host that obeys, and counts so many requests a member every two seconds; release 2.0 fails some of them.
+fn balancer(stage: &Stage, counters: &Counters, (answered, failing): (u64, u64)) -> JoinHandle<()> {
     let (access, counters) = (stage.access.clone(), Arc::clone(counters));
     tokio::spawn(async move {
         let host = samples::host("lb1");
@@ -35,7 +35,7 @@ fn balancer(stage: &Stage, counters: &Counters, failing: u64) -> JoinHandle<()> 
                     let counter = counters.entry(key.clone()).or_default();
                     if counts && member.running == MemberState::Ready {
                         let runs = fleet.hosts[&key.host].issued.instances.values().next().map(|it| it.release);
-                        *counter += Counts::new(200, if runs == Some(bad) { failing } else { 0 });
+                        *counter += Counts::new(answered, if runs == Some(bad) { failing } else { 0 });
                     }
                     (member.requests, member.errors) = (counter.requests, counter.errors);
                 }
@@ -80,10 +80,14 @@ async fn patiently(stage: &Stage, fits: impl FnMut(&Arc<Picture>) -> bool) -> Ar
 }
 
 async fn with_first_release(failing: u64) -> (Stage, Counters, Vec<JoinHandle<()>>) {
+    with_traffic((200, failing)).await
+}
+
+async fn with_traffic(traffic: (u64, u64)) -> (Stage, Counters, Vec<JoinHandle<()>>) {
     let (stage, counters) = (Stage::new().await, Counters::default());
     stage.admit(&["web1", "web2", "lb1"]).await;
     let mut agents = web(&stage);
-    agents.push(balancer(&stage, &counters, failing));
+    agents.push(balancer(&stage, &counters, traffic));
     stage.access.ask(super::deploy(careful(), "1.0")).await.unwrap();
     patiently(&stage, |picture| state(picture, "r-1") == Some(RolloutState::Succeeded)).await;
     (stage, counters, agents)
@@ -104,6 +108,24 @@ async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_by_what_the_
     let proof = &rollout.judgement.proof;
     assert!(proof.new.errors > 0 && proof.new.errors * 5 == proof.new.requests && proof.old.errors == 0, "{proof:?}");
     assert_eq!(rollout.wave, 0, "no second host got it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_little_traffic_a_short_bake_does_not_end_while_what_was_counted_speaks_against_the_release() {
+    for (traffic, ends) in [((4, 4), RolloutState::Reverted), ((4, 0), RolloutState::Succeeded)] {
+        let (stage, _, _agents) = with_traffic(traffic).await;
+        let mut brief = careful();
+        brief.strategy.bake = Duration::from_secs(8);
+        let began = stage.access.now();
+        stage.access.ask(super::deploy(brief, "2.0")).await.unwrap();
+        let ended = |picture: &Arc<Picture>| state(picture, "r-2").is_some_and(|state| !state.is_active());
+        let picture = patiently(&stage, ended).await;
+        let rollout = &picture.fleet.rollouts[&"r-2".parse().unwrap()];
+        let took = rollout.ended.unwrap().since(began);
+        assert_eq!(rollout.state, ends, "{took:?} {:?}", rollout.judgement.proof);
+        // Nobody doubts a good one: it is watched for as long as was asked for, once a wave.
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +189,7 @@ async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
 
     let again = Stage::on(Arc::clone(&stage.store), plan).await;
     let mut agents = web(&again);
-    agents.push(balancer(&again, &counters, 0));
+    agents.push(balancer(&again, &counters, (200, 0)));
     let picture = patiently(&again, |picture| looks(picture) > stored.failures.guard.polls()).await;
     let judgement = &picture.fleet.rollouts[&id].judgement;
     assert!(judgement.proof.all().unwrap().requests >= stored.proof.all().unwrap().requests + 12_000, "nothing was lost");
@@ -195,7 +217,7 @@ async fn a_gate_without_traffic_pauses_says_what_is_missing_and_can_be_resumed()
     assert!(pause.by == "baton" && pause.why.starts_with("not enough data: has 0 of"), "{pause:?}");
     stage.access.ask(Ask::Resume { service: "shop".parse().unwrap(), by: "ana".into() }).await.unwrap();
     silent.abort();
-    let _counting = balancer(&stage, &counters, 0);
+    let _counting = balancer(&stage, &counters, (200, 0));
     patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Succeeded)).await;
 }
 
