@@ -124,6 +124,13 @@ impl Judgement {
         self.weighed(settings).0
     }
 
+    /// What the bets on failures are worth now, the largest of them: each begins with 1.
+    #[must_use]
+    pub fn failures_worth(&self) -> f64 {
+        let others = self.metrics.iter().chain(&self.prometheus).map(|source| source.failures.guard.worth());
+        others.fold(self.failures.guard.worth(), f64::max)
+    }
+
     fn weighed(&self, settings: &GuardSettings) -> (f64, Signal) {
         let slow: Vec<f64> = self.slow.iter().flat_map(Slowness::worths).collect();
         signals::worth(settings.sources, |signal| match signal {

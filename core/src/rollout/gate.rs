@@ -9,6 +9,9 @@ use crate::problem::{Code, Problem};
 use crate::time::Moment;
 use std::time::Duration;
 
+/// A bet on failures that is worth twice what it began with is doubt. On a release that is no worse it seldom is, and not for long.
+const DOUBT: f64 = 2.0;
+
 /// For so long a wave is watched beyond its bake while there is doubt.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -62,12 +65,11 @@ pub fn ends(rollout: &Rollout, service: &Service) -> Option<Moment> {
     [gate, lingers(rollout)].into_iter().flatten().max()
 }
 
-/// Until when a wave that was watched is watched on, because what was counted speaks against the new release: half as loudly,
-/// on a scale of orders of magnitude, as evidence does. A short bake at little traffic ends before evidence can be had.
+/// Until when a wave that was watched is watched on, because failures speak against the new release, though not loudly enough to
+/// be evidence yet. At little traffic a short bake ends before there can be any, however bad the release is.
 fn lingers(rollout: &Rollout) -> Option<Moment> {
     let bake = rollout.strategy.bake_of(rollout.wave);
-    let guard = &rollout.strategy.guard;
-    let doubts = rollout.judgement.worth(guard) >= (1.0 / guard.alpha()).sqrt();
+    let doubts = rollout.judgement.failures_worth() >= DOUBT;
     let compares = rollout.direction == Direction::Forward && rollout.from.is_some_and(|from| from != rollout.to);
     let since = rollout.wave_done.filter(|_| doubts && compares && !bake.is_zero() && !is_vouched_for(rollout))?;
     Some(since + bake + LINGER)
