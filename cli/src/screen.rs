@@ -1,6 +1,7 @@
 //! Where a followed rollout is shown: a frame redrawn in place, a line per change, or an event per line of JSON.
 
 use crate::output::{Format, Output, Stream};
+use crate::render::audit::when;
 use crate::render::changes::{Change, changes, still};
 use crate::render::frame::{Drawing, frame};
 use crate::render::live::{Live, columns};
@@ -147,7 +148,7 @@ impl<'a> Screen<'a> {
                 line.0.extend(change.line().0);
                 self.stream.page(&Page(vec![line]));
             }
-            Kind::Events => self.output.json(&Event { time: now(), change }),
+            Kind::Events => self.output.json(&Event { time: today(), change }),
             Kind::Frame(_) | Kind::Silent => {}
         }
     }
@@ -159,6 +160,12 @@ fn drawing(output: &Output, rates: &Rates, since_view_ms: u64) -> Drawing {
 
 fn now() -> String {
     clock(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The same with its date, for logs of many days: `2026-11-22T12:04:12Z`.
+fn today() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    when(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)).replace(' ', "T")
 }
 
 /// Requests a second by host, from counters some seconds apart.

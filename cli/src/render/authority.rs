@@ -22,7 +22,7 @@ pub fn name_of(authority: &AuthorityFacts) -> &str {
 }
 
 fn at(view: &AuthorityView, now: i64) -> Page {
-    let mut table = Table::new(&["AUTHORITY", "FINGERPRINT", "MADE", "ENDS", "STATE"]);
+    let mut table = Table::new(&["AUTHORITY", "FINGERPRINT", "VALID SINCE", "ENDS", "STATE"]);
     for authority in &view.authorities {
         table.row(vec![
             Line::of(name_of(authority)),
@@ -108,9 +108,9 @@ mod tests {
         };
         assert_eq!(
             at(&view, DAY).to_text(Look::default()),
-            "AUTHORITY                  FINGERPRINT    MADE      ENDS        STATE\n\
-             Baton authority 5f6a7b8c   0b1c2d3e0b1c   1 d ago   in 3649 d   signs\n\
-             Baton authority            a1a2a3a4a1a2   1 d ago   in 3649 d   believed until it is retired\n\
+            "AUTHORITY                  FINGERPRINT    VALID SINCE   ENDS        STATE\n\
+             Baton authority 5f6a7b8c   0b1c2d3e0b1c   1 d ago       in 3649 d   signs\n\
+             Baton authority            a1a2a3a4a1a2   1 d ago       in 3649 d   believed until it is retired\n\
              \n\
              IDENTITY      SERIAL   AUTHORITY      ENDS      STATE\n\
              ci/pipeline   4a01     a1a2a3a4a1a2   in 89 d   to log in again\n\
