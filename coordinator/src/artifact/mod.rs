@@ -155,8 +155,8 @@ impl Folder {
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < more.saturating_add(RESERVE) {
             return Err(problem(604, digest, "does not fit on the coordinator's disk")
-                .saw("needed", format!("{more} bytes, and {RESERVE} must stay free"))
-                .saw("free", format!("{free} bytes"))
+                .saw("needed", format!("{}, and {} must stay free", megabytes(more), megabytes(RESERVE)))
+                .saw("free", format!("{} in {}", megabytes(free), self.path.display()))
                 .help("make room on the disk of the coordinator's state folder"));
         }
         Ok(())
@@ -240,6 +240,11 @@ fn length(path: &Path) -> Result<Option<u64>, Problem> {
             Err(Problem::new(Code(607), "the coordinator's artifacts cannot be read").saw("file system", error.to_string()))
         }
     }
+}
+
+/// `33.6 MB`: what is about a disk needs no more digits.
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 #[cfg(test)]
@@ -334,7 +339,9 @@ mod tests {
         let (_temporary, folder) = folder();
         let digest = Digest::of(BYTES);
         assert_eq!(folder.upload(digest, ARTIFACT_MAX + 1, 0).await.unwrap_err().code, Code(602));
-        assert_eq!(folder.check_room(digest, u64::MAX).unwrap_err().code, Code(604));
+        let full = folder.check_room(digest, u64::MAX).unwrap_err();
+        assert_eq!(full.code, Code(604));
+        assert!(full.seen[0].1.ends_with("and 33.5 MB must stay free"), "{full:?}");
     }
 
     #[tokio::test]
