@@ -2,7 +2,7 @@
 
 use super::{Check, Violation, violation};
 use crate::fleet::report::{InstanceState, PoolReport};
-use crate::fleet::spec::{InstanceSpec, MemberState};
+use crate::fleet::spec::MemberState;
 use crate::fleet::{MemberKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
 use crate::rollout::{Rollout, RolloutState};
@@ -93,7 +93,7 @@ impl Check<'_> {
         }
     }
 
-    /// That a host has what it had before: or is away, and was never told of anything else.
+    /// That a host has what it had before: or is away, and was never told of the new release.
     fn is_back(
         &self,
         name: &ServiceName,
@@ -102,22 +102,18 @@ impl Check<'_> {
         rollout: &Rollout,
     ) -> Result<(), &'static str> {
         let known = self.fleet.hosts.get(host);
-        let told = known.is_some_and(|known| {
-            let of_service = known.issued.instances.iter().filter(|(key, _)| key.service == *name);
-            let stray = |it: &InstanceSpec| rollout.from.is_none_or(|from| it.release != from);
-            of_service.into_iter().any(|(_, it)| stray(it))
-        });
-        let away = known.is_none_or(|known| !known.connected);
-        match rollout.from {
-            _ if away && !told => Ok(()),
-            Some(from) => self.attests_alone(name, service, host, from, |_| false),
-            None => {
-                let report = known.and_then(|known| known.heard.as_ref()).map(|heard| &heard.report);
-                let report = report.ok_or("nothing was ever heard")?;
-                let runs = report.instances.iter().any(|(key, it)| key.service == *name && it.state.may_run());
-                if told || runs { Err("something of it runs, or is told to") } else { Ok(()) }
-            }
+        let told = known.into_iter().flat_map(|known| &known.issued.instances).filter(|(key, _)| key.service == *name);
+        let told: Vec<ReleaseId> = told.map(|(_, it)| it.release).collect();
+        if known.is_none_or(|known| !known.connected) && !told.contains(&rollout.to) {
+            return Ok(());
         }
+        if let Some(from) = rollout.from {
+            return self.attests_alone(name, service, host, from, |_| false);
+        }
+        let report = known.and_then(|known| known.heard.as_ref()).map(|heard| &heard.report);
+        let report = report.ok_or("nothing was ever heard")?;
+        let runs = report.instances.iter().any(|(key, it)| key.service == *name && it.state.may_run());
+        if runs || !told.is_empty() { Err("something of it runs, or is told to") } else { Ok(()) }
     }
 
     /// Whether a rollout leaves a host out, and people said so.
