@@ -244,6 +244,20 @@ fn it_refuses_to_call_a_rollout_taken_back_that_a_host_does_not_attest() {
 }
 
 #[test]
+fn a_first_release_is_taken_back_though_a_host_that_is_away_keeps_an_earlier_one() {
+    for (web2, refused) in [("a=v1:ready:in silent", false), ("a=v2:ready:in silent", true), ("a=v1:ready:in", true)] {
+        let mut proposal = Proposal::on(&format!("in-place max=1 v1->v2\n web1\n web2 {web2}\n lb1"));
+        let mut rollout = proposal.world.fleet.rollouts.values().next().cloned().expect("a rollout");
+        (rollout.state, rollout.direction, rollout.from) = (RolloutState::Reverted, Direction::Back, None);
+        proposal.plan.rollouts.insert(rollout.id.clone(), rollout);
+        match check(&proposal.world.fleet, &proposal.plan) {
+            Ok(()) => assert!(!refused, "{web2}"),
+            Err(violations) => assert!(refused && violations.iter().all(|it| it.invariant == 13), "{web2}: {violations:?}"),
+        }
+    }
+}
+
+#[test]
 fn it_refuses_to_start_a_release_beside_one_that_it_excludes() {
     for web2 in ["a=v1:ready:out", "a=v1:leftover", "behind"] {
         let mut proposal = Proposal::on(&format!("in-place max=100% v1->v2\n web1 a=v2:none:out\n web2 {web2}\n lb1"));
