@@ -208,11 +208,19 @@ pub fn from_host(host: &str, problem: &baton_proto::v1::Problem) -> Problem {
 /// A problem in the shape of a compiler's error.
 #[must_use]
 pub fn problem_page(problem: &Problem) -> Page {
+    headed("error", Tone::Bad, problem)
+}
+
+/// The same for what is not refused.
+#[must_use]
+pub fn warning_page(problem: &Problem) -> Page {
+    headed("warning", Tone::Busy, problem)
+}
+
+fn headed(word: &str, tone: Tone, problem: &Problem) -> Page {
     let mut page = Page::new();
     page.line(
-        Line::default()
-            .span(Tone::Bad, format!("error[{}]", problem.code))
-            .span(Tone::Strong, format!(": {}", problem.what)),
+        Line::default().span(tone, format!("{word}[{}]", problem.code)).span(Tone::Strong, format!(": {}", problem.what)),
     );
     let widest = problem.seen.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     for (label, evidence) in &problem.seen {

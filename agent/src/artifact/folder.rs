@@ -42,7 +42,7 @@ impl Folder {
     /// Uses a folder, which is made when it is not there.
     ///
     /// # Errors
-    /// B0601, B0604: the disk.
+    /// B0604: the disk.
     pub fn open(root: &Path, bounds: Bounds, unpacker: Unpacker) -> Result<Self, Problem> {
         make(root).map_err(|error| disk(root, "making the folder of releases", &error))?;
         Ok(Self { root: root.to_owned(), bounds, unpacker })

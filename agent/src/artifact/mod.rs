@@ -52,7 +52,7 @@ pub trait Placing: Send + Sync + fmt::Debug {
     fn collect(&self, keep: BTreeSet<Digest>) -> Answer<'_, io::Result<()>>;
 }
 
-/// B0601 for a full disk, B0604 for everything else a file system says.
+/// B0604: what a file system says, with how full it is where that is the matter.
 fn disk(path: &Path, doing: &str, error: &io::Error) -> Problem {
     if is_full(error) {
         return full(path, doing, free(path));
@@ -74,7 +74,7 @@ fn free(path: &Path) -> Option<u64> {
 /// Says which file system is full, and how full: `free` is what it had when this began.
 fn full(path: &Path, doing: &str, free: Option<u64>) -> Problem {
     let mut problem =
-        Problem::new(Code(601), format!("no space is left for {doing}")).saw("folder", path.display().to_string());
+        Problem::new(Code(604), format!("no space is left for {doing}")).saw("folder", path.display().to_string());
     if let (Some(free), Ok(space)) = (free, rustix::fs::statvfs(path)) {
         problem = problem.saw("free", format!("{} and {} files", text::bytes(free), space.f_favail));
     }

@@ -20,7 +20,7 @@ const SYNC_EACH_MAX: usize = 64;
 /// Unpacks `archive` to the empty folder `into`, and returns once it is durable.
 ///
 /// # Errors
-/// B0610: the archive is refused, with the entry and the reason. B0601, B0604: the disk. `into` may hold a part then.
+/// B0610: the archive is refused, with the entry and the reason. B0604: the disk. `into` may hold a part then.
 pub(super) fn unpack(archive: &Path, into: &Path, bounds: &Bounds) -> Result<(), Problem> {
     let folder = into.parent().unwrap_or(into);
     let room = free(folder);

@@ -2,7 +2,7 @@
 
 use super::Event;
 use super::notes::{Notes, Verdict};
-use super::view::{InstanceView, Phase};
+use super::view::{FallView, InstanceView, Phase};
 use crate::artifact::Placing;
 use crate::instance::{Change, Life, Origin, Wanted, ended_unseen};
 use crate::metrics::Counters;
@@ -29,6 +29,7 @@ pub(super) struct Instances {
     events: UnboundedSender<Event>,
     slots: BTreeMap<InstanceKey, Slot>,
     failures: BTreeMap<InstanceKey, Failures>,
+    falls: BTreeMap<InstanceKey, FallView>,
     serial: u64,
     counters: Arc<Counters>,
 }
@@ -69,7 +70,17 @@ impl Instances {
         events: UnboundedSender<Event>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { runtime, placing, notes, events, slots: BTreeMap::new(), failures: BTreeMap::new(), serial: 0, counters }
+        Self {
+            runtime,
+            placing,
+            notes,
+            events,
+            slots: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            falls: BTreeMap::new(),
+            serial: 0,
+            counters,
+        }
     }
 
     /// Takes up what an earlier agent started, and what it knew to have failed.
@@ -120,6 +131,8 @@ impl Instances {
         let start = wanted.as_ref().map(|wanted| wanted.start);
         if self.slots.get(key).is_some_and(|slot| slot.view.release == release_id && Some(slot.view.start) == start) {
             self.counters.of(&key.service).instance_restarted();
+        } else {
+            self.falls.remove(key);
         }
         let phase = Phase::Starting { at: Instant::now(), last: None };
         self.live(key, release_id, wanted, Origin::Start, phase, artifact);
@@ -139,6 +152,7 @@ impl Instances {
     pub(super) fn forget(&mut self, key: &InstanceKey) {
         self.slots.remove(key);
         self.failures.remove(key);
+        self.falls.remove(key);
         self.notes.clear(key);
         self.clear(key.clone());
     }
@@ -190,6 +204,10 @@ impl Instances {
         self.slots.iter().map(|(key, slot)| (key.clone(), slot.view.clone())).collect()
     }
 
+    pub(super) fn falls(&self) -> BTreeMap<InstanceKey, FallView> {
+        self.falls.clone()
+    }
+
     pub(super) fn failures(&self) -> BTreeMap<InstanceKey, Failures> {
         self.failures.clone()
     }
@@ -208,6 +226,8 @@ impl Instances {
         (slot.view.proven, slot.view.pid) = (false, None);
         slot.view.phase = Phase::Failed { problem: problem.clone() };
         let InstanceView { release, start, ref incarnation, .. } = slot.view;
+        let times = self.falls.get(key).map_or(1, |fall| fall.times.saturating_add(1));
+        self.falls.insert(key.clone(), FallView { times, at: Instant::now(), problem: problem.clone() });
         let verdict = Verdict { release, incarnation: incarnation.clone(), start, problem };
         let failures = self.failures.entry(key.clone()).or_insert(Failures { count: 0, last: now });
         *failures = Failures { count: failures.count.saturating_add(1), last: now };

@@ -402,6 +402,7 @@ impl Reconciler {
             told: self.ledger.told(),
             boot: self.boot.clone(),
             instances: self.instances.views(),
+            falls: self.instances.falls(),
             pools: self.pools.clone(),
             releases: self.artifacts.releases(),
             problems: self.obstacles.clone(),

@@ -3,7 +3,7 @@
 use super::Obstacle;
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::report::{Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::hook::HookKey;
@@ -27,6 +27,16 @@ pub struct View {
     /// None until the balancer, or that there is none, was looked at once.
     pub balancer: Option<BalancerAbility>,
     pub hooks: BTreeMap<HookKey, HookView>,
+    /// Of the instances that are there, those that ended by themselves before, on the release they have.
+    pub falls: BTreeMap<InstanceKey, FallView>,
+}
+
+/// [`Fall`] with an instant for a duration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallView {
+    pub times: u32,
+    pub at: Instant,
+    pub problem: Problem,
 }
 
 /// One hook as it is.
@@ -78,6 +88,7 @@ impl View {
             problems: self.problems.values().cloned().collect(),
             balancer: self.balancer.clone(),
             hooks: self.hooks.iter().map(|(key, hook)| (key.clone(), hook.report(now))).collect(),
+            falls: self.falls.iter().map(|(key, fall)| (key.clone(), fall.report(now))).collect(),
             // Measured by whoever sends it: nothing here follows from it.
             memory: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -94,6 +105,7 @@ impl View {
             || self.problems != other.problems
             || self.balancer != other.balancer
             || self.hooks != other.hooks
+            || self.falls != other.falls
             || self.pools.len() != other.pools.len()
             || self.pools.iter().any(|(name, pool)| {
                 let deadline = drain_deadlines.get(name).copied().unwrap_or(Duration::MAX);
@@ -118,6 +130,12 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
         || pool.problem != other.problem
         || split(pool) != split(other)
         || plain(&pool.members) != plain(&other.members)
+}
+
+impl FallView {
+    fn report(&self, now: Instant) -> Fall {
+        Fall { times: self.times, ago: now.saturating_duration_since(self.at), problem: self.problem.clone() }
+    }
 }
 
 impl HookView {

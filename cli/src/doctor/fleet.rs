@@ -63,7 +63,7 @@ fn of(view: &FleetView) -> Vec<Check> {
     let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));
     let paused = paused.filter(|(_, rollout)| matches!(rollout.state.as_str(), "paused" | "failed"));
     vec![
-        Check::unless(FLEET[0], view.problems.iter().map(problem), "it is written", "baton status"),
+        Check::unless(FLEET[0], view.problems.iter().map(problem), "it is written, and has room", "baton status"),
         Check::unless(
             FLEET[1],
             hosts.clone().filter(|host| !host.connected).map(|host| format!("{} is not connected", host.name)),

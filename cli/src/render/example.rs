@@ -114,7 +114,7 @@ pub(crate) fn host(name: &str, version: &str) -> HostView {
             state: "ready".into(),
             since_ms: 42_000,
             incarnation: "4f1c.4121".into(),
-            problem: None,
+            ..InstanceView::default()
         }],
         ..HostView::default()
     }

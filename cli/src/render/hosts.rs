@@ -4,7 +4,7 @@ use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::millis;
 use crate::errors::{from_wire, problem_page};
-use baton_proto::v1::{HostView, Stamp};
+use baton_proto::v1::{HostView, InstanceView, Problem, Stamp};
 
 /// `baton hosts list`.
 #[must_use]
@@ -86,6 +86,12 @@ pub fn show(host: &HostView) -> Page {
         }
         page.line(Line::default()).extend(table.page());
     }
+    for instance in &host.instances {
+        if let Some((said, problem)) = fell(instance) {
+            page.line(Line::default()).text(format!("{} {said}", instance.key));
+            page.extend(problem_page(&from_wire(problem)));
+        }
+    }
     super::balancers::pools(&mut page, host);
     let problems = host.problems.iter();
     let instances = host.instances.iter().filter_map(|instance| instance.problem.as_ref());
@@ -97,6 +103,16 @@ pub fn show(host: &HostView) -> Page {
         page.line(Line::default()).extend(problem_page(&from_wire(problem)));
     }
     page
+}
+
+/// `ended by itself 3 times, last 2 min ago`, and how; of what is down for good its problem says it.
+pub(super) fn fell(instance: &InstanceView) -> Option<(String, &Problem)> {
+    let problem = instance.fell.as_ref().filter(|_| instance.falls > 0 && instance.state != "failed")?;
+    let times = match instance.falls {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    Some((format!("ended by itself {times}, last {} ago", millis(instance.fell_ms)), problem))
 }
 
 fn state_tone(state: &str) -> Tone {
@@ -153,5 +169,25 @@ error[B0210]: shop 2.1.0 did not become ready on web2 within 60 s
 help: the app ignores {port} (8104)
 "
         );
+    }
+
+    #[test]
+    fn an_instance_that_is_up_again_says_how_it_was_down() {
+        let mut host = example::host("web2", "2.1.0");
+        host.instances[0].falls = 3;
+        host.instances[0].fell_ms = 125_000;
+        host.instances[0].fell = Some(example::never_ready());
+        let text = show(&host).to_text(Look::default());
+        assert!(
+            text.contains("\nshop/0 ended by itself 3 times, last 2 min 5 s ago\nerror[B0210]: shop 2.1.0 did"),
+            "{text}"
+        );
+        let short = super::super::status::troubles(std::slice::from_ref(&host)).to_text(Look::default());
+        assert_eq!(
+            short,
+            "web2  shop/0 ended by itself 3 times, last 2 min 5 s ago: shop 2.1.0 did not become ready on web2 within 60 s\n"
+        );
+        host.instances[0].fell_ms = 3_600_000;
+        assert!(super::super::status::troubles(&[host]).0.is_empty(), "what was long ago is not said everywhere");
     }
 }

@@ -77,6 +77,9 @@ fn rollout(rollout: &RolloutView) -> String {
     format!("{id} to {to_version} {word}")
 }
 
+/// For so long it is said everywhere that an instance ended by itself; afterwards `baton hosts show` says it.
+const FELL_RECENTLY: u64 = 3_600_000;
+
 /// Hosts that are silent or complain, a line each; nothing when all is well.
 #[must_use]
 pub fn troubles(hosts: &[HostView]) -> Page {
@@ -101,6 +104,13 @@ pub fn troubles(hosts: &[HostView]) -> Page {
                 ms => format!("its agent has been silent for {}", millis(ms)),
             };
             page.line(Line::default().span(Tone::Bad, format!("{}  ", host.name)).plain(silent));
+        }
+        for instance in &host.instances {
+            let recent = super::hosts::fell(instance).filter(|_| instance.fell_ms < FELL_RECENTLY);
+            if let Some((said, problem)) = recent {
+                let text = format!("{} {said}: {}", instance.key, problem.what);
+                page.line(Line::default().span(Tone::Busy, format!("{}  ", host.name)).plain(text));
+            }
         }
         let own = host.problems.iter();
         let instances = host.instances.iter().filter_map(|instance| instance.problem.as_ref());

@@ -4,7 +4,7 @@ use super::target::{TargetArgs, WaitArgs};
 use super::{confirm, ending, plan};
 use crate::Context;
 use crate::connection::Connection;
-use crate::errors::{Failure, code, from_wire};
+use crate::errors::{Failure, code, from_wire, warning_page};
 use crate::exit::Exit;
 use crate::follow::{Ended, Follow, OnPause, interrupted};
 use crate::junit;
@@ -180,7 +180,8 @@ async fn prepare(
     let path = loaded.artifact(version);
     let artifact = if path.exists() {
         let archive = Archive::checked(&path)?;
-        objects(connection, loaded, request(loaded, version, &archive.artifact), when).await?;
+        let warnings = objects(connection, loaded, request(loaded, version, &archive.artifact), when).await?;
+        warnings.iter().for_each(|warning| context.output.note(&warning_page(warning)));
         upload(&mut connection.artifacts, &archive, context.output).await?;
         archive.artifact
     } else {
@@ -200,14 +201,14 @@ async fn objects(
     loaded: &Loaded,
     request: DeployRequest,
     when: &WhenArgs,
-) -> Result<(), Failure> {
+) -> Result<Vec<Problem>, Failure> {
     let mut plan = connection.control.plan(request).await?.into_inner();
     plan::missing(&mut plan);
     let waits = when.queue || when.supersede;
     let problems = plan.problems.iter().map(from_wire).filter(|problem| !waits || problem.code.0 != BUSY).collect();
     match loaded.conflicts(problems) {
         Some(failure) if failure.exit == Exit::Error => Err(failure),
-        _ => Ok(()),
+        _ => Ok(plan.warnings.iter().map(from_wire).collect()),
     }
 }
 

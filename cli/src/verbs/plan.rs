@@ -4,7 +4,7 @@ use super::deploy::{released, request};
 use super::target::TargetArgs;
 use crate::Context;
 use crate::connection::Connection;
-use crate::errors::{Failure, from_wire};
+use crate::errors::{Failure, from_wire, warning_page};
 use crate::exit::Exit;
 use crate::manifest::{FileArgs, load};
 use crate::render;
@@ -46,6 +46,7 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
     let mut plan = connection.control.plan(request(&loaded, &version, &artifact)).await?.into_inner();
     let uploads = on_disk && missing(&mut plan);
     let mut page = render::plan::plan(&plan, uploads.then_some(artifact.size));
+    page.0.extend(plan.warnings.iter().flat_map(|warning| warning_page(&from_wire(warning)).0));
     if let Some(conflicts) = loaded.conflicts(plan.problems.iter().map(from_wire).collect()) {
         page.extend(conflicts.page());
     }

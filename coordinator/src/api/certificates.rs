@@ -3,10 +3,11 @@
 use super::Api;
 use crate::audit::call;
 use crate::identity::wall_time;
+use crate::store::WallTime;
 use crate::store::certificate::Certificate;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
-use baton_proto::v1::{CertificateList, CertificateView, RevokeCertificatesRequest};
+use baton_proto::v1::{CertificateList, CertificateView, FleetView, RevokeCertificatesRequest};
 use serde_json::json;
 use tonic::Status;
 
@@ -34,6 +35,34 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Says of hosts that are away where none of their certificates is accepted: they cannot come back by themselves.
+    pub(super) async fn tell_locked_out(&self, mut view: FleetView) -> Result<FleetView, Status> {
+        if view.hosts.iter().all(|host| host.connected) {
+            return Ok(view);
+        }
+        let now = wall_time();
+        let certificates = self.store.certificates(now).await.map_err(|error| to_status(error.problem()))?;
+        for host in view.hosts.iter_mut().filter(|host| !host.connected) {
+            host.problems.extend(locked_out(&host.name, &certificates, now).map(|problem| (&problem).into()));
+        }
+        Ok(view)
+    }
+}
+
+fn locked_out(host: &str, certificates: &[Certificate], now: WallTime) -> Option<Problem> {
+    let own = || certificates.iter().filter(|it| it.identity.strip_prefix("host/") == Some(host));
+    if own().any(|it| !it.revoked && it.expires > now) {
+        return None;
+    }
+    let (code, became) = match own().any(|it| it.revoked) {
+        true => (code::REFUSED, "was revoked or replaced"),
+        false => (code::CERTIFICATE_TIME, "has ended"),
+    };
+    let problem = Problem::new(code, format!("the certificate of {host} {became}: its agent is turned away"));
+    Some(problem.help(format!("baton token create --host {host}; there: baton-agent join … --replace")))
+}
+
 fn view(certificate: Certificate) -> CertificateView {
     CertificateView {
         serial: certificate.serial,
@@ -41,5 +70,29 @@ fn view(certificate: Certificate) -> CertificateView {
         issued_seconds: certificate.issued.0,
         expires_seconds: certificate.expires.0,
         revoked: certificate.revoked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_locked_out_when_none_of_its_certificates_is_accepted() {
+        let of = |identity: &str, expires: i64, revoked| Certificate {
+            serial: String::new(),
+            identity: identity.into(),
+            authority: String::new(),
+            issued: WallTime(0),
+            expires: WallTime(expires),
+            revoked,
+            used: true,
+        };
+        let said =
+            |certificates: &[Certificate]| locked_out("web1", certificates, WallTime(100)).map(|problem| problem.code);
+        assert_eq!(said(&[of("host/web1", 90, false), of("host/web1", 200, false)]), None);
+        assert_eq!(said(&[of("host/web1", 200, true), of("host/web1", 300, false)]), None);
+        assert_eq!(said(&[of("host/web1", 90, false), of("host/web2", 200, false)]), Some(code::CERTIFICATE_TIME));
+        assert_eq!(said(&[of("host/web1", 200, true), of("admin/web1", 200, false)]), Some(code::REFUSED));
     }
 }

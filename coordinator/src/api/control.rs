@@ -155,7 +155,9 @@ impl Control for Api {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<FleetView>, Status> {
         let service = only(&request.get_ref().service)?;
-        Ok(Response::new(look(&self.access, service.as_ref())?))
+        let mut view = self.tell_locked_out(look(&self.access, service.as_ref())?).await?;
+        view.problems.extend(self.artifacts.shortage().map(|problem| (&problem).into()));
+        Ok(Response::new(view))
     }
 
     async fn watch(&self, request: Request<StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

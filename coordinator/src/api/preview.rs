@@ -7,7 +7,7 @@ use crate::driver::Picture;
 use baton_core::analysis::notice;
 use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId, ServiceName};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
@@ -43,6 +43,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
         live: before.map(|service| view::live(fleet, service)).unwrap_or_default(),
+        warnings: reused(fleet, &release).iter().map(Into::into).collect(),
         would_notice: live.map(|_| foreseen(picture, &name, &strategy, total)).unwrap_or_default(),
         ..PlanView::default()
     };
@@ -60,6 +61,20 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
         Ok(_) | Err(_) => view.waves = waves(&hosts, &strategy),
     }
     (view, problems)
+}
+
+/// Another artifact under a version that was released before: history and rollbacks name versions.
+fn reused(fleet: &Fleet, release: &Release) -> Option<Problem> {
+    let Release { service, version, artifact, .. } = release;
+    let known = fleet.releases.values().filter(|known| known.service == *service && known.version == *version);
+    let before: Vec<_> = known.map(|known| known.artifact.digest).collect();
+    let other = before.last().filter(|_| !before.contains(&artifact.digest))?;
+    Some(
+        Problem::new(Code(730), format!("{service} {version} was released before, with another artifact"))
+            .saw("artifact before", other.short())
+            .saw("artifact now", artifact.digest.short())
+            .help(format!("give it a version of its own; baton releases {service} shows those there are")),
+    )
 }
 
 /// How soon regressions would be noticed while the first hosts, or the first share, have the new release.
@@ -134,6 +149,21 @@ mod tests {
         assert_eq!(waves, ["web1", "web2 web3"]);
         assert_eq!((plan.at_least_serving, plan.already_live), (2, false));
         assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn a_plan_warns_of_another_artifact_under_a_version_that_was_released_before() {
+        let mut picture = picture(&["web1"]);
+        let mut old = wish(&["web1"]).release;
+        picture.fleet.releases.insert(old.id(), old.clone());
+        let warned = |picture: &Picture| preview(picture, wish(&["web1"]), Moment(0)).0.warnings;
+        assert!(warned(&picture).is_empty(), "the same again");
+        picture.fleet.releases.clear();
+        old.artifact.digest = baton_core::name::Digest::of(b"other bytes");
+        picture.fleet.releases.insert(old.id(), old);
+        let warnings = warned(&picture);
+        assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [730]);
+        assert_eq!(warnings[0].seen.len(), 2, "{warnings:?}");
     }
 
     #[test]

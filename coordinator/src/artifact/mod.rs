@@ -150,9 +150,19 @@ impl Folder {
         fs::remove_file(self.whole(digest))
     }
 
+    /// That not even the smallest artifact can be taken, before somebody tries. What cannot be measured is no evidence.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Problem> {
+        self.free().ok().and_then(|free| short(free, &self.path))
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     fn check_room(&self, digest: Digest, more: u64) -> Result<(), Problem> {
-        let stat = rustix::fs::statvfs(&self.path).map_err(|error| failed(digest, &error.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = self.free().map_err(|error| failed(digest, &error))?;
         if free < more.saturating_add(RESERVE) {
             return Err(problem(604, digest, "does not fit on the coordinator's disk")
                 .saw("needed", format!("{}, and {} must stay free", megabytes(more), megabytes(RESERVE)))
@@ -247,6 +257,20 @@ fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
+fn short(free: u64, folder: &Path) -> Option<Problem> {
+    if free >= RESERVE {
+        return None;
+    }
+    let what =
+        "the coordinator's disk is nearly full: it takes no more artifacts, and may soon be unable to decide anything";
+    Some(
+        Problem::new(Code(604), what)
+            .saw("needed", format!("{} must stay free", megabytes(RESERVE)))
+            .saw("free", format!("{} in {}", megabytes(free), folder.display()))
+            .help("make room on the disk of the coordinator's state folder"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +282,14 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::open(&temporary.path().join("artifacts")).unwrap();
         (temporary, folder)
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_more_is_told_before_somebody_tries() {
+        let (_temporary, folder) = folder();
+        assert_eq!(short(RESERVE, &folder.path), None);
+        let problem = short(RESERVE - 1, &folder.path).unwrap();
+        assert_eq!((problem.code, problem.seen.len(), problem.help.is_some()), (Code(604), 2, true), "{problem}");
     }
 
     async fn upload(folder: &Folder, digest: Digest, bytes: &[u8]) -> Result<Stat, Problem> {

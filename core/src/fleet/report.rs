@@ -40,6 +40,19 @@ pub struct HostReport {
     /// What came of reading the instances' own counters, where a spec asks for that.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<InstanceKey, Reading>,
+    /// Instances that are there and ended by themselves before, on the release they have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub falls: BTreeMap<InstanceKey, Fall>,
+}
+
+/// How an instance ended by itself, since it got its release or its agent was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fall {
+    pub times: u32,
+    /// The last of them, and how long ago it was.
+    #[serde(with = "millis")]
+    pub ago: Duration,
+    pub problem: Problem,
 }
 
 /// One instance as it is.

@@ -3,7 +3,9 @@
 use super::text::{NOW, World, host, release, shop};
 use baton_core::name::RolloutId;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply};
-use baton_core::rollout::{Consent, Direction, RolloutState};
+use baton_core::rollout::plan::plan;
+use baton_core::rollout::{Consent, Direction, RolloutState, interlock};
+use baton_core::strategy::Placement;
 
 const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1";
 const ROLLING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1";
@@ -71,6 +73,20 @@ fn a_deploy_is_refused_with_a_reason() {
         710,
     );
     refused(REST, |deploy| deploy.name = baton_core::name::ServiceName::new("cart").expect("a name"), 704);
+}
+
+#[test]
+fn a_service_may_get_a_port_behind_those_it_has_and_no_other() {
+    refused(REST, |deploy| deploy.service.ports = vec![9000, 8101], 705);
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    let mut more = deploy(&world, "v2");
+    more.service.ports.push(8102);
+    more.service.strategy.placement = Placement::SideBySide;
+    apply(&mut world.fleet, Command::Deploy(Box::new(more)), NOW).expect("it is taken");
+    let next = plan(&world.fleet, NOW);
+    let told = world.tell(&next);
+    assert!(told.contains(&"lb1 takes web1/b out".to_owned()), "the new place is known before it is used: {told:?}");
+    assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
 }
 
 #[test]

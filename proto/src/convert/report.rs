@@ -6,7 +6,7 @@ use super::split::{latency, side};
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, present, release_id, required};
 use crate::v1;
 use crate::v1::instance_counters::Reading as Counters;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::report::{Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{PoolName, ReleaseId};
@@ -29,6 +29,7 @@ impl From<&HostReport> for v1::HostReport {
             hooks: report.hooks.iter().map(hooks::write_report).collect(),
             memory: report.memory.iter().map(write_memory).collect(),
             counters: report.counters.iter().map(write_counters).collect(),
+            falls: report.falls.iter().map(write_fall).collect(),
         }
     }
 }
@@ -50,6 +51,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             hooks: keyed("hooks", message.hooks, hooks::read_report)?,
             memory: keyed("memory", message.memory, |memory| Ok((parse("key", &memory.key)?, memory.bytes)))?,
             counters: keyed("counters", message.counters, read_counters)?,
+            falls: keyed("falls", message.falls, read_fall)?,
         })
     }
 }
@@ -72,6 +74,16 @@ fn read_counters(message: v1::InstanceCounters) -> Result<(InstanceKey, Reading)
         Counters::Trouble(why) => Reading::Trouble(why.chars().take(TROUBLE_MAX).collect()),
     };
     Ok((parse("key", &message.key)?, reading))
+}
+
+fn write_fall((key, fall): (&InstanceKey, &Fall)) -> v1::InstanceFall {
+    let problem = Some((&fall.problem).into());
+    v1::InstanceFall { key: key.to_string(), times: fall.times, ago_ms: millis(fall.ago), problem }
+}
+
+fn read_fall(message: v1::InstanceFall) -> Result<(InstanceKey, Fall), InvalidMessage> {
+    let (ago, problem) = (duration("ago_ms", message.ago_ms)?, required("problem", message.problem)?);
+    Ok((parse("key", &message.key)?, Fall { times: message.times, ago, problem }))
 }
 
 fn write_instance((key, report): (&InstanceKey, &InstanceReport)) -> v1::InstanceReport {

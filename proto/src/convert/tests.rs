@@ -6,7 +6,7 @@ use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::hooks::{HookOutcome, HookReport, HookSpec};
 use baton_core::fleet::latency::{BUCKETS, Latency};
 use baton_core::fleet::report::{
-    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+    Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
 };
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::{Share, Side, TrafficSplit};
@@ -185,6 +185,7 @@ fn report() -> HostReport {
             ("shop/2".parse().unwrap(), Reading::Trouble("no answer within 1 s".into())),
         ]
         .into(),
+        falls: [("shop/2".parse().unwrap(), Fall { times: 3, ago: ms(120_000), problem: problem() })].into(),
         instances: [
             ("shop/0".parse().unwrap(), instance(InstanceState::Starting { since: ms(1), last: None })),
             ("shop/1".parse().unwrap(), instance(InstanceState::Starting { since: ms(2), last: Some(problem()) })),

@@ -267,6 +267,23 @@ pub struct HostReport {
     /// Of instances whose counters are to be read.
     #[prost(message, repeated, tag = "10")]
     pub counters: ::prost::alloc::vec::Vec<InstanceCounters>,
+    /// Of instances that ended by themselves before, on the release they have.
+    #[prost(message, repeated, tag = "11")]
+    pub falls: ::prost::alloc::vec::Vec<InstanceFall>,
+}
+/// How an instance ended by itself, since it got its release or its agent was started.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InstanceFall {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub times: u32,
+    /// The last of them, and how long ago it was.
+    #[prost(uint64, tag = "3")]
+    pub ago_ms: u64,
+    #[prost(message, optional, tag = "4")]
+    pub problem: ::core::option::Option<Problem>,
 }
 /// What came of reading an instance's counters.
 #[derive(serde::Serialize)]
@@ -2243,6 +2260,9 @@ pub struct PlanView {
     /// What the service's hosts have now: see `ServiceView.live`.
     #[prost(message, repeated, tag = "16")]
     pub live: ::prost::alloc::vec::Vec<LiveView>,
+    /// What nobody refuses, and somebody may not have meant.
+    #[prost(message, repeated, tag = "17")]
+    pub warnings: ::prost::alloc::vec::Vec<Problem>,
     /// What the plan was made from: see `DeployRequest.if_plan`.
     #[prost(string, tag = "20")]
     pub basis: ::prost::alloc::string::String,
@@ -2712,6 +2732,13 @@ pub struct InstanceView {
     pub incarnation: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "6")]
     pub problem: ::core::option::Option<Problem>,
+    /// How often it ended by itself on this release, since its agent was started; the last of them, and how long ago it was.
+    #[prost(uint32, tag = "7")]
+    pub falls: u32,
+    #[prost(uint64, tag = "8")]
+    pub fell_ms: u64,
+    #[prost(message, optional, tag = "9")]
+    pub fell: ::core::option::Option<Problem>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,7 +1,9 @@
 //! What people ask for: while a rollout goes on, and when they look in at the end.
 
 use super::random::Random;
+use super::strategies;
 use super::world::World;
+use baton_core::fleet::Service;
 use baton_core::name::HostName;
 use baton_core::rollout::command::{Busy, Command, Deploy};
 use baton_core::rollout::hooks;
@@ -87,15 +89,24 @@ impl World<'_> {
         self.command(command);
     }
 
-    /// The first release, before anything goes wrong.
+    /// The first release, before anything goes wrong. The service may have had one port until now.
     pub(super) fn bring_first(&mut self) {
-        let command = self.bring(Busy::Refuse, self.scenario.old.clone());
+        let mut service = self.scenario.service.clone();
+        if service.ports.len() > 1 && self.random.chance(25) {
+            service.ports.truncate(1);
+            service.strategy = strategies::one_by_one();
+            self.sometimes("a port more");
+        }
+        let command = self.bring_as(service, Busy::Refuse, self.scenario.old.clone());
         self.command(command);
     }
 
     fn bring(&mut self, busy: Busy, release: baton_core::release::Release) -> Command {
-        let id = self.next_id();
-        let (name, service) = (self.scenario.name.clone(), self.scenario.service.clone());
+        self.bring_as(self.scenario.service.clone(), busy, release)
+    }
+
+    fn bring_as(&mut self, service: Service, busy: Busy, release: baton_core::release::Release) -> Command {
+        let (id, name) = (self.next_id(), self.scenario.name.clone());
         Command::Deploy(Box::new(Deploy { busy, ..Deploy::new(id, name, service, release, "ana".into()) }))
     }
 

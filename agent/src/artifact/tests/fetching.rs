@@ -113,7 +113,7 @@ async fn an_artifact_larger_than_the_disk_is_refused_before_the_first_byte() {
     let source = Flaky::default();
     let huge = Artifact { digest: Digest::of(b"huge"), size: u64::MAX / 2 };
     let problem = fetch(&source, &store.folder, huge, |_| {}).await.unwrap_err();
-    assert_eq!(problem.code, Code(601));
+    assert_eq!(problem.code, Code(604));
     assert!(problem.seen.iter().any(|(label, _)| label == "needed"), "{problem:?}");
     assert!(source.asked.lock().unwrap().is_empty());
     assert_eq!(store.names(), Vec::<String>::new());

@@ -103,7 +103,7 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
         let digest = Digest::of(&archive);
         fs::write(folder.gathering(&digest), &archive).unwrap();
         let problem = folder.place(digest).await.unwrap_err();
-        assert_eq!(problem.code, Code(601), "{problem:?}");
+        assert_eq!(problem.code, Code(604), "{problem:?}");
         assert_eq!(problem.what, "no space is left for unpacking the artifact");
         assert_eq!(seen(&problem, "needed"), crate::text::bytes(needed));
         // Of what was there before it began, which is not what its last byte left.

@@ -159,18 +159,23 @@ async fn what_fails_and_is_started_once_more_is_counted() {
     assert!(counted.passed() > 0, "it was ready by its probes");
     let first = host.instance(&report).incarnation.clone();
     host.end(&first);
-    host.until("another start", |report| {
-        host::ready(report) && report.instances.values().all(|instance| instance.incarnation != first)
-    })
-    .await;
+    let report = host
+        .until("another start", |report| {
+            host::ready(report) && report.instances.values().all(|instance| instance.incarnation != first)
+        })
+        .await;
     assert_eq!((counted.failures(), counted.restarts()), (1, 1));
+    let falls: Vec<_> = report.falls.values().map(|fall| (fall.times, fall.problem.code.0)).collect();
+    assert_eq!(falls, [(1, 207)], "it is up again, and that it was down is not forgotten");
     // Another start that was asked for is no restart of the agent's own.
     let mut anew = host.spec(2, &[(&release, Restart::Always)]);
     anew.instances.values_mut().for_each(|instance| instance.start = 1);
     host.send(&anew);
-    host.until("the start that was asked for", |report| {
-        host::ready(report) && report.instances.values().all(|instance| instance.start == 1)
-    })
-    .await;
+    let report = host
+        .until("the start that was asked for", |report| {
+            host::ready(report) && report.instances.values().all(|instance| instance.start == 1)
+        })
+        .await;
+    assert!(report.falls.is_empty(), "another start begins anew: {:?}", report.falls);
     assert_eq!((counted.failures(), counted.restarts()), (1, 1));
 }

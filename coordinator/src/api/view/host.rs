@@ -26,7 +26,11 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         agent_version: hello.map(|hello| hello.agent_version.clone()).unwrap_or_default(),
         issued: Some((&host.issued.stamp()).into()),
         observed: report.map(|report| (&report.observed).into()),
-        instances: report.into_iter().flat_map(|it| &it.instances).map(|(key, it)| instance(fleet, key, it)).collect(),
+        instances: report
+            .into_iter()
+            .flat_map(|it| &it.instances)
+            .map(|(key, it)| instance(fleet, key, it, report))
+            .collect(),
         pools: pools(host, report),
         problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
         dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
@@ -52,7 +56,8 @@ fn fenced(name: &HostName, host: &Host, hello: &Hello) -> Problem {
         .help("was this coordinator restored from an old backup? join the host again after removing its ledger")
 }
 
-fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport) -> InstanceView {
+fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport, report: Option<&HostReport>) -> InstanceView {
+    let fall = report.and_then(|report| report.falls.get(key));
     let (state, since, problem) = match &instance.state {
         InstanceState::Starting { since, last } => ("starting", *since, last.as_ref()),
         InstanceState::Ready { since } => ("ready", *since, None),
@@ -67,6 +72,9 @@ fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport) -> Inst
         since_ms: millis(since),
         incarnation: instance.incarnation.clone(),
         problem: problem.map(Into::into),
+        falls: fall.map_or(0, |fall| fall.times),
+        fell_ms: fall.map_or(0, |fall| millis(fall.ago)),
+        fell: fall.map(|fall| (&fall.problem).into()),
     }
 }
 

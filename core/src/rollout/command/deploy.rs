@@ -266,20 +266,22 @@ fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
     sharing.map(problem).collect()
 }
 
-/// Ports and balancer of a live service are where its members are: they do not change under it.
+/// Ports and balancer of a live service are where its members are: they do not change under it. Ports may be added behind
+/// those it has: nothing is there yet.
 fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    const ANOTHER: &str = "deploy it as a service of another name, move the traffic, and remove this one";
     let before = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some())?;
-    let (what, live, manifest) = match (before.ports != deploy.service.ports, before.balancer != deploy.service.balancer) {
-        (true, _) => ("ports", format!("{:?}", before.ports), format!("{:?}", deploy.service.ports)),
-        (_, true) => ("the balancer", routed(before), routed(&deploy.service)),
-        _ => return None,
+    let (old, new) = (&before.ports, &deploy.service.ports);
+    let (what, live, manifest, help) = if !new.starts_with(old) {
+        let help = format!("keep {old:?} and add ports behind them, or {ANOTHER}");
+        ("ports", format!("{old:?}"), format!("{new:?}"), help)
+    } else if before.balancer != deploy.service.balancer {
+        ("the balancer", routed(before), routed(&deploy.service), ANOTHER.to_owned())
+    } else {
+        return None;
     };
-    Some(
-        Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"))
-            .saw("live", live)
-            .saw("manifest", manifest)
-            .help("deploy it as a service of another name, move the traffic, and remove this one"),
-    )
+    let problem = Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"));
+    Some(problem.saw("live", live).saw("manifest", manifest).help(help))
 }
 
 /// `pool shop on lb1, lb2`.
