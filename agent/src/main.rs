@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use baton_agent::balancer::builtin;
-use baton_agent::config::{Config, DEFAULT_PATH, with_port};
+use baton_agent::config::{Config, DEFAULT_PATH};
 use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
@@ -145,7 +145,7 @@ async fn join(
 ) -> anyhow::Result<()> {
     let mut config = file.load()?;
     config.name = name.or(config.name);
-    let (coordinator, token) = (with_port(&coordinator), enroll::token(&token_file)?);
+    let (coordinator, token) = (baton_proto::tls::with_port(&coordinator), enroll::token(&token_file)?);
     preflight(&config, &coordinator, &token).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();

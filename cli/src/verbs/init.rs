@@ -28,7 +28,9 @@ pub struct InitArgs {
 /// When there is a file already, or none can be written.
 pub fn run(args: &InitArgs, output: &Output) -> Result<Exit, Failure> {
     let service = match &args.service {
-        Some(name) => name.parse().map_err(|error| Problem::new(code::UNKNOWN_NAME, format!("{error}")))?,
+        Some(name) => name.parse().map_err(|error| {
+            Problem::new(baton_core::manifest::codes::BAD_NAME, format!("{error}")).help("for example baton init shop")
+        })?,
         None => folder_name(&args.file),
     };
     write_new(&args.file, &starter(&service))?;

@@ -24,8 +24,8 @@ const TOKEN_MAX: u64 = 4096;
 /// `baton login`.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
-    /// The coordinator
-    #[arg(value_name = "HOST:PORT")]
+    /// The coordinator; without a port its usual one, 7443
+    #[arg(value_name = "HOST[:PORT]")]
     pub coordinator: String,
     /// The file that holds the token; `-` for stdin. Never an argument: those can be read by others
     #[arg(long, value_name = "FILE")]
@@ -44,11 +44,12 @@ pub struct LoginArgs {
 /// When the token is refused, or pins another coordinator.
 pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let folder = config_folder()?;
+    let coordinator = tls::with_port(&args.coordinator);
     let token = read_token(&args.token_file)?;
     let (key_pem, csr_pem) =
         request().map_err(|error| Problem::new(code::LOGIN, "no key could be made").saw("cause", error.to_string()))?;
     let pinned = tls::hot(tls::joining_config(token.pin).map_err(Problem::from)?);
-    let mut enrollment = EnrollmentClient::new(tls::channel(&args.coordinator, pinned)?);
+    let mut enrollment = EnrollmentClient::new(tls::channel(&coordinator, pinned)?);
     let join = JoinRequest {
         secret: token.secret.to_vec(),
         csr_pem,
@@ -60,13 +61,13 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     // Before anything is kept: credentials that do not work must not replace some that do.
     let config = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
-    let mut control = ControlClient::new(tls::channel(&args.coordinator, config)?);
+    let mut control = ControlClient::new(tls::channel(&coordinator, config)?);
     let me = control.who_am_i(WhoAmIRequest {}).await?.into_inner();
-    Login { coordinator: args.coordinator.clone(), credentials }.save(&folder)?;
+    Login { coordinator: coordinator.clone(), credentials }.save(&folder)?;
 
     let output = context.output;
-    output.answer(Page::new().text(format!("logged in to {} as {} ({})", args.coordinator, me.name, me.role)));
-    output.json(&json!({ "coordinator": args.coordinator, "role": me.role, "name": me.name, "folder": folder }));
+    output.answer(Page::new().text(format!("logged in to {coordinator} as {} ({})", me.name, me.role)));
+    output.json(&json!({ "coordinator": coordinator, "role": me.role, "name": me.name, "folder": folder }));
     if Path::new(DEFAULT_SOCKET).exists() {
         output.note(Page::new().text(format!("on this machine {DEFAULT_SOCKET} is asked first")));
     }
@@ -92,7 +93,9 @@ fn read_token(file: &Path) -> Result<JoinToken, Problem> {
         std::fs::File::open(file).and_then(|mut file| read(&mut file))
     };
     let text = text.map_err(|error| {
-        Problem::new(code::LOGIN, "the token cannot be read").saw("file", format!("{}: {error}", file.display()))
+        Problem::new(code::LOGIN, "the token cannot be read")
+            .saw("file", format!("{}: {error}", file.display()))
+            .help("baton token create --role deployer shows one: write it there, readable for you alone")
     })?;
     text.parse().map_err(|error: baton_proto::token::InvalidToken| {
         Problem::new(code::LOGIN, error.to_string())

@@ -187,7 +187,11 @@ impl<'t, 's> Reader<'t, 's> {
         text.parse()
             .map_err(|invalid: InvalidName| {
                 let what = format!("{} is not a {}", quoted(text), invalid.what);
-                self.report(Finding::error(codes::BAD_NAME, span, what).label(invalid.rule));
+                let finding = Finding::error(codes::BAD_NAME, span, what).label(invalid.rule);
+                self.report(match spelt_otherwise::<N>(text) {
+                    Some(other) => finding.help(format!("for example {}", quoted(&other))),
+                    None => finding,
+                });
             })
             .ok()
     }
@@ -288,4 +292,15 @@ fn example(key: &Key) -> &'static str {
         "run.ports" => "For example: ports = [8101, 8102]",
         _ => "For example: on = [\"lb1\"]",
     }
+}
+
+/// The same name with what no name may have taken out, where that leaves one: `My Shop` is `my-shop`.
+fn spelt_otherwise<N: FromStr>(text: &str) -> Option<String> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let spelt: Vec<String> = text
+        .split(|c: char| plain(c) == '-')
+        .filter(|word| !word.is_empty())
+        .map(|word| word.chars().map(plain).collect())
+        .collect();
+    Some(spelt.join("-")).filter(|spelt| spelt.parse::<N>().is_ok())
 }

@@ -35,9 +35,12 @@ impl<'t, 's> Reader<'t, 's> {
             Err(_) => {
                 self.report(bad("not a duration".into()).help("write a number and a unit: \"500ms\", \"30s\", \"5m\""));
             }
-            Ok(duration) if duration > LONGEST => self.report(bad("longer than 7 days".into())),
+            Ok(duration) if duration > LONGEST => {
+                self.report(bad("longer than 7 days".into()).help("at most \"7d\""));
+            }
             Ok(duration) if duration < least => {
-                self.report(bad(format!("shorter than {}", humantime::format_duration(least))));
+                let least = humantime::format_duration(least);
+                self.report(bad(format!("shorter than {least}")).help(format!("at least \"{least}\"")));
             }
             Ok(duration) => {
                 self.note(path, format!("{:?}", humantime::format_duration(duration).to_string()), Some(value.span()));

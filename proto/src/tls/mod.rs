@@ -6,6 +6,7 @@
 mod channel;
 mod client;
 mod credentials;
+mod endpoint;
 mod explain;
 mod incoming;
 mod local;
@@ -20,6 +21,7 @@ mod verify;
 pub use channel::{channel, local_channel};
 pub use client::{client_config, joining_config, noticing_config};
 pub use credentials::{Credentials, TlsError, authority_pin, authority_pins};
+pub use endpoint::with_port;
 pub use explain::{certificate_problem, connect_problem, find_problem};
 pub use incoming::incoming;
 pub use local::local_incoming;

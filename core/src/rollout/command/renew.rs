@@ -1,7 +1,7 @@
 //! The same release, started anew: a whole service, or one host to see that it would work.
 
 use super::super::Rollout;
-use super::super::aside::aside;
+use super::super::aside::{Aside, aside};
 use super::super::place::Places;
 use super::super::queue;
 use super::{Accepted, begin, busy, frozen, known, not_of_service};
@@ -82,11 +82,12 @@ fn chosen(
         if !service.hosts.contains(&host) {
             return Err(not_of_service(name, service, &host));
         }
-        if aside(fleet, service, &host).is_some() {
-            return Err(Problem::new(Code(713), format!("{host} is drained or skipped"))
-                .help(format!("baton hosts undrain {host}, or baton retry {name} {host}")));
-        }
-        return Ok(host);
+        let (what, help) = match aside(fleet, service, &host) {
+            None => return Ok(host),
+            Some(Aside::Drained(_)) => ("is drained", format!("baton hosts undrain {host}")),
+            Some(Aside::Skipped(_)) => ("was skipped", format!("baton retry {name} {host} takes it in again")),
+        };
+        return Err(Problem::new(Code(713), format!("{host} {what}")).help(help));
     }
     let places = Places::of(fleet, name, service, now);
     let serves = |host: &&HostName| aside(fleet, service, host).is_none() && places.at(host).serves();
