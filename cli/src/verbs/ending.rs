@@ -71,8 +71,15 @@ const fn unseen(exit: Exit) -> &'static str {
 fn evidence(service: &ServiceView) -> Page {
     let mut page = Page::new();
     let evidence = service.rollout.iter().flat_map(|rollout| &rollout.evidence);
-    for (host, problem) in evidence.filter_map(|evidence| Some((&evidence.host, evidence.problem.as_ref()?))) {
-        page.extend(problem_page(&from_host(host, problem)));
+    // What a hook wrote before it failed is the reason that somebody is asked now.
+    let hooks = service.rollout.iter().flat_map(|rollout| &rollout.hooks).filter(|hook| hook.by.is_empty());
+    let problems = evidence.map(|it| (&it.host, it.problem.as_ref())).chain(hooks.map(|it| (&it.host, it.problem.as_ref())));
+    let mut told = Vec::new();
+    for (host, problem) in problems.filter_map(|(host, problem)| Some((host, problem?))) {
+        if !told.contains(&(host, problem)) {
+            told.push((host, problem));
+            page.extend(problem_page(&from_host(host, problem)));
+        }
     }
     page
 }
@@ -190,7 +197,7 @@ mod tests {
     use crate::render::example;
     use crate::render::page::Look;
     use crate::traffic::Counted;
-    use baton_proto::v1::{RolloutView, ServiceView};
+    use baton_proto::v1::{HookView, Problem, RolloutView, Seen, ServiceView};
     use std::time::Duration;
 
     fn live() -> ServiceView {
@@ -216,6 +223,23 @@ mod tests {
         );
         let unmeasured = Ended { exit: Exit::Done, ..late };
         assert!(!answer(&live(), &unmeasured).to_text(Look::default()).contains("failed"));
+    }
+
+    #[test]
+    fn what_a_failed_hook_wrote_is_shown_once() {
+        let failed = Problem {
+            code: 801,
+            what: "migrate failed with status 1".into(),
+            seen: vec![Seen { label: "output".into(), evidence: "no such table".into() }],
+            ..Problem::default()
+        };
+        let hook =
+            |by: &str| HookView { host: "web1".into(), problem: Some(failed.clone()), by: by.into(), ..HookView::default() };
+        let of =
+            |hooks| ServiceView { rollout: Some(RolloutView { hooks, ..RolloutView::default() }), ..ServiceView::default() };
+        let text = evidence(&of(vec![hook(""), hook("")])).to_text(Look::default());
+        assert_eq!(text.matches("no such table").count(), 1, "{text}");
+        assert_eq!(evidence(&of(vec![hook("ana")])).to_text(Look::default()), "", "somebody vouched for it");
     }
 
     #[test]
