@@ -122,12 +122,42 @@ fn syntax(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
     let end = source.text.len();
     let mut places: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(end..end), error.message())).collect();
     places.sort_by_key(|(span, _)| span.start);
+    if let Some(open) = places.first().and_then(|(span, _)| open_list(source.text, span.start)) {
+        let finding =
+            Finding::error(codes::SYNTAX, open..open + 1, "this is not valid TOML").label("this list is never closed");
+        return vec![reader::diagnostic(source, finding.help("end it with `]`, before the next key or table"))];
+    }
     let finding = |(span, message): (Range<usize>, &str)| {
         let message = message.replace('\n', ", ");
         let label = message.strip_suffix(", expected nothing").unwrap_or(&message);
         reader::diagnostic(source, Finding::error(codes::SYNTAX, span, "this is not valid TOML").label(label))
     };
     places.into_iter().take(SHOWN).map(finding).collect()
+}
+
+/// The list that is still open where a line begins that cannot be an item of it.
+fn open_list(text: &str, until: usize) -> Option<usize> {
+    let before = text.get(..until)?;
+    let line_begin = before.rfind('\n').map_or(0, |at| at + 1);
+    if !before[line_begin..].trim().is_empty() {
+        return None;
+    }
+    let (mut open, mut quote, mut comment, mut value) = (Vec::new(), None, false, false);
+    for (at, character) in before.char_indices() {
+        match (character, quote) {
+            ('\n', _) => (quote, comment, value) = (None, false, !open.is_empty()),
+            _ if comment => {}
+            (_, Some(until)) if character == until => quote = None,
+            (_, Some(_)) => {}
+            ('"' | '\'', None) => quote = Some(character),
+            ('#', None) => comment = true,
+            ('=', None) => value = true,
+            ('[', None) if value => open.push(at),
+            (']', None) => drop(open.pop()),
+            _ => {}
+        }
+    }
+    open.first().copied()
 }
 
 fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {

@@ -18,6 +18,7 @@ macro_rules! golden {
 golden! {
     an_empty_file_lacks_everything_that_is_required
     text_that_is_not_toml_is_pointed_at
+    a_list_that_is_never_closed_is_pointed_at
     a_key_that_stands_twice_is_pointed_at
     misspelt_keys_and_tables_are_guessed_at
     a_key_in_the_wrong_table_is_sent_home
