@@ -171,6 +171,8 @@ mod tests {
             "recover --without web1 --why burnt",
             "services",
             "services remove shop --yes",
+            "hosts accept web1 web2",
+            "hosts accept --all",
             "hosts drain web1 --stop",
             "hosts undrain web1",
             "hosts remove web1 --force",

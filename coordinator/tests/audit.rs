@@ -72,7 +72,7 @@ async fn a_command_is_recorded_with_who_from_where_what_before_and_after_and_a_l
     let site = Site::new().await;
     let secret = token(&site.admin, "deployer", 1, &["ana"]).await;
     let ana = dial(site.running.listen, &join(site.running.listen, &secret, "ana").await.unwrap());
-    join(site.running.listen, &token(&site.admin, "host", 1, &[]).await, "web1").await.unwrap();
+    join(site.running.listen, &token(&site.admin, "host", 1, &["web1"]).await, "web1").await.unwrap();
     upload(&ana, b"archive", 0).await.unwrap();
     ControlClient::new(ana.clone()).status(v1::StatusRequest::default()).await.unwrap();
     deploy(&ana, wish(&["web1"], "1.0", b"archive")).await.unwrap();
@@ -157,7 +157,7 @@ async fn editing_deleting_truncating_and_replacing_entries_is_found() {
 #[tokio::test]
 async fn a_log_cut_off_while_the_coordinator_was_down_is_found_by_what_an_agent_remembers() {
     let site = Site::new().await;
-    let web1 = join(site.running.listen, &token(&site.admin, "host", 1, &[]).await, "web1").await.unwrap();
+    let web1 = join(site.running.listen, &token(&site.admin, "host", 1, &["web1"]).await, "web1").await.unwrap();
     site.commands(4).await;
     let mut line = Line::open(&dial(site.running.listen, &web1)).await.unwrap();
     let head = tokio::time::timeout(Duration::from_secs(20), line.audit_head()).await.expect("no head came");

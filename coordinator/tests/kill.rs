@@ -16,7 +16,7 @@ async fn killed_in_the_middle_of_a_rollout_it_finishes_it_in_the_next_epoch() {
     let process = run(&path, &config).await;
     let operator = admin(&config);
     let mut hosts = Vec::new();
-    let secret = token(&operator, "host", 2, &[]).await;
+    let secret = token(&operator, "host", 2, &["web1", "web2"]).await;
     for name in ["web1", "web2"] {
         hosts.push(join(config.listen, &secret, name).await.unwrap());
     }

@@ -149,6 +149,32 @@ async fn joining_is_refused_with_a_reason_and_costs_no_use() {
 }
 
 #[tokio::test]
+async fn a_host_that_chose_its_own_name_is_told_nothing_before_it_is_accepted() {
+    let site = Site::new().await;
+    site.member("host", "web1").await;
+    let secret = token(&site.admin, "host", 2, &[]).await;
+    let chosen = join(site.running.listen, &secret, "web2").await.unwrap();
+    let line = obey(site.dial(&chosen));
+    upload(&site.admin, b"archive", 0).await.unwrap();
+    let both = || wish(&["web1", "web2"], "1.0", b"archive");
+    let refused = deploy(&site.admin, both()).await.unwrap_err();
+    assert_eq!((refused.code, refused.what.as_str()), (Code(737), "web2 joined, and nobody has accepted that yet"));
+    let view = until(&site.admin, |view| view.hosts.iter().any(|host| host.name == "web2" && host.connected)).await;
+    let waits: Vec<_> = view.hosts.iter().map(|host| (host.name.as_str(), host.waits_for_acceptance)).collect();
+    assert_eq!(waits, [("web1", false), ("web2", true)]);
+
+    let accept = v1::HostRequest { host: "web2".into(), ..v1::HostRequest::default() };
+    let deployer = site.dial(&site.member("deployer", "dan").await);
+    let refused = ControlClient::new(deployer).accept_host(accept.clone()).await.unwrap_err();
+    assert_eq!(from_status(&refused).code, code::NOT_ALLOWED);
+    let mut control = ControlClient::new(site.admin.clone());
+    assert!(!control.accept_host(accept.clone()).await.unwrap().into_inner().unchanged);
+    assert!(control.accept_host(accept).await.unwrap().into_inner().unchanged);
+    assert_eq!(deploy(&site.admin, both()).await.unwrap(), "r-1");
+    line.abort();
+}
+
+#[tokio::test]
 async fn a_stranger_cannot_send_more_than_a_request_needs() {
     let site = Site::new().await;
     let secret = token(&site.admin, "host", 1, &[]).await;

@@ -66,9 +66,11 @@ fn of(view: &FleetView) -> Vec<Check> {
         Check::unless(FLEET[0], view.problems.iter().map(problem), "it is written, and has room", "baton status"),
         Check::unless(
             FLEET[1],
-            hosts.clone().filter(|host| !host.connected).map(|host| format!("{} is not connected", host.name)),
+            hosts.clone().filter(|host| !host.connected || host.waits_for_acceptance).map(|host| {
+                format!("{} {}", host.name, if host.connected { "waits to be accepted" } else { "is not connected" })
+            }),
             format!("{} connected", view.hosts.len()),
-            "on the host: systemctl status baton-agent; then baton why HOST",
+            "baton hosts accept HOST; or on the host: systemctl status baton-agent; then baton why HOST",
         ),
         match others.is_empty() {
             true => Check::good(FLEET[2], mine),

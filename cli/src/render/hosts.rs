@@ -44,6 +44,7 @@ fn agent(host: &HostView) -> Line {
         return Line::default().span(Tone::Busy, format!("drained by {} for {}", order.by, millis(order.since_ms)));
     }
     match (host.connected, host.silent_ms) {
+        (true, _) if host.waits_for_acceptance => Line::default().span(Tone::Busy, "waits to be accepted"),
         (true, _) if !host.problems.is_empty() => Line::default().span(Tone::Bad, "connected, has problems"),
         (true, _) => Line::default().span(Tone::Good, "connected"),
         (false, 0) => Line::default().span(Tone::Bad, "not connected"),

@@ -85,6 +85,13 @@ const FELL_RECENTLY: u64 = 3_600_000;
 pub fn troubles(hosts: &[HostView]) -> Page {
     let mut page = Page::new();
     for host in hosts {
+        if host.waits_for_acceptance {
+            let text = format!(
+                "joined from {}, and waits: baton hosts accept {1}, or baton hosts remove {1}",
+                host.address, host.name
+            );
+            page.line(Line::default().span(Tone::Busy, format!("{}  ", host.name)).plain(text));
+        }
         if let Some(order) = &host.maintenance {
             let since = millis(order.since_ms);
             page.line(

@@ -1,6 +1,6 @@
 //! `baton hosts list` and `baton hosts show HOST`; the other words are in [`maintenance`] and [`label`].
 
-use super::{audit, label, maintenance};
+use super::{accept, audit, label, maintenance};
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
@@ -25,6 +25,8 @@ pub enum Hosts {
     List,
     /// One host: its instances, its balancer's pools, its problems
     Show { host: String },
+    /// Say of hosts that joined under a name of their own choice that they belong here
+    Accept(accept::AcceptArgs),
     /// Take a host out of every balancer for work on it, and out of rollouts meanwhile
     Drain(maintenance::DrainArgs),
     /// Bring a drained host back, on the release that is live now
@@ -41,6 +43,7 @@ pub enum Hosts {
 /// When the coordinator cannot be asked, or no host has that name.
 pub async fn run(args: HostsArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let what = match args.what.unwrap_or(Hosts::List) {
+        Hosts::Accept(args) => return accept::run(args, context).await,
         Hosts::Drain(args) => return maintenance::drain(args, context).await,
         Hosts::Undrain(args) => return maintenance::undrain(args, context).await,
         Hosts::Label(args) => return label::run(args, context).await,

@@ -1,5 +1,6 @@
 //! What can be asked, one file each.
 
+mod accept;
 pub mod audit;
 pub mod authority;
 pub mod balancers;

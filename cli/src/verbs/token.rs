@@ -37,7 +37,7 @@ pub struct CreateArgs {
     /// What whoever redeems it becomes
     #[arg(long, value_enum, default_value_t = TokenRole::Host)]
     pub role: TokenRole,
-    /// How many hosts may join with it
+    /// How many hosts may join with it. Without names each waits for `baton hosts accept`
     #[arg(long, value_name = "N", conflicts_with = "uses", value_parser = clap::value_parser!(u32).range(1..))]
     pub hosts: Option<u32>,
     /// How often it may be redeemed, each time for another name; else once for each name given
@@ -46,7 +46,7 @@ pub struct CreateArgs {
     /// How long it may be redeemed
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = lifetime)]
     pub ttl: Duration,
-    /// A name it may be redeemed for; any free one where none is given
+    /// A name it may be redeemed for: such a host is accepted as it joins. Any free one where none is given
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// Of a deployer or ci: a service it may command, and no other; all where none is given
@@ -131,7 +131,7 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         services: args.services,
         life_ms: u64::try_from(args.life.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     };
-    let uses = request.uses;
+    let (uses, named) = (request.uses, !request.names.is_empty());
     let created = connection.control.create_token(request).await?.into_inner();
     let output = context.output;
     output.answer(Page::new().text(created.token.clone()));
@@ -146,7 +146,10 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
     let login = connection::login(context.connect).map(|(_, login)| login.coordinator);
     let address = login.unwrap_or_else(|| format!("COORDINATOR:{}", created.port));
     match args.role {
-        TokenRole::Host => output.next(&format!("on the host: baton-agent join {address} --token-file FILE")),
+        TokenRole::Host => {
+            let accept = if named { "" } else { "; then here: baton hosts accept HOST" };
+            output.next(&format!("on the host: baton-agent join {address} --token-file FILE{accept}"));
+        }
         _ => output.next(&format!("on the operator's machine: baton login {address} --token-file FILE")),
     }
     Ok(Exit::Done)

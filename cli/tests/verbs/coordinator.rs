@@ -219,6 +219,10 @@ impl Control for Double {
         self.accept()
     }
 
+    async fn accept_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
+        self.accept()
+    }
+
     async fn remove_host(&self, _: Request<HostRequest>) -> Answer<DeployReply> {
         self.accept()
     }

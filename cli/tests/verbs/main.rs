@@ -363,6 +363,28 @@ fn the_token_is_all_that_stdout_carries() {
 }
 
 #[test]
+fn hosts_that_chose_their_names_are_accepted_by_name_or_all_that_wait() {
+    let mut view = at_rest(1_000);
+    let waiting: Vec<String> = view
+        .hosts
+        .iter_mut()
+        .skip(1)
+        .map(|host| {
+            host.waits_for_acceptance = true;
+            host.name.clone()
+        })
+        .collect();
+    let world = World::new(view, Script::default());
+    let ran = world.run("hosts accept --all --json");
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, said["accepted"].clone()), (Some(0), serde_json::json!(waiting)), "{ran:?}");
+    assert_eq!(world.run("hosts accept web1").stdout, "web1 is accepted: manifests may name it\n");
+    assert_eq!(world.run("hosts accept").code, Some(2));
+    let listed = world.run("hosts list").stdout;
+    assert!(listed.contains("waits to be accepted"), "{listed}");
+}
+
+#[test]
 fn a_history_of_nobody_is_an_error_and_a_service_may_be_named_without_list() {
     let world = World::new(at_rest(1_000), Script::default());
     assert_eq!(world.run("history shop").code, Some(0));

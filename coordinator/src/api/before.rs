@@ -34,7 +34,12 @@ pub(super) fn fleet(fleet: &Fleet) -> Value {
     let hosts = fleet.hosts.iter().map(|(name, host)| {
         (
             name.to_string(),
-            json!({ "maintenance": host.maintenance, "dead_balancer": host.dead_balancer, "labels": host.labels }),
+            json!({
+                "accepted": host.accepted,
+                "maintenance": host.maintenance,
+                "dead_balancer": host.dead_balancer,
+                "labels": host.labels,
+            }),
         )
     });
     json!({ "hosts": hosts.collect::<serde_json::Map<_, _>>(), "freeze": fleet.freeze, "fence": fleet.fence })

@@ -60,7 +60,7 @@ fn locked_out(host: &str, certificates: &[Certificate], now: WallTime) -> Option
         false => (code::CERTIFICATE_TIME, "has ended"),
     };
     let problem = Problem::new(code, format!("the certificate of {host} {became}: its agent is turned away"));
-    Some(problem.help(format!("baton token create --host {host}; there: baton-agent join … --replace")))
+    Some(problem.help(format!("baton token create --name {host}; there: baton-agent join … --replace")))
 }
 
 fn view(certificate: Certificate) -> CertificateView {

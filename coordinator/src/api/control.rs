@@ -142,6 +142,10 @@ impl Control for Api {
         self.order(request, orders::label_host).await
     }
 
+    async fn accept_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
+        self.order(request, orders::accept_host).await
+    }
+
     async fn remove_host(&self, request: Request<v1::HostRequest>) -> Result<Response<DeployReply>, Status> {
         let host = orders::host(&request.get_ref().host)?;
         let reply = self.order(request, orders::remove_host).await?;

@@ -87,10 +87,10 @@ impl Enrollment for Api {
             bearer,
         };
         call::about(format!("join as {}", redemption.name));
-        let (identity, revoked, services, during) = match self.store.redeem(&redemption).await {
-            Ok(Redeemed::Granted { identity, revoked, services, life }) => {
+        let (identity, revoked, services, named, during) = match self.store.redeem(&redemption).await {
+            Ok(Redeemed::Granted { identity, revoked, services, life, named }) => {
                 let life = life.unwrap_or(self.life);
-                (identity, revoked, services, Validity { life, ..during })
+                (identity, revoked, services, named, Validity { life, ..during })
             }
             Ok(refused) => {
                 let problem = refusal(&refused, &redemption.name);
@@ -104,7 +104,7 @@ impl Enrollment for Api {
             self.access.links().cut(host);
             // Until its agent connects and says better.
             let address = remote.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |remote| remote.ip().to_canonical());
-            self.access.admit(host.clone(), address).await.map_err(to_status)?;
+            self.access.admit(host.clone(), address, named).await.map_err(to_status)?;
         }
         let signed = authorities.signer.sign(&certificate, &identity, &serial, during, &services);
         let certificate_pem = signed.map_err(to_status)?;

@@ -132,6 +132,10 @@ pub(super) fn label_host(_: &Picture, request: &LabelRequest, by: String) -> Ask
     Ok(order(Command::Label { host: host(&request.host)?, set, unset, by }))
 }
 
+pub(super) fn accept_host(_: &Picture, request: &HostRequest, by: String) -> Asked {
+    Ok(order(Command::Accept { host: host(&request.host)?, by }))
+}
+
 pub(super) fn remove_host(_: &Picture, request: &HostRequest, by: String) -> Asked {
     Ok(order(Command::RemoveHost { host: host(&request.host)?, force: request.force, by }))
 }

@@ -59,6 +59,8 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/Revive", ADMINS),
     // Where machines stand is an inventory's matter, not a release's.
     ("/baton.v1.Control/LabelHost", ADMINS),
+    // Which machine is which is for whoever may make tokens to say.
+    ("/baton.v1.Control/AcceptHost", ADMINS),
     // What is removed does not come back by the opposite command.
     ("/baton.v1.Control/RemoveService", ADMINS),
     ("/baton.v1.Control/RemoveHost", ADMINS),
@@ -180,6 +182,7 @@ fn command(path: &str) -> String {
         (_, "DrainHost") => "hosts drain",
         (_, "UndrainHost") => "hosts undrain",
         (_, "LabelHost") => "hosts label",
+        (_, "AcceptHost") => "hosts accept",
         (_, "RemoveHost") => "hosts remove",
         (_, "DeclareDead") => "balancers declare-dead",
         (_, "Revive") => "balancers revive",

@@ -368,6 +368,7 @@ fn record(host: &Host) -> HostRecord {
     HostRecord {
         address: host.address,
         issued: host.issued.clone(),
+        accepted: host.accepted,
         maintenance: host.maintenance.clone(),
         dead_balancer: host.dead_balancer.clone(),
         labels: host.labels.clone(),

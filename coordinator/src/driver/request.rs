@@ -2,6 +2,7 @@
 
 use super::{Clock, Links, Picture};
 use baton_core::fleet::fence::Told;
+use baton_core::fleet::spec::Stamp;
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Digest, HostName, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
@@ -118,7 +119,14 @@ impl Ask {
 #[derive(Debug)]
 pub(super) enum Request {
     Ask(Ask, oneshot::Sender<Result<Accepted, Problem>>),
-    Admit { host: HostName, address: IpAddr, told: Option<Box<Told>>, reply: oneshot::Sender<Result<(), Problem>> },
+    Admit {
+        host: HostName,
+        address: IpAddr,
+        /// Whether it belongs here, where it is not known yet.
+        accepted: bool,
+        told: Option<Box<Told>>,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
 }
 
 /// What a request comes to, once the pass it was in is durable.
@@ -143,12 +151,12 @@ impl Access {
         answer.await.unwrap_or_else(|_| Err(busy()))
     }
 
-    /// Makes sure that there is a record of a host, with this address.
+    /// Makes sure that there is a record of a host, with this address. One that is new is told nothing before it is accepted.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn admit(&self, host: HostName, address: IpAddr) -> Result<(), Problem> {
-        self.admitted(host, address, None).await
+    pub async fn admit(&self, host: HostName, address: IpAddr, accepted: bool) -> Result<(), Problem> {
+        self.admitted(host, address, accepted, None).await
     }
 
     /// The same for a host that connects: what it was told before is taken in, where that is not known here.
@@ -156,12 +164,20 @@ impl Access {
     /// # Errors
     /// When it could not be made durable, or the host must not be told anything yet.
     pub async fn connects(&self, host: HostName, address: IpAddr, told: Told) -> Result<(), Problem> {
-        self.admitted(host, address, Some(Box::new(told))).await
+        // Where the store knows less than the host: only one that was accepted was ever told something.
+        let accepted = told.stamp != Stamp::default();
+        self.admitted(host, address, accepted, Some(Box::new(told))).await
     }
 
-    async fn admitted(&self, host: HostName, address: IpAddr, told: Option<Box<Told>>) -> Result<(), Problem> {
+    async fn admitted(
+        &self,
+        host: HostName,
+        address: IpAddr,
+        accepted: bool,
+        told: Option<Box<Told>>,
+    ) -> Result<(), Problem> {
         let (reply, answer) = oneshot::channel();
-        self.links.leave(Request::Admit { host, address, told, reply });
+        self.links.leave(Request::Admit { host, address, accepted, told, reply });
         answer.await.unwrap_or_else(|_| Err(busy()))
     }
 
@@ -196,9 +212,10 @@ impl Request {
                 }
                 Reply::Asked(accepted, reply)
             }
-            Self::Admit { host, address, told, reply } => {
+            Self::Admit { host, address, accepted, told, reply } => {
                 let is_new = !fleet.hosts.contains_key(&host);
-                fleet.hosts.entry(host.clone()).or_insert_with(|| Host::new(address)).address = address;
+                let new = || Host { accepted, ..Host::new(address) };
+                fleet.hosts.entry(host.clone()).or_insert_with(new).address = address;
                 let recalled = recall(fleet, &host, told.as_deref(), is_new, now);
                 Reply::Admitted(recalled, reply)
             }

@@ -40,7 +40,7 @@ impl Stage {
 
     async fn admit(&self, hosts: &[&str]) {
         for name in hosts {
-            self.access.admit(samples::host(name), ADDRESS).await.unwrap();
+            self.access.admit(samples::host(name), ADDRESS, true).await.unwrap();
         }
     }
 
@@ -234,7 +234,7 @@ async fn a_driver_that_was_replaced_ends_and_decides_nothing_more() {
 async fn nobody_waits_for_a_driver_that_is_gone() {
     let (driver, access) = Driver::take_over(Arc::<MemoryStore>::default(), plan).await.unwrap();
     driver.run(std::future::ready(())).await.unwrap();
-    let refused = timeout(Duration::from_secs(5), access.admit(samples::host("web1"), ADDRESS)).await.unwrap();
+    let refused = timeout(Duration::from_secs(5), access.admit(samples::host("web1"), ADDRESS, true)).await.unwrap();
     assert_eq!(refused.unwrap_err().code, Code(1009));
     let (_, mut specs) = access.links().connect(&samples::host("web1"), Hello::default());
     assert!(specs.changed().await.is_err());
@@ -245,7 +245,7 @@ async fn too_many_requests_at_once_are_refused_instead_of_kept() {
     let (driver, access) = Driver::take_over(Arc::<MemoryStore>::default(), plan).await.unwrap();
     let ask = |number: usize| {
         let access = access.clone();
-        async move { access.admit(samples::host(&format!("web{number}")), ADDRESS).await }
+        async move { access.admit(samples::host(&format!("web{number}")), ADDRESS, true).await }
     };
     let asked = futures_util::future::join_all((0..300).map(ask));
     let driver = async {

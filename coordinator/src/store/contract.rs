@@ -78,8 +78,14 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     first.fence = Some(baton_core::fleet::fence::Fence { stands: true, ..Default::default() });
     let labels = [("rack".parse().unwrap(), "a".parse().unwrap())].into();
     let order = Order { by: "ana".into(), why: "burnt".into(), since: Moment(3) };
-    let record =
-        HostRecord { address: "127.0.0.2".parse().unwrap(), issued, maintenance: None, dead_balancer: Some(order), labels };
+    let record = HostRecord {
+        address: "127.0.0.2".parse().unwrap(),
+        issued,
+        accepted: false,
+        maintenance: None,
+        dead_balancer: Some(order),
+        labels,
+    };
     first.hosts.insert(samples::host("web1"), record);
     first.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
     first.releases.insert(release.id(), release);
@@ -265,7 +271,7 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     let again = store.redeem(&meant).await.unwrap();
     let identity = "host/web1".parse().unwrap();
     let revoked = vec!["first-web1".into()];
-    assert_eq!(again, Redeemed::Granted { identity, revoked, services: Vec::new(), life: None });
+    assert_eq!(again, Redeemed::Granted { identity, revoked, services: Vec::new(), life: None, named: true });
     let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();
     assert_eq!(revoked, ["first-web1"]);
     drop(folder);

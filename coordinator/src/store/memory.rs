@@ -148,7 +148,8 @@ impl Store for MemoryStore {
             revoked: false,
             used: false,
         });
-        Ok(Redeemed::Granted { identity, revoked, services: token.services.clone(), life: token.life })
+        let named = !token.names.is_empty();
+        Ok(Redeemed::Granted { identity, revoked, services: token.services.clone(), life: token.life, named })
     }
 
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {

@@ -136,6 +136,7 @@ pub struct About {
 pub struct HostRecord {
     pub address: IpAddr,
     pub issued: HostSpec,
+    pub accepted: bool,
     pub maintenance: Option<Maintenance>,
     pub dead_balancer: Option<Order>,
     pub labels: Labels,
@@ -213,8 +214,8 @@ impl Snapshot {
         // Rollouts of services that were removed are history.
         self.rollouts.retain(|_, rollout| self.services.contains_key(&rollout.service));
         let hosts = self.hosts.into_iter().map(|(name, record)| {
-            let HostRecord { address, issued, maintenance, dead_balancer, labels } = record;
-            (name, Host { address, issued, heard: None, connected: false, maintenance, dead_balancer, labels })
+            let HostRecord { address, issued, accepted, maintenance, dead_balancer, labels } = record;
+            (name, Host { address, issued, heard: None, connected: false, accepted, maintenance, dead_balancer, labels })
         });
         Fleet {
             epoch: self.epoch,

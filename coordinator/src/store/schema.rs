@@ -69,6 +69,9 @@ ALTER TABLE hosts ADD COLUMN dead_balancer TEXT NOT NULL DEFAULT 'null';
 ALTER TABLE certificates ADD COLUMN authority TEXT NOT NULL DEFAULT '';
 ALTER TABLE certificates ADD COLUMN used BIGINT NOT NULL DEFAULT 0;
 ",
+    "
+ALTER TABLE hosts ADD COLUMN accepted BIGINT NOT NULL DEFAULT 1;
+",
 ];
 
 /// Brings the tables to this version's shape.

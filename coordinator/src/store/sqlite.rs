@@ -77,7 +77,8 @@ impl Store for SqliteStore {
             ..Snapshot::default()
         };
         for row in
-            rows(&mut transaction, "SELECT name, address, issued, maintenance, dead_balancer, labels FROM hosts").await?
+            rows(&mut transaction, "SELECT name, address, issued, maintenance, dead_balancer, labels, accepted FROM hosts")
+                .await?
         {
             let record = HostRecord {
                 address: parsed(&row, 1)?,
@@ -85,6 +86,7 @@ impl Store for SqliteStore {
                 maintenance: document(&row, 3)?,
                 dead_balancer: document(&row, 4)?,
                 labels: document(&row, 5)?,
+                accepted: row.try_get::<i64, _>(6)? != 0,
             };
             snapshot.hosts.insert(parsed(&row, 0)?, record);
         }
@@ -123,13 +125,15 @@ impl Store for SqliteStore {
             return Err(StoreError::Fenced { held: changes.held, found: Epoch(unsigned(&row, 0)?) });
         }
         for (name, record) in &changes.hosts {
-            let text = "INSERT INTO hosts (name, address, issued, maintenance, dead_balancer, labels)
-                        VALUES ($1, $2, $3, $4, $5, $6)
+            let text = "INSERT INTO hosts (name, address, issued, maintenance, dead_balancer, labels, accepted)
+                        VALUES ($1, $2, $3, $4, $5, $6, $7)
                         ON CONFLICT (name) DO UPDATE SET address = excluded.address, issued = excluded.issued,
-                        maintenance = excluded.maintenance, dead_balancer = excluded.dead_balancer, labels = excluded.labels";
+                        maintenance = excluded.maintenance, dead_balancer = excluded.dead_balancer, labels = excluded.labels,
+                        accepted = excluded.accepted";
             let query = sqlx::query(text).bind(name.as_str()).bind(record.address.to_string());
             let query = query.bind(json(&record.issued)?).bind(json(&record.maintenance)?);
-            let query = query.bind(json(&record.dead_balancer)?).bind(json(&record.labels)?);
+            let query =
+                query.bind(json(&record.dead_balancer)?).bind(json(&record.labels)?).bind(i64::from(record.accepted));
             query.execute(&mut *transaction).await?;
         }
         for (name, service) in &changes.services {
@@ -243,7 +247,8 @@ impl Store for SqliteStore {
         };
         certificates::put(&mut transaction, &issued, &token.id.0).await?;
         transaction.commit().await?;
-        Ok(Redeemed::Granted { identity, revoked, services: token.services, life: token.life })
+        let named = !token.names.is_empty();
+        Ok(Redeemed::Granted { identity, revoked, services: token.services, life: token.life, named })
     }
 
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {

@@ -62,6 +62,8 @@ pub enum Redeemed {
         services: Vec<ServiceName>,
         /// As [`Token::life`].
         life: Option<i64>,
+        /// Whoever made the token said who would come.
+        named: bool,
     },
     /// No token has this secret.
     Unknown,

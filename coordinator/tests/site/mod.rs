@@ -51,7 +51,7 @@ impl Site {
     }
 
     pub(crate) async fn member(&self, role: &str, name: &str) -> Credentials {
-        join(self.running.listen, &token(&self.admin, role, 1, &[]).await, name).await.unwrap()
+        join(self.running.listen, &token(&self.admin, role, 1, &[name]).await, name).await.unwrap()
     }
 
     /// One of each kind, two hosts, by name. The admin comes last: what an admin may, ends hosts.

@@ -52,6 +52,8 @@ pub struct Host {
     pub heard: Option<Heard>,
     /// False from the moment its stream closed or fell silent.
     pub connected: bool,
+    /// False while it has joined with a token that named nobody, and no admin has said that it belongs here: it is told nothing.
+    pub accepted: bool,
     /// Taken out of every balancer, and out of every rollout, for work on it.
     pub maintenance: Option<Maintenance>,
     /// The load balancer there was declared dead: nobody waits for its word while it says nothing.
@@ -217,6 +219,7 @@ impl Host {
             issued: HostSpec::default(),
             heard: None,
             connected: false,
+            accepted: true,
             maintenance: None,
             dead_balancer: None,
             labels: Labels::new(),

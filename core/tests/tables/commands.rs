@@ -76,6 +76,23 @@ fn a_deploy_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_host_that_nobody_accepted_is_told_nothing_though_a_service_names_it() {
+    let mut world = World::parse("in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2\n lb1");
+    world.fleet.hosts.get_mut(&host("web2")).expect("a host").accepted = false;
+    let next = plan(&world.fleet, NOW);
+    assert!(!next.specs.contains_key(&host("web2")), "{:?}", world.tell(&next));
+    let mut bold = next;
+    let mut spec = world.fleet.hosts[&host("web1")].issued.clone();
+    spec.generation = spec.generation.next();
+    bold.specs.insert(host("web2"), spec);
+    let violations = interlock::check(&world.fleet, &bold).expect_err("it is refused");
+    assert!(violations.iter().any(|it| it.invariant == 20), "{violations:?}");
+    let accept = Command::Accept { host: host("web2"), by: "ana".into() };
+    assert_eq!(apply(&mut world.fleet, accept.clone(), NOW), Ok(Accepted::Noted));
+    assert_eq!(apply(&mut world.fleet, accept, NOW), Ok(Accepted::Unchanged));
+}
+
+#[test]
 fn a_service_may_get_a_port_behind_those_it_has_and_no_other() {
     refused(REST, |deploy| deploy.service.ports = vec![9000, 8101], 705);
     let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");

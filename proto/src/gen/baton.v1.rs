@@ -2716,6 +2716,9 @@ pub struct HostView {
     /// Set while the load balancer there is declared dead.
     #[prost(message, optional, tag = "42")]
     pub dead_balancer: ::core::option::Option<OrderView>,
+    /// It joined with a token that named nobody, and no admin has said yet that it belongs here: it is told nothing.
+    #[prost(bool, tag = "43")]
+    pub waits_for_acceptance: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3510,6 +3513,27 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "LabelHost"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn accept_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/AcceptHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "AcceptHost"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn remove_host(
             &mut self,
             request: impl tonic::IntoRequest<super::HostRequest>,
@@ -3955,6 +3979,10 @@ pub mod control_server {
         async fn label_host(
             &self,
             request: tonic::Request<super::LabelRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
+        async fn accept_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
         ) -> std::result::Result<tonic::Response<super::DeployReply>, tonic::Status>;
         async fn remove_host(
             &self,
@@ -4963,6 +4991,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LabelHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/AcceptHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptHostSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::HostRequest>
+                    for AcceptHostSvc<T> {
+                        type Response = super::DeployReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::accept_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptHostSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -88,7 +88,8 @@ pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
         let connected = listed["hosts"].as_array().into_iter().flatten().filter(|host| host["connected"] == true).count();
         Ok((connected == agents.len()).then_some(()))
     })
-    .with_context(|| journal(coordinator, "baton-coordinator"))
+    .with_context(|| journal(coordinator, "baton-coordinator"))?;
+    coordinator.run(&["baton", "hosts", "accept", "--all"]).map(drop)
 }
 
 fn prepare(host: &Host, fleet: &Fleet, packages: &Packages, token: &str) -> anyhow::Result<()> {

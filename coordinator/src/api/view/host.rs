@@ -35,6 +35,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
         dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
         maintenance: host.maintenance.as_ref().map(|maintenance| super::order(&maintenance.order, now)),
+        waits_for_acceptance: !host.accepted,
         labels: host.labels.iter().map(|(label, value)| (label.to_string(), value.to_string())).collect(),
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
         driver: report.and_then(|report| report.balancer.as_ref()).map(|it| it.driver.clone()).unwrap_or_default(),

@@ -10,6 +10,7 @@ use crate::name::{Digest, HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::release::Release;
 use crate::time::Moment;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// Deploys that may wait for one service: more than that is no queue but a pipeline that runs away.
@@ -71,11 +72,12 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
         problems.push(Problem::new(Code(702), format!("{} names no host", deploy.name)).help("add names to `hosts`"));
     }
     let balancers = deploy.service.balancer.iter().flat_map(|balancer| &balancer.on);
-    let unknown: Vec<&HostName> =
-        deploy.service.hosts.iter().chain(balancers).filter(|host| !fleet.hosts.contains_key(*host)).collect();
+    let named: Vec<&HostName> = deploy.service.hosts.iter().chain(balancers).collect();
+    let unknown: Vec<&HostName> = named.iter().copied().filter(|host| !fleet.hosts.contains_key(*host)).collect();
     if !unknown.is_empty() {
         problems.push(never_joined(fleet, &unknown));
     }
+    problems.extend(not_accepted(fleet, &named));
     let before = fleet.services.get(&deploy.name);
     if let Some(order) = before.and_then(|service| service.orders.removal.as_ref()) {
         problems.push(removed(&deploy.name, order));
@@ -189,6 +191,17 @@ fn queue(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Pro
     queue.push(Queued { id: id.clone(), shape, release, by: deploy.by, since: now });
     fleet.releases.insert(release, deploy.release);
     Ok(Accepted::Queued(id))
+}
+
+/// Hosts that joined under a name of their own choice, and of which nobody has said yet that they belong here.
+fn not_accepted(fleet: &Fleet, named: &[&HostName]) -> Option<Problem> {
+    let waits = |host: &&&HostName| fleet.hosts.get(**host).is_some_and(|host| !host.accepted);
+    let waiting: BTreeSet<&str> = named.iter().filter(waits).map(|host| host.as_str()).collect();
+    let names = waiting.into_iter().collect::<Vec<_>>();
+    (!names.is_empty()).then(|| {
+        Problem::new(Code(737), format!("{} joined, and nobody has accepted that yet", names.join(", ")))
+            .help(format!("an admin says that it is the right machine: baton hosts accept {}", names.join(" ")))
+    })
 }
 
 /// A release from before a migration without a way back does not come back as if it were new.

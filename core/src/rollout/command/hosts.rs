@@ -127,6 +127,17 @@ pub(super) fn label(
     Ok(Accepted::Noted)
 }
 
+pub(super) fn accept(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Problem> {
+    match fleet.hosts.get_mut(name) {
+        None => Err(never_joined(fleet, &[name])),
+        Some(host) if host.accepted => Ok(Accepted::Unchanged),
+        Some(host) => {
+            host.accepted = true;
+            Ok(Accepted::Noted)
+        }
+    }
+}
+
 pub(super) fn remove(fleet: &mut Fleet, name: &HostName, force: bool) -> Result<Accepted, Problem> {
     may_remove(fleet, name, force)?;
     for service in fleet.services.values_mut() {

@@ -154,6 +154,11 @@ pub enum Command {
         unset: BTreeSet<LabelKey>,
         by: String,
     },
+    /// A host that joined with a token that named nobody belongs here.
+    Accept {
+        host: HostName,
+        by: String,
+    },
     /// A restored coordinator goes on without hosts it has not heard.
     Recover {
         without: BTreeSet<HostName>,
@@ -193,6 +198,7 @@ impl Command {
             | Self::DeclareDead { .. }
             | Self::Revive { .. }
             | Self::Label { .. }
+            | Self::Accept { .. }
             | Self::RemoveHost { .. }
             | Self::Recover { .. } => None,
         }
@@ -207,6 +213,7 @@ impl Command {
             | Self::DeclareDead { host, .. }
             | Self::Revive { host, .. }
             | Self::Label { host, .. }
+            | Self::Accept { host, .. }
             | Self::RemoveHost { host, .. } => Some(host),
             _ => None,
         }
@@ -265,6 +272,7 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::DeclareDead { host, by, why } => hosts::declare_dead(fleet, &host, Order { by, why, since: now }),
         Command::Revive { host, .. } => hosts::revive(fleet, &host),
         Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),
+        Command::Accept { host, .. } => hosts::accept(fleet, &host),
         Command::Recover { without, .. } => recall::recover(fleet, &without, now),
         Command::RemoveHost { host, force, .. } => hosts::remove(fleet, &host, force),
     }
