@@ -2,6 +2,8 @@
 
 use super::fault::{Fault, When};
 use super::service::Behaviour;
+use crate::fleet::front::Front;
+use crate::fleet::pool::Pool;
 
 /// One rollout and what happens to it.
 #[derive(Debug, Clone, Copy)]
@@ -11,10 +13,13 @@ pub(super) struct Act {
     pub fault: Option<(Fault, When)>,
 }
 
-/// What is played on each placement, in order.
-pub(super) const ACTS: &[Act] = &[
-    Act { name: "rolling", release: Behaviour::Good, fault: None },
-    Act { name: "broken release", release: Behaviour::NeverReady, fault: None },
+const ROLLING: Act = sound("rolling", Behaviour::Good);
+const BROKEN: Act = sound("broken release", Behaviour::NeverReady);
+const FAILING: Act = sound("a release that fails a fifth of its requests", Behaviour::FailsAFifth);
+const SLOW: Act = sound("a release that takes twice as long", Behaviour::TwiceAsLong);
+
+/// What can die: Baton, hosts, and the load balancer that Baton drives.
+const FAULTS: [Act; 10] = [
     faulted("coordinator killed at the start", Fault::Coordinator, When::Started),
     faulted("coordinator killed while a new version starts", Fault::Coordinator, When::Word("healthy")),
     faulted("agent killed on the host in transition", Fault::Agent, When::Word("healthy")),
@@ -27,15 +32,43 @@ pub(super) const ACTS: &[Act] = &[
     faulted("a host reboots after its turn", Fault::Reboot, When::HostsDone(1)),
 ];
 
+/// What is played on a pool, in order. Deaths are played behind one load balancer: they ask more of Baton than of its driver.
+#[must_use]
+pub(super) fn acts(pool: &Pool) -> Vec<Act> {
+    let mut acts = vec![ROLLING];
+    if pool.front == Front::Haproxy {
+        acts.push(BROKEN);
+    }
+    acts.push(FAILING);
+    if times_answers(pool.front) {
+        acts.push(SLOW);
+    }
+    if pool.front == Front::Haproxy {
+        acts.extend(FAULTS);
+    }
+    acts
+}
+
+/// HAProxy tells averages only, in which nothing slower can be noticed.
+const fn times_answers(front: Front) -> bool {
+    matches!(front, Front::Nginx | Front::Envoy)
+}
+
+const fn sound(name: &'static str, release: Behaviour) -> Act {
+    Act { name, release, fault: None }
+}
+
 const fn faulted(name: &'static str, fault: Fault, when: When) -> Act {
     Act { name, release: Behaviour::Good, fault: Some((fault, when)) }
 }
 
 impl Act {
-    /// Whether clients may meet failures: only when what carries their requests died, and not by Baton's doing.
+    /// Whether clients may meet failures: when what carries their requests died, and not by Baton's doing, or when the release
+    /// itself fails.
     #[must_use]
     pub(super) const fn may_fail_requests(&self) -> bool {
-        matches!(self.fault, Some((Fault::Balancer | Fault::Power | Fault::Reboot, _)))
+        let died = matches!(self.fault, Some((Fault::Balancer | Fault::Power | Fault::Reboot, _)));
+        died || matches!(self.release, Behaviour::FailsAFifth)
     }
 
     /// Whether the rollout must bring the new release. With a fault, going back is as good: by itself, and in time.
@@ -46,6 +79,6 @@ impl Act {
 
     #[must_use]
     pub(super) const fn must_revert(&self) -> bool {
-        matches!(self.release, Behaviour::NeverReady)
+        !matches!(self.release, Behaviour::Good)
     }
 }
