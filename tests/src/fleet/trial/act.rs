@@ -18,21 +18,25 @@ const BROKEN: Act = sound("broken release", Behaviour::NeverReady);
 const FAILING: Act = sound("a release that fails a fifth of its requests", Behaviour::FailsAFifth);
 const SLOW: Act = sound("a release that takes twice as long", Behaviour::TwiceAsLong);
 
-/// What can die: Baton, hosts, and the load balancer that Baton drives.
-const FAULTS: [Act; 10] = [
+/// The deaths that a load balancer's driver has to do with.
+const AT_THE_FRONT: [Act; 3] = [
+    faulted("the balancer's agent killed halfway", Fault::BalancersAgent, When::HostsDone(2)),
+    faulted("balancer killed while a host drains", Fault::Balancer, When::Word("draining")),
+    faulted("balancer killed halfway", Fault::Balancer, When::HostsDone(2)),
+];
+
+/// The other deaths.
+const BEHIND_IT: [Act; 7] = [
     faulted("coordinator killed at the start", Fault::Coordinator, When::Started),
     faulted("coordinator killed while a new version starts", Fault::Coordinator, When::Word("healthy")),
     faulted("agent killed on the host in transition", Fault::Agent, When::Word("healthy")),
     faulted("agent killed while its host drains", Fault::Agent, When::Word("draining")),
-    faulted("the balancer's agent killed halfway", Fault::BalancersAgent, When::HostsDone(2)),
     faulted("agents upgraded in mid-rollout", Fault::Upgrade, When::HostsDone(1)),
-    faulted("balancer killed while a host drains", Fault::Balancer, When::Word("draining")),
-    faulted("balancer killed halfway", Fault::Balancer, When::HostsDone(2)),
     faulted("a host loses power in transition", Fault::Power, When::Word("healthy")),
     faulted("a host reboots after its turn", Fault::Reboot, When::HostsDone(1)),
 ];
 
-/// What is played on a pool, in order. Deaths are played behind one load balancer: they ask more of Baton than of its driver.
+/// What is played on a pool, in order: what is the same behind every load balancer, behind HAProxy alone.
 #[must_use]
 pub(super) fn acts(pool: &Pool) -> Vec<Act> {
     let mut acts = vec![ROLLING];
@@ -43,8 +47,9 @@ pub(super) fn acts(pool: &Pool) -> Vec<Act> {
     if times_answers(pool.front) {
         acts.push(SLOW);
     }
+    acts.extend(AT_THE_FRONT);
     if pool.front == Front::Haproxy {
-        acts.extend(FAULTS);
+        acts.extend(BEHIND_IT);
     }
     acts
 }
