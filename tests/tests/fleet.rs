@@ -1,5 +1,6 @@
 //! The fleet's test as `cargo test` runs it: only where `BATON_REQUIRE` names `systemd`, for it takes minutes, root and packages.
 
+use baton_tests::fleet::front::Front;
 use baton_tests::fleet::life::UpArgs;
 use baton_tests::fleet::trial::{TrialArgs, play};
 use std::env;
@@ -18,7 +19,8 @@ fn releases_on_real_hosts_fail_no_request_and_end_by_themselves_whatever_dies() 
         return;
     }
     let packages = env::var_os("BATON_PACKAGES").map_or_else(|| PathBuf::from("../dist"), PathBuf::from);
-    let fleet = UpArgs { hosts: 4, balancers: 1, packages };
-    let summary = play(&TrialArgs { fleet, rate: 100, only: None, running: false, keep: false, json: false }).unwrap();
+    let fronts = vec![Front::Haproxy, Front::Nginx, Front::Envoy];
+    let fleet = UpArgs { hosts: 4, fronts, packages };
+    let summary = play(&TrialArgs { fleet, rate: 200, only: None, running: false, keep: false, json: false }).unwrap();
     assert!(summary.passed, "{summary:#?}");
 }

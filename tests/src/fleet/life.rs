@@ -1,5 +1,6 @@
 //! A fleet's life: up from nothing, and down to nothing.
 
+use super::front::Front;
 use super::record::Fleet;
 use super::run::run;
 use super::{STATE, base, cgroups, needs, network, provision};
@@ -14,9 +15,9 @@ pub struct UpArgs {
     /// Hosts that run services
     #[arg(long, default_value_t = 4)]
     pub hosts: u8,
-    /// Hosts with a load balancer
-    #[arg(long, default_value_t = 1)]
-    pub balancers: u8,
+    /// Load balancers, each on a host of its own
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["haproxy", "nginx", "envoy"])]
+    pub fronts: Vec<Front>,
     /// A folder with Baton's .deb packages, as packaging/build makes it
     #[arg(long, default_value = "dist")]
     pub packages: PathBuf,
@@ -36,10 +37,12 @@ pub fn shared() -> PathBuf {
 pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
     needs::check()?;
     let packages = provision::Packages::find(&args.packages)?;
+    // Said before anything boots.
+    args.fronts.iter().try_for_each(|front| front.program().map(drop))?;
     if Path::new(STATE).exists() {
         bail!("a fleet is up already: `fleet down` ends it");
     }
-    let mut fleet = Fleet::of(args.hosts, args.balancers)?;
+    let mut fleet = Fleet::of(args.hosts, &args.fronts)?;
     let base = base::ensure()?;
     // From here on, whatever happens, `down` finds the record.
     fleet.save()?;
@@ -71,7 +74,7 @@ pub fn down() -> anyhow::Result<()> {
         return Ok(());
     }
     // A record that is damaged or was never written must not keep what can be found without it.
-    let fleet = Fleet::load().or_else(|_| Fleet::of(100, 9))?;
+    let fleet = Fleet::load().or_else(|_| Fleet::of(100, &[Front::Haproxy; 9]))?;
     let mut first = Ok(());
     for host in &fleet.hosts {
         keep_first(&mut first, host.power_off());

@@ -3,7 +3,7 @@
 //! ```text
 //! namespace baton-fleet        bridge `hub` 10.77.0.1      <- clients, and `nft` for cuts
 //!   ├ v-coord ─ eth0 10.77.0.2    coord   baton-coordinator, baton
-//!   ├ v-lb1   ─ eth0 10.77.0.11   lb1     baton-agent, HAProxy
+//!   ├ v-lb1   ─ eth0 10.77.0.11   lb1     baton-agent, HAProxy; lb2 nginx, lb3 Envoy
 //!   └ v-web1  ─ eth0 10.77.0.21   web1    baton-agent
 //! ```
 //!
@@ -13,10 +13,12 @@
 pub mod base;
 pub mod cgroups;
 pub mod contract;
+pub mod front;
 pub mod host;
 pub mod life;
 pub mod needs;
 pub mod network;
+pub mod pool;
 pub mod provision;
 pub mod record;
 pub mod run;

@@ -1,4 +1,4 @@
-//! From booted hosts to a fleet: packages by dpkg, HAProxy with a user's configuration, agents joined by token.
+//! From booted hosts to a fleet: packages by dpkg, load balancers as the documentation has them, agents joined by token.
 
 use super::host::Host;
 use super::record::{COORDINATOR, Fleet, Part};
@@ -13,10 +13,6 @@ const LAID_OUT: &str = "/var/tmp/baton";
 
 /// The coordinator's port, as it is by default.
 const PORT: u16 = 7443;
-
-/// A HAProxy as its owner might have set it up, with what Baton needs to be told about: an admin socket, and a state file that
-/// is loaded at the start. Backends are named like Baton's pools, servers like its members.
-const HAPROXY: &str = include_str!("haproxy.cfg");
 
 /// Baton's packages.
 #[derive(Debug, Clone)]
@@ -94,8 +90,8 @@ pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
 
 fn prepare(host: &Host, fleet: &Fleet, packages: &Packages, token: &str) -> anyhow::Result<()> {
     packages.install(host, &["baton-agent", "baton"])?;
-    if host.part == Part::Balancer {
-        balance(host, fleet)?;
+    if let Part::Balancer(front) = host.part {
+        front.install(host, fleet).with_context(|| journal(host, front.unit()))?;
     }
     join(host, token)
 }
@@ -134,11 +130,8 @@ fn token(coordinator: &Host, uses: usize) -> anyhow::Result<String> {
 fn join(host: &Host, token: &str) -> anyhow::Result<()> {
     const TOKEN_FILE: &str = "/root/token";
     let mut settings = format!("address = \"{}\"\n", host.address);
-    if host.part == Part::Balancer {
-        settings.push_str(
-            "\n[balancer]\ndriver = \"haproxy\"\nsocket = \"/run/haproxy/admin.sock\"\n\
-             master_socket = \"/run/haproxy-master.sock\"\nstate_file = \"/var/lib/haproxy/server-state\"\n",
-        );
+    if let Part::Balancer(front) = host.part {
+        settings.push_str(front.settings());
     }
     host.write("/etc/baton/agent.toml", &settings)?;
     host.write(TOKEN_FILE, &format!("{token}\n"))?;
@@ -147,42 +140,4 @@ fn join(host: &Host, token: &str) -> anyhow::Result<()> {
     host.run(&["rm", TOKEN_FILE])?;
     host.run(&["systemctl", "enable", "--now", "baton-agent"])?;
     Ok(())
-}
-
-fn balance(host: &Host, fleet: &Fleet) -> anyhow::Result<()> {
-    let mut configuration = HAPROXY.to_owned();
-    for pool in POOLS {
-        configuration.push_str(&pool.backend(fleet));
-    }
-    host.write("/etc/haproxy/haproxy.cfg", &configuration)?;
-    host.run(&["systemctl", "enable", "haproxy"])?;
-    host.run(&["systemctl", "restart", "haproxy"])?;
-    Ok(())
-}
-
-/// A pool as HAProxy's owner declared it: where clients come in, and on which ports instances may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Pool {
-    pub name: &'static str,
-    pub listen: u16,
-    pub ports: &'static [u16],
-}
-
-/// One for each placement: two ports and the new starts beside the old, one port and it takes its place.
-pub const POOLS: [Pool; 2] =
-    [Pool { name: "shop", listen: 8080, ports: &[8101, 8102] }, Pool { name: "till", listen: 8081, ports: &[8201] }];
-
-impl Pool {
-    fn backend(&self, fleet: &Fleet) -> String {
-        let Self { name, listen, ports } = self;
-        let mut text = format!(
-            "\nfrontend {name}\n    bind :{listen}\n    default_backend {name}\n\nbackend {name}\n    balance roundrobin\n"
-        );
-        for host in fleet.every(Part::Web) {
-            for (slot, port) in ports.iter().enumerate() {
-                text.push_str(&format!("    server {}-{slot} {}:{port} disabled\n", host.name, host.address));
-            }
-        }
-        text
-    }
 }

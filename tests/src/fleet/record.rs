@@ -1,7 +1,9 @@
 //! What a running fleet consists of, on disk: every command of `fleet` is a process of its own.
 
 use super::STATE;
+use super::front::Front;
 use super::host::Host;
+use super::pool::Pool;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -21,7 +23,7 @@ pub struct Fleet {
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     Coordinator,
-    Balancer,
+    Balancer(Front),
     Web,
 }
 
@@ -29,19 +31,19 @@ pub enum Part {
 pub const COORDINATOR: &str = "coord";
 
 impl Fleet {
-    /// Who would be in a fleet of so many.
+    /// Who would be in a fleet of so many hosts, with these load balancers.
     ///
     /// # Errors
     /// When the network has no room for so many.
-    pub fn of(hosts: u8, balancers: u8) -> anyhow::Result<Self> {
-        const MOST_BALANCERS: u8 = 9;
+    pub fn of(hosts: u8, fronts: &[Front]) -> anyhow::Result<Self> {
+        const MOST_BALANCERS: usize = 9;
         const MOST_HOSTS: u8 = 100;
-        if hosts == 0 || hosts > MOST_HOSTS || balancers > MOST_BALANCERS {
-            bail!("1 to {MOST_HOSTS} hosts and 0 to {MOST_BALANCERS} balancers, please");
+        if hosts == 0 || hosts > MOST_HOSTS || fronts.len() > MOST_BALANCERS {
+            bail!("1 to {MOST_HOSTS} hosts and 0 to {MOST_BALANCERS} load balancers, please");
         }
         let host = |name: String, part, last| Host { name, part, address: Ipv4Addr::new(10, 77, 0, last) };
         let mut all = vec![host(COORDINATOR.to_owned(), Part::Coordinator, 2)];
-        all.extend((1..=balancers).map(|n| host(format!("lb{n}"), Part::Balancer, 10 + n)));
+        all.extend((1..).zip(fronts).map(|(n, front)| host(format!("lb{n}"), Part::Balancer(*front), 10 + n)));
         all.extend((1..=hosts).map(|n| host(format!("web{n}"), Part::Web, 20 + n)));
         Ok(Self { hosts: all, mounted: Vec::new() })
     }
@@ -86,6 +88,16 @@ impl Fleet {
     /// Every host that is for one thing, in order.
     pub fn every(&self, part: Part) -> impl Iterator<Item = &Host> {
         self.hosts.iter().filter(move |host| host.part == part)
+    }
+
+    /// The load balancers that serve a pool.
+    pub fn before(&self, pool: &Pool) -> impl Iterator<Item = &Host> {
+        self.every(Part::Balancer(pool.front))
+    }
+
+    /// The hosts whose agents a pool's service needs.
+    pub fn around(&self, pool: &Pool) -> impl Iterator<Item = &Host> {
+        self.before(pool).chain(self.every(Part::Web))
     }
 }
 

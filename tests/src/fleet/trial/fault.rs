@@ -1,8 +1,9 @@
 //! What goes wrong, and when: without warning, and at a step of the rollout.
 
 use crate::fleet::host::Host;
+use crate::fleet::pool::Pool;
 use crate::fleet::provision::main_process;
-use crate::fleet::record::{Fleet, Part};
+use crate::fleet::record::Fleet;
 use crate::fleet::run::until;
 use anyhow::Context as _;
 use baton_proto::v1::{FleetView, ServiceView};
@@ -17,9 +18,9 @@ pub(super) enum Fault {
     Agent,
     /// `kill -9` of the agent on the balancer's host.
     BalancersAgent,
-    /// `kill -9` of HAProxy, master and workers.
+    /// `kill -9` of the load balancer, master and workers.
     Balancer,
-    /// The package is installed again on every host with an agent, the way an upgrade is.
+    /// The package is installed again on every host of the service, the way an upgrade is.
     Upgrade,
     /// The host in transition is off from one moment to the next.
     Power,
@@ -59,31 +60,30 @@ impl Fault {
     ///
     /// # Errors
     /// When it does not come back.
-    pub(super) fn strike(self, fleet: &Fleet, view: &FleetView, service: &str) -> anyhow::Result<Instant> {
-        let in_transition = || in_transition(fleet, view, service);
+    pub(super) fn strike(self, fleet: &Fleet, view: &FleetView, pool: &Pool) -> anyhow::Result<Instant> {
+        let in_transition = || in_transition(fleet, view, pool.name);
         match self {
-            Self::Coordinator => kill(fleet.coordinator()?, "baton-coordinator")?,
-            Self::Agent => kill(in_transition()?, "baton-agent")?,
-            Self::BalancersAgent => fleet.every(Part::Balancer).try_for_each(|host| kill(host, "baton-agent"))?,
-            Self::Balancer => fleet.every(Part::Balancer).try_for_each(|host| kill(host, "haproxy"))?,
+            Self::Coordinator => kill(fleet.coordinator()?, "baton-coordinator", "main")?,
+            Self::Agent => kill(in_transition()?, "baton-agent", "main")?,
+            Self::BalancersAgent => fleet.before(pool).try_for_each(|host| kill(host, "baton-agent", "main"))?,
+            Self::Balancer => fleet.before(pool).try_for_each(|host| kill(host, pool.front.unit(), "all"))?,
             Self::Upgrade => {
-                for host in fleet.hosts.iter().filter(|host| host.part != Part::Coordinator) {
+                for host in fleet.around(pool) {
                     host.run(&["sh", "-c", "dpkg --install /var/tmp/baton/baton-agent_*.deb"])?;
                     wait_active(host, "baton-agent")?;
                 }
             }
             Self::Power => in_transition()?.lose_power()?,
-            Self::Reboot => done(fleet, view, service)?.reboot()?,
+            Self::Reboot => done(fleet, view, pool.name)?.reboot()?,
         }
         Ok(Instant::now())
     }
 }
 
-/// `kill -9` of a unit's processes; of an agent's only itself, for the rest is not its own.
-fn kill(host: &Host, unit: &str) -> anyhow::Result<()> {
-    let whom = if unit == "haproxy" { "--kill-whom=all" } else { "--kill-whom=main" };
+/// `kill -9` of a unit's processes, all of them or the main one: the rest of an agent's is not its own.
+fn kill(host: &Host, unit: &str, whom: &str) -> anyhow::Result<()> {
     let before = main_process(host, unit)?;
-    host.run(&["systemctl", "kill", "--signal=KILL", whom, unit])?;
+    host.run(&["systemctl", "kill", "--signal=KILL", "--kill-whom", whom, unit])?;
     until(&format!("another {unit} on {}", host.name), RETURN_DEADLINE, || {
         let now = main_process(host, unit)?;
         Ok((now != before && now != "0").then_some(()))

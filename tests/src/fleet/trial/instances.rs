@@ -1,7 +1,7 @@
 //! Which version answers on every port: asked of the instances themselves, past balancer and Baton.
 
 use super::client::inside;
-use crate::fleet::provision::Pool;
+use crate::fleet::pool::Pool;
 use crate::fleet::record::{Fleet, Part};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

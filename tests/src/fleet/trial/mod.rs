@@ -8,6 +8,7 @@ mod client;
 mod fault;
 mod idle;
 mod instances;
+mod notice;
 mod operator;
 mod rest;
 mod service;
@@ -15,6 +16,7 @@ mod story;
 mod verdict;
 
 pub use idle::Idle;
+pub use notice::Notice;
 pub use rest::Rest;
 pub use verdict::{Answer, Summary};
 
@@ -29,7 +31,7 @@ pub struct TrialArgs {
     #[command(flatten)]
     pub fleet: UpArgs,
     /// Requests a second
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 200)]
     pub rate: u32,
     /// Only acts whose name contains this
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use super::service;
 use crate::fleet::host::Host;
-use crate::fleet::provision::Pool;
+use crate::fleet::pool::Pool;
 use anyhow::{Context as _, bail};
 use baton_proto::tls::local_channel;
 use baton_proto::v1::control_client::ControlClient;

@@ -2,7 +2,7 @@
 
 use super::fault::wait_active;
 use crate::fleet::host::Host;
-use crate::fleet::provision::Pool;
+use crate::fleet::pool::Pool;
 use crate::fleet::record::{Fleet, Part};
 use baton_cli::demo::load::Report;
 use serde::Serialize;
@@ -18,14 +18,13 @@ pub struct Rest {
     pub wrong: Vec<String>,
 }
 
-/// Upgrades every agent, and takes one away for a while; what of the applications is not as before.
+/// Upgrades every agent of a service, and takes one away for a while; what of the applications is not as before.
 ///
 /// # Errors
 /// When `dpkg` refuses.
 pub(super) fn disturb(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>> {
     let before = units(fleet, pool)?;
-    let agents = fleet.hosts.iter().filter(|host| host.part != Part::Coordinator).collect::<Vec<_>>();
-    for host in &agents {
+    for host in fleet.around(pool) {
         install(host)?;
         wait_active(host, "baton-agent")?;
     }

@@ -1,7 +1,7 @@
 //! The service that is deployed: the demo's, from the `baton` package on the hosts, in an artifact of a few lines of shell.
 
 use crate::fleet::host::Host;
-use crate::fleet::provision::Pool;
+use crate::fleet::pool::Pool;
 use crate::fleet::record::{Fleet, Part};
 use anyhow::Context as _;
 use std::fs::{self, File};
@@ -12,6 +12,28 @@ pub(super) enum Behaviour {
     Good,
     /// Runs, and never listens.
     NeverReady,
+    /// Answers its probe, and fails a fifth of its requests.
+    FailsAFifth,
+    /// Answers its probe, and takes twice as long for everything else.
+    TwiceAsLong,
+}
+
+impl Behaviour {
+    /// Whether only its traffic can tell what is wrong with it.
+    #[must_use]
+    pub(super) const fn needs_traffic(self) -> bool {
+        matches!(self, Self::FailsAFifth | Self::TwiceAsLong)
+    }
+
+    /// What its instances are told. A good one takes some time, too: half of it would be no less than it takes to be asked.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Good => "--takes 20ms",
+            Self::NeverReady => "--never-listen",
+            Self::FailsAFifth => "--takes 20ms --fail-percent 20",
+            Self::TwiceAsLong => "--takes 40ms --slow 300ms",
+        }
+    }
 }
 
 /// Where a service's manifest and artifacts are on the operator's host.
@@ -26,14 +48,17 @@ pub(super) fn folder(pool: &Pool) -> String {
 /// When there is no room.
 pub(super) fn publish(host: &Host, fleet: &Fleet, pool: &Pool, version: &str, behaviour: Behaviour) -> anyhow::Result<()> {
     let folder = folder(pool);
-    host.write(&format!("{folder}/baton.toml"), &manifest(fleet, pool))?;
+    host.write(&format!("{folder}/baton.toml"), &manifest(fleet, pool, behaviour))?;
     let path = host.root().join(format!("{}/{}-{version}.tar.zst", folder.trim_start_matches('/'), pool.name));
     archive(&path, &start_script(behaviour)).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 
-fn manifest(fleet: &Fleet, pool: &Pool) -> String {
-    let names = |part| fleet.every(part).map(|host| format!("\"{}\"", host.name)).collect::<Vec<_>>().join(", ");
+fn manifest(fleet: &Fleet, pool: &Pool, behaviour: Behaviour) -> String {
+    let name = |host: &Host| format!("\"{}\"", host.name);
+    let hosts = fleet.every(Part::Web).map(name).collect::<Vec<_>>().join(", ");
+    let balancers = fleet.before(pool).map(name).collect::<Vec<_>>().join(", ");
+    let watched = if behaviour.needs_traffic() { WATCHED } else { "" };
     let Pool { name, ports, .. } = pool;
     format!(
         r#"service = "{name}"
@@ -54,20 +79,22 @@ start_timeout = "8s"
 [balancer]
 on = [{balancers}]
 pool = "{name}"
-"#,
-        hosts = names(Part::Web),
-        balancers = names(Part::Balancer),
+{watched}"#
     )
 }
 
+/// Long enough for a machine that is busy with other things; it is over as soon as something is noticed.
+const WATCHED: &str = "
+[rollout]
+waves = [1, \"100%\"]
+bake = \"45s\"
+";
+
 /// What an instance executes it writes to its state folder, which all hosts of the fleet share: one file a start.
 fn start_script(behaviour: Behaviour) -> String {
-    let broken = match behaviour {
-        Behaviour::Good => "",
-        Behaviour::NeverReady => " --never-listen",
-    };
+    let words = behaviour.words();
     format!(
-        "#!/bin/sh\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"$STATE_DIRECTORY/$(uname -n)-$$.log\"{broken} \"$@\"\n"
+        "#!/bin/sh\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"$STATE_DIRECTORY/$(uname -n)-$$.log\" {words} \"$@\"\n"
     )
 }
 

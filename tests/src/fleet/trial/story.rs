@@ -1,15 +1,17 @@
-//! The story: the acts on one placement after another, each told from the operator's command to the last client.
+//! The story: the acts on one pool after another, each told from the operator's command to the last client.
 
-use super::act::{ACTS, Act};
+use super::act::{Act, acts};
 use super::client::Clients;
 use super::fault::{Fault, When};
+use super::notice::Notice;
 use super::operator::{Deploy, Watcher};
 use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
 use super::{TrialArgs, idle, instances, tell};
 use crate::fleet::life;
-use crate::fleet::provision::{POOLS, Pool, journal};
+use crate::fleet::pool::{POOLS, Pool};
+use crate::fleet::provision::journal;
 use crate::fleet::record::{Fleet, Part};
 use anyhow::Context as _;
 use baton_cli::demo::load::executions;
@@ -35,7 +37,7 @@ pub(super) struct Story<'a> {
     args: &'a TrialArgs,
 }
 
-/// One placement: its service, its clients, and which version is live.
+/// One pool: its service, its clients, and which version is live.
 struct Stage<'a> {
     fleet: &'a Fleet,
     pool: &'static Pool,
@@ -51,21 +53,21 @@ impl<'a> Story<'a> {
         Self { fleet, args }
     }
 
-    /// Plays every act on every placement.
+    /// Plays every act on every pool that has a load balancer in this fleet.
     ///
     /// # Errors
-    /// When a placement cannot even be set up, or the machinery breaks: what Baton did wrong is in the summary.
+    /// When a service cannot even be set up, or the machinery breaks: what Baton did wrong is in the summary.
     pub(super) fn play(&self) -> anyhow::Result<Summary> {
         let idle = idle::measure(self.fleet)?;
         tell(&format!("{} {idle:?}, before anything was deployed", goal(&idle)));
-        let (mut acts, mut rests) = (Vec::new(), Vec::new());
-        for pool in &POOLS {
+        let (mut answers, mut rests) = (Vec::new(), Vec::new());
+        for pool in POOLS.iter().filter(|pool| self.fleet.before(pool).next().is_some()) {
             let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
             let wanted = |act: &&Act| self.args.only.as_ref().is_none_or(|only| act.name.contains(only.as_str()));
-            for act in ACTS.iter().filter(wanted) {
+            for act in acts(pool).iter().filter(wanted) {
                 let answer = stage.play_until_struck(act).with_context(|| self.scene(act, pool))?;
                 tell(&line(&answer));
-                acts.push(answer);
+                answers.push(answer);
             }
             let rest = stage.rest()?;
             tell(&format!("{} {rest:?}", mark(&rest.wrong)));
@@ -73,15 +75,15 @@ impl<'a> Story<'a> {
         }
         let at_rest = idle::measure(self.fleet)?;
         tell(&format!("--  at rest with services: {at_rest:?}"));
-        Ok(Summary::new(acts, rests, idle, at_rest))
+        Ok(Summary::new(answers, rests, idle, at_rest))
     }
 
     /// What was going on when an act did not end.
     fn scene(&self, act: &Act, pool: &Pool) -> String {
-        let agents = self.fleet.every(Part::Balancer).map(|host| journal(host, "baton-agent"));
+        let agents = self.fleet.before(pool).map(|host| journal(host, "baton-agent"));
         let coordinator = self.fleet.coordinator().map(|host| journal(host, "baton-coordinator"));
         let all = agents.chain(coordinator).collect::<Vec<_>>().join("\n");
-        format!("{} ({}) did not end\n{all}", act.name, placement(pool))
+        format!("{} ({}) did not end\n{all}", act.name, pool.scene)
     }
 }
 
@@ -92,7 +94,7 @@ impl<'a> Stage<'a> {
         service::publish(coordinator, fleet, pool, &version(1), Behaviour::Good)?;
         let (exit, said) = Deploy::start(coordinator, pool, &version(1))?.end(END_DEADLINE)?;
         anyhow::ensure!(exit == 0, "the first `baton deploy {}` exited {exit}\n{said}", pool.name);
-        let balancer = fleet.every(Part::Balancer).next().context("the test needs a balancer")?;
+        let balancer = fleet.before(pool).next().context("the pool needs a balancer")?;
         let clients = Clients::start(SocketAddr::from((balancer.address, pool.listen)), rate)?;
         let watcher = Watcher::start(coordinator.clone())?;
         Ok(Self { fleet, pool, clients, watcher, live: 1, newest: 1 })
@@ -119,27 +121,30 @@ impl<'a> Stage<'a> {
         let deploy = Deploy::start(coordinator, self.pool, &to)?;
         let returned = act.fault.map(|(fault, when)| self.strike(fault, when, &to)).transpose()?.flatten();
         let name = self.pool.name;
-        let outcome = self.watcher.until(&format!("the end of {name} {to}"), END_DEADLINE, |view| {
+        let noticed = act.release.needs_traffic().then(|| self.notice(&to)).transpose()?.flatten();
+        let (id, outcome) = self.watcher.until(&format!("the end of {name} {to}"), END_DEADLINE, |view| {
             let rollout = rollout(view, name).filter(|rollout| rollout.to_version == to)?;
-            ENDS.contains(&rollout.state.as_str()).then(|| rollout.state.clone())
+            is_over(rollout).then(|| (rollout.id.clone(), rollout.state.clone()))
         })?;
         let ended = Instant::now();
         let (exit, said) = deploy.end(END_DEADLINE)?;
         if outcome == "succeeded" {
             self.live = self.newest;
         }
-        let report = self.clients.mark()?;
+        let phase = self.clients.mark()?;
+        let notice = act.release.needs_traffic().then(|| Notice::ask(coordinator, &id, noticed, &phase)).transpose()?;
         let answer = judge(
             act,
             Measured {
-                placement: placement(self.pool),
+                placement: self.pool.scene,
                 outcome,
                 exit,
                 took_s: ended.saturating_duration_since(begun).as_secs_f64(),
                 after_return_s: returned.map(|returned| ended.saturating_duration_since(returned).as_secs_f64()),
-                executions: executions::join(&report.posts, &life::shared().join(name))?,
+                notice,
+                executions: executions::join(&phase.report.posts, &life::shared().join(name))?,
                 versions: instances::versions(self.fleet, self.pool)?,
-                report,
+                phase,
                 from,
                 to,
                 hosts: self.fleet.every(Part::Web).count(),
@@ -151,9 +156,9 @@ impl<'a> Stage<'a> {
         Ok(answer)
     }
 
-    fn rest(&self) -> anyhow::Result<Rest> {
+    fn rest(&mut self) -> anyhow::Result<Rest> {
         let wrong = rest::disturb(self.fleet, self.pool)?;
-        Ok(rest::judge(placement(self.pool), wrong, &self.clients.mark()?))
+        Ok(rest::judge(self.pool.scene, wrong, &self.clients.mark()?.report))
     }
 
     /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.
@@ -162,10 +167,21 @@ impl<'a> Stage<'a> {
         let seen = self.watcher.until(&format!("{when:?} of {name} {to}"), STEP_DEADLINE, |view| {
             let service = service(view, name)?;
             let rollout = service.rollout.as_ref().filter(|rollout| rollout.to_version == to)?;
-            let over = ENDS.contains(&rollout.state.as_str());
+            let over = is_over(rollout);
             (over || when.is_now(service)).then_some(!over)
         })?;
-        seen.then(|| fault.strike(self.fleet, self.watcher.last(), name)).transpose()
+        seen.then(|| fault.strike(self.fleet, self.watcher.last(), self.pool)).transpose()
+    }
+
+    /// Waits for evidence against the release; the moment it is there. `None`: the rollout ended without.
+    fn notice(&mut self, to: &str) -> anyhow::Result<Option<Instant>> {
+        let name = self.pool.name;
+        let seen = self.watcher.until(&format!("evidence against {name} {to}"), END_DEADLINE, |view| {
+            let rollout = rollout(view, name).filter(|rollout| rollout.to_version == to)?;
+            let found = !rollout.evidence.is_empty();
+            (found || is_over(rollout)).then_some(found)
+        })?;
+        Ok(seen.then(Instant::now))
     }
 }
 
@@ -181,8 +197,8 @@ fn version(number: u32) -> String {
     format!("{number}.0.0")
 }
 
-fn placement(pool: &Pool) -> &'static str {
-    if pool.ports.len() > 1 { "side by side" } else { "in place" }
+fn is_over(rollout: &RolloutView) -> bool {
+    ENDS.contains(&rollout.state.as_str())
 }
 
 fn goal(idle: &idle::Idle) -> &'static str {
@@ -206,10 +222,18 @@ fn line(answer: &Answer) -> String {
         orders.twice,
         orders.lost
     );
+    if let Some(notice) = &answer.notice {
+        let after = notice.after_s.map(|after| format!("{after} s after the first failure, ")).unwrap_or_default();
+        let (mixed, failed) = (notice.mixed_s, notice.new_failed);
+        text.push_str(&format!(
+            "\n      noticed {after}{mixed} s with both releases; by Baton's report {failed} failed on the new one"
+        ));
+    }
     for wrong in &answer.wrong {
         text.push_str(&format!("\n      {wrong}"));
     }
-    for failure in answer.failures.iter().take(5) {
+    let shown = if answer.notice.is_some() && answer.wrong.is_empty() { 0 } else { 5 };
+    for failure in answer.failures.iter().take(shown) {
         text.push_str(&format!("\n      client at {:.2} s, {:?}: {}", failure.at_s, failure.kind, failure.text));
     }
     text

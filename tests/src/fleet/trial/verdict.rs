@@ -1,10 +1,12 @@
 //! What an act showed, and what of it is wrong.
 
 use super::act::Act;
+use super::client::Phase;
 use super::idle::Idle;
+use super::notice::Notice;
 use super::rest::Rest;
+use baton_cli::demo::load::Failure;
 use baton_cli::demo::load::executions::Executions;
-use baton_cli::demo::load::{Failure, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -47,6 +49,8 @@ pub struct Answer {
     pub took_s: f64,
     /// From the return of what died to the rollout's end; zero when it ended before.
     pub after_return_s: Option<f64>,
+    /// Of a release that only its traffic can tell from a good one.
+    pub notice: Option<Notice>,
     pub requests: u64,
     pub failed: u64,
     pub longest_gap_ms: f64,
@@ -66,7 +70,8 @@ pub(super) struct Measured {
     pub exit: i32,
     pub took_s: f64,
     pub after_return_s: Option<f64>,
-    pub report: Report,
+    pub notice: Option<Notice>,
+    pub phase: Phase,
     pub executions: Executions,
     pub versions: BTreeMap<String, String>,
     /// The version that was committed before, and the one deployed.
@@ -79,6 +84,7 @@ pub(super) struct Measured {
 #[must_use]
 pub(super) fn judge(act: &Act, measured: Measured) -> Answer {
     let wrong = wrong(act, &measured);
+    let report = measured.phase.report;
     Answer {
         placement: measured.placement,
         act: act.name,
@@ -86,12 +92,13 @@ pub(super) fn judge(act: &Act, measured: Measured) -> Answer {
         exit: measured.exit,
         took_s: tenths(measured.took_s),
         after_return_s: measured.after_return_s.map(tenths),
-        requests: measured.report.requests,
-        failed: measured.report.failed,
-        longest_gap_ms: measured.report.longest_gap_ms,
+        notice: measured.notice,
+        requests: report.requests,
+        failed: report.failed,
+        longest_gap_ms: report.longest_gap_ms,
         executions: measured.executions,
         versions: measured.versions,
-        failures: measured.report.failures,
+        failures: report.failures,
         wrong,
     }
 }
@@ -118,7 +125,7 @@ fn wrong(act: &Act, measured: &Measured) -> Vec<String> {
     if let Some(after) = measured.after_return_s {
         unless(after <= BY_ITSELF_WITHIN_S, format!("the rollout ended {after:.1} s after the return of what died"));
     }
-    let report = &measured.report;
+    let report = &measured.phase.report;
     unless(report.requests > 0, "no client asked anything".to_owned());
     unless(
         act.may_fail_requests() || report.failed == 0,
@@ -133,6 +140,9 @@ fn wrong(act: &Act, measured: &Measured) -> Vec<String> {
     let live = if succeeded { &measured.to } else { &measured.from };
     let as_told = measured.versions.len() == measured.hosts && measured.versions.values().all(|version| version == live);
     unless(as_told, format!("{live} should answer once on each of {} hosts: {:?}", measured.hosts, measured.versions));
+    if let Some(notice) = &measured.notice {
+        wrong.extend(notice.wrong(act.release, &measured.phase, &measured.to));
+    }
     wrong
 }
 
