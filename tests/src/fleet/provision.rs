@@ -136,7 +136,8 @@ fn join(host: &Host, token: &str) -> anyhow::Result<()> {
     if host.part == Part::Balancer {
         settings.push_str(
             "\n[balancer]\ndriver = \"haproxy\"\nsocket = \"/run/haproxy/admin.sock\"\n\
-             master_socket = \"/run/haproxy-master.sock\"\nstate_file = \"/var/lib/haproxy/server-state\"\n",
+             master_socket = \"/run/haproxy-master.sock\"\nstate_file = \"/var/lib/haproxy/server-state\"\n\
+             requests = \"127.0.0.1:8405\"\n",
         );
     }
     host.write("/etc/baton/agent.toml", &settings)?;
