@@ -17,6 +17,7 @@ mod journal;
 mod nginx;
 mod problem;
 mod refusal;
+mod requests;
 
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
@@ -79,6 +80,9 @@ pub struct HaproxyConfig {
     /// The folder of the maps that divide requests, as haproxy.cfg names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<PathBuf>,
+    /// Where HAProxy logs each request to, `log ADDRESS local0`: a free UDP port of loopback. How long answers take is counted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<SocketAddr>,
 }
 
 /// An nginx somebody else configured and started; Baton writes one file that it includes, and reloads it.

@@ -281,6 +281,33 @@ pub(crate) fn nginx_unheard(address: SocketAddr, error: &io::Error) -> Problem {
         .help("another program may have the port: name another one in `status` of the agent's [balancer] table")
 }
 
+/// Nobody hears what HAProxy says.
+pub(crate) fn haproxy_deaf(address: SocketAddr, error: &io::Error) -> Problem {
+    Problem::new(Code(449), "how long HAProxy's answers take is not known: the agent cannot listen to what HAProxy logs")
+        .saw(format!("UDP {address}"), error.to_string())
+        .help("another program may have the port: name another one in `requests` of the agent's [balancer] table and in haproxy.cfg")
+}
+
+/// HAProxy counts requests, and does not say them; `speaks`: it says other things there.
+pub(crate) fn haproxy_unheard(address: SocketAddr, pools: &str, speaks: bool) -> Problem {
+    let format =
+        "`log global` and `option httplog` in `defaults` or the frontend, without a `log-format` or `dontlog-normal`";
+    Problem::new(Code(449), "how long HAProxy's answers take is not known: fewer than half of its requests are heard")
+        .saw("pools", pools)
+        .saw(format!("UDP {address}"), if speaks { "lines that are no requests" } else { "nothing" })
+        .help(match speaks {
+            true => format!("write {format}"),
+            false => format!("write {format}, and in `global`:  log {address} local0"),
+        })
+}
+
+/// A place where HAProxy's requests cannot be told from a stranger's.
+pub(crate) fn haproxy_requests_elsewhere(address: SocketAddr) -> Problem {
+    Problem::new(Code(449), format!("`requests` is no address of loopback: {address}"))
+        .saw("HAProxy", "it runs on this host, and only of a sender on this host is it known which program it is")
+        .help("write `requests = \"127.0.0.1:8405\"`, and `log 127.0.0.1:8405 local0` in haproxy.cfg")
+}
+
 /// With this cluster, out would not be out.
 pub(crate) fn envoy_cluster(pool: &str, lacks: &[String]) -> Problem {
     Problem::new(Code(437), format!("Envoy's cluster `{pool}` is not one that Baton can drive"))

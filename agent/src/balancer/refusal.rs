@@ -18,6 +18,7 @@ const HAPROXY: Keys = &[
     ("master_socket", "the path of the master process's socket"),
     ("state_file", "the path of the `server-state-file`"),
     ("maps", "a folder"),
+    ("requests", "a free address of loopback with its port, such as \"127.0.0.1:8405\""),
 ];
 
 const NGINX: Keys = &[

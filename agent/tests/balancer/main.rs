@@ -5,6 +5,7 @@ mod builtin;
 mod contract;
 mod envoy;
 mod haproxy;
+mod haproxy_log;
 mod nginx;
 mod rig;
 mod split;

@@ -150,6 +150,11 @@ async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails_b
 }
 
 #[tokio::test]
+async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails_behind_haproxy() {
+    twice_as_long(Front::Haproxy).await;
+}
+
+#[tokio::test]
 async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails_behind_nginx() {
     twice_as_long(Front::Nginx).await;
 }

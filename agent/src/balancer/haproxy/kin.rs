@@ -39,17 +39,17 @@ fn old_now(current: u32) -> Result<Vec<Generation>, Problem> {
 }
 
 #[derive(Debug)]
-struct Kin {
-    process: Process,
+pub(super) struct Kin {
+    pub(super) process: Process,
     name: String,
-    parent: i32,
-    started: u64,
+    pub(super) parent: i32,
+    pub(super) started: u64,
     /// Without what a reload adds.
     arguments: Vec<String>,
 }
 
 impl Kin {
-    fn of(pid: i32) -> Option<Self> {
+    pub(super) fn of(pid: i32) -> Option<Self> {
         let process = Process::new(pid).ok()?;
         let stat = process.stat().ok()?;
         let arguments = process.cmdline().ok()?;
@@ -58,7 +58,7 @@ impl Kin {
     }
 
     /// Starts of one command line.
-    fn is_of(&self, other: &Kin) -> bool {
+    pub(super) fn is_of(&self, other: &Kin) -> bool {
         self.name == other.name && self.arguments == other.arguments
     }
 

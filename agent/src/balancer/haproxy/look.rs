@@ -84,6 +84,11 @@ impl Look {
         backend.into_iter().flat_map(|(_, stats)| stats).map(Stat::requests).sum()
     }
 
+    /// The servers of every backend.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Stat> {
+        self.backends.values().flatten().flat_map(|(_, stats)| stats)
+    }
+
     /// The backends' numbers, valid for this process.
     fn ids(&self) -> BTreeMap<String, String> {
         let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.0.first()?.backend_id().to_owned()));
@@ -134,8 +139,12 @@ impl Haproxy {
             self.find_ignored(&ours, &look, &file);
         }
         self.ids = look.ids();
-        let mut seen = Seen { identity: look.process.identity(), ..Seen::default() };
+        // Before the counters: what is lost in between is said the next time.
+        let counting = self.hear(&look).await;
+        let mut seen = Seen { identity: format!("{}{counting}", look.process.identity()), ..Seen::default() };
+        self.hearing.keep(pools);
         for (name, spec) in pools {
+            self.compare(name, &seen.identity, &look);
             let mut backends = Vec::new();
             for backend in sides(name) {
                 let there = match look.backends.get(&backend) {
@@ -237,7 +246,7 @@ impl Haproxy {
             cut: self.journal.entry(pool, address).map_or(0, |entry| entry.cut),
             requests: stat.requests(),
             errors: stat.errors(),
-            latency: None,
+            latency: self.latency(pool, stat),
             remark,
         }
     }

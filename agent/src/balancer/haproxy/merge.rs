@@ -45,6 +45,10 @@ fn one(wanted: Side, stable: MemberSeen, trial: MemberSeen) -> MemberSeen {
         (Remark::None, other) => other,
         (own, _) => own,
     };
+    let latency = own.latency.zip(other.latency).map(|(mut own, other)| {
+        own += &other;
+        own
+    });
     MemberSeen {
         told: own.told.min(other.told),
         running: own.running.min(other.running),
@@ -54,6 +58,7 @@ fn one(wanted: Side, stable: MemberSeen, trial: MemberSeen) -> MemberSeen {
         out_for: own.out_for.min(other.out_for),
         requests: own.requests + other.requests,
         errors: own.errors + other.errors,
+        latency,
         remark,
         ..own
     }

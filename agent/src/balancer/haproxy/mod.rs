@@ -8,8 +8,11 @@
 //!
 //! What it needs in haproxy.cfg stands in `agent/examples/haproxy.cfg`.
 
+mod family;
 mod generations;
+mod hearing;
 mod kin;
+mod line;
 mod look;
 mod maps;
 mod merge;
@@ -22,12 +25,15 @@ mod text;
 use super::conduct::Conductor;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
+use super::requests::Requests;
 use super::{Balancer, HaproxyConfig, problem};
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
+use family::Family;
+use hearing::Hearing;
 use look::{Look, Servers};
 use maps::Maps;
 use row::Row;
@@ -66,6 +72,11 @@ struct Haproxy {
     survey: Option<(Instant, Servers)>,
     /// What haproxy.cfg was prepared for, and what its maps say.
     maps: Maps,
+    /// What it says of its requests, or why that is not heard. None: it is not asked to.
+    requests: Option<Result<Requests<Family>, Problem>>,
+    /// The process whose family is believed.
+    believed: Option<String>,
+    hearing: Hearing,
 }
 
 /// Opens the driver.
@@ -77,9 +88,10 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
     if let Some(path) = sockets.into_iter().flatten().find(|path| !path.is_absolute()) {
         return Err(problem::no_unix_socket(path));
     }
+    hearing::check(config.requests)?;
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
     let maps = Maps::new(config.maps.clone());
-    let haproxy = Haproxy {
+    let mut haproxy = Haproxy {
         config,
         journal: Journal::open(state.join("haproxy.json")),
         identity: None,
@@ -91,7 +103,12 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ignored: BTreeSet::new(),
         survey: None,
         maps,
+        requests: None,
+        believed: None,
+        hearing: Hearing::default(),
     };
+    // From the first request on that a HAProxy answers which starts now.
+    haproxy.listen();
     Ok(Box::new(Conductor::new(haproxy)))
 }
 
@@ -153,7 +170,12 @@ impl Driver for Haproxy {
         BalancerAbility { driver: "haproxy".to_owned(), split: self.maps.ability(), pools: self.maps.pools() }
     }
 
+    fn notes(&self) -> Vec<Problem> {
+        self.unheard()
+    }
+
     async fn survey(&mut self) {
+        self.hearing = Hearing::default();
         // Nobody answers: there is nothing to say, and nothing is asked of it either.
         let _ = self.maps.learn(&self.config.socket).await;
     }

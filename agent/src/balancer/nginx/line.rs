@@ -3,6 +3,7 @@
 //! Everything in it was seen by nginx and some of it was chosen by strangers, so nothing of it is kept but numbers, counted
 //! under names that are known already.
 
+use crate::balancer::requests::{Line, Try};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,41 +16,22 @@ pub(super) const VARIABLES: &str = "$proxy_host|$upstream_addr|$upstream_status|
 /// What stands before the line, whatever syslog puts before that.
 const TAG: &str = "baton: ";
 
-/// One request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line<'a> {
-    /// The upstream it went to; empty where nginx does not say.
-    pub(super) upstream: &'a str,
-    pub(super) tries: Vec<Try>,
-}
-
-/// One member that was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Try {
-    pub(super) address: SocketAddr,
-    pub(super) failed: bool,
-    /// Until its answer began.
-    pub(super) took: Option<Duration>,
-}
-
-impl<'a> Line<'a> {
-    /// Reads a datagram; None for what nginx would not send.
-    pub(super) fn parse(datagram: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(datagram).ok()?;
-        let (_, text) = text.split_once(TAG)?;
-        let mut fields = text.trim_end().split('|');
-        let (upstream, addresses, statuses, times) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let (mut statuses, mut times) = (tries(statuses), tries(times));
-        let mut line = Line { upstream: if upstream == "-" { "" } else { upstream }, tries: Vec::new() };
-        for address in tries(addresses) {
-            let (status, time) = (statuses.next()?, times.next()?);
-            // Without a status the client left first; and a name instead of an address is a pool with nobody to ask.
-            let Some((address, status)) = address.parse().ok().zip(status.parse::<u16>().ok()) else { continue };
-            let took = time.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            line.tries.push(Try { address, failed: status >= 500, took });
-        }
-        fields.next().is_none().then_some(line)
+/// Reads a datagram; None for what nginx would not send.
+pub(super) fn parse(datagram: &[u8]) -> Option<Line<'_, SocketAddr>> {
+    let text = std::str::from_utf8(datagram).ok()?;
+    let (_, text) = text.split_once(TAG)?;
+    let mut fields = text.trim_end().split('|');
+    let (upstream, addresses, statuses, times) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let (mut statuses, mut times) = (tries(statuses), tries(times));
+    let mut line = Line { upstream: if upstream == "-" { "" } else { upstream }, tries: Vec::new() };
+    for address in tries(addresses) {
+        let (status, time) = (statuses.next()?, times.next()?);
+        // Without a status the client left first; and a name instead of an address is a pool with nobody to ask.
+        let Some((address, status)) = address.parse().ok().zip(status.parse::<u16>().ok()) else { continue };
+        let took = time.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        line.tries.push(Try { member: address, failed: status >= 500, took });
     }
+    fields.next().is_none().then_some(line)
 }
 
 /// Between tries stands a comma, and between those before and after an internal redirect a colon.
@@ -63,9 +45,9 @@ mod tests {
 
     fn tries_of(text: &str) -> Vec<(String, bool, Option<u64>)> {
         let datagram = format!("<190>Nov 28 05:00:00 baton: {text}");
-        let line = Line::parse(datagram.as_bytes()).unwrap();
+        let line = parse(datagram.as_bytes()).unwrap();
         let millis = |took: Option<Duration>| took.map(|took| took.as_millis() as u64);
-        line.tries.iter().map(|it| (it.address.to_string(), it.failed, millis(it.took))).collect()
+        line.tries.iter().map(|it| (it.member.to_string(), it.failed, millis(it.took))).collect()
     }
 
     #[test]
@@ -88,8 +70,8 @@ mod tests {
     #[test]
     fn what_is_no_line_of_nginx_is_nothing() {
         for text in ["", "baton: ", "baton: shop|1.2.3.4:5|200", "baton: a|b|c|d|e", "baton: a|1.2.3.4:5, 1.2.3.4:6|200|-"] {
-            assert_eq!(Line::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(Line::parse(b"baton: \xff|||"), None);
+        assert_eq!(parse(b"baton: \xff|||"), None);
     }
 }

@@ -18,14 +18,14 @@ mod page;
 mod processes;
 mod program;
 mod reload;
-mod requests;
-mod senders;
 mod sides;
+mod workers;
 
 use super::ask::Place as Endpoint;
 use super::conduct::Conductor;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
+use super::requests::Requests;
 use super::{Balancer, NginxConfig, problem};
 use crate::connections;
 use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
@@ -38,11 +38,11 @@ use page::{Line, Page, Pools};
 use processes::{Master, Worker};
 use program::Accepted;
 use reload::{Pending, Refused};
-use requests::Requests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
+use workers::Workers;
 
 #[derive(Debug)]
 struct Nginx {
@@ -76,7 +76,7 @@ struct Nginx {
     /// Whether its configuration lets Baton's own access log stand beside others.
     may_log: Option<bool>,
     /// What is counted of its requests, or why nothing is.
-    requests: Result<Requests, Problem>,
+    requests: Result<Requests<Workers>, Problem>,
     /// Requests to both sides of a pool when its split came into effect.
     divided_at: BTreeMap<PoolName, [u64; 2]>,
 }
@@ -207,8 +207,9 @@ impl Driver for Nginx {
     }
 }
 
-fn listen(config: &NginxConfig) -> Result<Requests, Problem> {
-    Requests::listen(config.status).map_err(|error| problem::nginx_unheard(requests::address(config.status), &error))
+fn listen(config: &NginxConfig) -> Result<Requests<Workers>, Problem> {
+    let address = workers::address(config.status);
+    Requests::listen(address).map_err(|error| problem::nginx_unheard(address, &error))
 }
 
 impl Nginx {
@@ -227,7 +228,8 @@ impl Nginx {
     fn expect_requests(&self, pools: &Pools) {
         let Ok(requests) = &self.requests else { return };
         let members = pools.iter().flat_map(|(pool, members)| {
-            let upstreams = [pool.to_string(), sides::trial(pool)];
+            // Where nginx does not say the upstream, requests count in every pool that has the member.
+            let upstreams = [String::new(), pool.to_string(), sides::trial(pool)];
             members.keys().flat_map(move |address| upstreams.clone().into_iter().map(move |upstream| (upstream, *address)))
         });
         requests.expect(members);

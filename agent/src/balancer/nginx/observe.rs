@@ -3,10 +3,11 @@
 use super::page::{self, Line, Page, Place, Pools, Splits};
 use super::processes::{self, Master, Worker};
 use super::reload::Settled;
-use super::requests::Tally;
+use super::workers::Workers;
 use super::{Nginx, program, sides};
 use crate::balancer::ask::{self, Place as Endpoint, Silence};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
+use crate::balancer::requests::Tally;
 use crate::balancer::{decide, problem};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
@@ -82,7 +83,7 @@ impl Nginx {
             self.current.clear();
         }
         if let Ok(requests) = &self.requests {
-            requests.believe(master, &self.orphans);
+            requests.believe(Workers { master, orphans: self.orphans.clone() });
         }
         let echo = self.newest_echo().await?;
         if let Settled::NotYet(seen) = self.settle(master, echo.as_ref()).await? {
@@ -214,8 +215,8 @@ impl Nginx {
             self.outs.remove(place);
             Duration::ZERO
         };
-        let upstreams = [place.0.as_str(), &sides::trial(&place.0)];
-        let counted = self.requests.as_ref().map_or_else(|_| Tally::default(), |requests| requests.of(upstreams, place.1));
+        let upstreams = [place.0.as_str(), &sides::trial(&place.0), ""];
+        let counted = self.requests.as_ref().map_or_else(|_| Tally::default(), |requests| requests.of(&upstreams, &place.1));
         let heard = self.requests.is_ok() && self.may_log == Some(true);
         MemberSeen {
             told: told.state,

@@ -2,7 +2,7 @@
 //!
 //! A text in both directions. What a person edits in it is seen, because the text is no longer the one its content gives.
 
-use super::{NginxConfig, line, requests, sides};
+use super::{NginxConfig, line, sides, workers};
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
@@ -135,7 +135,7 @@ impl Page {
 
 /// What has nginx say each request that it sends to an upstream, to whoever listens beside its own status.
 pub(super) fn access_log(config: &NginxConfig) -> String {
-    let (address, format) = (requests::address(config.status), line::FORMAT);
+    let (address, format) = (workers::address(config.status), line::FORMAT);
     format!("{LOG}server={address},nohostname,tag={format} {format} if=$upstream_addr;\n")
 }
 

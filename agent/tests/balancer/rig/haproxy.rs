@@ -26,12 +26,13 @@ struct Haproxy {
 pub(super) fn front(servers: &str, edit: impl Fn(String) -> String) -> Option<Front> {
     let binary = program("haproxy", "BATON_HAPROXY", "haproxy")?;
     let folder = TempDir::new().expect("a folder");
-    let (listen, till) = (place(), place());
+    let (listen, till, requests) = (place(), place(), place());
     let path = |name: &str| folder.path().join(name);
     let mut config = include_str!("../../../examples/haproxy.cfg")
         .replace("@SOCKET@", &path("stats.sock").to_string_lossy())
         .replace("@STATE@", &path("servers.state").to_string_lossy())
         .replace("@LISTEN@", &listen.to_string())
+        .replace("@REQUESTS@", &requests.to_string())
         .replace("@SERVERS@", servers);
     // A server that starts enabled would be another way to the same member.
     let at_till = if servers.lines().all(|line| line.ends_with(" disabled")) { servers } else { "" };
@@ -48,6 +49,7 @@ pub(super) fn front(servers: &str, edit: impl Fn(String) -> String) -> Option<Fr
         master_socket: Some(path("master.sock")),
         state_file: path("servers.state"),
         maps: Some(path("maps")),
+        requests: Some(requests),
     });
     let mut haproxy = Box::new(Haproxy { binary, folder: folder.path().to_owned(), listen, master: None });
     haproxy.start();

@@ -58,10 +58,11 @@ pub(super) fn table(setup: &Setup, places: &Places, folder: &Path) -> String {
             format!("{command}listen = {{ {SERVICE} = \"{}\" }}\n", places.frontend)
         }
         Front::Haproxy => format!(
-            "socket = {}\nmaster_socket = {}\nstate_file = {}\n",
+            "socket = {}\nmaster_socket = {}\nstate_file = {}\nrequests = \"{}\"\n",
             file("haproxy.sock"),
             file("haproxy-master.sock"),
-            file("haproxy.state")
+            file("haproxy.state"),
+            places.balancer_status
         ),
         Front::Nginx => format!(
             "include = {}\nstatus = \"{}\"\npid_file = {}\nbinary = {}\nconfig = {}\nupstream = [\"keepalive 32\"]\n",
@@ -230,16 +231,20 @@ fn envoy(places: &Places, folder: &Path) -> String {
 fn haproxy(setup: &Setup, places: &Places, folder: &Path) -> String {
     let (socket, state) = (folder.join("haproxy.sock"), folder.join("haproxy.state"));
     let (socket, state, frontend) = (socket.display(), state.display(), places.frontend);
+    let requests = places.balancer_status;
     let mut text = format!(
         "global
     maxconn 4000
     nbthread 1
     stats socket {socket} mode 600 level admin
     server-state-file {state}
+    log {requests} local0
     hard-stop-after 30s
 
 defaults
     mode http
+    log global
+    option httplog
     timeout connect 2s
     timeout client 60s
     timeout server 60s

@@ -15,6 +15,7 @@ driver = "haproxy"
 socket = "/run/haproxy/admin.sock"
 master_socket = "/run/haproxy-master.sock"
 state_file = "/var/lib/haproxy/server-state"
+requests = "127.0.0.1:8405"
 "#;
 
 pub(super) fn install(host: &Host, fleet: &Fleet) -> anyhow::Result<()> {

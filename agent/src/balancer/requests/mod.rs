@@ -1,24 +1,24 @@
-//! What nginx answered, counted: it has no counters of its own, and says each request in one datagram.
+//! What a balancer says of its requests, counted: nginx has no counters of its own, HAProxy none of how long answers took, and
+//! both can say each request in one datagram.
 //!
-//! nginx sends them to the port of `status`, by UDP. Not to a unix socket: of those, the kernel keeps ten datagrams by default
-//! and nobody counts what is dropped, a worker must be let into every folder above it, and SELinux does not let it in at all.
-//! UDP has a buffer as large as is asked for, and the kernel says how many found no room. Who sent one is looked up in the
-//! kernel's table, once for each socket: only a worker of this nginx is believed, whatever user it runs as.
+//! They send them by UDP. Not to a unix socket: of those, the kernel keeps ten datagrams by default and nobody counts what is
+//! dropped, a worker must be let into every folder above it, and SELinux does not let it in at all. UDP has a buffer as large
+//! as is asked for, and the kernel says how many found no room. Who sent one is looked up in the kernel's table, once for each
+//! socket: only a worker of this balancer is believed, whatever user it runs as.
 //!
 //! What was not counted is never silent. [`Requests::begun`] changes, and with it the balancer's identity, so that whoever
 //! reads the counters knows that they began anew.
 
-use super::line::Line;
-use super::processes::{Master, Worker};
-use super::senders;
-use crate::connections::sockets_of;
+mod senders;
+
 use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// Some ten thousand requests, for when this process gets no turn.
 const BUFFER: usize = 8 << 20;
 
-/// A line is some hundred bytes; one that is longer is not read, and said to be lost.
+/// A line is some hundred bytes; of one that is longer, the rest is not read.
 const LINE_MAX: usize = 2048;
 
 /// Datagrams read before anybody else may look at the counters.
@@ -41,37 +41,87 @@ const LATELY: Duration = Duration::from_millis(300);
 /// Senders looked up in that time: each look goes through the sockets of every worker.
 const LOOKUPS: u32 = 64;
 
+/// A program that says its requests: whose datagrams count, and how one is read.
+pub(crate) trait Teller: Debug + Send + 'static {
+    /// What the thread is called that reads them.
+    const NAME: &'static str;
+
+    /// How a line names who was asked.
+    type Member: Ord + Clone + Debug + Send;
+
+    /// Whether it still is the same program, whatever workers it has by now.
+    fn is(&self, other: &Self) -> bool;
+
+    /// Workers whose first datagram tells that ones before it may have reached nobody.
+    fn elders(&self) -> BTreeSet<u32>;
+
+    /// The worker that has a socket.
+    fn owner(&self, inode: u64) -> Option<u32>;
+
+    /// Reads a datagram, of which the end may be missing where it is not `whole`.
+    fn read(datagram: &[u8], whole: bool) -> Said<'_, Self::Member>;
+}
+
+/// What a datagram says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said<'a, M> {
+    Request(Line<'a, M>),
+    /// Nothing of a request.
+    Other,
+    /// A request, perhaps, that cannot be counted.
+    Unreadable,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line<'a, M> {
+    /// The upstream, or backend, it went to; empty where it is not said.
+    pub(crate) upstream: &'a str,
+    pub(crate) tries: Vec<Try<M>>,
+}
+
+/// One member that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Try<M> {
+    pub(crate) member: M,
+    pub(crate) failed: bool,
+    /// Until its answer began.
+    pub(crate) took: Option<Duration>,
+}
+
 /// One member's counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) requests: u64,
-    pub(super) errors: u64,
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
     took: [u64; BUCKETS],
 }
 
-/// Counts what nginx says, in a thread of its own, until it is dropped.
+/// Counts what a program says, in a thread of its own, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Requests {
-    shared: Arc<Shared>,
+pub(crate) struct Requests<T: Teller> {
+    shared: Arc<Shared<T>>,
     stop: Arc<OwnedFd>,
     reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<T: Teller> {
     socket: UdpSocket,
     address: SocketAddr,
     inode: u64,
-    counted: Mutex<Counted>,
+    counted: Mutex<Counted<T>>,
 }
 
-#[derive(Debug, Default)]
-struct Counted {
-    believed: Option<Believed>,
+#[derive(Debug)]
+struct Counted<T: Teller> {
+    believed: Option<Believed<T>>,
     /// Upstream and member; nothing is counted of any other.
-    members: BTreeMap<(String, SocketAddr), Tally>,
+    members: BTreeMap<(String, T::Member), Tally>,
     /// Requests by upstream.
     upstreams: BTreeMap<String, u64>,
+    /// Datagrams that said nothing of a request.
+    others: u64,
     senders: BTreeMap<SocketAddr, Sender>,
     asked: Option<Instant>,
     lookups: u32,
@@ -82,11 +132,10 @@ struct Counted {
 }
 
 /// Whose datagrams count.
-#[derive(Debug, Clone)]
-struct Believed {
-    master: Master,
-    orphans: BTreeSet<Worker>,
-    /// Workers that may have sent something before anybody listened.
+#[derive(Debug)]
+struct Believed<T> {
+    teller: T,
+    /// As they were when it was believed first.
     elders: BTreeSet<u32>,
 }
 
@@ -100,21 +149,10 @@ enum Sender {
     Stranger,
 }
 
-/// Where nginx sends to.
-pub(super) fn address(status: SocketAddr) -> SocketAddr {
-    let ip = match status.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, status.port())
-}
-
-impl Requests {
+impl<T: Teller> Requests<T> {
     /// # Errors
     /// The port is another program's, or the kernel does not say what it drops.
-    pub(super) fn listen(status: SocketAddr) -> io::Result<Self> {
-        let address = address(status);
+    pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         // Beyond the system's limit only with CAP_NET_ADMIN, which the packaged unit has.
@@ -126,33 +164,34 @@ impl Requests {
         let shared = Arc::new(Shared { socket, address, inode, counted: Mutex::default() });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (to_read, until) = (Arc::clone(&shared), Arc::clone(&stop));
-        let reader = thread::Builder::new().name("nginx-requests".to_owned());
+        let reader = thread::Builder::new().name(T::NAME.to_owned());
         let reader = reader.spawn(move || to_read.read(&until))?;
         Ok(Self { shared, stop, reader: Some(reader) })
     }
 
-    /// Believes the workers of this nginx from now on, and of no other.
-    pub(super) fn believe(&self, master: Master, orphans: &BTreeSet<Worker>) {
+    /// Believes the workers of this program from now on, and of no other.
+    pub(crate) fn believe(&self, teller: T) {
         let counted = &mut *self.shared.counted();
-        if counted.believed.as_ref().is_none_or(|believed| believed.master != master) {
-            let elders = master.workers().into_iter().chain(orphans.iter().copied()).map(|worker| worker.pid).collect();
-            counted.believed = Some(Believed { master, orphans: orphans.clone(), elders });
-            counted.senders.clear();
+        if counted.believed.as_ref().is_none_or(|believed| !believed.teller.is(&teller)) {
+            let elders = teller.elders();
+            // One that was heard all the time stays so; it may have ended before it could be looked up again.
+            let stays = |inode| teller.owner(inode).is_some_and(|owner| !elders.contains(&owner));
+            counted.senders.retain(|_, sender| matches!(sender, Sender::Worker { inode, .. } if stays(*inode)));
+            counted.believed = Some(Believed { teller, elders });
         }
     }
 
     /// Counts requests to these members of these upstreams, too.
-    pub(super) fn expect(&self, members: impl Iterator<Item = (String, SocketAddr)>) {
+    pub(crate) fn expect(&self, members: impl Iterator<Item = (String, T::Member)>) {
         let counted = &mut *self.shared.counted();
-        for (upstream, address) in members {
-            counted.members.entry((String::new(), address)).or_default();
+        for (upstream, member) in members {
             counted.upstreams.entry(upstream.clone()).or_default();
-            counted.members.entry((upstream, address)).or_default();
+            counted.members.entry((upstream, member)).or_default();
         }
     }
 
     /// Since when is counted: another text whenever counting began anew. Read before the counters.
-    pub(super) fn begun(&self) -> String {
+    pub(crate) fn begun(&self) -> String {
         let drops = senders::table(self.shared.address)
             .ok()
             .and_then(|table| table.into_iter().find(|entry| entry.inode == self.shared.inode))
@@ -169,12 +208,12 @@ impl Requests {
         format!("{}.{}", self.shared.inode, counted.lost)
     }
 
-    /// A member's counters; where nginx does not say the upstream, requests count in every pool that has the member.
-    pub(super) fn of(&self, upstreams: [&str; 2], address: SocketAddr) -> Tally {
+    /// A member's counters, of these upstreams together.
+    pub(crate) fn of(&self, upstreams: &[&str], member: &T::Member) -> Tally {
         let counted = &*self.shared.counted();
         let mut sum = Tally::default();
-        for upstream in upstreams.into_iter().chain([""]) {
-            if let Some(tally) = counted.members.get(&(upstream.to_owned(), address)) {
+        for upstream in upstreams {
+            if let Some(tally) = counted.members.get(&((*upstream).to_owned(), member.clone())) {
                 sum.add(tally);
             }
         }
@@ -182,12 +221,17 @@ impl Requests {
     }
 
     /// Requests that went to an upstream.
-    pub(super) fn to(&self, upstream: &str) -> u64 {
+    pub(crate) fn to(&self, upstream: &str) -> u64 {
         self.shared.counted().upstreams.get(upstream).copied().unwrap_or_default()
+    }
+
+    /// Datagrams of this program that said nothing of a request.
+    pub(crate) fn others(&self) -> u64 {
+        self.shared.counted().others
     }
 }
 
-impl Drop for Requests {
+impl<T: Teller> Drop for Requests<T> {
     fn drop(&mut self) {
         // The port is free again once this is done.
         let told = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
@@ -197,8 +241,8 @@ impl Drop for Requests {
     }
 }
 
-impl Shared {
-    fn counted(&self) -> MutexGuard<'_, Counted> {
+impl<T: Teller> Shared<T> {
+    fn counted(&self) -> MutexGuard<'_, Counted<T>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +251,7 @@ impl Shared {
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
             match poll(&mut ready, None) {
                 Err(error) if error != rustix::io::Errno::INTR => {
-                    tracing::error!(%error, "nginx's requests are not counted any more");
+                    tracing::error!(%error, reader = T::NAME, "requests are not counted any more");
                     self.counted().lost += 1;
                     return;
                 }
@@ -225,8 +269,8 @@ impl Shared {
                 Ok((length, from)) => {
                     if counted.is_worker(from, self.address) {
                         // A line that fills the buffer may have been longer.
-                        let line = buffer.get(..length).filter(|line| line.len() < LINE_MAX).and_then(Line::parse);
-                        counted.take(line.as_ref());
+                        let line = buffer.get(..length).unwrap_or_default();
+                        counted.take(T::read(line, length < LINE_MAX));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -236,17 +280,40 @@ impl Shared {
     }
 }
 
-impl Counted {
-    fn take(&mut self, line: Option<&Line<'_>>) {
-        let Some(line) = line else {
-            self.lost += 1;
-            return;
+impl<T: Teller> Default for Counted<T> {
+    fn default() -> Self {
+        Self {
+            believed: None,
+            members: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            others: 0,
+            senders: BTreeMap::new(),
+            asked: None,
+            lookups: 0,
+            drops: 0,
+            lost: 0,
+        }
+    }
+}
+
+impl<T: Teller> Counted<T> {
+    fn take(&mut self, said: Said<'_, T::Member>) {
+        let line = match said {
+            Said::Request(line) => line,
+            Said::Other => {
+                self.others += 1;
+                return;
+            }
+            Said::Unreadable => {
+                self.lost += 1;
+                return;
+            }
         };
         if let Some(requests) = self.upstreams.get_mut(line.upstream) {
             *requests += 1;
         }
-        for one in &line.tries {
-            let Some(tally) = self.members.get_mut(&(line.upstream.to_owned(), one.address)) else { continue };
+        for one in line.tries {
+            let Some(tally) = self.members.get_mut(&(line.upstream.to_owned(), one.member)) else { continue };
             tally.requests += 1;
             tally.errors += u64::from(one.failed);
             if let Some(count) = one.took.and_then(|took| tally.took.get_mut(bucket(took))) {
@@ -264,13 +331,12 @@ impl Counted {
             return *sender != Sender::Stranger;
         }
         self.lookups += 1;
-        let table = if self.lookups > LOOKUPS { None } else { senders::table(to).ok() };
-        let entry = table.into_iter().flatten().find(|entry| (entry.local, entry.remote) == (from, to));
-        let (Some(entry), Some(believed)) = (entry, &self.believed) else {
+        let table = if self.lookups > LOOKUPS { Vec::new() } else { senders::table(to).unwrap_or_default() };
+        let (Some(entry), Some(believed)) = (senders::sender(&table, from, to), &self.believed) else {
             self.lost += 1;
             return false;
         };
-        let owner = believed.owner(entry.inode);
+        let owner = believed.teller.owner(entry.inode);
         // What it sent while nobody listened failed, and the failure is told when it sends the next one, which fails with it.
         self.lost += u64::from(owner.is_some_and(|owner| believed.elders.contains(&owner)));
         let sender = if owner.is_some() { Sender::Worker { inode: entry.inode, gone: false } } else { Sender::Stranger };
@@ -284,21 +350,13 @@ impl Counted {
         let lately = self.asked.is_some_and(|asked| asked.elapsed() < LATELY);
         let stays = |from: &SocketAddr, sender: &mut Sender| {
             let Sender::Worker { inode, gone } = sender else { return false };
-            match table.iter().find(|entry| entry.local == *from) {
+            match senders::sender(&table, *from, to) {
                 Some(entry) => entry.inode == *inode,
                 None => lately && !std::mem::replace(gone, true),
             }
         };
         self.senders.retain(stays);
         (self.asked, self.lookups) = (Some(Instant::now()), 0);
-    }
-}
-
-impl Believed {
-    /// The worker that has a socket.
-    fn owner(&self, inode: u64) -> Option<u32> {
-        let workers = self.master.workers().into_iter().chain(self.orphans.iter().copied());
-        workers.map(|worker| worker.pid).find(|pid| sockets_of(*pid).contains(&inode))
     }
 }
 
@@ -309,7 +367,7 @@ impl Tally {
         self.took.iter_mut().zip(&more.took).for_each(|(count, more)| *count += more);
     }
 
-    pub(super) fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> Latency {
         Latency::new(self.took)
     }
 }
@@ -318,12 +376,37 @@ impl Tally {
 mod tests {
     use super::*;
 
+    /// Nobody is believed, so nothing is read.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Teller for Nobody {
+        const NAME: &'static str = "nobody-requests";
+        type Member = SocketAddr;
+
+        fn is(&self, _: &Self) -> bool {
+            true
+        }
+
+        fn elders(&self) -> BTreeSet<u32> {
+            BTreeSet::new()
+        }
+
+        fn owner(&self, _: u64) -> Option<u32> {
+            None
+        }
+
+        fn read(_: &[u8], _: bool) -> Said<'_, SocketAddr> {
+            Said::Unreadable
+        }
+    }
+
     #[test]
     fn what_found_no_room_is_said() {
         let any = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = any.local_addr().unwrap();
         drop(any);
-        let requests = Requests::listen(address).unwrap();
+        let requests = Requests::<Nobody>::listen(address).unwrap();
         let before = requests.begun();
         let there = UdpSocket::bind("127.0.0.1:0").unwrap();
         there.connect(address).unwrap();
@@ -347,10 +430,10 @@ mod tests {
         let address = any.local_addr().unwrap();
         drop(any);
         for _ in 0..3 {
-            drop(Requests::listen(address).unwrap());
+            drop(Requests::<Nobody>::listen(address).unwrap());
         }
         let held = UdpSocket::bind(address).unwrap();
-        assert_eq!(Requests::listen(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(Requests::<Nobody>::listen(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(held);
     }
 }

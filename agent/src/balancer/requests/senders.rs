@@ -40,6 +40,18 @@ impl Entry {
     }
 }
 
+/// The socket that a datagram came from: one connected to `to`, or connected to nobody and sending wherever it is told to. Such a
+/// one may be bound to no address in particular; of two, the one bound to just this address has the port there.
+pub(super) fn sender(table: &[Entry], from: SocketAddr, to: SocketAddr) -> Option<&Entry> {
+    let sends = |entry: &&Entry| {
+        let free = entry.remote.ip().is_unspecified() && entry.remote.port() == 0;
+        entry.local.port() == from.port()
+            && (entry.local.ip() == from.ip() || entry.local.ip().is_unspecified() && free)
+            && (entry.remote == to || free)
+    };
+    table.iter().filter(sends).min_by_key(|entry| entry.local.ip().is_unspecified())
+}
+
 /// `0100007F:1F8F`: words of four bytes as this machine has them in memory, and a port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
@@ -81,8 +93,25 @@ mod tests {
             }
             assert_eq!(drops(), 1, "of {sent}");
             let (_, from) = here.recv_from(&mut [0; 500]).unwrap();
-            let entry = table(at).unwrap().into_iter().find(|entry| (entry.local, entry.remote) == (from, at)).unwrap();
-            assert_eq!(entry.inode, rustix::fs::fstat(&there).unwrap().st_ino);
+            let entries = table(at).unwrap();
+            let entry = sender(&entries, from, at).unwrap();
+            assert_eq!((entry.inode, entry.remote), (rustix::fs::fstat(&there).unwrap().st_ino, at));
         }
+    }
+
+    #[test]
+    fn a_sender_that_is_connected_to_nobody_is_found_by_its_port() {
+        let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = here.local_addr().unwrap();
+        let there = UdpSocket::bind("0.0.0.0:0").unwrap();
+        there.send_to(b"x", at).unwrap();
+        let (_, from) = here.recv_from(&mut [0; 1]).unwrap();
+        let entries = table(at).unwrap();
+        assert_eq!(sender(&entries, from, at).unwrap().inode, rustix::fs::fstat(&there).unwrap().st_ino);
+        // One that talks with somebody else did not send it, nor did one with the same port of another address.
+        let elsewhere = Entry { remote: "127.0.0.1:1".parse().unwrap(), ..*sender(&entries, from, at).unwrap() };
+        let other =
+            Entry { local: SocketAddr::new([127, 0, 0, 2].into(), from.port()), ..*sender(&entries, from, at).unwrap() };
+        assert_eq!(sender(&[elsewhere, other], from, at), None);
     }
 }
