@@ -23,8 +23,9 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests a second: some in every window of a few milliseconds of some rollout, and few enough for several stages at once.
 const RATE: u32 = 60;
-/// The clock of a failure begins with its phase, and a phase when the generator comes to it.
-const SKEW_S: f64 = 0.05;
+/// The clock of a failure begins with its phase, and a phase when the generator comes to it: on a machine with too much to do,
+/// after some tenths of a second.
+const SKEW_S: f64 = 0.25;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Some of the instants come after the end of the rollout, when the old release is warm or gone.
 const BEYOND: f64 = 1.2;
