@@ -301,12 +301,9 @@ fn with_one_of_two_balancers_silent_the_new_one_comes_in_and_the_old_one_stays()
 #[test]
 fn with_one_of_two_balancers_silent_nothing_is_switched_and_everything_goes_back() {
     let switch = |direction: &str, lb2: &str| {
-        let text = format!(
-            "side-by-side max=0 keep-old v1->v2{direction}\n web1 a=v1:ready:{} b=v2:ready:{}\n lb1\n lb2{lb2}",
-            if direction.is_empty() { "in" } else { "out" },
-            if direction.is_empty() { "out" } else { "in" },
-        );
-        text
+        let (old, new) = if direction.is_empty() { ("in", "out") } else { ("out", "in") };
+        let hosts = format!("web1 a=v1:ready:{old} b=v2:ready:{new}\n lb1\n lb2{lb2}");
+        format!("side-by-side max=0 keep-old v1->v2{direction}\n {hosts}")
     };
     let forward = "lb1 takes web1/a out\n lb1 takes web1/b ready\n lb2 takes web1/a out\n lb2 takes web1/b ready";
     check(&switch("", ""), forward);
