@@ -246,7 +246,9 @@ impl<'a> Place<'a> {
 
     #[must_use]
     pub fn routing(&self, slot: Slot, deadline: Duration) -> Routing {
-        for balancer in self.balancers() {
+        // What is free takes nothing from anybody: there, the last word of one that cannot be asked now is enough.
+        let is_free = !self.issued().any(|(issued, _)| issued == slot);
+        for balancer in self.balancers().filter(|balancer| !(is_free && balancer.has_shut(slot))) {
             if let Err(reason) = balancer.reach() {
                 return Routing::Unreachable(reason);
             }
@@ -294,6 +296,12 @@ impl<'a> Place<'a> {
             }
         }
         Enrolled::In
+    }
+
+    /// The first balancer that cannot be asked, or whose balancer does not answer: it may go on with what it has.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<Reason> {
+        self.balancers().find_map(|balancer| balancer.reach().err())
     }
 
     /// The balancers in front of the service that count; none where nobody routes to it.
@@ -350,10 +358,19 @@ impl<'a> Balancer<'a> {
     }
 
     fn reach(&self) -> Result<(), Reason> {
+        let problem = self.front.seen.and_then(|pool| pool.problem.clone());
         match self.front.host {
-            Some(host) if host.connected => Ok(()),
-            _ => Err(self.unreachable(None)),
+            Some(host) if host.connected && problem.is_none() => Ok(()),
+            _ => Err(self.unreachable(problem)),
         }
+    }
+
+    /// Whether its last word answers its newest spec and was that nothing leads to a slot, now or after a restart. Its host has
+    /// nothing newer and does nothing else by itself, so that stays so while nothing is heard.
+    fn has_shut(&self, slot: Slot) -> bool {
+        let believed = self.echoed_pool().is_some_and(|pool| pool.problem.is_none());
+        let is_out = self.member_report(slot).is_some_and(MemberReport::is_out);
+        believed && is_out && self.state(slot) == Some(MemberState::Out)
     }
 
     fn unreachable(&self, problem: Option<crate::problem::Problem>) -> Reason {

@@ -168,6 +168,7 @@ impl<'a> Turn<'a> {
                 self.gate.clone().map_or(Ok(()), Err)?;
                 let place = self.places.at(&standing.host);
                 if self.strategy.keeps_old() {
+                    self.takes_out_everywhere(&place)?;
                     for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                         self.before_drain(&place, other)?;
                     }
@@ -185,6 +186,12 @@ impl<'a> Turn<'a> {
                 Ok(true)
             }
         }
+    }
+
+    /// Where the old one goes out as the new one comes in, it does so on every balancer or on none. The way back waits for nobody.
+    fn takes_out_everywhere(&self, place: &Place<'_>) -> Result<(), Reason> {
+        let back = self.rollout.is_some_and(|rollout| rollout.direction == Direction::Back);
+        place.unreachable().filter(|_| !back).map_or(Ok(()), Err)
     }
 
     /// On the way back from a release that its traffic speaks against, it goes out as soon as that leaves enough hosts, and not only

@@ -119,6 +119,14 @@ impl Proposal {
         assert!(violations.is_empty(), "{violations:?}");
     }
 
+    /// On each of two balancers.
+    #[track_caller]
+    fn breaks_twice(self, invariant: u8) {
+        let violations = check(&self.world.fleet, &self.plan).expect_err("the interlock refuses");
+        let numbers: Vec<u8> = violations.iter().map(|it| it.invariant).collect();
+        assert_eq!(numbers, [invariant; 2], "{violations:?}");
+    }
+
     #[track_caller]
     fn breaks_at_least(self, invariant: u8) {
         let violations = check(&self.world.fleet, &self.plan).expect_err("the interlock refuses");
@@ -128,9 +136,11 @@ impl Proposal {
 
 #[test]
 fn it_refuses_to_disturb_more_hosts_than_may_be() {
-    Proposal::on("side-by-side max=1 v1->v2\n web1 a=v1:ready:in b=v2:starting:out\n web2 a=v1:ready:in\n lb1")
-        .run("web2", 1, "v2")
-        .breaks(5);
+    Proposal::on(
+        "side-by-side max=1 v1->v2\n web1 a=v1:ready:in b=v2:starting:out\n web2 a=v1:ready:in b=v2:none:out\n lb1",
+    )
+    .run("web2", 1, "v2")
+    .breaks(5);
 }
 
 #[test]
@@ -138,6 +148,31 @@ fn it_refuses_to_stop_anything_while_one_of_two_balancers_may_route() {
     Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1\n lb2 silent")
         .run("web1", 0, "v2")
         .breaks(7);
+}
+
+#[test]
+fn it_refuses_to_take_anything_out_while_one_of_two_balancers_cannot_be_told() {
+    let text = "in-place max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1\n lb2";
+    let out = |text: &str| Proposal::on(text).member("lb1", "web1", 0, MemberState::Out);
+    assert_eq!(check(&out(text).world.fleet, &out(text).plan), Ok(()));
+    out(&format!("{text} silent")).breaks(7);
+    let back = out(&format!("{text} silent").replace("v1->v2", "v1->v2 back"));
+    assert_eq!(check(&back.world.fleet, &back.plan), Ok(()), "the way back waits for nobody");
+}
+
+#[test]
+fn it_refuses_to_start_anything_where_a_balancer_leads() {
+    let start = |b: &str, lb2: &str| {
+        let text = format!("side-by-side max=1 v1->v2\n web1 a=v1:ready:in {b}\n web2 a=v1:ready:in\n lb1\n lb2{lb2}");
+        Proposal::on(&text).run("web1", 1, "v2")
+    };
+    for lb2 in ["", " silent"] {
+        let proposal = start("b=v2:none:out", lb2);
+        assert_eq!(check(&proposal.world.fleet, &proposal.plan), Ok(()), "{lb2}");
+        start("b=v2:none:in", lb2).breaks_twice(3);
+    }
+    start("", "").breaks_twice(3);
+    start("b=v2:none:out", " behind").breaks(3);
 }
 
 #[test]

@@ -277,6 +277,42 @@ fn with_one_of_two_balancers_silent_nothing_is_taken_out() {
 }
 
 #[test]
+fn with_one_of_two_balancers_silent_the_new_one_starts_where_its_last_word_was_that_nothing_leads() {
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:none:out\n lb1\n lb2 silent", "web1 starts b=v2");
+    check(
+        "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:none:out\n lb1\n lb2 silent behind",
+        "web1 waits: balancer unreachable",
+    );
+    check("side-by-side max=0 v1->v2\n web1 a=v1:ready:in\n lb1\n lb2 silent", "web1 waits: balancer unreachable");
+}
+
+#[test]
+fn with_one_of_two_balancers_silent_the_new_one_comes_in_and_the_old_one_stays() {
+    check(
+        "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:out\n lb1\n lb2 silent",
+        "lb1 takes web1/b ready\n lb2 takes web1/b ready",
+    );
+    check(
+        "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:in\n lb1\n lb2 silent",
+        "web1 waits: balancer unreachable",
+    );
+}
+
+#[test]
+fn with_one_of_two_balancers_silent_nothing_is_switched_and_everything_goes_back() {
+    let switch = |direction: &str, lb2: &str| {
+        let (old, new) = if direction.is_empty() { ("in", "out") } else { ("out", "in") };
+        let hosts = format!("web1 a=v1:ready:{old} b=v2:ready:{new}\n lb1\n lb2{lb2}");
+        format!("side-by-side max=0 keep-old v1->v2{direction}\n {hosts}")
+    };
+    let forward = "lb1 takes web1/a out\n lb1 takes web1/b ready\n lb2 takes web1/a out\n lb2 takes web1/b ready";
+    check(&switch("", ""), forward);
+    check(&switch("", " silent"), "web1 waits: balancer unreachable");
+    let back = "lb1 takes web1/a ready\n lb1 takes web1/b out\n lb2 takes web1/a ready\n lb2 takes web1/b out";
+    check(&switch(" back", " silent"), back);
+}
+
+#[test]
 fn a_paused_rollout_finishes_the_host_it_began_and_begins_no_other() {
     check(
         "in-place max=1 paused v1->v2\n web1 a=v2:ready:out\n web2 a=v1:ready:in\n lb1",

@@ -177,7 +177,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         },
         parallel: None,
         lockstep: false,
-        keep_old: Duration::ZERO,
+        keep_old: Duration::from_secs(if options.contains("keep-old") { 600 } else { 0 }),
         exclusive: false,
         spread_by: options.contains("spread").then(|| LabelKey::new("rack").expect("a label")),
         bake: Duration::from_secs(number("bake=").unwrap_or(0).into()),

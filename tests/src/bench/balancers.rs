@@ -58,10 +58,11 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
         });
         writeln!(
             summary,
-            "{name}: {} cycles, {} requests, {} failed, {} POSTs twice; echo {} ms (promised: {}; p99 {}), \
+            "{name}: {} cycles, {} requests in {} s, {} failed, {} POSTs twice; echo {} ms (promised: {}; p99 {}), \
              drained noticed after {} ms (p99 {}, promised: {NOTICED_MS})",
             document["cycles"],
             document["requests"],
+            document["seconds"],
             document["failed"],
             document["posts_twice"],
             document["echo_ms"]["p50"],
@@ -131,8 +132,12 @@ fn fronts() -> anyhow::Result<Vec<(&'static str, Promise, Make)>> {
 async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::Result<Value> {
     let loads: Vec<Load> = (0..args.clients).map(|_| Load::start(bench.front.listen)).collect();
     let (mut echoes, mut notices) = (Vec::new(), Vec::new());
-    for cycle in 0..args.cycles {
-        let index = usize::from(cycle % 2);
+    let sent = || loads.iter().map(|load| load.tally.requests.load(Ordering::SeqCst)).sum::<u64>();
+    let began = Instant::now();
+    let mut cycles = 0u64;
+    while cycles < args.cycles || sent() < args.requests {
+        let index = usize::from(cycles % 2 == 1);
+        cycles += 1;
         let asked = Instant::now();
         bench.want(index, MemberState::Out);
         bench.until("out", |pool| member(pool, index).is_out()).await;
@@ -149,6 +154,7 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
         bench.until("in again", |pool| member(pool, index).is_in()).await;
         echoes.push(asked.elapsed());
     }
+    let took = began.elapsed();
     let (mut requests, mut failures) = (0, Vec::new());
     for load in loads {
         let tally = load.end().await;
@@ -158,7 +164,8 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
     let twice: usize = bench.apps.iter().map(rig::app::App::posts_twice).sum();
     Ok(json!({
         "driver": name,
-        "cycles": args.cycles,
+        "cycles": cycles,
+        "seconds": took.as_secs_f64().round(),
         "requests": requests,
         "failed": failures.len(),
         "failures": failures.iter().take(5).collect::<Vec<_>>(),

@@ -2,10 +2,12 @@
 //! judges.
 
 mod balancers;
+mod chance;
 mod crash;
 mod handover;
 mod idle;
 mod judge;
+mod kills;
 mod plan;
 mod rollout;
 mod sampler;
@@ -47,6 +49,8 @@ enum Bench {
     Plan(PlanArgs),
     /// `kill -9` at every durable step of every part and every strategy, one by one: many minutes
     Crash(CrashArgs),
+    /// `kill -9` of the balancer at random instants of rollouts: no request may reach an instance that should have none
+    Kills(KillsArgs),
     /// Releases and rollbacks by every strategy that serves throughout, one after the other, under load behind HAProxy
     Soak(SoakArgs),
 }
@@ -86,8 +90,12 @@ struct HandoverArgs {
 #[derive(Debug, clap::Args)]
 struct BalancersArgs {
     /// Members taken out, killed and put back, for each balancer
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=10_000))]
-    cycles: u16,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    cycles: u64,
+    /// And on, until clients have sent so many requests: of each balancer, three failures in a hundred thousand would be seen
+    /// with 99.7 % certainty
+    #[arg(long, default_value_t = 200_000)]
+    requests: u64,
     /// Times nine clients: kept and fresh connections, POSTs, slow requests, a stream
     #[arg(long, default_value_t = 2)]
     clients: usize,
@@ -144,6 +152,25 @@ struct CrashArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct KillsArgs {
+    /// For each balancer, over all strategies
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    kills: u16,
+    /// Where the instants come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only these balancers; HAProxy and the built-in one otherwise
+    #[arg(long = "balancer", value_enum)]
+    balancers: Vec<Front>,
+    /// Only these strategies; all that keep the service up otherwise
+    #[arg(long = "strategy", value_enum)]
+    strategies: Vec<Strategy>,
+    /// Stages at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    jobs: u8,
+}
+
+#[derive(Debug, clap::Args)]
 struct SoakArgs {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rollouts: u32,
@@ -167,6 +194,7 @@ pub fn main() -> ExitCode {
                 Bench::Judge(args) => Ok(judge::run(&args)),
                 Bench::Plan(args) => plan::run(&args),
                 Bench::Crash(args) => crash::run(args).await,
+                Bench::Kills(args) => kills::run(args).await,
                 Bench::Soak(args) => soak::run(args).await,
             }
         })

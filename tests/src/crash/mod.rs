@@ -3,12 +3,14 @@
 //! A sweep is a stage with one strategy and one victim. Rollout after rollout, the victim is killed one step later, and started
 //! again at once, as systemd would: until a rollout is over before its victim comes to the step. Nothing is drawn by chance.
 
+pub mod instants;
 mod operator;
 pub mod point;
 pub mod step;
 pub mod sweep;
 pub mod tracer;
 pub mod watch;
+mod witness;
 
 use baton_cli::demo::stage::{BALANCER_HOST, COORDINATOR, Front, HAPROXY, Place};
 use serde::Serialize;

@@ -324,7 +324,7 @@ impl Scene {
     }
 }
 
-fn good(stage: &Stage, version: u64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn good(stage: &Stage, version: u64) -> anyhow::Result<Vec<u8>> {
     archive(&stage.setup.part, &version.to_string(), &Behaviour::good(Duration::ZERO))
 }
 
@@ -335,7 +335,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 /// The built-in balancer's process: started by this stage's agent, and known by the folder in its arguments.
-fn builtin(stage: &Stage) -> Vec<u32> {
+pub(super) fn builtin(stage: &Stage) -> Vec<u32> {
     let folder = stage.folder().display().to_string();
     let is_ours = |pid: &u32| {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

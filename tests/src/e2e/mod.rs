@@ -6,6 +6,7 @@ use baton_cli::demo::load::{Config, Load, Report, executions};
 use baton_cli::demo::stage::{Front, Place, Setup, Stage};
 use std::future::Future;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -104,7 +105,20 @@ pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
 /// When it cannot be sent.
 #[must_use]
 pub fn traffic(stage: &Stage) -> Load {
-    match Load::start(Config::new(stage.frontend(), RATE)) {
+    traffic_to(stage.frontend())
+}
+
+/// Traffic at the door of a stage's second balancer.
+///
+/// # Panics
+/// When it cannot be sent.
+#[must_use]
+pub fn traffic_at_the_second(stage: &Stage) -> Load {
+    traffic_to(stage.second_frontend())
+}
+
+fn traffic_to(target: SocketAddr) -> Load {
+    match Load::start(Config::new(target, RATE)) {
         Ok(load) => load,
         Err(error) => panic!("no traffic: {error}"),
     }

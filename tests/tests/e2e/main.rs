@@ -24,3 +24,4 @@ mod secrets;
 mod split;
 mod strategies;
 mod support;
+mod two_balancers;

@@ -4,9 +4,9 @@ use anyhow::Context as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// An append-only log: `MILLISECONDS VERSION PID post ID`, `… end PATH`, and a life's marks `… start`, `listen`, `term`, `exit`.
+/// An append-only log: `MILLISECONDS VERSION PID post ID`, `… end PATH TOOK`, and a life's marks `… start`, `listen`, `term`, `exit`.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: Option<File>,
@@ -34,9 +34,9 @@ impl Journal {
         self.line(turn, "-");
     }
 
-    /// A request of this path is over.
-    pub(super) fn end(&self, path: &str) {
-        self.line("end", path);
+    /// A request of this path is over, so long after it came.
+    pub(super) fn end(&self, path: &str, took: Duration) {
+        self.line("end", &format!("{path} {}", took.as_millis()));
     }
 
     /// One write for the whole line: the file is open for appending, so lines of two processes never mix.

@@ -148,7 +148,7 @@ impl App {
     /// Counts something as under way for as long as the guard lives.
     pub(super) fn under_way(self: &Shared, path: &str) -> UnderWay {
         self.open.send_modify(|open| *open += 1);
-        UnderWay { app: Arc::clone(self), path: path.chars().take(80).collect() }
+        UnderWay { app: Arc::clone(self), path: path.chars().take(80).collect(), began: Instant::now() }
     }
 }
 
@@ -237,11 +237,12 @@ pub(super) fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 pub(super) struct UnderWay {
     app: Shared,
     path: String,
+    began: Instant,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.app.journal.end(&self.path);
+        self.app.journal.end(&self.path, self.began.elapsed());
         self.app.open.send_modify(|open| *open -= 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Every file of a stage, and the program that reads it.
 
-use super::{BALANCER_HOST, COORDINATOR, Place, Places, SERVICE, Setup, front};
+use super::{COORDINATOR, Place, Places, SERVICE, Setup, front};
 use crate::demo::warden::Program;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -51,11 +51,12 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     programs.insert(COORDINATOR.to_owned(), program(COORDINATOR, words));
 
     let mut addresses = host_names(setup).into_iter().zip(places.hosts.iter().copied()).collect::<Vec<_>>();
-    addresses.push((BALANCER_HOST.to_owned(), places.centre));
+    let stands = front::stands(setup, places, folder);
+    addresses.extend(stands.iter().map(|stand| (stand.host.to_owned(), stand.address)));
     for (name, address) in addresses {
         let mut text = agent(setup, places, folder, &name, address);
-        if name == BALANCER_HOST {
-            text.push_str(&front::table(setup, places, folder));
+        if let Some(stand) = stands.iter().find(|stand| stand.host == name) {
+            text.push_str(&front::table(setup, stand));
         }
         let config = write_text(folder, &format!("{name}.toml"), &text)?;
         let token = token(folder, &name).display().to_string();
@@ -68,8 +69,9 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
         }
         programs.insert(name.clone(), program(&name, words));
     }
-    if let Some(part) = setup.front.part() {
-        let words = front::write(setup, places, folder)?;
+    for stand in &stands {
+        let Some(part) = stand.part else { continue };
+        let words = front::write(setup, places, stand)?;
         programs.insert(part.to_owned(), program(part, words));
     }
     write_text(&workplace(folder), "baton.toml", &manifest(setup, places, folder))?;
@@ -143,7 +145,10 @@ pub(super) fn manifest(setup: &Setup, places: &Places, folder: &Path) -> String 
     let ports = places.ports.iter().take(slots).map(u16::to_string).collect::<Vec<_>>().join(", ");
     let (listen, balancer) = match setup.place {
         Place::Handover => (format!("listen = \"{}\"\n", places.frontend), String::new()),
-        _ => (String::new(), format!("[balancer]\non = [\"{BALANCER_HOST}\"]\npool = \"{SERVICE}\"\n\n")),
+        _ => {
+            let on = setup.balancers().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
+            (String::new(), format!("[balancer]\non = [{on}]\npool = \"{SERVICE}\"\n\n"))
+        }
     };
     let log = app_logs(folder).join("{version}-{address}-{port}.log");
     let [healthy_for, start_timeout, drain] =

@@ -1,11 +1,12 @@
 //! The load balancer of a stage: what its agent is told, its program, and its configuration.
 
 use super::files::{host_names, quoted, write_text};
-use super::{Places, SERVICE, Setup};
+use super::{BALANCER_HOST, Places, SECOND_BALANCER_HOST, SERVICE, Setup};
 use anyhow::Context as _;
 use baton_core::fleet::latency::BOUNDS_MS;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 pub(super) const HAPROXY: &str = "haproxy";
 const NGINX: &str = "nginx";
@@ -44,53 +45,105 @@ impl Front {
             _ => Some(self.name()),
         }
     }
+
+    /// The same where it is the second one of a stage.
+    #[must_use]
+    pub const fn second_part(self) -> Option<&'static str> {
+        match self {
+            Self::Builtin => None,
+            Self::Haproxy => Some("haproxy-2"),
+            Self::Nginx => Some("nginx-2"),
+            Self::Envoy => Some("envoy-2"),
+        }
+    }
+}
+
+/// One load balancer of a stage: where it stands, and where its files are.
+#[derive(Debug)]
+pub(super) struct Stand {
+    front: Front,
+    pub(super) host: &'static str,
+    /// Of its host.
+    pub(super) address: IpAddr,
+    pub(super) part: Option<&'static str>,
+    frontend: SocketAddr,
+    status: SocketAddr,
+    folder: PathBuf,
+    program: String,
+}
+
+/// Every load balancer of a stage.
+pub(super) fn stands(setup: &Setup, places: &Places, folder: &Path) -> Vec<Stand> {
+    let first = Stand {
+        front: setup.front,
+        host: BALANCER_HOST,
+        address: places.centre,
+        part: setup.front.part(),
+        frontend: places.frontend,
+        status: places.balancer_status,
+        folder: folder.to_owned(),
+        program: program(setup, setup.front),
+    };
+    let second = setup.second.map(|front| Stand {
+        front,
+        host: SECOND_BALANCER_HOST,
+        address: places.second,
+        part: front.second_part(),
+        frontend: SocketAddr::new(places.second, places.frontend.port()),
+        status: SocketAddr::new(places.second, places.balancer_status.port()),
+        folder: folder.join("second"),
+        program: program(setup, front),
+    });
+    std::iter::once(first).chain(second).collect()
 }
 
 /// The `[balancer]` table of the agent beside it.
-pub(super) fn table(setup: &Setup, places: &Places, folder: &Path) -> String {
-    let file = |name: &str| quoted(&folder.join(name));
-    let table = match setup.front {
+pub(super) fn table(setup: &Setup, stand: &Stand) -> String {
+    let file = |name: &str| quoted(&stand.folder.join(name));
+    let table = match stand.front {
         Front::Builtin => {
             let words = setup.part.iter().map(String::as_str).chain(["balancer"]);
             let words = words.map(|word| Value::from(word).to_string()).collect::<Vec<_>>().join(", ");
             // The shipped agent starts itself as the balancer.
             let command = if setup.programs.is_some() { String::new() } else { format!("command = [{words}]\n") };
-            format!("{command}listen = {{ {SERVICE} = \"{}\" }}\n", places.frontend)
+            format!("{command}listen = {{ {SERVICE} = \"{}\" }}\n", stand.frontend)
         }
         Front::Haproxy => format!(
             "socket = {}\nmaster_socket = {}\nstate_file = {}\nrequests = \"{}\"\n",
             file("haproxy.sock"),
             file("haproxy-master.sock"),
             file("haproxy.state"),
-            places.balancer_status
+            stand.status
         ),
         Front::Nginx => format!(
             "include = {}\nstatus = \"{}\"\npid_file = {}\nbinary = {}\nconfig = {}\nupstream = [\"keepalive 32\"]\n",
             file("nginx-baton.conf"),
-            places.balancer_status,
+            stand.status,
             file("nginx.pid"),
-            Value::from(program(setup)),
+            Value::from(stand.program.as_str()),
             file("nginx.conf")
         ),
         Front::Envoy => format!("admin = {}\nfolder = {}\n", file("envoy.sock"), file("eds")),
     };
-    format!("\n[balancer]\ndriver = \"{}\"\n{table}", setup.front.name())
+    format!("\n[balancer]\ndriver = \"{}\"\n{table}", stand.front.name())
 }
 
 /// Writes the program's files and gives the words that start it. It stays the process that was started.
-pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Result<Vec<String>> {
-    let mut words = vec![program(setup)];
-    match setup.front {
+pub(super) fn write(setup: &Setup, places: &Places, stand: &Stand) -> anyhow::Result<Vec<String>> {
+    let folder = stand.folder.as_path();
+    std::fs::create_dir_all(folder.join("log")).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut words = vec![stand.program.clone()];
+    match stand.front {
         Front::Builtin => {}
         Front::Haproxy => {
-            let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, folder))?;
+            let config = write_text(folder, "haproxy.cfg", &haproxy(setup, places, stand))?;
             // Read at every start, so it has to be there at the first.
             write_text(folder, "haproxy.state", "1\n")?;
             let master = folder.join("haproxy-master.sock").display().to_string();
             words.extend(["-W", "-S", &master, "-f", &config].map(str::to_owned));
         }
         Front::Nginx => {
-            let config = write_text(folder, "nginx.conf", &nginx(places, folder, keeps_idle(&program(setup))))?;
+            let config = write_text(folder, "nginx.conf", &nginx(stand, keeps_idle(&stand.program)))?;
             let first = format!(
                 "# Baton\nupstream {SERVICE} {{ server 127.0.0.1:1 down; }}\nmap \"\" $baton_{SERVICE} {{ default {SERVICE}; }}\n"
             );
@@ -98,7 +151,7 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
             words.extend(["-c", &config].map(str::to_owned));
         }
         Front::Envoy => {
-            let config = write_text(folder, "envoy.json", &envoy(places, folder))?;
+            let config = write_text(folder, "envoy.json", &envoy(stand))?;
             let eds = folder.join("eds");
             std::fs::create_dir(&eds).with_context(|| format!("cannot make {}", eds.display()))?;
             let nobody = json!({
@@ -113,11 +166,11 @@ pub(super) fn write(setup: &Setup, places: &Places, folder: &Path) -> anyhow::Re
     Ok(words)
 }
 
-fn program(setup: &Setup) -> String {
-    let name = setup.front.name();
-    match &setup.front_program {
+fn program(setup: &Setup, front: Front) -> String {
+    let name = front.name();
+    match setup.front_program.as_ref().filter(|_| front == setup.front) {
         Some(path) => path.display().to_string(),
-        None if setup.front == Front::Nginx => {
+        None if front == Front::Nginx => {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let found = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
             if found { name.to_owned() } else { format!("{SBIN}/{name}") }
@@ -136,8 +189,8 @@ fn keeps_idle(nginx: &str) -> bool {
 }
 
 /// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
-fn nginx(places: &Places, folder: &Path, keeps_idle: bool) -> String {
-    let (folder, frontend) = (folder.display(), places.frontend);
+fn nginx(stand: &Stand, keeps_idle: bool) -> String {
+    let (folder, frontend) = (stand.folder.display(), stand.frontend);
     let keeps = if keeps_idle { "    keepalive_min_timeout 5s;\n" } else { "" };
     format!(
         "daemon off;
@@ -176,8 +229,9 @@ http {{
 }
 
 /// The same for Envoy.
-fn envoy(places: &Places, folder: &Path) -> String {
-    let frontend = json!({ "socket_address": { "address": places.frontend.ip(), "port_value": places.frontend.port() } });
+fn envoy(stand: &Stand) -> String {
+    let Stand { frontend, folder, .. } = stand;
+    let frontend = json!({ "socket_address": { "address": frontend.ip(), "port_value": frontend.port() } });
     let extension = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
     let manager = json!({
         "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
@@ -228,10 +282,10 @@ fn envoy(places: &Places, folder: &Path) -> String {
 }
 
 /// A configuration as a careful owner writes it. No retries: what a client sees is what the fleet did.
-fn haproxy(setup: &Setup, places: &Places, folder: &Path) -> String {
-    let (socket, state) = (folder.join("haproxy.sock"), folder.join("haproxy.state"));
-    let (socket, state, frontend) = (socket.display(), state.display(), places.frontend);
-    let requests = places.balancer_status;
+fn haproxy(setup: &Setup, places: &Places, stand: &Stand) -> String {
+    let (socket, state) = (stand.folder.join("haproxy.sock"), stand.folder.join("haproxy.state"));
+    let (socket, state, frontend) = (socket.display(), state.display(), stand.frontend);
+    let requests = stand.status;
     let mut text = format!(
         "global
     maxconn 4000

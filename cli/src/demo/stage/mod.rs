@@ -26,6 +26,8 @@ use tokio::time::Instant;
 pub const SERVICE: &str = "shop";
 /// The host beside the balancer.
 pub const BALANCER_HOST: &str = "lb1";
+/// The host beside the second one, where there are two.
+pub const SECOND_BALANCER_HOST: &str = "lb2";
 pub const COORDINATOR: &str = "coordinator";
 pub const HAPROXY: &str = front::HAPROXY;
 
@@ -53,7 +55,9 @@ pub struct Setup {
     pub programs: Option<PathBuf>,
     pub hosts: u8,
     pub front: Front,
-    /// The load balancer's program, where it is not the one that its name finds.
+    /// Another load balancer in front of the same service, on a host of its own.
+    pub second: Option<Front>,
+    /// The first load balancer's program, where it is not the one that its name finds.
     pub front_program: Option<PathBuf>,
     pub place: Place,
     /// The first three numbers of every address: stages that run at once use different ones.
@@ -88,6 +92,7 @@ impl Setup {
             programs: None,
             hosts: 3,
             front: Front::Builtin,
+            second: None,
             front_program: None,
             place: Place::SideBySide,
             network: [127, 0, 0],
@@ -99,6 +104,16 @@ impl Setup {
             certificate_life: None,
             metrics: false,
         }
+    }
+
+    /// The hosts beside the load balancers.
+    pub fn balancers(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(BALANCER_HOST).chain(self.second.map(|_| SECOND_BALANCER_HOST))
+    }
+
+    /// The parts that are load balancers with a program of their own.
+    pub fn front_parts(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.front.part().into_iter().chain(self.second.and_then(Front::second_part))
     }
 }
 
@@ -148,7 +163,7 @@ impl Stage {
             let token = control.host_token(&host).await?;
             files::write_secret(&files::token(&self.folder, &host), &token)?;
         }
-        if let Some(part) = self.setup.front.part() {
+        for part in self.setup.front_parts() {
             self.start(part)?;
         }
         for host in self.agents() {
@@ -188,7 +203,7 @@ impl Stage {
     /// When it does not run.
     pub async fn kill(&mut self, part: &str) -> anyhow::Result<()> {
         let pid = self.running.remove(part).with_context(|| format!("{part} does not run"))?;
-        let victims = if self.setup.front.part() == Some(part) { with_children(pid) } else { vec![pid] };
+        let victims = if self.setup.front_parts().any(|it| it == part) { with_children(pid) } else { vec![pid] };
         for victim in &victims {
             kill_process(*victim, Signal::KILL).with_context(|| format!("cannot kill {part}"))?;
         }
@@ -210,11 +225,11 @@ impl Stage {
         files::host_names(&self.setup)
     }
 
-    /// The names of all hosts: the service's and the balancer's.
+    /// The names of all hosts: the service's and the balancers'.
     #[must_use]
     pub fn agents(&self) -> Vec<String> {
         let mut hosts = self.hosts();
-        hosts.push(BALANCER_HOST.to_owned());
+        hosts.extend(self.setup.balancers().map(str::to_owned));
         hosts
     }
 
@@ -224,6 +239,12 @@ impl Stage {
         self.places.frontend
     }
 
+    /// Where clients of the second load balancer go, where there is one.
+    #[must_use]
+    pub fn second_frontend(&self) -> SocketAddr {
+        SocketAddr::new(self.places.second, self.places.frontend.port())
+    }
+
     /// Where the coordinator, or the agent of a host, answers Prometheus, if the setup says so.
     #[must_use]
     pub fn metrics(&self, part: &str) -> SocketAddr {
@@ -231,6 +252,7 @@ impl Stage {
         match host.and_then(|number| self.places.hosts.get(number)) {
             Some(address) => SocketAddr::new(*address, self.places.agent_metrics),
             None if part == COORDINATOR => self.places.coordinator_metrics,
+            None if part == SECOND_BALANCER_HOST => SocketAddr::new(self.places.second, self.places.agent_metrics),
             None => SocketAddr::new(self.places.centre, self.places.agent_metrics),
         }
     }

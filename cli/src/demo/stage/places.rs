@@ -10,6 +10,8 @@ use std::path::PathBuf;
 const FIRST_PORT: u16 = 20_000;
 const LAST_PORT: u16 = 32_000;
 const TRIES: usize = 500;
+/// Above every host's.
+const SECOND: u8 = 254;
 /// A unix socket's path has at most 107 bytes; this leaves room for the names below the folder.
 const LONGEST_TEMP: usize = 60;
 
@@ -18,6 +20,8 @@ const LONGEST_TEMP: usize = 60;
 pub struct Places {
     /// The coordinator's, the balancer's and the operator's address.
     pub centre: IpAddr,
+    /// The second balancer's, where there is one.
+    pub second: IpAddr,
     pub coordinator: SocketAddr,
     pub frontend: SocketAddr,
     /// Where an nginx says what it serves.
@@ -40,10 +44,10 @@ impl Places {
     pub(super) fn find(setup: &Setup) -> anyhow::Result<Self> {
         let [a, b, c] = setup.network;
         let address = |last: u8| IpAddr::V4(Ipv4Addr::new(a, b, c, last));
-        let centre = address(1);
+        let (centre, second) = (address(1), address(SECOND));
         let hosts = (0..setup.hosts).map(|index| address(index.saturating_add(2))).collect::<Vec<_>>();
         let slots = if setup.place == Place::InPlace { 1 } else { 2 };
-        let everywhere = hosts.iter().copied().chain([centre]).collect::<Vec<_>>();
+        let everywhere = hosts.iter().copied().chain([centre, second]).collect::<Vec<_>>();
         let mut ports = free_ports(&everywhere, slots + 7)?;
         let others = ports.split_off(usize::from(slots));
         let [elsewhere, public, coordinator, balancer, status, coordinator_metrics, agent_metrics] = others[..] else {
@@ -58,6 +62,7 @@ impl Places {
             [coordinator, coordinator_metrics].map(|port| SocketAddr::new(centre, port));
         Ok(Self {
             centre,
+            second,
             coordinator,
             frontend,
             balancer_status,

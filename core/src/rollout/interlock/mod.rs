@@ -46,6 +46,8 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
         let service = proposal.services.get(name).unwrap_or(service);
         check.one_rollout(name, &mut violations);
         check.stops(name, service, &mut violations);
+        check.removals(name, service, &mut violations);
+        check.starts(name, service, &mut violations);
         check.entries(name, service, &mut violations);
         check.floor(name, service, &mut violations);
         check.disruption(name, service, &mut violations);

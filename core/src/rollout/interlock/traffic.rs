@@ -54,6 +54,11 @@ impl Check<'_> {
         if !host.connected {
             return Err("the agent is silent");
         }
+        Self::said_quiet(host, pool, member)
+    }
+
+    /// Whether a balancer's last word answers its newest spec, and was that nothing leads to a member.
+    fn said_quiet(host: &Host, pool: &PoolName, member: &MemberKey) -> Result<(), &'static str> {
         let report = host.heard.as_ref().map(|heard| &heard.report).ok_or("nothing was ever heard")?;
         if report.observed != host.issued.stamp() {
             return Err("the newest spec was not answered");
@@ -65,6 +70,47 @@ impl Check<'_> {
         let seen = seen.members.get(member).ok_or("the member was not reported")?;
         let deadline = host.issued.pools.get(pool).map(|pool| pool.drain_deadline).unwrap_or_default();
         is_quiet(seen, deadline)
+    }
+
+    /// 3: nothing starts where a balancer leads to at once, before it was seen ready.
+    pub(super) fn starts(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        let Some(pool) = &service.balancer else { return };
+        for (host, spec) in &self.proposal.specs {
+            let issued = self.fleet.hosts.get(host).map(|host| &host.issued.instances);
+            let is_new = |key: &&InstanceKey| key.service == *name && issued.is_none_or(|it| !it.contains_key(*key));
+            for key in spec.instances.keys().filter(is_new) {
+                let member = MemberKey { host: host.clone(), slot: key.slot };
+                for balancer in self.counting(pool) {
+                    let said = |host| Self::said_quiet(host, &pool.pool, &member);
+                    if let Err(why) = self.fleet.hosts.get(balancer).ok_or("nobody ever joined").and_then(said) {
+                        violations.push(violation(3, name, format!("{member} would start, but on {balancer} {why}")));
+                    }
+                }
+            }
+        }
+    }
+
+    /// 7: on the way forward nothing is taken out while one of its balancers cannot be told.
+    pub(super) fn removals(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        let Some(pool) = service.balancer.as_ref().filter(|pool| pool.on.len() > 1) else { return };
+        if self.active(name).is_some_and(|rollout| rollout.direction == Direction::Back) {
+            return;
+        }
+        let state =
+            |spec: &HostSpec, member| spec.pools.get(&pool.pool).and_then(|it| it.members.get(member)).map(|it| it.state);
+        let silent = self.counting(pool).into_iter().find(|on| self.fleet.hosts.get(*on).is_none_or(|host| !host.connected));
+        let Some(silent) = silent else { return };
+        for balancer in &pool.on {
+            let (Some(known), Some(after)) = (self.fleet.hosts.get(balancer), self.proposal.specs.get(balancer)) else {
+                continue;
+            };
+            let before = known.issued.pools.get(&pool.pool).into_iter().flat_map(|it| &it.members);
+            let was_in = before.filter(|(_, member)| member.state == MemberState::Ready).map(|(member, _)| member);
+            for member in was_in.filter(|member| state(after, member) == Some(MemberState::Out)) {
+                let what = format!("{member} would go out on {balancer}, and {silent} cannot be told");
+                violations.push(violation(7, name, what));
+            }
+        }
     }
 
     /// 3: what comes in is the right release, and was seen ready for long enough on this very start.

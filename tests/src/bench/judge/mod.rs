@@ -1,7 +1,6 @@
 //! How fast releases that are worse are noticed, and how often ones that are not are taken back: the guard, beside what
 //! others do, on simulated traffic.
 
-mod chance;
 mod judges;
 mod statistics;
 mod world;

@@ -1,6 +1,6 @@
 //! Simulated services: how much traffic, which truth, and what a poll of two seconds counts of it.
 
-use super::chance::Chance;
+use super::super::chance::Chance;
 use baton_core::analysis::counts::{Counts, Poll};
 
 pub(super) const POLLS_A_MINUTE: u64 = 30;
