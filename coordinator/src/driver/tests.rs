@@ -4,6 +4,7 @@ mod growing;
 mod judging;
 mod probing;
 mod reading;
+mod repeating;
 
 use super::*;
 use crate::samples;
