@@ -43,20 +43,12 @@ pub(super) fn acts(pool: &Pool) -> Vec<Act> {
     if pool.front == Front::Haproxy {
         acts.push(BROKEN);
     }
-    acts.push(FAILING);
-    if times_answers(pool.front) {
-        acts.push(SLOW);
-    }
+    acts.extend([FAILING, SLOW]);
     acts.extend(AT_THE_FRONT);
     if pool.front == Front::Haproxy {
         acts.extend(BEHIND_IT);
     }
     acts
-}
-
-/// HAProxy tells averages only, in which nothing slower can be noticed.
-const fn times_answers(front: Front) -> bool {
-    matches!(front, Front::Nginx | Front::Envoy)
 }
 
 const fn sound(name: &'static str, release: Behaviour) -> Act {
