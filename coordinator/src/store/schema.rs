@@ -69,6 +69,9 @@ ALTER TABLE hosts ADD COLUMN dead_balancer TEXT NOT NULL DEFAULT 'null';
 ALTER TABLE certificates ADD COLUMN authority TEXT NOT NULL DEFAULT '';
 ALTER TABLE certificates ADD COLUMN used BIGINT NOT NULL DEFAULT 0;
 ",
+    "
+ALTER TABLE driver ADD COLUMN upgrade TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.
