@@ -34,6 +34,8 @@ pub mod code {
     pub const ANSWER: Code = Code(152);
     /// What cannot be taken back was not confirmed.
     pub const NOT_CONFIRMED: Code = Code(134);
+    /// A file that is no package of the agent.
+    pub const PACKAGE: Code = Code(652);
     /// Nobody would serve during the release, and nobody was asked.
     pub const INTERRUPTS: Code = Code(729);
     /// Neither a socket nor a login.

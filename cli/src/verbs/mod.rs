@@ -1,5 +1,6 @@
 //! What can be asked, one file each.
 
+pub mod agents;
 pub mod audit;
 pub mod authority;
 pub mod balancers;

@@ -4,8 +4,6 @@
 //! knows no service and the driver knows nothing of it: a rollout goes on over the restart of an agent.
 
 mod sessions;
-#[cfg(test)]
-mod tests;
 
 pub use sessions::Stated;
 
