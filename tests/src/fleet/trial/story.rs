@@ -7,7 +7,7 @@ use super::operator::{Deploy, Watcher};
 use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
-use super::{TrialArgs, idle, instances, tell};
+use super::{TrialArgs, agents, idle, instances, tell};
 use crate::fleet::life;
 use crate::fleet::provision::{POOLS, Pool, journal};
 use crate::fleet::record::{Fleet, Part};
@@ -67,9 +67,10 @@ impl<'a> Story<'a> {
                 tell(&line(&answer));
                 acts.push(answer);
             }
-            let rest = stage.rest()?;
-            tell(&format!("{} {rest:?}", mark(&rest.wrong)));
-            rests.push(rest);
+            for rest in [stage.rest()?, stage.agents()?] {
+                tell(&format!("{} {rest:?}", mark(&rest.wrong)));
+                rests.push(rest);
+            }
         }
         let at_rest = idle::measure(self.fleet)?;
         tell(&format!("--  at rest with services: {at_rest:?}"));
@@ -153,7 +154,13 @@ impl<'a> Stage<'a> {
 
     fn rest(&self) -> anyhow::Result<Rest> {
         let wrong = rest::disturb(self.fleet, self.pool)?;
-        Ok(rest::judge(placement(self.pool), wrong, &self.clients.mark()?))
+        let what = "agents upgraded and removed on their hosts";
+        Ok(rest::judge(placement(self.pool), what, wrong, &self.clients.mark()?))
+    }
+
+    fn agents(&self) -> anyhow::Result<Rest> {
+        let wrong = agents::upgrade(self.fleet, self.pool)?;
+        Ok(rest::judge(placement(self.pool), "agents upgraded by the coordinator", wrong, &self.clients.mark()?))
     }
 
     /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.
