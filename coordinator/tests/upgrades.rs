@@ -62,7 +62,19 @@ impl Site {
     /// The session of a host whose agent runs from a package.
     async fn agent(&self, host: &str, version: &str) -> Line {
         let package = v1::AgentPackage { version: version.into(), architecture: "amd64".into(), refuses: None };
-        Line::packaged(&self.channel(host), package).await
+        let line = Line::packaged(&self.channel(host), package).await;
+        self.seen(|view| view.hosts.iter().any(|seen| seen.host == host && seen.connected && seen.package == version)).await;
+        line
+    }
+
+    /// Waits until the coordinator sees the agents so: a stream is open before its hello was read.
+    async fn seen(&self, fits: impl Fn(&AgentsView) -> bool) {
+        let asked = async {
+            while !fits(&self.status().await) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, asked).await.expect("never seen");
     }
 
     async fn upgrade(&self, wish: UpgradeAgentsRequest) -> Result<AgentsView, Problem> {
@@ -178,6 +190,7 @@ async fn a_failing_host_pauses_it_takes_the_others_orders_back_and_a_resume_trie
     let mut control = ControlClient::new(site.admin());
     control.resume_agents(SteerAgentsRequest { why: "mended".into() }).await.unwrap();
     assert_eq!(three.upgrade().await, other, "the same attempt goes on");
+    assert_eq!(two.upgrade().await.id, "");
     let again = two.upgrade().await;
     assert_eq!((again.id.as_str(), again.attempt), (order.id.as_str(), 1));
     // What is said of the attempt before counts no more.
@@ -250,6 +263,7 @@ async fn what_cannot_be_is_refused_with_the_reason_and_a_dry_run_begins_nothing(
     let _one = Line::packaged(&site.channel("web1"), v1::AgentPackage { refuses, ..Default::default() }).await;
     // An agent from before there were upgrades says nothing of its package.
     let _two = Line::open(&site.channel("web2")).await.unwrap();
+    site.seen(|view| view.hosts.iter().all(|host| host.connected && host.problem.is_some())).await;
     let problem = site.upgrade(wish()).await.unwrap_err();
     assert_eq!((problem.code, problem.seen.len()), (Code(742), 2), "{problem:?}");
     assert!(problem.seen[1].1.contains("too old"), "{problem:?}");
@@ -258,6 +272,7 @@ async fn what_cannot_be_is_refused_with_the_reason_and_a_dry_run_begins_nothing(
     let three = dial(site.running.listen, &join(site.running.listen, &three, "web3").await.unwrap());
     let package = v1::AgentPackage { version: "1.0.0".into(), architecture: "amd64".into(), refuses: None };
     let _three = Line::packaged(&three, package).await;
+    site.seen(|view| view.hosts.iter().any(|host| host.connected && host.package == "1.0.0")).await;
     let would = site.upgrade(UpgradeAgentsRequest { dry_run: true, digest: vec![7; 32], ..wish() }).await.unwrap();
     assert_eq!(states(&would), "left-out left-out told");
     assert_eq!(would.hosts[2].ring, 1, "the first ring is of one that takes the package");

@@ -4,6 +4,7 @@ use crate::durable;
 use baton_core::name::PackageVersion;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where it is. The folder is made by whoever needs it first: an upgrade must not depend on a unit's settings.
@@ -21,7 +22,8 @@ impl Default for Mark {
 
 impl Mark {
     pub(super) fn set(&self, version: &PackageVersion) -> io::Result<()> {
-        fs::create_dir_all(self.0.parent().unwrap_or(Path::new("/")))?;
+        // As whoever lays secrets down there makes it: to be walked through, not to be looked around in.
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(self.0.parent().unwrap_or(Path::new("/")))?;
         durable::replace_until_reboot(&self.0, version.as_str().as_bytes())
     }
 

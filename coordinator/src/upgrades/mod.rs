@@ -149,7 +149,7 @@ impl Upgrades {
     /// B0133 for a host nobody knows, B0740 while another one is open, B0742 when no host would take it; those of the store.
     pub async fn begin(&self, wish: Wish, dry_run: bool) -> Result<Arc<Shown>, Problem> {
         let mut kept = self.0.kept.lock().await;
-        let picture = self.0.access.picture();
+        let picture = self.picture()?;
         if let Some(open) = kept.as_ref().filter(|upgrade| upgrade.state.is_open()) {
             if open.package == wish.package {
                 return Ok(self.shown());
@@ -179,7 +179,7 @@ impl Upgrades {
             return Err(Problem::new(Code(741), "no upgrade of agents is under way")
                 .help("baton agents status shows the last one; baton agents upgrade --package FILE.deb begins one"));
         };
-        let picture = self.0.access.picture();
+        let picture = self.picture()?;
         let steered = match steer {
             Steer::Pause if upgrade.state == State::Active => {
                 Upgrade { state: State::Paused(Paused::By(by)), ..upgrade.clone() }
@@ -195,6 +195,15 @@ impl Upgrades {
         }
         drop(kept);
         self.looked_at().await
+    }
+
+    /// The fleet, unless the coordinator decides nothing just now.
+    fn picture(&self) -> Result<Arc<Picture>, Problem> {
+        let picture = self.0.access.picture();
+        match &picture.trouble {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(picture),
+        }
     }
 
     async fn looked_at(&self) -> Result<Arc<Shown>, Problem> {
