@@ -169,7 +169,8 @@ impl From<tonic::Status> for Failure {
 const fn is_refusal(code: Code) -> bool {
     code.0 == wire::NOT_ALLOWED.0
         || matches!(code.0, 1032..=1034)
-        || matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741)
+        || matches!(code.0, 700..800)
+            && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741 | 743)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

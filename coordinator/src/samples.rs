@@ -57,7 +57,7 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
 }
 
 pub(crate) fn upgrade(id: &str) -> Upgrade {
-    let problem = Problem::new(Code(553), "it fell back");
+    let problem = Problem::new(Code(1001), "it fell back");
     Upgrade {
         id: id.parse().unwrap(),
         package: Package {

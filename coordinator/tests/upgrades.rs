@@ -253,7 +253,7 @@ async fn what_cannot_be_is_refused_with_the_reason_and_a_dry_run_begins_nothing(
     let site = Site::with(&["web1", "web2"]).await;
     let refused = async |wish| site.upgrade(wish).await.unwrap_err().code;
     let strange = UpgradeAgentsRequest { hosts: vec!["web9".into()], ..wish() };
-    assert_eq!(refused(strange).await, Code(133));
+    assert_eq!(refused(strange).await, Code(743));
     assert_eq!(refused(UpgradeAgentsRequest { rings: vec!["0".into()], ..wish() }).await, Code(151));
     assert_eq!(refused(UpgradeAgentsRequest { version: "no version".into(), ..wish() }).await, Code(151));
     let absent = UpgradeAgentsRequest { digest: vec![7; 32], ..wish() };

@@ -146,7 +146,7 @@ impl Upgrades {
     /// Begins an upgrade, or says what one would be. The same package again is the upgrade that is open.
     ///
     /// # Errors
-    /// B0133 for a host nobody knows, B0740 while another one is open, B0742 when no host would take it; those of the store.
+    /// B0743 for a host nobody knows, B0740 while another one is open, B0742 when no host would take it; those of the store.
     pub async fn begin(&self, wish: Wish, dry_run: bool) -> Result<Arc<Shown>, Problem> {
         let mut kept = self.0.kept.lock().await;
         let picture = self.picture()?;
@@ -230,7 +230,7 @@ impl Upgrades {
         if let Some(stranger) = wish.hosts.iter().find(|host| !known.contains_key(*host)) {
             let names: Vec<&str> = known.keys().take(NAMED).map(HostName::as_str).collect();
             let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-            return Err(Problem::new(Code(133), format!("there is no host called {stranger}")).saw("joined", names));
+            return Err(Problem::new(Code(743), format!("there is no host called {stranger}")).saw("joined", names));
         }
         let mut order: Vec<HostName> = if wish.hosts.is_empty() { known.keys().cloned().collect() } else { wish.hosts };
         let mut once = std::collections::BTreeSet::new();
