@@ -129,7 +129,10 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             runtime()?.block_on(builtin::serve(args))
         }
         Verb::Unpack => Ok(artifact::unpack_as_asked()?),
-        Verb::UpgradeApply { state } => Ok(upgrade::upgrade_as_recorded(&state)?),
+        Verb::UpgradeApply { state } => {
+            log::start();
+            Ok(upgrade::upgrade_as_recorded(&state)?)
+        }
         Verb::HoldSockets => Ok(hold()?),
         Verb::Begin { program } => Ok(handing::begin(&program)?),
     }

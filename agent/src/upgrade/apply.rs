@@ -92,10 +92,15 @@ pub fn upgrade_as_recorded(state: &Path) -> Result<(), Problem> {
 
 /// The whole of it, on any machine.
 pub(super) fn apply(machine: &dyn Machine, mark: &Mark, folder: &Folder, mut record: Record) -> io::Result<()> {
+    tracing::info!(version = %record.package.version, from = %record.from, "installing another agent");
     let outcome = upgrade(machine, mark, folder, &record);
     let (state, given) = match outcome {
-        Ok(()) => (State::Done, folder.next()),
+        Ok(()) => {
+            tracing::info!(version = %record.package.version, "the new agent has a session");
+            (State::Done, folder.next())
+        }
         Err(seen) => {
+            tracing::warn!(seen = seen.what, to = %record.from, "the new agent did not come: going back");
             let problem = go_back(machine, mark, folder, &record, seen);
             (State::Failed(problem), folder.way_back())
         }
