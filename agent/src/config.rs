@@ -32,6 +32,8 @@ pub struct Config {
     /// Where Prometheus may ask; None: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Whether the coordinator may upgrade this agent's own package.
+    pub upgrades: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerConfig>,
 }
@@ -44,6 +46,7 @@ pub const KEYS: Keys = &[
     ("state", "a folder, such as \"/var/lib/baton-agent\""),
     ("runtime", "one of \"auto\", \"systemd\" and \"process\""),
     ("metrics", "an address with a port, such as \"127.0.0.1:9465\""),
+    ("upgrades", "true or false"),
     ("balancer", "a table: [balancer], with its `driver`"),
 ];
 
@@ -67,6 +70,7 @@ impl Default for Config {
             state: DEFAULT_STATE.into(),
             runtime: RuntimeKind::Auto,
             metrics: None,
+            upgrades: true,
             balancer: None,
         }
     }
@@ -149,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_place_and_what_is_allowed() {
-        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `balancer`";
+        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `upgrades`, `balancer`";
         let mistyped = ["unknown key `coordinater`", "agent.toml:2:1", &format!("did you mean `coordinator`? {all}")];
         check("runtime = \"process\"\ncoordinater = \"x:1\"\n", mistyped);
         check(

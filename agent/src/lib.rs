@@ -26,6 +26,7 @@ mod scraper;
 pub mod secrets;
 pub mod session;
 pub mod text;
+pub mod upgrade;
 
 use artifact::{Bounds, Folder, Remote, Unpacker};
 use baton_core::problem::{Code, Problem};
@@ -77,6 +78,7 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
         source: Arc::new(Remote(channel.clone())),
     };
     let runtime = means.runtime.clone();
+    let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());
     let (wanted_pools, wanted) = watch::channel(Default::default());
@@ -97,12 +99,20 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let (authorities, told) = watch::channel(Vec::new());
     let renewal = renewal::run(endpoint, config.identity(), certificate, told);
     let condition_of_stream = condition.clone();
-    let ends =
-        Ends { events: sender.clone(), view: viewed.clone(), heads, condition: condition_of_stream, counters, authorities };
+    let ends = Ends {
+        events: sender.clone(),
+        view: viewed.clone(),
+        heads,
+        condition: condition_of_stream,
+        counters,
+        authorities,
+        upgrade: upgrade_ends,
+    };
     tokio::select! {
         () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}
         () = renewal => {}
+        () = upgrade.serve() => {}
         () = session::run(channel, introduction, ends) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
         () = metrics::serve(config.metrics, sources, sender.clone()) => {}

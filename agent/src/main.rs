@@ -5,7 +5,7 @@ use baton_agent::balancer::builtin;
 use baton_agent::config::{Config, DEFAULT_PATH};
 use baton_agent::enroll::Claim;
 use baton_agent::runtime::{handing, hold};
-use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight};
+use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight, upgrade};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{ReleaseId, ServiceName};
@@ -70,6 +70,9 @@ enum Verb {
     /// Unpacks one archive, confined, as standard input says; the agent starts it
     #[command(hide = true)]
     Unpack,
+    /// Installs the agent's own package, as its record says; the agent starts it
+    #[command(hide = true, name = upgrade::APPLY)]
+    UpgradeApply { state: PathBuf },
     /// Has the public sockets of this host; the agent starts it
     #[command(hide = true, name = handing::HOLD)]
     HoldSockets,
@@ -126,6 +129,10 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             runtime()?.block_on(builtin::serve(args))
         }
         Verb::Unpack => Ok(artifact::unpack_as_asked()?),
+        Verb::UpgradeApply { state } => {
+            log::start();
+            Ok(upgrade::upgrade_as_recorded(&state)?)
+        }
         Verb::HoldSockets => Ok(hold()?),
         Verb::Begin { program } => Ok(handing::begin(&program)?),
     }

@@ -7,6 +7,7 @@ use crate::heads::Heads;
 use crate::metrics::{Counters, Measured};
 use crate::reconciler::{Event, View};
 use crate::scraper::Scraper;
+use crate::upgrade;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
 use baton_proto::convert::InvalidMessage;
@@ -56,6 +57,8 @@ pub struct Ends {
     pub counters: Arc<Counters>,
     /// Whom the coordinator says to believe: the hashes of the authorities' certificates. None while it said nothing.
     pub authorities: watch::Sender<Vec<[u8; 32]>>,
+    /// The agent's own package.
+    pub upgrade: upgrade::Ends,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -121,6 +124,8 @@ impl Talk<'_> {
         mut inbound: Streaming<CoordinatorMessage>,
         out: &mpsc::Sender<AgentMessage>,
     ) -> Result<Problem, Problem> {
+        // What became of an order is said on every stream.
+        self.ends.upgrade.reports.mark_changed();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -129,6 +134,7 @@ impl Talk<'_> {
                     Ok(Some(message)) => {
                         self.heard = true;
                         self.ends.condition.connected();
+                        self.ends.upgrade.accepted();
                         if !self.take(message)? {
                             continue;
                         }
@@ -139,6 +145,14 @@ impl Talk<'_> {
                 changed = self.ends.view.changed() => if changed.is_err() {
                     return Err(ended());
                 },
+                changed = self.ends.upgrade.reports.changed() => {
+                    changed.map_err(|_| ended())?;
+                    let report = self.ends.upgrade.reports.borrow_and_update().as_ref().map(v1::UpgradeReport::from);
+                    if let Some(report) = report {
+                        send(out, agent_message::Kind::Upgrade(report)).await?;
+                    }
+                    continue;
+                }
                 // The first tick is at once: a new stream begins with a report.
                 _ = heartbeat.tick() => {}
             }
@@ -171,6 +185,10 @@ impl Talk<'_> {
                 self.ends.authorities.send_replace(pins.collect());
                 Ok(false)
             }
+            Some(coordinator_message::Kind::Upgrade(order)) => {
+                self.ends.upgrade.ordered(order)?;
+                Ok(false)
+            }
             // A newer coordinator may say more than this agent knows.
             None => Ok(false),
         }
@@ -189,6 +207,7 @@ impl Talk<'_> {
             facts: self.introduction.facts.clone().into_iter().collect(),
             audit_heads: self.ends.heads.told().collect(),
             accepted: told.map(|spec| (&*spec).into()),
+            package: Some(self.ends.upgrade.stated.clone()),
         }
     }
 }

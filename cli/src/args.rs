@@ -3,8 +3,9 @@
 use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
-    audit, authority, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts, init,
-    login, plan, recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch, why,
+    agents, audit, authority, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts,
+    init, login, plan, recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch,
+    why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -91,6 +92,8 @@ pub enum Verb {
     Services(services::ServicesArgs),
     /// List hosts, show one, take one out for work on it, or remove it
     Hosts(hosts::HostsArgs),
+    /// The agents' own packages: what each host runs; bring another one to them in rings
+    Agents(agents::AgentsArgs),
     /// Let a coordinator that was restored from a backup go on without hosts it has not heard
     Recover(recover::RecoverArgs),
     /// Load balancers: what they should serve, and what they do
@@ -183,6 +186,12 @@ mod tests {
             "deploy 2.1.0 --supersede",
             "hosts",
             "hosts show web1",
+            "agents",
+            "agents status",
+            "agents upgrade --package a.deb --hosts web1,web2 --rings 1,50% --yes",
+            "agents pause --why lunch",
+            "agents resume --no-wait",
+            "agents abort",
             "balancers",
             "balancers show lb1",
             "balancers drift",

@@ -34,6 +34,8 @@ pub mod code {
     pub const ANSWER: Code = Code(152);
     /// What cannot be taken back was not confirmed.
     pub const NOT_CONFIRMED: Code = Code(134);
+    /// A file that is no package of the agent.
+    pub const PACKAGE: Code = Code(652);
     /// Nobody would serve during the release, and nobody was asked.
     pub const INTERRUPTS: Code = Code(729);
     /// Neither a socket nor a login.
@@ -163,11 +165,12 @@ impl From<tonic::Status> for Failure {
 
 /// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
 /// are mistakes instead: no host, a host that never joined, a port or a pool in use, no release to go back to, no rollout, no
-/// service, no balancer.
+/// service, no balancer, no upgrade of agents.
 const fn is_refusal(code: Code) -> bool {
     code.0 == wire::NOT_ALLOWED.0
         || matches!(code.0, 1032..=1034)
-        || matches!(code.0, 700..800) && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733)
+        || matches!(code.0, 700..800)
+            && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741 | 743)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

@@ -24,6 +24,7 @@ mod run;
 mod samples;
 pub mod state;
 pub mod store;
+pub mod upgrades;
 
 pub use init::{Initialised, init, init_with};
 pub use run::{Running, run, start};

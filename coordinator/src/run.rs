@@ -17,6 +17,7 @@ use crate::prometheus;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use crate::upgrades::Upgrades;
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::plan::plan;
 use baton_proto::tls::{incoming, local_incoming};
@@ -93,6 +94,8 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let audit = Arc::new(Audit::open(Arc::clone(&shared)).await.map_err(|error| error.problem())?);
     let (driver, access) = Driver::take_over(Arc::clone(&shared), plan).await.map_err(|error| error.problem())?;
 
+    let upgrades = Upgrades::open(Arc::clone(&shared), access.clone()).await.map_err(|error| error.problem())?;
+
     let (stop, stopping) = watch::channel(false);
     let stopped = move || {
         let mut stopping = stopping.clone();
@@ -111,13 +114,21 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         life: config.life(),
         port: listen.port(),
         audit,
+        upgrades,
     };
     let mut servers = JoinSet::new();
-    let tending = retention::tend(api.access.clone(), (*api.artifacts).clone(), config.keep_artifacts);
+    let tending = retention::tend(api.access.clone(), (*api.artifacts).clone(), config.keep_artifacts, api.upgrades.clone());
     let until = stopped();
     servers.spawn(async move {
         tokio::select! {
             () = tending => {}
+            () = until => {}
+        }
+    });
+    let (upgrading, until) = (api.upgrades.clone().run(), stopped());
+    servers.spawn(async move {
+        tokio::select! {
+            () = upgrading => {}
             () = until => {}
         }
     });

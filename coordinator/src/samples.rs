@@ -4,10 +4,12 @@ use baton_core::fleet::orders::Orders;
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use baton_core::fleet::{BalancerPool, InstanceKey, Service};
 use baton_core::name::{Digest, HostName, Slot};
+use baton_core::problem::{Code, Problem};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
+use baton_core::upgrade::{Course, Package, Paused, State, Step, Upgrade};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -51,6 +53,27 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
         warm: None,
         hooks: Default::default(),
         orders: Orders::default(),
+    }
+}
+
+pub(crate) fn upgrade(id: &str) -> Upgrade {
+    let problem = Problem::new(Code(1001), "it fell back");
+    Upgrade {
+        id: id.parse().unwrap(),
+        package: Package {
+            artifact: Artifact { digest: Digest::of(b"deb"), size: 3 },
+            version: "1:2.0.0-1~rc1".parse().unwrap(),
+            architecture: "amd64".parse().unwrap(),
+        },
+        order: vec![host("web1"), host("web2")],
+        rings: vec![Amount::Hosts(1), Amount::Percent(100)],
+        healthy_for: Duration::from_secs(10),
+        back_within: Duration::from_secs(60),
+        by: "ana".into(),
+        begun: Moment(5),
+        ended: None,
+        state: State::Paused(Paused::Failure { host: host("web1"), problem: problem.clone() }),
+        courses: BTreeMap::from([(host("web1"), Course { attempt: 1, step: Step::Failed(problem) })]),
     }
 }
 

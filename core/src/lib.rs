@@ -21,3 +21,4 @@ pub mod secret;
 pub mod settings;
 pub mod strategy;
 pub mod time;
+pub mod upgrade;

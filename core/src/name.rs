@@ -147,6 +147,19 @@ name!(
     OperatorName, "operator name", ['.', '_', '@'], NAME_MAX
 );
 
+name!(
+    /// The id of an upgrade of agents, such as `u-3`.
+    UpgradeId, "upgrade id", [], NAME_MAX
+);
+name!(
+    /// The version of a package, as the package itself says it: `1.2.0-1~bpo12+1`.
+    PackageVersion, "package version", ['.', '_', '+', '~', ':'], NAME_MAX
+);
+name!(
+    /// What machines a package is for, in its own words: `amd64`.
+    Architecture, "architecture", ['_'], NAME_MAX
+);
+
 /// A BLAKE3 digest, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -82,6 +82,7 @@ impl Stream {
     async fn report(&mut self) -> HostReport {
         match self.message().await {
             agent_message::Kind::Report(report) => report.try_into().unwrap(),
+            agent_message::Kind::Upgrade(report) => panic!("nobody ordered an upgrade: {report:?}"),
             agent_message::Kind::Hello(hello) => panic!("a second hello: {hello:?}"),
         }
     }
@@ -118,7 +119,7 @@ fn session(address: SocketAddr) -> Session {
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
     let (authorities, _) = watch::channel(Vec::new());
     let (heads, condition) = (Heads::default(), Condition::new("/".into()));
-    Ends { events, view, heads, condition, counters: Arc::default(), authorities }
+    Ends { events, view, heads, condition, counters: Arc::default(), authorities, upgrade: upgrade::tests::ends() }
 }
 
 impl Drop for Session {

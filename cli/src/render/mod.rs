@@ -1,5 +1,6 @@
 //! What people see: pages made of plain spans, escaped and coloured only where they are written.
 
+pub mod agents;
 pub mod audit;
 pub mod authority;
 pub mod balancers;

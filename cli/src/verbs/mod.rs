@@ -1,6 +1,7 @@
 //! What can be asked, one file each.
 
 mod accept;
+pub mod agents;
 pub mod audit;
 pub mod authority;
 pub mod balancers;

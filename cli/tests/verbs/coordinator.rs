@@ -39,6 +39,9 @@ pub(crate) struct Script {
     /// Where each upload began.
     pub uploads: Vec<u64>,
     pub deploys: Vec<DeployRequest>,
+    /// What the agents' views show once an upgrade was asked for, one after the other.
+    pub agents: Vec<AgentsView>,
+    pub upgrades: Vec<UpgradeAgentsRequest>,
     pub audit: Vec<AuditEntry>,
     pub verdict: AuditVerdict,
 }
@@ -289,6 +292,33 @@ impl Control for Double {
         Ok(Response::new(CertificateList::default()))
     }
 
+    async fn agents_status(&self, _: Request<AgentsStatusRequest>) -> Answer<AgentsView> {
+        let mut script = self.script();
+        let begun = script.upgrades.iter().any(|request| !request.dry_run);
+        Ok(Response::new(if begun { script.next_agents() } else { AgentsView::default() }))
+    }
+
+    async fn upgrade_agents(&self, request: Request<UpgradeAgentsRequest>) -> Answer<AgentsView> {
+        let mut script = self.script();
+        if let Some(problem) = &script.refusal {
+            return Err(to_status(problem.clone()));
+        }
+        script.upgrades.push(request.into_inner());
+        Ok(Response::new(script.agents.first().cloned().unwrap_or_default()))
+    }
+
+    async fn pause_agents(&self, _: Request<SteerAgentsRequest>) -> Answer<AgentsView> {
+        Ok(Response::new(self.script().next_agents()))
+    }
+
+    async fn resume_agents(&self, _: Request<SteerAgentsRequest>) -> Answer<AgentsView> {
+        Ok(Response::new(self.script().next_agents()))
+    }
+
+    async fn abort_agents(&self, _: Request<SteerAgentsRequest>) -> Answer<AgentsView> {
+        Ok(Response::new(self.script().next_agents()))
+    }
+
     async fn authority_status(&self, _: Request<AuthorityStatusRequest>) -> Answer<AuthorityView> {
         Ok(Response::new(AuthorityView::default()))
     }
@@ -343,6 +373,13 @@ impl Artifacts for Double {
 
     async fn fetch(&self, _: Request<FetchRequest>) -> Answer<Self::FetchStream> {
         Err(Status::unimplemented("nobody fetches here"))
+    }
+}
+
+impl Script {
+    /// The next view of the agents; the last one stays.
+    fn next_agents(&mut self) -> AgentsView {
+        if self.agents.len() > 1 { self.agents.remove(0) } else { self.agents.first().cloned().unwrap_or_default() }
     }
 }
 

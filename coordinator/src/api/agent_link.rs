@@ -4,9 +4,11 @@ use super::{Api, invalid};
 use crate::audit::chain::Head;
 use crate::driver::{Hello, LinkId, SILENCE, Specs};
 use crate::identity::rotation::Authorities;
+use crate::upgrades::{Shown, Stated};
 use baton_core::fleet::fence::Told;
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
+use baton_proto::convert::{InvalidMessage, UpgradeOrder};
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
@@ -76,20 +78,26 @@ async fn converse(
     let hello = read_hello(&mut incoming).await?;
     let address = address_of(&hello, remote)?;
     let accepted = hello.accepted.map(TryInto::try_into).transpose().map_err(|error| to_status(Problem::from(error)))?;
+    let package = hello.package;
     let hello = Hello {
         agent_version: shortened(&hello.agent_version),
         ledger: hello.ledger.unwrap_or_default().try_into().map_err(|error| to_status(Problem::from(error)))?,
         audit_heads: hello.audit_heads.iter().take(AUDIT_HEADS).filter_map(head).collect(),
         facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
     };
+    let stated = Stated::read(package, &hello.agent_version).map_err(|error| to_status(Problem::from(error)))?;
     let told = Told { stamp: hello.ledger, spec: accepted };
     api.access.connects(host.clone(), address, told).await.map_err(to_status)?;
     tracing::info!(%host, %address, version = %hello.agent_version, "connected");
     let (link, specs) = api.access.links().connect(&host, hello);
+    // Registered before it is looked at: an order that comes in between is a change that is seen.
+    let upgrades = api.upgrades.changes();
+    api.upgrades.opened(&host, link, stated);
     let (heads, authorities) = (api.audit.heads(), api.issuance.changes());
-    let mut talk = Talk { api, host, link, specs, heads, authorities, incoming, out };
+    let mut talk = Talk { api, host, link, specs, heads, authorities, upgrades, ordered: None, incoming, out };
     let ended = talk.run().await;
     talk.api.access.links().disconnect(&talk.host, link);
+    talk.api.upgrades.closed(&talk.host, link);
     let why = ended?;
     tracing::info!(host = %talk.host, why, "disconnected");
     Ok(())
@@ -135,6 +143,9 @@ struct Talk<'a> {
     specs: Specs,
     heads: watch::Receiver<Head>,
     authorities: watch::Receiver<Arc<Authorities>>,
+    upgrades: watch::Receiver<Arc<Shown>>,
+    /// The order for the agent's own package that was sent last.
+    ordered: Option<UpgradeOrder>,
     incoming: Streaming<AgentMessage>,
     /// Room for one message: while it waits, a newer spec replaces an older one.
     out: &'a Out,
@@ -147,6 +158,7 @@ impl Talk<'_> {
         // Whom to believe comes first: it may be what the next connection depends on.
         let (mut untold, mut unsent) = (true, false);
         // An agent that just came hears of the head too.
+        let mut unordered = true;
         let mut head_at = Some(Instant::now() + HEAD_AFTER);
         loop {
             tokio::select! {
@@ -198,6 +210,20 @@ impl Talk<'_> {
                         permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::Spec(spec)) }));
                     }
                 }
+                changed = self.upgrades.changed(), if !unordered => match changed {
+                    Ok(()) => unordered = true,
+                    Err(_) => return Err(to_status(replaced(&self.host))),
+                },
+                permit = self.out.reserve(), if unordered && !untold && !unsent => {
+                    let Ok(permit) = permit else { return Ok("the agent went away") };
+                    unordered = false;
+                    let order = self.upgrades.borrow_and_update().orders.get(&self.host).cloned();
+                    if order != self.ordered {
+                        let said = order.as_ref().map(v1::UpgradeOrder::from).unwrap_or_default();
+                        permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::Upgrade(said)) }));
+                        self.ordered = order;
+                    }
+                }
                 () = self.out.closed() => return Ok("the agent went away"),
                 () = sleep_until(heard + if asked { END_AFTER } else { PING_AFTER }) => {
                     if asked {
@@ -214,6 +240,11 @@ impl Talk<'_> {
     fn take(&self, message: AgentMessage) -> Result<(), Status> {
         let report = match message.kind {
             Some(agent_message::Kind::Report(report)) => report,
+            Some(agent_message::Kind::Upgrade(report)) => {
+                let report = report.try_into().map_err(|error: InvalidMessage| to_status(Problem::from(error)))?;
+                self.api.upgrades.reported(&self.host, self.link, report);
+                return Ok(());
+            }
             Some(agent_message::Kind::Hello(_)) => return Err(invalid("hello", "it was said already")),
             // A kind this version does not know: a newer agent may say more.
             None => return Ok(()),

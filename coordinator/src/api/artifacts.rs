@@ -104,8 +104,11 @@ impl Artifacts for Api {
 }
 
 impl Api {
-    /// Whether a host's own spec names an artifact.
+    /// Whether a host's own spec names an artifact, or its agent is to be upgraded to it.
     fn names(&self, host: &HostName, digest: Digest) -> bool {
+        if self.upgrades.names(host, digest) {
+            return true;
+        }
         let picture = self.access.picture();
         let releases = picture.fleet.hosts.get(host).map(|host| &host.issued.releases);
         releases.is_some_and(|releases| releases.values().any(|release| release.artifact.digest == digest))

@@ -6,6 +6,7 @@ use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
 use crate::store::About;
+use crate::upgrades::Steer;
 use baton_core::fleet::{Fleet, Service};
 use baton_core::manifest;
 use baton_core::name::{Digest, HostName, InvalidName, ServiceName, Version};
@@ -16,7 +17,9 @@ use baton_proto::identity::{Identity, Role};
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
 use baton_proto::v1::control_server::Control;
-use baton_proto::v1::{self, DeployReply, DeployRequest, FleetView, PlanView, ReleaseList, ServiceRequest, StatusRequest};
+use baton_proto::v1::{
+    self, AgentsView, DeployReply, DeployRequest, FleetView, PlanView, ReleaseList, ServiceRequest, StatusRequest,
+};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -202,6 +205,30 @@ impl Control for Api {
         let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
         let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
         Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref(), &history)))
+    }
+
+    async fn upgrade_agents(&self, request: Request<v1::UpgradeAgentsRequest>) -> Result<Response<AgentsView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(Api::upgrade_agents(self, request.into_inner(), by).await?))
+    }
+
+    async fn pause_agents(&self, request: Request<v1::SteerAgentsRequest>) -> Result<Response<AgentsView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(self.steer_agents(Steer::Pause, request.into_inner(), by).await?))
+    }
+
+    async fn resume_agents(&self, request: Request<v1::SteerAgentsRequest>) -> Result<Response<AgentsView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(self.steer_agents(Steer::Resume, request.into_inner(), by).await?))
+    }
+
+    async fn abort_agents(&self, request: Request<v1::SteerAgentsRequest>) -> Result<Response<AgentsView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(self.steer_agents(Steer::Abort, request.into_inner(), by).await?))
+    }
+
+    async fn agents_status(&self, _: Request<v1::AgentsStatusRequest>) -> Result<Response<AgentsView>, Status> {
+        Ok(Response::new(self.agents(&self.upgrades.shown())))
     }
 
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::CreatedToken>, Status> {

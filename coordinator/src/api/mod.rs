@@ -1,6 +1,7 @@
 //! What the coordinator offers on the wire. It authenticates, authorises, converts, asks the driver; it decides nothing.
 
 mod agent_link;
+mod agents;
 mod artifacts;
 mod audit;
 pub mod authority;
@@ -24,6 +25,7 @@ use crate::audit::Audit;
 use crate::driver::Access;
 use crate::identity::issuance::Issuance;
 use crate::store::Store;
+use crate::upgrades::Upgrades;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::Connection;
@@ -74,6 +76,7 @@ pub struct Api {
     pub revoked: Revoked,
     pub used: Used,
     pub audit: Arc<Audit>,
+    pub upgrades: Upgrades,
     /// Of certificates, in seconds.
     pub life: i64,
     /// Where hosts and operators connect.

@@ -65,6 +65,12 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/RemoveService", ADMINS),
     ("/baton.v1.Control/RemoveHost", ADMINS),
     ("/baton.v1.Control/Recover", ADMINS),
+    // A package is installed as root.
+    ("/baton.v1.Control/UpgradeAgents", ADMINS),
+    ("/baton.v1.Control/PauseAgents", ADMINS),
+    ("/baton.v1.Control/ResumeAgents", ADMINS),
+    ("/baton.v1.Control/AbortAgents", ADMINS),
+    ("/baton.v1.Control/AgentsStatus", OPERATORS),
     ("/baton.v1.Control/Status", OPERATORS),
     ("/baton.v1.Control/Watch", OPERATORS),
     ("/baton.v1.Control/History", OPERATORS),
@@ -92,6 +98,7 @@ const UNRECORDED: &[&str] = &[
     "/baton.v1.Artifacts/Upload",
     "/baton.v1.Control/WhoAmI",
     "/baton.v1.Control/Plan",
+    "/baton.v1.Control/AgentsStatus",
     "/baton.v1.Control/Status",
     "/baton.v1.Control/Watch",
     "/baton.v1.Control/ListReleases",
@@ -195,6 +202,11 @@ fn command(path: &str) -> String {
         (_, "RevokeCertificates") => "certificates revoke",
         (_, "ListAudit") => "audit list",
         (_, "VerifyAudit") => "audit verify",
+        (_, "UpgradeAgents") => "agents upgrade",
+        (_, "PauseAgents") => "agents pause",
+        (_, "ResumeAgents") => "agents resume",
+        (_, "AbortAgents") => "agents abort",
+        (_, "AgentsStatus") => "agents status",
         (_, other) => return format!("baton {}", other.to_lowercase()),
     };
     format!("baton {words}")

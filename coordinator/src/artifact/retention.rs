@@ -5,6 +5,7 @@
 
 use super::Folder;
 use crate::driver::Access;
+use crate::upgrades::Upgrades;
 use baton_core::fleet::Fleet;
 use baton_core::name::{Digest, ReleaseId, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,11 +18,12 @@ const EVERY: Duration = Duration::from_secs(3600);
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
 /// Looks after the folder for ever.
-pub async fn tend(access: Access, folder: Folder, keep: usize) {
+pub async fn tend(access: Access, folder: Folder, keep: usize, upgrades: Upgrades) {
     loop {
         tokio::time::sleep(EVERY).await;
         let (picture, folder) = (access.picture(), folder.clone());
-        let swept = tokio::task::spawn_blocking(move || sweep(&picture.fleet, &folder, keep, SystemTime::now()));
+        let package = upgrades.needs();
+        let swept = tokio::task::spawn_blocking(move || sweep(&picture.fleet, &folder, keep, package, SystemTime::now()));
         if let Ok(Err(error)) = swept.await {
             tracing::warn!(%error, "artifacts that are not needed any more cannot be removed");
         }
@@ -29,13 +31,20 @@ pub async fn tend(access: Access, folder: Folder, keep: usize) {
 }
 
 /// Removes what is not needed; returns what it was.
-fn sweep(fleet: &Fleet, folder: &Folder, keep: usize, now: SystemTime) -> std::io::Result<Vec<Digest>> {
+fn sweep(
+    fleet: &Fleet,
+    folder: &Folder,
+    keep: usize,
+    package: Option<Digest>,
+    now: SystemTime,
+) -> std::io::Result<Vec<Digest>> {
     // A restored coordinator does not know yet what is needed.
     if fleet.fenced().is_some() {
         return Ok(Vec::new());
     }
     let ages = folder.ages(now)?;
-    let kept = kept(fleet, &ages, keep);
+    let mut kept = kept(fleet, &ages, keep);
+    kept.extend(package);
     let old = ages.into_iter().filter(|(digest, age)| *age > YOUNG && !kept.contains(digest));
     let mut removed = Vec::new();
     for (digest, _) in old {
@@ -109,7 +118,7 @@ mod tests {
     }
 
     fn swept(fleet: &Fleet, folder: &Folder, keep: usize) -> BTreeSet<Digest> {
-        sweep(fleet, folder, keep, SystemTime::now()).unwrap().into_iter().collect()
+        sweep(fleet, folder, keep, None, SystemTime::now()).unwrap().into_iter().collect()
     }
 
     #[test]

@@ -47,6 +47,7 @@ contract!(
     an_ending_rollout_makes_room_for_the_next_in_one_transaction,
     a_refused_transaction_leaves_nothing_behind,
     whoever_does_not_hold_the_epoch_is_fenced,
+    the_newest_upgrade_is_kept_by_whoever_holds_the_epoch,
     only_active_and_last_ended_rollouts_are_loaded,
     the_history_begins_with_what_is_under_way_and_goes_back,
     exactly_one_of_a_hundred_redeems_a_single_use,
@@ -134,6 +135,19 @@ async fn whoever_does_not_hold_the_epoch_is_fenced(Fixture { store, folder }: Fi
     let stale = store.commit(&Changes { held: Epoch(2), epoch: Epoch(2), ..Changes::default() }).await;
     assert_eq!(stale, Err(StoreError::Fenced { held: Epoch(2), found: Epoch(3) }));
     drop(folder);
+}
+
+async fn the_newest_upgrade_is_kept_by_whoever_holds_the_epoch(fixture: Fixture) {
+    let store = fixture.store;
+    assert_eq!(store.upgrade().await, Ok(None));
+    let first = samples::upgrade("u-1");
+    store.keep_upgrade(Epoch(0), &first).await.unwrap();
+    assert_eq!(store.upgrade().await, Ok(Some(first.clone())));
+    let fenced = store.keep_upgrade(Epoch(7), &samples::upgrade("u-2")).await;
+    assert_eq!(fenced, Err(StoreError::Fenced { held: Epoch(7), found: Epoch(0) }));
+    assert_eq!(store.upgrade().await, Ok(Some(first)));
+    store.keep_upgrade(Epoch(0), &samples::upgrade("u-2")).await.unwrap();
+    assert_eq!(store.upgrade().await, Ok(Some(samples::upgrade("u-2"))));
 }
 
 async fn only_active_and_last_ended_rollouts_are_loaded(Fixture { store, folder }: Fixture) {

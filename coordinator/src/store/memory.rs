@@ -4,8 +4,9 @@ use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, Snapshot, Store, StoreError, Thaw, WallTime};
 use crate::audit::chain::{Entry, Head, Record};
-use baton_core::name::RolloutId;
+use baton_core::name::{Epoch, RolloutId};
 use baton_core::rollout::Rollout;
+use baton_core::upgrade::Upgrade;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     snapshot: Snapshot,
+    upgrade: Option<Upgrade>,
     tokens: Vec<Token>,
     certificates: Vec<Certificate>,
     audit: Vec<Record>,
@@ -87,6 +89,19 @@ impl Store for MemoryStore {
         if changes.fence.is_some() {
             snapshot.fence.clone_from(&changes.fence);
         }
+        Ok(())
+    }
+
+    async fn upgrade(&self) -> Result<Option<Upgrade>, StoreError> {
+        Ok(self.state().upgrade.clone())
+    }
+
+    async fn keep_upgrade(&self, held: Epoch, upgrade: &Upgrade) -> Result<(), StoreError> {
+        let mut state = self.writable()?;
+        if state.snapshot.epoch != held {
+            return Err(StoreError::Fenced { held, found: state.snapshot.epoch });
+        }
+        state.upgrade = Some(upgrade.clone());
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
+use baton_core::upgrade::Upgrade;
 use certificate::{Certificate, Renewal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -46,6 +47,12 @@ pub trait Store: Send + Sync + 'static {
     /// else drives), and with [`StoreError::ActiveRollout`] when a service would have two active rollouts (invariant 8).
     /// Within one call, rollouts that end make room for those that begin.
     async fn commit(&self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// The newest upgrade of agents.
+    async fn upgrade(&self) -> Result<Option<Upgrade>, StoreError>;
+
+    /// Keeps it as it is now, in place of the one before. Fails with [`StoreError::Fenced`] as [`Self::commit`] does.
+    async fn keep_upgrade(&self, held: Epoch, upgrade: &Upgrade) -> Result<(), StoreError>;
 
     /// Rollouts, those under way first, then the newest.
     async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError>;

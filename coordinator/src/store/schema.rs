@@ -72,6 +72,9 @@ ALTER TABLE certificates ADD COLUMN used BIGINT NOT NULL DEFAULT 0;
     "
 ALTER TABLE hosts ADD COLUMN accepted BIGINT NOT NULL DEFAULT 1;
 ",
+    "
+ALTER TABLE driver ADD COLUMN upgrade TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -13,6 +13,7 @@ use crate::audit::chain::{Entry, Head, Record};
 use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
+use baton_core::upgrade::Upgrade;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
@@ -160,6 +161,20 @@ impl Store for SqliteStore {
             put_rollout(&mut transaction, rollout).await?;
         }
         Ok(transaction.commit().await?)
+    }
+
+    async fn upgrade(&self) -> Result<Option<Upgrade>, StoreError> {
+        document(&sqlx::query("SELECT upgrade FROM driver").fetch_one(&self.pool).await?, 0)
+    }
+
+    async fn keep_upgrade(&self, held: Epoch, upgrade: &Upgrade) -> Result<(), StoreError> {
+        let text = "UPDATE driver SET upgrade = $1 WHERE epoch = $2";
+        let query = sqlx::query(text).bind(json(upgrade)?).bind(signed(held.0));
+        if query.execute(&self.pool).await?.rows_affected() == 1 {
+            return Ok(());
+        }
+        let row = sqlx::query("SELECT epoch FROM driver").fetch_one(&self.pool).await?;
+        Err(StoreError::Fenced { held, found: Epoch(unsigned(&row, 0)?) })
     }
 
     async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {

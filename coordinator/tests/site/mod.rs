@@ -190,6 +190,22 @@ impl Line {
         Self::saying(channel, v1::AgentHello { protocol: PROTOCOL, ledger, ..v1::AgentHello::default() }).await
     }
 
+    /// The same, of a host that says what it knows of its agent's package.
+    pub(crate) async fn packaged(channel: &Channel, package: v1::AgentPackage) -> Self {
+        let hello = v1::AgentHello { protocol: PROTOCOL, package: Some(package), ..v1::AgentHello::default() };
+        Self::saying(channel, hello).await.unwrap()
+    }
+
+    /// The next order for the agent's own package; one that was taken back has no id.
+    pub(crate) async fn upgrade(&mut self) -> v1::UpgradeOrder {
+        loop {
+            let message = timeout(PATIENCE, self.hear.message()).await.expect("no order came");
+            if let Some(coordinator_message::Kind::Upgrade(order)) = message.unwrap().expect("the stream ended").kind {
+                return order;
+            }
+        }
+    }
+
     async fn saying(channel: &Channel, hello: v1::AgentHello) -> Result<Self, Problem> {
         let (say, said) = mpsc::channel(16);
         let facts = [("os".to_owned(), "test".to_owned())].into();

@@ -19,6 +19,7 @@ mod refusals;
 mod rolling;
 mod spread;
 mod text;
+mod upgrade;
 
 use baton_core::rollout::interlock;
 use baton_core::rollout::plan::plan;

@@ -11,6 +11,9 @@ mod spec;
 mod split;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+
+pub use upgrade::{UpgradeOrder, UpgradeReport};
 
 use baton_core::name::{Digest, ReleaseId};
 use std::collections::BTreeMap;

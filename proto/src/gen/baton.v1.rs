@@ -634,7 +634,7 @@ impl MemberState {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Kind", tags = "1, 2")]
+    #[prost(oneof = "agent_message::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<agent_message::Kind>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -648,6 +648,9 @@ pub mod agent_message {
         /// Whenever something changed, and as a heartbeat.
         #[prost(message, tag = "2")]
         Report(super::HostReport),
+        /// What became of the newest order for the agent's own package: on connecting, and whenever it changes.
+        #[prost(message, tag = "3")]
+        Upgrade(super::UpgradeReport),
     }
 }
 #[derive(serde::Serialize)]
@@ -675,6 +678,76 @@ pub struct AgentHello {
     /// The document in its ledger: what a coordinator that was restored from an older copy does not know.
     #[prost(message, optional, tag = "7")]
     pub accepted: ::core::option::Option<HostSpec>,
+    /// What it knows of its own package; absent: an agent that cannot be upgraded from here.
+    #[prost(message, optional, tag = "8")]
+    pub package: ::core::option::Option<AgentPackage>,
+}
+/// The package that an agent was started from.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgentPackage {
+    /// Empty: from none.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// What packages this host takes, in dpkg's word: `amd64`.
+    #[prost(string, tag = "2")]
+    pub architecture: ::prost::alloc::string::String,
+    /// Why it takes none from the coordinator; absent: it does.
+    #[prost(message, optional, tag = "3")]
+    pub refuses: ::core::option::Option<Problem>,
+}
+/// What a host does about an order for its agent's own package.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpgradeReport {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(oneof = "upgrade_report::State", tags = "3, 4, 5, 6")]
+    pub state: ::core::option::Option<upgrade_report::State>,
+}
+/// Nested message and enum types in `UpgradeReport`.
+pub mod upgrade_report {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum State {
+        #[prost(message, tag = "3")]
+        Fetching(super::Fetching),
+        #[prost(message, tag = "4")]
+        Installing(super::UpgradeInstalling),
+        #[prost(message, tag = "5")]
+        Done(super::UpgradeDone),
+        #[prost(message, tag = "6")]
+        Failed(super::Problem),
+    }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeInstalling {}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeDone {}
+/// The package a host should run its agent from. Carried out once for each attempt.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeOrder {
+    /// Empty: there is no order, and what was not begun is not to be.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub architecture: ::prost::alloc::string::String,
+    /// How soon the new agent must have a session; else the host goes back.
+    #[prost(uint64, tag = "7")]
+    pub back_within_ms: u64,
 }
 /// The newest entry of the audit log at some time: its number and its hash.
 #[derive(serde::Serialize)]
@@ -688,7 +761,7 @@ pub struct AuditHead {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorMessage {
-    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<coordinator_message::Kind>,
 }
 /// Nested message and enum types in `CoordinatorMessage`.
@@ -707,6 +780,8 @@ pub mod coordinator_message {
         /// Whom to believe, first and whenever it changes: who believes others renews its certificate.
         #[prost(message, tag = "4")]
         Authorities(super::Authorities),
+        #[prost(message, tag = "5")]
+        Upgrade(super::UpgradeOrder),
     }
 }
 #[derive(serde::Serialize)]
@@ -3044,6 +3119,108 @@ pub struct AuditFault {
     #[prost(string, tag = "2")]
     pub what: ::prost::alloc::string::String,
 }
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeAgentsRequest {
+    /// Of the package, which was uploaded as an artifact.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub architecture: ::prost::alloc::string::String,
+    /// Empty: every host.
+    #[prost(string, repeated, tag = "5")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Cumulative, such as `25%`; the first ring has one host whatever is said here.
+    #[prost(string, repeated, tag = "6")]
+    pub rings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "7")]
+    pub healthy_for_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub back_within_ms: u64,
+    /// Only say what would happen.
+    #[prost(bool, tag = "9")]
+    pub dry_run: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SteerAgentsRequest {
+    #[prost(string, tag = "1")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgentsStatusRequest {}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgentsView {
+    /// The newest; absent: there was none yet.
+    #[prost(message, optional, tag = "1")]
+    pub upgrade: ::core::option::Option<UpgradeView>,
+    #[prost(message, repeated, tag = "2")]
+    pub hosts: ::prost::alloc::vec::Vec<AgentView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpgradeView {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub architecture: ::prost::alloc::string::String,
+    /// `running`, `paused`, `succeeded` or `aborted`.
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub for_ms: u64,
+    #[prost(string, repeated, tag = "7")]
+    pub rings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The ring under way, counted from 1.
+    #[prost(uint32, tag = "8")]
+    pub ring: u32,
+    #[prost(uint64, tag = "9")]
+    pub healthy_for_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub back_within_ms: u64,
+    /// The host whose failure paused it, and that failure; a pause that somebody asked for has neither.
+    #[prost(string, tag = "11")]
+    pub failed_host: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "12")]
+    pub problem: ::core::option::Option<Problem>,
+    /// Who paused or aborted it.
+    #[prost(string, tag = "13")]
+    pub stopped_by: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AgentView {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub connected: bool,
+    /// What the program says of itself.
+    #[prost(string, tag = "3")]
+    pub agent_version: ::prost::alloc::string::String,
+    /// The package it was started from; empty: from none, or not said.
+    #[prost(string, tag = "4")]
+    pub package: ::prost::alloc::string::String,
+    /// Its ring in the newest upgrade, counted from 1; 0: it takes no part.
+    #[prost(uint32, tag = "5")]
+    pub ring: u32,
+    /// A word: `waiting`, `fetching`, `done`; empty where it takes no part.
+    #[prost(string, tag = "6")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub problem: ::core::option::Option<Problem>,
+}
 /// Generated client implementations.
 pub mod control_client {
     #![allow(
@@ -3654,6 +3831,112 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "ListReleases"));
             self.inner.unary(req, path, codec).await
         }
+        /// Brings a package of the agent to hosts, in rings.
+        pub async fn upgrade_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpgradeAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/UpgradeAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "UpgradeAgents"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn pause_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/PauseAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "PauseAgents"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/ResumeAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "ResumeAgents"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn abort_agents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/AbortAgents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "AbortAgents"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn agents_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AgentsStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/AgentsStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "AgentsStatus"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn create_token(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTokenRequest>,
@@ -4017,6 +4300,27 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::ServiceRequest>,
         ) -> std::result::Result<tonic::Response<super::ReleaseList>, tonic::Status>;
+        /// Brings a package of the agent to hosts, in rings.
+        async fn upgrade_agents(
+            &self,
+            request: tonic::Request<super::UpgradeAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
+        async fn pause_agents(
+            &self,
+            request: tonic::Request<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
+        async fn resume_agents(
+            &self,
+            request: tonic::Request<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
+        async fn abort_agents(
+            &self,
+            request: tonic::Request<super::SteerAgentsRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
+        async fn agents_status(
+            &self,
+            request: tonic::Request<super::AgentsStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
         async fn create_token(
             &self,
             request: tonic::Request<super::CreateTokenRequest>,
@@ -5295,6 +5599,231 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListReleasesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/UpgradeAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpgradeAgentsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::UpgradeAgentsRequest>
+                    for UpgradeAgentsSvc<T> {
+                        type Response = super::AgentsView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpgradeAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::upgrade_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpgradeAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/PauseAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseAgentsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SteerAgentsRequest>
+                    for PauseAgentsSvc<T> {
+                        type Response = super::AgentsView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::pause_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/ResumeAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeAgentsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SteerAgentsRequest>
+                    for ResumeAgentsSvc<T> {
+                        type Response = super::AgentsView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::resume_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/AbortAgents" => {
+                    #[allow(non_camel_case_types)]
+                    struct AbortAgentsSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SteerAgentsRequest>
+                    for AbortAgentsSvc<T> {
+                        type Response = super::AgentsView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerAgentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::abort_agents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AbortAgentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/AgentsStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct AgentsStatusSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::AgentsStatusRequest>
+                    for AgentsStatusSvc<T> {
+                        type Response = super::AgentsView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AgentsStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::agents_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AgentsStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

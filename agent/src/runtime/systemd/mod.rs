@@ -247,6 +247,27 @@ impl Runtime for SystemdRuntime {
     }
 }
 
+/// Runs a program beside the agent, as a unit of its own: it goes on when the agent is stopped.
+///
+/// # Errors
+/// B0204, B0208: systemd refused it, or does not answer.
+pub async fn run_beside(unit: &str, about: &str, words: &[String]) -> Result<(), Problem> {
+    let bus = Bus::default();
+    let mut properties = bus::Properties::default();
+    properties.text("Description", about);
+    properties.text("Type", "exec");
+    properties.execute(words);
+    // A unit that failed is gone, too: what came of it is written down elsewhere.
+    properties.text("CollectMode", "inactive-or-failed");
+    bus.reset(unit).await;
+    bus.start(unit, properties).await
+}
+
+/// Whether a unit runs, or is about to. A systemd that does not answer says nothing about it.
+pub async fn is_alive(unit: &str) -> bool {
+    Bus::default().state(unit).await.map_or(true, |state| state.is_alive())
+}
+
 fn not_started(program: &Path, state: &State) -> Problem {
     Problem::new(Code(204), format!("`{}` could not be started by systemd", program.display()))
         .saw("unit", state.reason())

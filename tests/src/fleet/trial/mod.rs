@@ -4,6 +4,7 @@
 //! answers on every port at the end.
 
 mod act;
+mod agents;
 mod client;
 mod fault;
 mod idle;

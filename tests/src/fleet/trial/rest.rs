@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Serialize)]
 pub struct Rest {
     pub placement: &'static str,
+    /// What happened between releases.
+    pub what: &'static str,
     pub requests: u64,
     pub failed: u64,
     /// Empty: as it should be.
@@ -43,11 +45,11 @@ pub(super) fn disturb(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>>
 
 /// Judges what clients met meanwhile.
 #[must_use]
-pub(super) fn judge(placement: &'static str, mut wrong: Vec<String>, report: &Report) -> Rest {
+pub(super) fn judge(placement: &'static str, what: &'static str, mut wrong: Vec<String>, report: &Report) -> Rest {
     if report.failed > 0 || report.requests == 0 {
         wrong.push(format!("{} of {} requests failed", report.failed, report.requests));
     }
-    Rest { placement, requests: report.requests, failed: report.failed, wrong }
+    Rest { placement, what, requests: report.requests, failed: report.failed, wrong }
 }
 
 fn install(host: &Host) -> anyhow::Result<()> {
@@ -55,13 +57,13 @@ fn install(host: &Host) -> anyhow::Result<()> {
 }
 
 /// By host, what systemd says of the pool's instances: which process, and whether the unit is sound.
-fn units(fleet: &Fleet, pool: &Pool) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn units(fleet: &Fleet, pool: &Pool) -> anyhow::Result<BTreeMap<String, String>> {
     let pattern = format!("baton-{}-*.service", pool.name);
     let asked = ["systemctl", "show", "--property=Id,MainPID,LoadState,ActiveState", &pattern];
     fleet.every(Part::Web).map(|host| Ok((host.name.clone(), host.run(&asked)?))).collect()
 }
 
-fn compare(after: &str, before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+pub(super) fn compare(after: &str, before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (host, now) in now {
         if !now.contains("LoadState=loaded") || !now.contains("ActiveState=active") {

@@ -8,7 +8,8 @@ use super::operator::{Deploy, Watcher};
 use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
-use super::{TrialArgs, idle, instances, tell};
+use super::{TrialArgs, agents, idle, instances, tell};
+use crate::fleet::front::Front;
 use crate::fleet::life;
 use crate::fleet::pool::{POOLS, Pool};
 use crate::fleet::provision::journal;
@@ -69,9 +70,15 @@ impl<'a> Story<'a> {
                 tell(&line(&answer));
                 answers.push(answer);
             }
-            let rest = stage.rest()?;
-            tell(&format!("{} {rest:?}", mark(&rest.wrong)));
-            rests.push(rest);
+            let mut between = vec![stage.rest()?];
+            // What the coordinator does to agents is the same whichever load balancer stands there.
+            if pool.front == Front::Haproxy {
+                between.push(stage.agents()?);
+            }
+            for rest in between {
+                tell(&format!("{} {rest:?}", mark(&rest.wrong)));
+                rests.push(rest);
+            }
         }
         let at_rest = idle::measure(self.fleet)?;
         tell(&format!("--  at rest with services: {at_rest:?}"));
@@ -158,7 +165,13 @@ impl<'a> Stage<'a> {
 
     fn rest(&mut self) -> anyhow::Result<Rest> {
         let wrong = rest::disturb(self.fleet, self.pool)?;
-        Ok(rest::judge(self.pool.scene, wrong, &self.clients.mark()?.report))
+        let what = "agents upgraded and removed on their hosts";
+        Ok(rest::judge(self.pool.scene, what, wrong, &self.clients.mark()?.report))
+    }
+
+    fn agents(&mut self) -> anyhow::Result<Rest> {
+        let wrong = agents::upgrade(self.fleet, self.pool)?;
+        Ok(rest::judge(self.pool.scene, "agents upgraded by the coordinator", wrong, &self.clients.mark()?.report))
     }
 
     /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.

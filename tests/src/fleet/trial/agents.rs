@@ -1,0 +1,101 @@
+//! Between releases: the coordinator upgrades every agent, and then one to a package whose agent does not come up.
+
+use super::fault::wait_active;
+use super::rest::{compare, units};
+use crate::fleet::host::Host;
+use crate::fleet::pool::Pool;
+use crate::fleet::record::{Fleet, Part};
+use anyhow::Context as _;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// From the command to the fall-back's report: the wait for the new agent, and dpkg three times.
+const BACK_WITHIN: Duration = Duration::from_secs(45);
+
+/// Packs the agent's package again, under another version and with whatever else is done to its files.
+const REPACK: &str = r#"
+set -e
+tree=/root/agent-$1
+rm -rf "$tree"
+dpkg-deb --raw-extract /var/tmp/baton/baton-agent_*.deb "$tree"
+sed -i "s/^Version: .*/&+$1/" "$tree/DEBIAN/control"
+[ "$1" != broken ] || printf '#!/bin/sh\necho this agent is broken\nexit 1\n' >"$tree/usr/bin/baton-agent"
+dpkg-deb --root-owner-group -Zxz -z1 --build "$tree" "$tree.deb" >/dev/null
+dpkg-deb --field "$tree.deb" Version
+"#;
+
+/// What was asked for, and what it came to.
+struct Upgraded {
+    exit: Option<i32>,
+    view: Value,
+}
+
+/// Upgrades every agent under load, then tries a broken package; what is not as it should be.
+///
+/// # Errors
+/// When packages cannot be made, or a command says nothing that can be read.
+pub(super) fn upgrade(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>> {
+    let coordinator = fleet.coordinator()?;
+    let agents: Vec<&Host> = fleet.hosts.iter().filter(|host| host.part != Part::Coordinator).collect();
+    let before = units(fleet, pool)?;
+    let good = repacked(coordinator, "good")?;
+    let upgraded = ask(coordinator, "good")?;
+    let mut wrong = Vec::new();
+    if upgraded.exit != Some(0) || upgraded.view["upgrade"]["state"] != "succeeded" {
+        wrong.push(format!("the upgrade ended with {:?}: {}", upgraded.exit, upgraded.view));
+    }
+    wrong.extend(all_run(&upgraded.view, &agents, &good));
+    wrong.extend(compare("the upgrade by the coordinator", &before, &units(fleet, pool)?));
+
+    let broken = repacked(coordinator, "broken")?;
+    let begun = Instant::now();
+    let refused = ask(coordinator, "broken")?;
+    let took = begun.elapsed();
+    let Upgraded { exit, view } = &refused;
+    let failed = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "failed").count();
+    let waiting = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "waiting").count();
+    if *exit != Some(4) || view["upgrade"]["state"] != "paused" || (failed, waiting) != (1, agents.len() - 1) {
+        wrong.push(format!("the upgrade to {broken} ended with {exit:?}: {view}"));
+    }
+    if took > BACK_WITHIN {
+        wrong.push(format!("the host was back on {good} after {took:?}"));
+    }
+    coordinator.run(&["baton", "agents", "abort", "--why", "broken"])?;
+    let after = serde_json::from_str(&coordinator.run(&["baton", "agents", "status", "--json"])?)?;
+    wrong.extend(all_run(&after, &agents, &good));
+    for host in &agents {
+        let installed =
+            host.run(&["dpkg-query", "--show", "--showformat", "${Version} ${db:Status-Status}", "baton-agent"])?;
+        if installed != format!("{good} installed") {
+            wrong.push(format!("{} has {installed} after the fall-back", host.name));
+        }
+        wait_active(host, "baton-agent")?;
+    }
+    wrong.extend(compare("the fall-back", &before, &units(fleet, pool)?));
+    Ok(wrong)
+}
+
+/// Makes a package on the operator's host; its version.
+fn repacked(coordinator: &Host, name: &str) -> anyhow::Result<String> {
+    Ok(coordinator.run(&["sh", "-c", REPACK, "repack", name])?.trim().to_owned())
+}
+
+fn ask(coordinator: &Host, name: &str) -> anyhow::Result<Upgraded> {
+    let package = format!("/root/agent-{name}.deb");
+    let words = ["baton", "agents", "upgrade", "--package", &package, "--yes", "--json", "--healthy-for", "2s"];
+    let waits = ["--back-within", "30s", "--timeout", "3m"];
+    let ended = coordinator.collect(&[words.as_slice(), &waits].concat())?;
+    let view = serde_json::from_slice(&ended.stdout)
+        .with_context(|| format!("`baton agents upgrade` said\n{}", crate::fleet::run::said(&ended)))?;
+    Ok(Upgraded { exit: ended.status.code(), view })
+}
+
+/// What `baton agents` says every agent was started from.
+fn all_run(view: &Value, agents: &[&Host], version: &str) -> Vec<String> {
+    let runs = |host: &&&Host| {
+        let said = view["hosts"].as_array().into_iter().flatten().find(|said| said["host"] == host.name.as_str());
+        said.is_none_or(|said| said["package"] != version || said["connected"] != true)
+    };
+    let others: Vec<_> = agents.iter().filter(runs).map(|host| host.name.as_str()).collect();
+    if others.is_empty() { Vec::new() } else { vec![format!("{} do not run {version}: {view}", others.join(", "))] }
+}
