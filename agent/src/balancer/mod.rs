@@ -135,6 +135,9 @@ const fn fall() -> u32 {
 pub struct BuiltinConfig {
     /// Where each pool listens.
     pub listen: BTreeMap<PoolName, SocketAddr>,
+    /// The pools that are served over TLS, with their certificates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls: BTreeMap<PoolName, builtin::TlsFiles>,
     /// Whose turn it is: round robin, or the least busy member.
     #[serde(default)]
     pub balance: builtin::Balance,

@@ -35,6 +35,10 @@ const ENVOY: Keys =
 
 const BUILTIN: Keys = &[
     ("listen", "a table of pools with their addresses, such as { shop = \"0.0.0.0:80\" }"),
+    (
+        "tls",
+        "a table of pools with their certificates, such as { shop = { certificate = \"/…/chain.pem\", key = \"/…/key.pem\" } }",
+    ),
     ("balance", "one of \"round_robin\" and \"least_request\""),
     ("fall", "a whole number of checks"),
     ("control", "the path of a socket"),

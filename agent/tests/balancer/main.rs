@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod builtin;
+mod clients;
 mod contract;
 mod envoy;
 mod haproxy;
 mod nginx;
 mod rig;
 mod split;
+mod takeover;
 
 use rig::front::Front;
 
