@@ -35,6 +35,9 @@ const START_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to put another process in the place of one that serves: nobody waits for it.
 const REPLACE_PAUSE: Duration = Duration::from_secs(30);
 
+/// An answer to what was told is a look, too: the next one of the same pass needs no question of its own.
+const SAME_PASS: Duration = Duration::from_millis(5);
+
 /// Letters of an edition's name.
 const EDITION: usize = 16;
 
@@ -56,6 +59,8 @@ struct Builtin {
     identity: Option<String>,
     /// The process that answers was started by an agent from before splits, and goes on until it is restarted.
     is_old: bool,
+    /// How it was right after it was told something.
+    answered: Option<(Instant, Answer)>,
     /// This program with these arguments.
     edition: String,
     /// When another edition was last to be replaced, and why it was not.
@@ -111,6 +116,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         started: None,
         identity: None,
         is_old: false,
+        answered: None,
         edition,
         replaced: None,
         leaving: Leaving::default(),
@@ -123,9 +129,12 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
 
 impl Driver for Builtin {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
-        let mut answer = match ask(&self.control, &Ask::Look {}).await {
-            Err(Silence::Nobody(_)) => self.start().await?,
-            answer => self.up_to_date(answer.map_err(|silence| silence.problem(&self.control))?).await,
+        let mut answer = match self.answered.take().filter(|(at, _)| at.elapsed() < SAME_PASS) {
+            Some((_, answer)) => answer,
+            None => match ask(&self.control, &Ask::Look {}).await {
+                Err(Silence::Nobody(_)) => self.start().await?,
+                answer => self.up_to_date(answer.map_err(|silence| silence.problem(&self.control))?).await,
+            },
         };
         if self.identity.as_ref().is_some_and(|identity| *identity != answer.identity) {
             tracing::warn!(identity = %answer.identity, "the built-in balancer restarted");
@@ -208,11 +217,17 @@ impl Builtin {
     }
 
     /// Tells the process that serves, which writes it down, and then those that finish.
-    async fn tell(&self, told: &Ask) -> Result<(), Problem> {
-        tell(&self.control, told).await?;
-        for leaving in self.leaving.controls.iter().filter(|leaving| leaving.exists()) {
-            tell(leaving, told).await?;
+    async fn tell(&mut self, told: &Ask) -> Result<(), Problem> {
+        self.answered = None;
+        let answer = tell(&self.control, told).await?;
+        for leaving in &self.leaving.controls {
+            if let Err(problem) = tell(leaving, told).await
+                && leaving.exists()
+            {
+                return Err(problem);
+            }
         }
+        self.answered = Some((Instant::now(), answer));
         Ok(())
     }
 
@@ -310,11 +325,11 @@ pub(super) async fn ask(control: &Path, question: &Ask) -> Result<Answer, Silenc
 }
 
 /// Tells one process something.
-pub(super) async fn tell(control: &Path, told: &Ask) -> Result<(), Problem> {
+pub(super) async fn tell(control: &Path, told: &Ask) -> Result<Answer, Problem> {
     let answer = ask(control, told).await.map_err(|silence| silence.problem(control))?;
-    match answer.error {
-        Some(error) => Err(problem::state_file(control, &io::Error::other(error))),
-        None => Ok(()),
+    match &answer.error {
+        Some(error) => Err(problem::state_file(control, &io::Error::other(error.clone()))),
+        None => Ok(answer),
     }
 }
 

@@ -14,6 +14,7 @@ mod headers;
 mod members;
 mod proxy;
 mod serve;
+mod slots;
 mod state;
 mod takeover;
 mod tls;

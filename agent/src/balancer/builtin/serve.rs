@@ -8,7 +8,6 @@ use super::members::{Pool, lock};
 use super::state::State;
 use super::takeover;
 use super::tls::{self, Tls, TlsFiles};
-use crate::balancer::durable;
 use anyhow::Context;
 use baton_core::name::PoolName;
 use std::collections::BTreeMap;
@@ -215,7 +214,7 @@ impl Proxy {
         change(&mut state);
         // The file is its successor's.
         if state != before && !*self.leave.borrow() {
-            durable::replace(&self.state, serde_json::to_string_pretty(&state)?).await?;
+            state.write(&self.state).await?;
         }
         for (name, Reception { pool, .. }) in &self.pools {
             pool.set(state.pools.get(name).unwrap_or(&BTreeMap::new()));

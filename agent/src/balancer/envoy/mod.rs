@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// For a file to be in effect within the pass that wrote it: Envoy takes one to three milliseconds.
 const AT_ONCE: Duration = Duration::from_millis(400);
 
+/// What an Envoy that serves says of itself.
+const LIVE: &str = "LIVE";
+
 /// Between two looks at a version.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -90,9 +93,9 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
 impl Driver for Envoy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         self.write_missing(pools).await?;
-        match admin::server(&self.config.admin).await {
-            Ok(server) if server.is_live => self.look(server, pools).await,
-            Ok(server) => Err(problem::changing_hands(format!("Envoy says {}", server.state))),
+        match admin::ready(&self.config.admin).await {
+            Ok(ready) if ready.state == LIVE => self.look(&ready, pools).await,
+            Ok(ready) => Err(problem::changing_hands(format!("Envoy says {}", ready.state))),
             Err(silence) => {
                 self.hold_out_on_disk(pools).await;
                 Err(silence.problem(&self.config.admin))
