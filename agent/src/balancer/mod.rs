@@ -9,6 +9,7 @@ pub mod builtin;
 mod conduct;
 mod decide;
 mod divide;
+mod drift;
 mod driver;
 mod durable;
 mod envoy;
@@ -20,6 +21,7 @@ mod refusal;
 
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
+pub use drift::Drift;
 pub use refusal::{DRIVERS, keys, refusal};
 
 use baton_core::fleet::report::PoolReport;
@@ -79,6 +81,9 @@ pub struct HaproxyConfig {
     /// The folder of the maps that divide requests, as haproxy.cfg names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<PathBuf>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// An nginx somebody else configured and started; Baton writes one file that it includes, and reloads it.
@@ -104,6 +109,9 @@ pub struct NginxConfig {
     /// Lines for every upstream, such as `least_conn` or `keepalive 32`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<String>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// An Envoy somebody else configured and started; Baton writes the endpoints of its clusters into files it watches.
@@ -114,6 +122,9 @@ pub struct EnvoyConfig {
     pub admin: Place,
     /// The folder of the files, one a pool: `POOL.json`.
     pub folder: PathBuf,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 fn pid_file() -> PathBuf {
@@ -150,6 +161,9 @@ pub struct BuiltinConfig {
     /// What starts it; `[<this program>, "balancer"]` unless named. Arguments are appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// Opens the driver a configuration names. `state` is the agent's own state folder.

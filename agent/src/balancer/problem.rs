@@ -125,6 +125,14 @@ pub(crate) fn not_starting(command: &str, seen: &str) -> Problem {
         .help("the port of `listen` may be taken by another program: `ss -ltnp`")
 }
 
+/// Somebody changed it by hand, and the agent is told to let that be.
+pub(crate) fn left_alone(key: &MemberKey, asked: impl Display, seen: impl Display) -> Problem {
+    Problem::new(Code(449), format!("somebody changed {key} in the balancer by hand, and it is left so"))
+        .saw("asked", asked.to_string())
+        .saw("read back", seen.to_string())
+        .help("put it back by hand, or set `drift = \"correct\"` in the agent's [balancer] table")
+}
+
 /// The built-in balancer's process goes on although its program or its arguments changed.
 pub(crate) fn not_replaced(why: &Problem) -> Problem {
     let problem =

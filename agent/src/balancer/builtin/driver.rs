@@ -5,6 +5,7 @@ use super::control::{self, Answer, Ask, Certified, Checks, Divided, Told, Wish, 
 use super::generations::{self, Leaving};
 use crate::balancer::conduct::Conductor;
 use crate::balancer::decide;
+use crate::balancer::drift::Settled;
 use crate::balancer::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
 use crate::balancer::{Balancer, BuiltinConfig, problem};
 use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
@@ -85,6 +86,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         ));
     }
     fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let control = config.control.unwrap_or_else(|| state.join("builtin.sock"));
     let mut command = match config.command {
         Some(command) => command,
@@ -124,7 +126,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         wishes: Wishes::new(),
         notes: Vec::new(),
     };
-    Ok(Box::new(Conductor::new(builtin)))
+    Ok(Box::new(Conductor::new(builtin, settled)))
 }
 
 impl Driver for Builtin {

@@ -12,6 +12,7 @@ mod listing;
 mod observe;
 
 use super::conduct::Conductor;
+use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, EnvoyConfig, durable, problem};
@@ -71,6 +72,7 @@ struct Envoy {
 /// [`Problem`] when the agent's state folder cannot be written.
 pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let envoy = Envoy {
         config,
         journal: Journal::open(state.join("envoy.json")),
@@ -87,7 +89,7 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
         cut: BTreeSet::new(),
         complaints: BTreeMap::new(),
     };
-    Ok(Box::new(Conductor::new(envoy)))
+    Ok(Box::new(Conductor::new(envoy, settled)))
 }
 
 impl Driver for Envoy {

@@ -20,6 +20,7 @@ mod state_file;
 mod text;
 
 use super::conduct::Conductor;
+use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, HaproxyConfig, problem};
@@ -78,6 +79,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         return Err(problem::no_unix_socket(path));
     }
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let maps = Maps::new(config.maps.clone());
     let haproxy = Haproxy {
         config,
@@ -92,7 +94,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         survey: None,
         maps,
     };
-    Ok(Box::new(Conductor::new(haproxy)))
+    Ok(Box::new(Conductor::new(haproxy, settled)))
 }
 
 impl Driver for Haproxy {

@@ -25,6 +25,7 @@ pub(super) fn front(command: Vec<String>) -> Front {
     let pool = |name: &str| name.parse().expect("a name");
     let config = BalancerConfig::Builtin(BuiltinConfig {
         listen: BTreeMap::from([(pool("shop"), listen), (pool("till"), till)]),
+        drift: baton_agent::balancer::Drift::Correct,
         tls: BTreeMap::new(),
         balance: Balance::RoundRobin,
         fall: 3,
