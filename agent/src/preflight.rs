@@ -98,6 +98,9 @@ fn ports(balancer: Option<&BalancerConfig>) -> Result<String, Problem> {
                         .help(format!("see who does: ss -ltnp 'sport = :{}'", address.port()))
                 })?;
             }
+            for (pool, files) in &builtin.tls {
+                files.check(pool)?;
+            }
             Ok(format!("{} free for the balancer", builtin.listen.len()))
         }
         Some(BalancerConfig::Haproxy(haproxy)) => match haproxy.socket.exists() {

@@ -1,6 +1,7 @@
 //! The one procedure above every driver: look, decide, ask, change, look again, cut what had its time, report.
 
 use super::decide::{self, Answers, Decision};
+use super::drift::{self, Settled};
 use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
 use super::{Balancer, Reconciled, divide, problem};
 use crate::probe::Question;
@@ -38,6 +39,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Conductor<D> {
     driver: D,
+    settled: Settled,
     pace: Duration,
     /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
     ailing: u32,
@@ -46,8 +48,8 @@ pub(crate) struct Conductor<D> {
 }
 
 impl<D: Driver> Conductor<D> {
-    pub(crate) const fn new(driver: D) -> Self {
-        Self { driver, pace: MOVING, ailing: 0, draining: 0 }
+    pub(crate) const fn new(driver: D, settled: Settled) -> Self {
+        Self { driver, settled, pace: MOVING, ailing: 0, draining: 0 }
     }
 
     async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
@@ -81,7 +83,11 @@ impl<D: Driver> Conductor<D> {
                 if let Some(problem) = undivided.get(name) {
                     decide::hold_trial(spec, &mut answers, problem);
                 }
-                (name.clone(), decide::decide(name, spec, pool, &answers))
+                let left = self.settled.left(&seen.identity, name, spec, pool);
+                drift::hold(&left, &mut answers);
+                let mut decision = decide::decide(name, spec, pool, &answers);
+                drift::keep(left, spec, &mut decision);
+                (name.clone(), decision)
             })
             .collect();
         let changes: Vec<_> = decisions.values().flat_map(|decision| decision.changes.iter().cloned()).collect();
@@ -99,6 +105,7 @@ impl<D: Driver> Conductor<D> {
             }
             seen = self.driver.observe(pools).await?;
         }
+        self.settled.note(pools, &seen).await;
         Ok((seen, decisions))
     }
 

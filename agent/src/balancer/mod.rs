@@ -9,6 +9,7 @@ pub mod builtin;
 mod conduct;
 mod decide;
 mod divide;
+mod drift;
 mod driver;
 mod durable;
 mod envoy;
@@ -21,6 +22,7 @@ mod requests;
 
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
+pub use drift::Drift;
 pub use refusal::{DRIVERS, keys, refusal};
 
 use baton_core::fleet::report::PoolReport;
@@ -83,6 +85,9 @@ pub struct HaproxyConfig {
     /// Where HAProxy logs each request to, `log ADDRESS local0`: a free UDP port of loopback. How long answers take is counted there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<SocketAddr>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// An nginx somebody else configured and started; Baton writes one file that it includes, and reloads it.
@@ -108,6 +113,9 @@ pub struct NginxConfig {
     /// Lines for every upstream, such as `least_conn` or `keepalive 32`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<String>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// An Envoy somebody else configured and started; Baton writes the endpoints of its clusters into files it watches.
@@ -118,6 +126,9 @@ pub struct EnvoyConfig {
     pub admin: Place,
     /// The folder of the files, one a pool: `POOL.json`.
     pub folder: PathBuf,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 fn pid_file() -> PathBuf {
@@ -139,6 +150,9 @@ const fn fall() -> u32 {
 pub struct BuiltinConfig {
     /// Where each pool listens.
     pub listen: BTreeMap<PoolName, SocketAddr>,
+    /// The pools that are served over TLS, with their certificates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls: BTreeMap<PoolName, builtin::TlsFiles>,
     /// Whose turn it is: round robin, or the least busy member.
     #[serde(default)]
     pub balance: builtin::Balance,
@@ -151,6 +165,9 @@ pub struct BuiltinConfig {
     /// What starts it; `[<this program>, "balancer"]` unless named. Arguments are appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// What becomes of members that somebody changed by hand.
+    #[serde(default)]
+    pub drift: Drift,
 }
 
 /// Opens the driver a configuration names. `state` is the agent's own state folder.

@@ -125,6 +125,39 @@ pub(crate) fn not_starting(command: &str, seen: &str) -> Problem {
         .help("the port of `listen` may be taken by another program: `ss -ltnp`")
 }
 
+/// Somebody changed it by hand, and the agent is told to let that be.
+pub(crate) fn left_alone(key: &MemberKey, asked: impl Display, seen: impl Display) -> Problem {
+    Problem::new(Code(450), format!("somebody changed {key} in the balancer by hand, and it is left so"))
+        .saw("asked", asked.to_string())
+        .saw("read back", seen.to_string())
+        .help("put it back by hand, or set `drift = \"correct\"` in the agent's [balancer] table")
+}
+
+/// The built-in balancer's process goes on although its program or its arguments changed.
+pub(crate) fn not_replaced(why: &Problem) -> Problem {
+    let problem =
+        Problem::new(Code(448), "another built-in balancer did not take over, so the one before goes on as it was");
+    let problem = why.seen.iter().fold(problem, |problem, (label, seen)| problem.saw(label.clone(), seen.clone()));
+    problem.help("see what its log says; it is tried again every half minute, and nothing fails meanwhile")
+}
+
+/// No client of a pool can be served over TLS.
+pub(crate) fn no_certificate(pool: &PoolName, wrong: &str) -> Problem {
+    Problem::new(Code(447), format!("the certificate for `{pool}` cannot be served, so nobody is"))
+        .saw("file", wrong)
+        .help("see `tls` in the agent's [balancer] table; files that are put right are served a second later")
+}
+
+/// Clients of a pool get a certificate that the files no longer say.
+pub(crate) fn old_certificate(pool: &PoolName, wrong: &str) -> Problem {
+    Problem::new(
+        Code(447),
+        format!("the new certificate for `{pool}` cannot be served, so clients still get the one before"),
+    )
+    .saw("file", wrong)
+    .help("put both files right: the key must be the certificate's; they are served a second later")
+}
+
 /// The balancer would not route to it, although it is in: its own check says so.
 pub(crate) fn down(key: &MemberKey, check: &str) -> Problem {
     Problem::new(Code(414), format!("{key} is in, and the balancer's own check says it is down")).saw("check", check)

@@ -19,6 +19,7 @@ const HAPROXY: Keys = &[
     ("state_file", "the path of the `server-state-file`"),
     ("maps", "a folder"),
     ("requests", "a free address of loopback with its port, such as \"127.0.0.1:8405\""),
+    ("drift", "one of \"correct\" and \"leave\""),
 ];
 
 const NGINX: Keys = &[
@@ -29,17 +30,26 @@ const NGINX: Keys = &[
     ("config", "the path of nginx.conf"),
     ("prefix", "a folder"),
     ("upstream", "a list of lines, such as [\"least_conn\"]"),
+    ("drift", "one of \"correct\" and \"leave\""),
 ];
 
-const ENVOY: Keys =
-    &[("admin", "the path of a unix socket, or an address of loopback such as \"127.0.0.1:9901\""), ("folder", "a folder")];
+const ENVOY: Keys = &[
+    ("admin", "the path of a unix socket, or an address of loopback such as \"127.0.0.1:9901\""),
+    ("folder", "a folder"),
+    ("drift", "one of \"correct\" and \"leave\""),
+];
 
 const BUILTIN: Keys = &[
     ("listen", "a table of pools with their addresses, such as { shop = \"0.0.0.0:80\" }"),
+    (
+        "tls",
+        "a table of pools with their certificates, such as { shop = { certificate = \"/…/chain.pem\", key = \"/…/key.pem\" } }",
+    ),
     ("balance", "one of \"round_robin\" and \"least_request\""),
     ("fall", "a whole number of checks"),
     ("control", "the path of a socket"),
     ("command", "a list of words: the program and its arguments"),
+    ("drift", "one of \"correct\" and \"leave\""),
 ];
 
 /// The keys of a driver beside `driver` itself, with what their values must be.

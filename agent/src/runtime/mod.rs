@@ -7,7 +7,7 @@ pub mod command;
 pub mod handing;
 mod handle;
 pub mod process;
-mod sockets;
+pub(crate) mod sockets;
 pub mod systemd;
 
 pub use sockets::hold;

@@ -191,6 +191,39 @@ pub(crate) async fn what_somebody_changes_by_hand_is_seen_and_set_right(make: Ma
     assert_eq!(bench.apps[0].served(), served);
 }
 
+/// Where the agent is to leave it, it stays, is said, and outlives the agent; until something else is asked of that member.
+pub(crate) async fn what_somebody_changes_by_hand_is_left_alone_where_that_is_the_policy(make: Make) {
+    let places = places();
+    let Some(mut front) = make(&places) else { return };
+    front.leaves_drift();
+    let mut bench = Bench::serving(front, &places).await;
+    bench.front.program.by_hand(places[1], Out);
+    let is_left = |pool: &_| codes(pool) == [450] && member(pool, 1).running != Ready && member(pool, 0).is_in();
+    bench.until("left out", is_left).await;
+    bench.restart_agent();
+    for _ in 0..5 {
+        bench.until("still left out", is_left).await;
+    }
+    let served = bench.apps[1].served();
+    for _ in 0..20 {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");
+    }
+    assert_eq!(bench.apps[1].served(), served);
+
+    // The fleet asks something else of it: that is done.
+    bench.want(1, Out);
+    bench.until("out", |pool| member(pool, 1).is_out() && codes(pool).is_empty()).await;
+    bench.want(1, Ready);
+    bench.until("in", |pool| member(pool, 1).is_in() && codes(pool).is_empty()).await;
+
+    // One that was put in by hand is no drained one.
+    bench.want(0, Out);
+    bench.until("drained", |pool| member(pool, 0).is_drained(Duration::MAX) && codes(pool).is_empty()).await;
+    bench.front.program.by_hand(places[0], Ready);
+    let pool = bench.until("left in", |pool| codes(pool) == [450] && member(pool, 0).running == Ready).await;
+    assert!(!member(&pool, 0).is_drained(Duration::MAX), "{pool:?}");
+}
+
 /// What is asked of one pool changes nothing in another, and each is served by its own members.
 pub(crate) async fn two_pools_do_not_meet(make: Make) {
     let places = places();

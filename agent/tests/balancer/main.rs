@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod builtin;
+mod clients;
 mod contract;
 mod envoy;
 mod haproxy;
@@ -9,6 +10,7 @@ mod haproxy_log;
 mod nginx;
 mod rig;
 mod split;
+mod takeover;
 
 use rig::front::Front;
 
@@ -32,6 +34,7 @@ macro_rules! contract {
             the_deadline_of_a_drain_cuts_and_counts,
             a_member_that_vanished_from_the_spec_goes_out,
             what_somebody_changes_by_hand_is_seen_and_set_right,
+            what_somebody_changes_by_hand_is_left_alone_where_that_is_the_policy,
             two_pools_do_not_meet,
             a_connection_the_application_closed_while_idle_is_not_used,
             a_request_that_was_not_sent_goes_to_another_member,

@@ -61,7 +61,9 @@ fn what_only_lasts_and_what_is_only_counted_is_no_news() {
     let starting = |since| InstanceState::Starting { since: ms(since), last: Some(problem()) };
     assert!(!news_of("web1", is(starting(1)), is(starting(2))));
     assert!(!news_of("web1", is(InstanceState::Stopping { since: ms(1) }), is(InstanceState::Stopping { since: ms(2) })));
-    assert!(!news_of("web1", nothing, |report| drop(report.memory.insert(key(), 7))));
+    assert!(!news_of("web1", nothing, |report| {
+        report.memory.insert(key(), 7);
+    }));
     let fetching = |done| {
         move |report: &mut HostReport| {
             report.releases.insert(release("v2").id(), ReleaseState::Fetching { done, total: 9 });

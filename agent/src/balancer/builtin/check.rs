@@ -5,10 +5,8 @@
 
 use super::members::Pool;
 use crate::probe::Question;
-use baton_core::name::PoolName;
 use baton_core::release::Probe;
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +45,10 @@ impl Health {
 }
 
 /// Asks every member that its pool wants in, round after round.
-pub(super) async fn run(pools: BTreeMap<PoolName, Arc<Pool>>) {
+pub(super) async fn run(pools: Vec<Arc<Pool>>) {
     loop {
         tokio::time::sleep(EVERY).await;
-        let questions = pools.values().flat_map(|pool| {
+        let questions = pools.iter().flat_map(|pool| {
             pool.to_check().into_iter().map(move |(address, probe)| async move {
                 let question = Question { probe, address, timeout: TIMEOUT, surroundings: None };
                 let answer = question.ask().await.map_err(|refusal| format!("{question}: {refusal}"));

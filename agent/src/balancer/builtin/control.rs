@@ -52,6 +52,8 @@ pub(super) enum Ask {
     Check {
         checks: Checks,
     },
+    /// Hands the ports to the process that asks, and leaves. Answered with them: see [`takeover`](super::takeover).
+    HandOver {},
     /// Ends what is in flight at a member.
     Cut {
         pool: PoolName,
@@ -64,6 +66,12 @@ pub(super) enum Ask {
 pub(super) struct Answer {
     /// Pid and start time.
     pub(super) identity: String,
+    /// As its driver named it. `None`: a process of a version that cannot hand its ports over.
+    #[serde(default)]
+    pub(super) edition: Option<String>,
+    /// Another process has its ports: it only finishes.
+    #[serde(default)]
+    pub(super) is_leaving: bool,
     pub(super) pools: BTreeMap<PoolName, BTreeMap<SocketAddr, Told>>,
     /// Read back from the state file.
     pub(super) on_disk: Wishes,
@@ -75,6 +83,9 @@ pub(super) struct Answer {
     /// `None`: a process of a version that does not check, or is not to.
     #[serde(default)]
     pub(super) checks: Option<Checks>,
+    /// Of the pools that have a certificate.
+    #[serde(default)]
+    pub(super) certificates: BTreeMap<PoolName, Certified>,
     /// Why the question was not followed.
     pub(super) error: Option<String>,
 }
@@ -87,6 +98,15 @@ pub(super) struct Divided {
     pub(super) trial: u64,
     /// Of those to the trial side, sent there by a rule.
     pub(super) ruled: u64,
+}
+
+/// A pool's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Certified {
+    /// False: there was none that could be served, so nobody is.
+    pub(super) is_served: bool,
+    /// What is wrong with the files as they are now.
+    pub(super) wrong: Option<String>,
 }
 
 /// One member as the proxy serves it.

@@ -1,9 +1,11 @@
 //! The agent's side of the built-in proxy: starts its process when it is not there, and tells it what to serve.
 
 use super::check;
-use super::control::{self, Answer, Ask, Checks, Divided, Told, Wish, Wishes};
+use super::control::{self, Answer, Ask, Certified, Checks, Divided, Told, Wish, Wishes};
+use super::generations::{self, Leaving};
 use crate::balancer::conduct::Conductor;
 use crate::balancer::decide;
+use crate::balancer::drift::Settled;
 use crate::balancer::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen, SplitSeen};
 use crate::balancer::{Balancer, BuiltinConfig, problem};
 use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
@@ -16,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,6 +33,15 @@ const START_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two starts: one that fails at once is not tried a hundred times a second.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
+/// Between two tries to put another process in the place of one that serves: nobody waits for it.
+const REPLACE_PAUSE: Duration = Duration::from_secs(30);
+
+/// An answer to what was told is a look, too: the next one of the same pass needs no question of its own.
+const SAME_PASS: Duration = Duration::from_millis(5);
+
+/// Letters of an edition's name.
+const EDITION: usize = 16;
+
 /// The end of the process's log, as evidence.
 const LOG_TAIL: u64 = 400;
 
@@ -43,13 +55,23 @@ struct Builtin {
     control: PathBuf,
     log: PathBuf,
     /// Started by this agent; another agent before it may have started the one that answers.
-    child: Option<Child>,
+    children: Vec<Child>,
     started: Option<Instant>,
     identity: Option<String>,
     /// The process that answers was started by an agent from before splits, and goes on until it is restarted.
     is_old: bool,
+    /// How it was right after it was told something.
+    answered: Option<(Instant, Answer)>,
+    /// This program with these arguments.
+    edition: String,
+    /// When another edition was last to be replaced, and why it was not.
+    replaced: Option<(Instant, Option<Problem>)>,
+    leaving: Leaving,
+    /// Requests cut at processes that finish, since their member went out: those do not live to tell.
+    cut: BTreeMap<(PoolName, SocketAddr), u64>,
     /// What was last seen of the pools, without the members the spec no longer names.
     wishes: Wishes,
+    notes: Vec<Problem>,
 }
 
 /// Opens the driver.
@@ -57,7 +79,14 @@ struct Builtin {
 /// # Errors
 /// [`Problem`] when the agent's state folder cannot be written.
 pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
+    if let Some(pool) = config.tls.keys().find(|pool| !config.listen.contains_key(*pool)) {
+        return Err(problem::pool_unknown(
+            pool,
+            "add it to `listen` of the agent's [balancer] table, or take it out of `tls`".to_owned(),
+        ));
+    }
     fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let control = config.control.unwrap_or_else(|| state.join("builtin.sock"));
     let mut command = match config.command {
         Some(command) => command,
@@ -70,29 +99,44 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
     command.extend(["--control".to_owned(), control.to_string_lossy().into_owned()]);
     command.extend(["--state".to_owned(), state_file.to_string_lossy().into_owned()]);
     command.extend(config.listen.iter().flat_map(|(pool, address)| ["--listen".to_owned(), format!("{pool}@{address}")]));
+    for (pool, files) in &config.tls {
+        command.extend(["--certificate".to_owned(), format!("{pool}@{}", files.certificate.display())]);
+        command.extend(["--key".to_owned(), format!("{pool}@{}", files.key.display())]);
+    }
     if let Some(balance) = config.balance.to_possible_value() {
         command.extend(["--balance".to_owned(), balance.get_name().to_owned()]);
     }
     command.extend(["--fall".to_owned(), config.fall.to_string()]);
+    let edition = edition(&command);
+    command.extend(["--edition".to_owned(), edition.clone()]);
     let builtin = Builtin {
         command,
         pools: config.listen.keys().cloned().collect(),
         control,
         log: state.join("builtin.log"),
-        child: None,
+        children: Vec::new(),
         started: None,
         identity: None,
         is_old: false,
+        answered: None,
+        edition,
+        replaced: None,
+        leaving: Leaving::default(),
+        cut: BTreeMap::new(),
         wishes: Wishes::new(),
+        notes: Vec::new(),
     };
-    Ok(Box::new(Conductor::new(builtin)))
+    Ok(Box::new(Conductor::new(builtin, settled)))
 }
 
 impl Driver for Builtin {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
-        let answer = match self.ask(&Ask::Look {}).await {
-            Err(Silence::Nobody(_)) => self.start().await?,
-            answer => answer.map_err(|silence| silence.problem(&self.control))?,
+        let mut answer = match self.answered.take().filter(|(at, _)| at.elapsed() < SAME_PASS) {
+            Some((_, answer)) => answer,
+            None => match ask(&self.control, &Ask::Look {}).await {
+                Err(Silence::Nobody(_)) => self.start().await?,
+                answer => self.up_to_date(answer.map_err(|silence| silence.problem(&self.control))?).await,
+            },
         };
         if self.identity.as_ref().is_some_and(|identity| *identity != answer.identity) {
             tracing::warn!(identity = %answer.identity, "the built-in balancer restarted");
@@ -104,6 +148,9 @@ impl Driver for Builtin {
             self.tell(&Ask::Check { checks: news }).await?;
         }
         self.is_old = answer.splits.is_none();
+        self.leaving = generations::gather(&self.control, &mut answer).await?;
+        self.notes = answer.certificates.iter().filter_map(|(pool, certified)| note(pool, certified)).collect();
+        self.notes.extend(self.replaced.iter().filter_map(|(_, problem)| problem.clone()));
         let splits = pools.keys().filter_map(|name| Some((name.clone(), split_seen(name, &answer)?))).collect();
         let pools = pools.iter().map(|(name, spec)| (name.clone(), self.pool(name, spec, &answer)));
         Ok(Seen { identity: answer.identity.clone(), pools: pools.collect(), splits })
@@ -133,20 +180,35 @@ impl Driver for Builtin {
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
+        *self.cut.entry((pool.clone(), address)).or_default() += self.leaving.in_flight(pool, address);
         self.tell(&Ask::Cut { pool: pool.clone(), address }).await
+    }
+
+    fn notes(&self) -> Vec<Problem> {
+        self.notes.clone()
     }
 }
 
 impl Builtin {
     fn pool(&mut self, name: &PoolName, spec: &PoolSpec, answer: &Answer) -> Result<PoolSeen, Problem> {
         let told = answer.pools.get(name).ok_or_else(|| {
-            let help = "add it to `listen` of the agent's [balancer] table, and restart the balancer's process";
+            let help = "add it to `listen` of the agent's [balancer] table, and restart the agent";
             problem::pool_unknown(name, format!("{help} ({})", answer.identity))
         })?;
+        if let Some(problem) = answer.certificates.get(name).and_then(|certified| unserved(name, certified)) {
+            return Err(problem);
+        }
         let nowhere = BTreeMap::new();
         let on_disk = answer.on_disk.get(name).unwrap_or(&nowhere);
         let named: BTreeSet<SocketAddr> = spec.members.values().map(|member| member.address).collect();
         let mut pool: PoolSeen = told.iter().map(|(address, told)| (*address, seen(told, on_disk.get(address)))).collect();
+        for (address, there) in &mut pool {
+            let cut = self.cut.entry((name.clone(), *address)).or_default();
+            match there.told {
+                MemberState::Out => there.cut += *cut,
+                MemberState::Ready | MemberState::Drain => *cut = 0,
+            }
+        }
         for member in spec.members.values() {
             // A member the proxy never heard of is out, and needs nothing to stay out.
             pool.entry(member.address).or_insert_with(|| absent(member.weight, decide::side(spec, member)));
@@ -156,24 +218,45 @@ impl Builtin {
         Ok(pool)
     }
 
-    async fn tell(&self, ask: &Ask) -> Result<(), Problem> {
-        let answer = self.ask(ask).await.map_err(|silence| silence.problem(&self.control))?;
-        match answer.error {
-            Some(error) => Err(problem::state_file(&self.control, &io::Error::other(error))),
-            None => Ok(()),
+    /// Tells the process that serves, which writes it down, and then those that finish.
+    async fn tell(&mut self, told: &Ask) -> Result<(), Problem> {
+        self.answered = None;
+        let answer = tell(&self.control, told).await?;
+        for leaving in &self.leaving.controls {
+            if let Err(problem) = tell(leaving, told).await
+                && leaving.exists()
+            {
+                return Err(problem);
+            }
         }
+        self.answered = Some((Instant::now(), answer));
+        Ok(())
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Answer, Silence> {
-        match tokio::time::timeout(TIMEOUT, control::ask(&self.control, ask)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Silence::Nobody(error),
-                io::ErrorKind::PermissionDenied => Silence::Denied(error),
-                _ => Silence::Garbage(error),
-            }),
-            Err(_) => Err(Silence::Slow),
+    /// Puts this edition in the place of another that serves, by way of its ports; when that fails, the other one goes on.
+    async fn up_to_date(&mut self, serving: Answer) -> Answer {
+        match &serving.edition {
+            Some(edition) if *edition != self.edition => {}
+            // One that cannot hand its ports over serves until somebody restarts it.
+            _ => {
+                self.replaced = None;
+                return serving;
+            }
         }
+        if self.replaced.as_ref().is_some_and(|(at, _)| at.elapsed() < REPLACE_PAUSE) {
+            return serving;
+        }
+        let (outcome, problem) = match self.launch(&["--take-over".to_owned()], |now| now.identity != serving.identity).await
+        {
+            Ok(answer) => {
+                tracing::info!(from = %serving.identity, to = %answer.identity, "the built-in balancer took over its own ports");
+                self.identity = Some(answer.identity.clone());
+                (answer, None)
+            }
+            Err(problem) => (serving, Some(problem::not_replaced(&problem))),
+        };
+        self.replaced = Some((Instant::now(), problem));
+        outcome
     }
 
     /// Starts the process, detached, and waits a moment for it to answer.
@@ -182,15 +265,24 @@ impl Builtin {
             return Err(self.not_starting("it ended, and is started again in a moment"));
         }
         self.started = Some(Instant::now());
-        // Collects the one before, if it was ours and has ended.
-        self.child.take().into_iter().for_each(|mut child| drop(child.try_wait()));
-        self.child = Some(self.spawn().map_err(|error| self.not_starting(&error.to_string()))?);
-        while self.started.is_some_and(|at| at.elapsed() < START_TIMEOUT) {
-            match self.ask(&Ask::Look {}).await {
-                Err(Silence::Nobody(_)) => {}
-                answer => return answer.map_err(|silence| silence.problem(&self.control)),
+        self.launch(&[], |_| true).await
+    }
+
+    /// Starts a process, and waits a moment until it is the one that answers.
+    async fn launch(&mut self, more: &[String], is_it: impl Fn(&Answer) -> bool) -> Result<Answer, Problem> {
+        let began = Instant::now();
+        // Collects those before that were ours and have ended.
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        let child = self.spawn(more).map_err(|error| self.not_starting(&error.to_string()))?;
+        self.children.push(child);
+        while began.elapsed() < START_TIMEOUT {
+            match ask(&self.control, &Ask::Look {}).await {
+                Ok(answer) if is_it(&answer) => return Ok(answer),
+                // The one before answers, or is just handing over.
+                Ok(_) | Err(Silence::Nobody(_) | Silence::Slow) => {}
+                Err(silence) => return Err(silence.problem(&self.control)),
             }
-            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+            if let Some(Ok(Some(status))) = self.children.last_mut().map(Child::try_wait) {
                 return Err(self.not_starting(&status.to_string()));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -198,13 +290,14 @@ impl Builtin {
         Err(self.not_starting("it does not open its control socket"))
     }
 
-    fn spawn(&self) -> io::Result<Child> {
+    fn spawn(&self, more: &[String]) -> io::Result<Child> {
         let (program, arguments) = self.command.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
         let anew = fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_MAX);
         let log = File::options().create(true).append(!anew).write(true).truncate(anew).open(&self.log)?;
         // Its own process group: a Ctrl-C for the agent is not one for the traffic.
         Command::new(program)
             .args(arguments)
+            .args(more)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -220,8 +313,37 @@ impl Builtin {
     }
 }
 
+/// Asks one process.
+pub(super) async fn ask(control: &Path, question: &Ask) -> Result<Answer, Silence> {
+    match tokio::time::timeout(TIMEOUT, control::ask(control, question)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Silence::Nobody(error),
+            io::ErrorKind::PermissionDenied => Silence::Denied(error),
+            _ => Silence::Garbage(error),
+        }),
+        Err(_) => Err(Silence::Slow),
+    }
+}
+
+/// Tells one process something.
+pub(super) async fn tell(control: &Path, told: &Ask) -> Result<Answer, Problem> {
+    let answer = ask(control, told).await.map_err(|silence| silence.problem(control))?;
+    match &answer.error {
+        Some(error) => Err(problem::state_file(control, &io::Error::other(error.clone()))),
+        None => Ok(answer),
+    }
+}
+
+/// What a process is of: the very file of its program, and its arguments.
+fn edition(command: &[String]) -> String {
+    let file = command.first().and_then(|program| fs::metadata(program).ok());
+    let file = file.map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()));
+    blake3::hash(format!("{file:?} {command:?}").as_bytes()).to_hex().chars().take(EDITION).collect()
+}
+
 /// Why the proxy did not answer.
-enum Silence {
+pub(super) enum Silence {
     Nobody(io::Error),
     Denied(io::Error),
     Garbage(io::Error),
@@ -229,7 +351,7 @@ enum Silence {
 }
 
 impl Silence {
-    fn problem(self, control: &Path) -> Problem {
+    pub(super) fn problem(self, control: &Path) -> Problem {
         match self {
             Self::Nobody(error) => problem::socket_missing(control, &error),
             Self::Denied(error) => problem::socket_denied(control, &error),
@@ -254,6 +376,18 @@ fn seen(told: &Told, on_disk: Option<&Wish>) -> MemberSeen {
         latency: told.latency.clone(),
         remark: told.down.clone().map_or(Remark::None, Remark::Down),
     }
+}
+
+/// Of a pool whose certificate was never one that could be served: no client gets in.
+fn unserved(pool: &PoolName, certified: &Certified) -> Option<Problem> {
+    let wrong = certified.wrong.as_deref().unwrap_or_default();
+    (!certified.is_served).then(|| problem::no_certificate(pool, wrong))
+}
+
+/// Of a pool that is served with the certificate from before.
+fn note(pool: &PoolName, certified: &Certified) -> Option<Problem> {
+    let wrong = certified.wrong.as_deref().filter(|_| certified.is_served)?;
+    Some(problem::old_certificate(pool, wrong))
 }
 
 /// The checks that the proxy does not know yet, of the pools it has.

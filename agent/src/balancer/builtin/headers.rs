@@ -1,9 +1,9 @@
 //! Headers that belong to one hop and are not passed on (RFC 9110, 7.6.1), and those a proxy adds.
 
+use super::client::Client;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Version};
-use std::net::SocketAddr;
 
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -24,7 +24,7 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Makes a client's request into one for a member.
-pub(super) fn prepare<B>(request: &mut Request<B>, client: SocketAddr, upgrade: Option<&HeaderValue>) {
+pub(super) fn prepare<B>(request: &mut Request<B>, client: &Client, upgrade: Option<&HeaderValue>) {
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     // An absolute target names the host, and wins over the header (RFC 9112, 3.2.2).
     let named = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
@@ -38,11 +38,12 @@ pub(super) fn prepare<B>(request: &mut Request<B>, client: SocketAddr, upgrade: 
         headers.insert(header::HOST, host);
     }
     let before = headers.get(&FORWARDED_FOR).and_then(|value| value.to_str().ok()).map(|value| format!("{value}, "));
-    let chain = HeaderValue::from_str(&format!("{}{}", before.unwrap_or_default(), client.ip()));
+    let chain = HeaderValue::from_str(&format!("{}{}", before.unwrap_or_default(), client.address.ip()));
     if let Ok(chain) = chain {
         headers.insert(FORWARDED_FOR, chain);
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
+    join_cookies(headers);
     if let Some(protocol) = upgrade {
         announce(headers, protocol);
     }
@@ -53,6 +54,17 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers).filter_map(|token| token.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
+    }
+}
+
+/// One header, as HTTP/1.1 has it: over HTTP/2 each cookie may come in one of its own (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -74,7 +86,10 @@ mod tests {
     fn prepared(builder: http::request::Builder) -> Request<()> {
         let mut request = builder.body(()).unwrap();
         let upgrade = upgrade(request.headers());
-        prepare(&mut request, "192.0.2.7:1".parse().unwrap(), upgrade.as_ref());
+        let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+        let place = std::sync::Arc::new(places.try_acquire_owned().unwrap());
+        let client = Client { address: "192.0.2.7:1".parse().unwrap(), scheme: "https", _place: place };
+        prepare(&mut request, &client, upgrade.as_ref());
         request
     }
 
@@ -86,12 +101,18 @@ mod tests {
                 .header("x-private", "1")
                 .header("te", "trailers")
                 .header("host", "other")
-                .header("x-forwarded-for", "198.51.100.1"),
+                .header("x-forwarded-for", "198.51.100.1")
+                .header("cookie", "a=1")
+                .header("cookie", "b=2"),
         );
         assert_eq!(request.uri(), "/cart?a=1");
         let all = |name: &str| request.headers().get_all(name).iter().cloned().collect::<Vec<_>>();
         assert_eq!(all("host"), ["shop.example"]);
         assert_eq!(all("x-forwarded-for"), ["198.51.100.1, 192.0.2.7"]);
+        assert_eq!(
+            (all("x-forwarded-proto"), all("cookie")),
+            (vec!["https".parse().unwrap()], vec!["a=1; b=2".parse().unwrap()])
+        );
         assert!(["connection", "x-private", "te"].iter().all(|name| !request.headers().contains_key(*name)));
     }
 

@@ -1,5 +1,6 @@
 //! One request's way through the proxy.
 
+use super::client::Client;
 use super::division::Head;
 use super::members::{Lease, Pool};
 use super::upstream::{self, Sent};
@@ -11,7 +12,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,14 +24,14 @@ pub(super) type AnswerBody = Either<Counted, Full<Bytes>>;
 ///
 /// Another member is tried only as long as nothing was sent. What may have been sent is never sent again: doing a POST twice
 /// is worse than a 502.
-pub(super) async fn forward(pool: Arc<Pool>, client: SocketAddr, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn forward(pool: Arc<Pool>, client: Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
     if *request.method() == Method::CONNECT {
         return short(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not for a reverse proxy");
     }
     let upgrade = headers::upgrade(request.headers());
     let client_side = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
-    let sending = pool.send(&Head { headers: request.headers(), client });
-    headers::prepare(&mut request, client, upgrade.as_ref());
+    let sending = pool.send(&Head { headers: request.headers(), client: client.address });
+    headers::prepare(&mut request, &client, upgrade.as_ref());
 
     let mut tried = Vec::new();
     let mut seen = String::new();
@@ -49,7 +49,8 @@ pub(super) async fn forward(pool: Arc<Pool>, client: SocketAddr, mut request: Re
         match sent {
             Sent::Answered(response) => {
                 lease.count_latency(sent_at.elapsed());
-                return answer(lease, response, upgrade.as_ref(), client_side);
+                let switch = upgrade.zip(client_side);
+                return answer(lease, client, response, switch);
             }
             Sent::Broken(error) => {
                 lease.count_error();
@@ -72,23 +73,23 @@ pub(super) async fn forward(pool: Arc<Pool>, client: SocketAddr, mut request: Re
 /// Passes a member's answer on; its lease lasts until the body, or the tunnel, is over.
 fn answer(
     lease: Lease,
+    client: Client,
     mut response: Response<Incoming>,
-    upgrade: Option<&HeaderValue>,
-    client_side: Option<OnUpgrade>,
+    switch: Option<(HeaderValue, OnUpgrade)>,
 ) -> Response<AnswerBody> {
     if response.status().is_server_error() {
         lease.count_error();
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some(protocol), Some(client_side)) = (upgrade, client_side) else {
+        let Some((protocol, client_side)) = switch else {
             lease.count_error();
             return short(StatusCode::BAD_GATEWAY, "the member switched protocols, and nobody had asked it to");
         };
         let member_side = hyper::upgrade::on(&mut response);
-        let protocol = response.headers().get(header::UPGRADE).unwrap_or(protocol).clone();
+        let protocol = response.headers().get(header::UPGRADE).cloned().unwrap_or(protocol);
         headers::strip(response.headers_mut());
         headers::announce(response.headers_mut(), &protocol);
-        tokio::spawn(tunnel::run(lease, client_side, member_side));
+        tokio::spawn(tunnel::run(lease, client, client_side, member_side));
         return response.map(|_| Either::Right(Full::default()));
     }
     headers::strip(response.headers_mut());

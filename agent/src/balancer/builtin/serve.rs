@@ -2,38 +2,29 @@
 
 use super::Args;
 use super::check;
+use super::client::Reception;
 use super::control::{self, Answer, Ask};
-use super::members::Pool;
-use super::proxy;
+use super::members::{Pool, lock};
 use super::state::State;
-use crate::balancer::durable;
+use super::takeover;
+use super::tls::{self, Tls, TlsFiles};
 use anyhow::Context;
 use baton_core::name::PoolName;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+use tokio::task::AbortHandle;
 
 /// Client connections at once; with one connection to a member each, below the usual limit of open files.
 const CONNECTIONS_MAX: usize = 8_000;
-
-/// Of one request; what is longer is answered 431.
-const HEAD_MAX: usize = 64 << 10;
-
-/// For a request's head, idle time before it counted in: longer than clients keep idle connections.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// When accepting fails, for want of open files for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -43,43 +34,95 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// A port or the control socket that cannot be had, or a state file that cannot be read.
 pub async fn serve(args: Args) -> anyhow::Result<()> {
-    let mut proxy = Proxy { identity: identity(), state: args.state, pools: BTreeMap::new(), turn: Mutex::new(()) };
-    let state = State::read(&proxy.state).with_context(|| format!("cannot read {}", proxy.state.display()))?;
-    let mut listeners = Vec::new();
+    let mut before = match args.take_over {
+        true => Some(takeover::take(&args.control).await?),
+        false => None,
+    };
+    let state = State::read(&args.state).with_context(|| format!("cannot read {}", args.state.display()))?;
+    let mut files = files(args.certificate, args.key)?;
+    let (leave, leaving) = watch::channel(false);
+    let mut pools = BTreeMap::new();
+    let mut listeners = BTreeMap::new();
     for (name, address) in args.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?;
+        let listener = match before.as_mut().map(|before| before.port(&name, address)).transpose()?.flatten() {
+            Some(taken) => taken,
+            None => TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {name}"))?,
+        };
         let pool = Arc::new(Pool::new(args.balance, NonZeroU32::new(args.fall)));
         pool.set(state.pools.get(&name).unwrap_or(&BTreeMap::new()));
         pool.divide(state.splits.get(&name));
-        listeners.push((listener, Arc::clone(&pool)));
-        proxy.pools.insert(name, pool);
+        let tls = files.remove(&name).map(|files| Arc::new(Tls::new(files)));
+        listeners.insert(name.clone(), Arc::new(listener));
+        pools.insert(name, Reception { pool, tls, leaving: leaving.clone() });
+    }
+    if let Some(name) = files.keys().next() {
+        anyhow::bail!("there is a certificate for {name}, and no --listen");
+    }
+    if let Some(before) = before {
+        before.dismiss().await?;
     }
     // Ports first: a second proxy fails there, and does not take the control socket from the first.
     let control = bind(&args.control).with_context(|| format!("cannot listen on {}", args.control.display()))?;
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    for (listener, pool) in listeners {
-        tokio::spawn(accept(listener, pool, Arc::clone(&connections)));
+    let ports = listeners.into_iter().filter_map(|(name, listener)| {
+        let accepting = accept(Arc::clone(&listener), pools.get(&name)?.clone(), Arc::clone(&connections));
+        Some(Port { name, listener, accepting: tokio::spawn(accepting).abort_handle() })
+    });
+    let ports = std::sync::Mutex::new(ports.collect());
+    tokio::spawn(check::run(pools.values().map(|reception| Arc::clone(&reception.pool)).collect()));
+    tokio::spawn(tls::run(pools.values().filter_map(|reception| reception.tls.clone()).collect()));
+    let Args { control: path, state, edition, .. } = args;
+    let proxy =
+        Arc::new(Proxy { identity: identity(), edition, control: path, state, pools, ports, leave, turn: Mutex::default() });
+    tokio::select! {
+        () = listen(&proxy, control) => Ok(()),
+        () = finished(&proxy, &connections) => Ok(crate::durable::remove(&takeover::left(&proxy.control))?),
     }
-    tokio::spawn(check::run(proxy.pools.clone()));
-    let proxy = Arc::new(proxy);
+}
+
+async fn listen(proxy: &Arc<Proxy>, control: UnixListener) {
     loop {
         match control.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(Arc::clone(&proxy), stream))),
+            Ok((stream, _)) => drop(tokio::spawn(converse(Arc::clone(proxy), stream))),
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-#[derive(Debug)]
-struct Proxy {
-    identity: String,
-    state: PathBuf,
-    pools: BTreeMap<PoolName, Arc<Pool>>,
-    /// One question at a time: two must not write the state file in one order and act in the other.
-    turn: Mutex<()>,
+/// Comes back when it has left, and no client has anything more from it.
+async fn finished(proxy: &Proxy, connections: &Semaphore) {
+    let left = proxy.leave.subscribe().wait_for(|left| *left).await.is_ok();
+    let all = connections.acquire_many(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX)).await;
+    // Nobody else has either end: whoever closes them has a mistake, and the process lives.
+    if !left || all.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn accept(listener: TcpListener, pool: Arc<Pool>, connections: Arc<Semaphore>) {
+/// One process.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    identity: String,
+    edition: String,
+    control: PathBuf,
+    state: PathBuf,
+    pools: BTreeMap<PoolName, Reception>,
+    /// One question at a time: two must not write the state file in one order and act in the other.
+    turn: Mutex<()>,
+    ports: std::sync::Mutex<Vec<Port>>,
+    /// True once another process has the ports.
+    leave: watch::Sender<bool>,
+}
+
+/// Where a pool listens.
+#[derive(Debug)]
+struct Port {
+    name: PoolName,
+    listener: Arc<TcpListener>,
+    accepting: AbortHandle,
+}
+
+async fn accept(listener: Arc<TcpListener>, reception: Reception, connections: Arc<Semaphore>) {
     while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -88,24 +131,9 @@ async fn accept(listener: TcpListener, pool: Arc<Pool>, connections: Arc<Semapho
                 continue;
             }
         };
-        let pool = Arc::clone(&pool);
-        tokio::spawn(async move {
-            converse_http(pool, stream, client).await;
-            drop(permit);
-        });
+        let reception = reception.clone();
+        tokio::spawn(reception.receive(stream, client, permit));
     }
-}
-
-async fn converse_http(pool: Arc<Pool>, stream: TcpStream, client: SocketAddr) {
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let pool = Arc::clone(&pool);
-        async move { Ok::<_, Infallible>(proxy::forward(pool, client, request).await) }
-    });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
-    // A client that goes away is not an error anybody can act on.
-    let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 /// Answers whoever opened the control socket, a line for a line.
@@ -118,6 +146,11 @@ async fn converse(proxy: Arc<Proxy>, stream: UnixStream) {
             Ok(_) => {}
         }
         let answer = match serde_json::from_str(&line) {
+            Ok(Ask::HandOver {}) => {
+                // Of no use to a client that vanished; what went on goes on.
+                let _ = takeover::give(&proxy, &mut stream).await;
+                return;
+            }
             Ok(ask) => proxy.answer(ask).await,
             Err(error) => Answer { error: Some(format!("not understood: {error}")), ..proxy.look() },
         };
@@ -129,10 +162,29 @@ async fn converse(proxy: Arc<Proxy>, stream: UnixStream) {
 }
 
 impl Proxy {
+    /// As long as it is held, nothing is changed.
+    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Where each pool listens.
+    pub(super) fn ports(&self) -> Vec<(PoolName, Arc<TcpListener>)> {
+        lock(&self.ports).iter().map(|port| (port.name.clone(), Arc::clone(&port.listener))).collect()
+    }
+
+    /// Takes no more connections, and is asked under another name from now on.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        fs::rename(&self.control, takeover::left(&self.control))?;
+        lock(&self.ports).drain(..).for_each(|port| port.accepting.abort());
+        self.leave.send_replace(true);
+        Ok(())
+    }
+
     async fn answer(&self, ask: Ask) -> Answer {
         let _turn = self.turn.lock().await;
         let done = match ask {
-            Ask::Look {} => Ok(()),
+            // Handing over is a conversation of its own.
+            Ask::Look {} | Ask::HandOver {} => Ok(()),
             Ask::Set { pools } => self.alter(|state| state.pools.extend(pools)).await,
             Ask::Divide { pool, split } => {
                 self.alter(|state| match split {
@@ -143,12 +195,12 @@ impl Proxy {
             }
             Ask::Check { checks } => {
                 for (name, checks) in checks {
-                    self.pools.get(&name).into_iter().for_each(|pool| pool.check(checks.clone()));
+                    self.pools.get(&name).into_iter().for_each(|it| it.pool.check(checks.clone()));
                 }
                 Ok(())
             }
             Ask::Cut { pool, address } => {
-                self.pools.get(&pool).into_iter().for_each(|pool| pool.cut(address));
+                self.pools.get(&pool).into_iter().for_each(|it| it.pool.cut(address));
                 Ok(())
             }
         };
@@ -160,10 +212,11 @@ impl Proxy {
         let before = State::read(&self.state)?;
         let mut state = before.clone();
         change(&mut state);
-        if state != before {
-            durable::replace(&self.state, serde_json::to_string_pretty(&state)?).await?;
+        // The file is its successor's.
+        if state != before && !*self.leave.borrow() {
+            state.write(&self.state).await?;
         }
-        for (name, pool) in &self.pools {
+        for (name, Reception { pool, .. }) in &self.pools {
             pool.set(state.pools.get(name).unwrap_or(&BTreeMap::new()));
             pool.divide(state.splits.get(name));
         }
@@ -175,17 +228,34 @@ impl Proxy {
             Ok(state) => (state, None),
             Err(error) => (State::default(), Some(error.to_string())),
         };
-        let splits = self.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.divided()?)));
+        let pools = || self.pools.iter().map(|(name, reception)| (name.clone(), &reception.pool));
+        let certificates = self.pools.iter().filter_map(|(name, it)| Some((name.clone(), it.tls.as_ref()?.look())));
         Answer {
             identity: self.identity.clone(),
-            pools: self.pools.iter().map(|(name, pool)| (name.clone(), pool.look())).collect(),
+            edition: Some(self.edition.clone()),
+            is_leaving: *self.leave.borrow(),
+            pools: pools().map(|(name, pool)| (name, pool.look())).collect(),
             on_disk: on_disk.pools,
-            splits: Some(splits.collect()),
+            splits: Some(pools().filter_map(|(name, pool)| Some((name, pool.divided()?))).collect()),
             splits_on_disk: on_disk.splits,
-            checks: self.pools.iter().map(|(name, pool)| Some((name.clone(), pool.checks()?))).collect(),
+            checks: pools().map(|(name, pool)| Some((name, pool.checks()?))).collect(),
+            certificates: certificates.collect(),
             error,
         }
     }
+}
+
+/// The files of each pool that has both.
+fn files(
+    certificates: Vec<(PoolName, PathBuf)>,
+    keys: Vec<(PoolName, PathBuf)>,
+) -> anyhow::Result<BTreeMap<PoolName, TlsFiles>> {
+    let mut keys: BTreeMap<_, _> = keys.into_iter().collect();
+    let pairs = certificates.into_iter().map(|(pool, certificate)| {
+        let key = keys.remove(&pool).with_context(|| format!("there is a certificate for {pool}, and no --key"))?;
+        Ok((pool, TlsFiles { certificate, key }))
+    });
+    pairs.collect()
 }
 
 /// Listens under another name first, so that nobody can connect before the mode is 0600.

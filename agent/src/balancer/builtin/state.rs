@@ -1,8 +1,8 @@
 //! What the proxy serves after a restart.
 
 use super::control::{Splits, Wishes};
+use super::slots;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -26,21 +26,24 @@ enum Written {
 impl State {
     /// Reads the file; one that is not there says nothing.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
+        let Some(bytes) = slots::read(path)? else { return Ok(Self::default()) };
         Ok(match serde_json::from_slice(&bytes)? {
             Written::Whole(state) => state,
             Written::PoolsAlone(pools) => Self { pools, splits: Splits::new() },
         })
+    }
+
+    /// Writes the file, on a thread that may wait for the disk.
+    pub(super) async fn write(&self, path: &Path) -> io::Result<()> {
+        let (path, text) = (path.to_owned(), serde_json::to_vec_pretty(self)?);
+        tokio::task::spawn_blocking(move || slots::write(&path, &text)).await.map_err(io::Error::other)?
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_from_before_splits_is_still_read() {

@@ -5,19 +5,25 @@ use crate::balancer::ask::{self, Place};
 use crate::balancer::problem;
 use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use baton_core::problem::Problem;
+use http::StatusCode;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// One process of Envoy.
+/// Whether Envoy serves.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) is_live: bool,
+pub(super) struct Ready {
+    /// `LIVE`, `INITIALIZING` and others.
     pub(super) state: String,
     /// Who holds the admin endpoint, where that can be seen.
     pub(super) pid: Option<u32>,
+}
+
+/// One process of Envoy.
+#[derive(Debug)]
+pub(super) struct Server {
     pub(super) uptime_s: u64,
     /// The zone it is in; without one it does not say how long answers took.
     pub(super) zone: String,
@@ -60,14 +66,25 @@ async fn document(place: &Place, path: &str) -> Result<(Value, Option<u32>), ask
     }
 }
 
-pub(super) async fn server(place: &Place) -> Result<Server, ask::Silence> {
-    let (value, pid) = document(place, "/server_info").await?;
-    let Some(state) = value["state"].as_str() else { return Err(ask::Silence::Garbage(value.to_string())) };
+/// Asks for nothing but its state.
+pub(super) async fn ready(place: &Place) -> Result<Ready, ask::Silence> {
+    let answer = ask::get(place, "/ready").await?;
+    let state = String::from_utf8_lossy(&answer.body).trim().to_owned();
+    let is_state = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    match answer.status {
+        StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE if is_state => Ok(Ready { state, pid: answer.peer }),
+        status => Err(ask::Silence::Garbage(format!("{status} {state}"))),
+    }
+}
+
+/// What a process of Envoy is: a hundred kilobytes, so not asked for in every look.
+pub(super) async fn server(place: &Place) -> Result<Server, Problem> {
+    let (value, _) = document(place, "/server_info").await.map_err(|silence| silence.problem(place))?;
     let uptime = value["uptime_all_epochs"].as_str().unwrap_or_default().trim_end_matches('s');
     let uptime_s = uptime.parse().unwrap_or_default();
     // `--service-zone`, where there is one, is in the node already.
     let zone = value["node"]["locality"]["zone"].as_str().unwrap_or_default().to_owned();
-    Ok(Server { is_live: state == "LIVE", state: state.to_owned(), pid, uptime_s, zone })
+    Ok(Server { uptime_s, zone })
 }
 
 /// The endpoints of every cluster.

@@ -12,6 +12,7 @@ mod listing;
 mod observe;
 
 use super::conduct::Conductor;
+use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, EnvoyConfig, durable, problem};
@@ -29,6 +30,9 @@ use std::time::{Duration, Instant};
 
 /// For a file to be in effect within the pass that wrote it: Envoy takes one to three milliseconds.
 const AT_ONCE: Duration = Duration::from_millis(400);
+
+/// What an Envoy that serves says of itself.
+const LIVE: &str = "LIVE";
 
 /// Between two looks at a version.
 const LOOK: Duration = Duration::from_millis(1);
@@ -68,6 +72,7 @@ struct Envoy {
 /// [`Problem`] when the agent's state folder cannot be written.
 pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let envoy = Envoy {
         config,
         journal: Journal::open(state.join("envoy.json")),
@@ -84,15 +89,15 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
         cut: BTreeSet::new(),
         complaints: BTreeMap::new(),
     };
-    Ok(Box::new(Conductor::new(envoy)))
+    Ok(Box::new(Conductor::new(envoy, settled)))
 }
 
 impl Driver for Envoy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         self.write_missing(pools).await?;
-        match admin::server(&self.config.admin).await {
-            Ok(server) if server.is_live => self.look(server, pools).await,
-            Ok(server) => Err(problem::changing_hands(format!("Envoy says {}", server.state))),
+        match admin::ready(&self.config.admin).await {
+            Ok(ready) if ready.state == LIVE => self.look(&ready, pools).await,
+            Ok(ready) => Err(problem::changing_hands(format!("Envoy says {}", ready.state))),
             Err(silence) => {
                 self.hold_out_on_disk(pools).await;
                 Err(silence.problem(&self.config.admin))

@@ -1,6 +1,6 @@
 //! One look at Envoy: what it says of its endpoints and versions, and what the files say.
 
-use super::admin::{self, Counters, Host, Hosts, Server};
+use super::admin::{self, Counters, Host, Hosts, Ready};
 use super::listing::{self, Line, Listing, number};
 use super::{Endpoint, Envoy};
 use crate::balancer::ask::Place;
@@ -20,9 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 const START_MARGIN_S: u64 = 2;
 
 impl Envoy {
-    pub(super) async fn look(&mut self, server: Server, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
-        self.identify(&server);
-        self.zone = server.zone;
+    pub(super) async fn look(&mut self, ready: &Ready, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
+        self.identify(ready).await?;
         let clusters = admin::clusters(&self.config.admin).await?;
         let counters = admin::counters(&self.config.admin).await?;
         let mut seen = Seen { identity: self.identity.clone().unwrap_or_default(), ..Seen::default() };
@@ -44,13 +43,16 @@ impl Envoy {
     }
 
     /// Pid and start time, where the process can be seen; else when it says it started.
-    fn identify(&mut self, server: &Server) {
-        self.pid = server.pid.or_else(|| self.holder());
+    async fn identify(&mut self, ready: &Ready) -> Result<(), Problem> {
+        self.pid = ready.pid.or_else(|| self.holder());
         let start = |pid: u32| procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok();
-        let identity = match self.pid.and_then(|pid| Some((pid, start(pid)?.starttime))) {
-            Some((pid, started)) => format!("{pid}@{started}"),
-            None => self.by_uptime(server.uptime_s),
-        };
+        let known = self.pid.and_then(|pid| Some(format!("{pid}@{}", start(pid)?.starttime)));
+        if known.is_some() && known == self.identity {
+            return Ok(());
+        }
+        let server = admin::server(&self.config.admin).await?;
+        let identity = known.unwrap_or_else(|| self.by_uptime(server.uptime_s));
+        self.zone = server.zone;
         if self.identity.as_ref() != Some(&identity) {
             if self.identity.replace(identity).is_some() {
                 tracing::warn!(identity = ?self.identity, "Envoy restarted");
@@ -59,6 +61,7 @@ impl Envoy {
             self.complaints.clear();
             self.listed.clear();
         }
+        Ok(())
     }
 
     fn by_uptime(&self, uptime_s: u64) -> String {

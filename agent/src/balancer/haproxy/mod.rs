@@ -23,6 +23,7 @@ mod state_file;
 mod text;
 
 use super::conduct::Conductor;
+use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::requests::Requests;
@@ -90,6 +91,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
     }
     hearing::check(config.requests)?;
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let maps = Maps::new(config.maps.clone());
     let mut haproxy = Haproxy {
         config,
@@ -109,7 +111,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
     };
     // From the first request on that a HAProxy answers which starts now.
     haproxy.listen();
-    Ok(Box::new(Conductor::new(haproxy)))
+    Ok(Box::new(Conductor::new(haproxy, settled)))
 }
 
 impl Driver for Haproxy {

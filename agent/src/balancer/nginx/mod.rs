@@ -23,6 +23,7 @@ mod workers;
 
 use super::ask::Place as Endpoint;
 use super::conduct::Conductor;
+use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::requests::Requests;
@@ -87,6 +88,7 @@ struct Nginx {
 /// [`Problem`] when the agent's state folder cannot be written.
 pub(super) fn open(config: NginxConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    let settled = Settled::open(config.drift, state.join("drift.json"));
     let nginx = Nginx {
         requests: listen(&config),
         status: Endpoint::Tcp(config.status),
@@ -110,7 +112,7 @@ pub(super) fn open(config: NginxConfig, state: &Path) -> Result<Box<dyn Balancer
         may_log: None,
         divided_at: BTreeMap::new(),
     };
-    Ok(Box::new(Conductor::new(nginx)))
+    Ok(Box::new(Conductor::new(nginx, settled)))
 }
 
 impl Driver for Nginx {

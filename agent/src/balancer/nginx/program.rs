@@ -109,6 +109,7 @@ mod tests {
 
     fn config() -> NginxConfig {
         NginxConfig {
+            drift: crate::balancer::Drift::Correct,
             include: "/etc/nginx/baton.conf".into(),
             status: "127.0.0.1:8079".parse().unwrap(),
             pid_file: "/run/nginx.pid".into(),

@@ -14,7 +14,7 @@ pub(in crate::runtime) const MOST: usize = 253;
 /// Longer than any list of addresses that many descriptors can have.
 const LONGEST: usize = 64 * 1024;
 
-pub(in crate::runtime) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(descriptors.len()))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     if descriptors.len() > MOST || !descriptors.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -28,7 +28,7 @@ pub(in crate::runtime) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[B
 ///
 /// # Errors
 /// `UnexpectedEof`: the other side is gone.
-pub(in crate::runtime) fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; LONGEST];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut rights = RecvAncillaryBuffer::new(&mut space);

@@ -8,7 +8,7 @@ mod message;
 mod open;
 
 pub use holder::hold;
-pub(super) use message::{receive, send};
+pub(crate) use message::{receive, send};
 
 use crate::runtime::Answer;
 use crate::text;

@@ -95,6 +95,16 @@ impl App {
         }
     }
 
+    /// Waits until another request arrived.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) async fn until_has_more_than(&self, served: u64) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.served() <= served {
+            assert!(Instant::now() < deadline, "no request arrives at {}", self.address);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     pub(crate) fn served(&self) -> u64 {
         self.log.served.load(Ordering::SeqCst)
     }

@@ -25,6 +25,8 @@ pub(super) fn front(command: Vec<String>) -> Front {
     let pool = |name: &str| name.parse().expect("a name");
     let config = BalancerConfig::Builtin(BuiltinConfig {
         listen: BTreeMap::from([(pool("shop"), listen), (pool("till"), till)]),
+        drift: baton_agent::balancer::Drift::Correct,
+        tls: BTreeMap::new(),
         balance: Balance::RoundRobin,
         fall: 3,
         control: None,
@@ -63,6 +65,17 @@ impl Program for Builtin {
 
 impl Drop for Builtin {
     fn drop(&mut self) {
+        let folder = self.control.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+        for entry in folder.into_iter().flatten().flatten() {
+            // Those that finish end with their last client; a test does not wait for it.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if UnixStream::connect(entry.path()).is_err() {
+                continue;
+            }
+            if let Some(pid) = name.rsplit_once(".leaving-").and_then(|(_, pid)| pid.parse().ok()) {
+                signal(pid, Signal::KILL);
+            }
+        }
         let pid = self.ask("{\"look\":{}}").and_then(|answer| answer["identity"].as_str()?.split('@').next()?.parse().ok());
         if let Some(pid) = pid {
             signal(pid, Signal::KILL);

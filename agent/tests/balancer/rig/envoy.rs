@@ -42,7 +42,11 @@ pub(super) fn front(edit: impl Fn(String) -> String) -> Option<Front> {
     };
     empty("shop");
     empty("till");
-    let config = BalancerConfig::Envoy(EnvoyConfig { admin: Place::Unix(path("admin.sock")), folder: path("eds") });
+    let config = BalancerConfig::Envoy(EnvoyConfig {
+        admin: Place::Unix(path("admin.sock")),
+        folder: path("eds"),
+        drift: baton_agent::balancer::Drift::Correct,
+    });
     let mut envoy = Box::new(Envoy { binary, folder: folder.path().to_owned(), listen, child: None });
     envoy.start();
     let abilities = Abilities { counts: true, keeps_idle: true, starts_itself: false };

@@ -1,7 +1,7 @@
 //! A balancer under test: where it listens, what its agent is told, and what people do to its program.
 
 use super::{builtin, envoy, haproxy, nginx};
-use baton_agent::balancer::BalancerConfig;
+use baton_agent::balancer::{BalancerConfig, Drift};
 use baton_core::fleet::spec::MemberState;
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -99,6 +99,17 @@ impl Front {
 
     pub(crate) fn nginx_with(edit: impl Fn(String) -> String) -> Option<Self> {
         nginx::front("nginx", "BATON_NGINX", edit)
+    }
+
+    /// Its agent is to leave alone what people change by hand.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn leaves_drift(&mut self) {
+        *match &mut self.config {
+            BalancerConfig::Haproxy(config) => &mut config.drift,
+            BalancerConfig::Nginx(config) => &mut config.drift,
+            BalancerConfig::Envoy(config) => &mut config.drift,
+            BalancerConfig::Builtin(config) => &mut config.drift,
+        } = Drift::Leave;
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

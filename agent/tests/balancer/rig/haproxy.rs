@@ -45,6 +45,7 @@ pub(super) fn front(servers: &str, edit: impl Fn(String) -> String) -> Option<Fr
     let config = edit(config).replace("@MAPS@", &maps).replace("@DIVIDE@", "").replace("@TRIAL@", "");
     fs::write(path("haproxy.cfg"), config).expect("the configuration");
     let config = BalancerConfig::Haproxy(HaproxyConfig {
+        drift: baton_agent::balancer::Drift::Correct,
         socket: path("stats.sock"),
         master_socket: Some(path("master.sock")),
         state_file: path("servers.state"),

@@ -54,6 +54,6 @@ fn pid(pid: u32) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid")
 }
 
-fn signal(process: u32, signal: rustix::process::Signal) {
+pub(crate) fn signal(process: u32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(pid(process), signal);
 }

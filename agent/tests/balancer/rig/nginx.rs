@@ -35,6 +35,7 @@ pub(super) fn front(name: &str, variable: &str, edit: impl Fn(String) -> String)
     fs::write(path("baton.conf"), include_str!("../../../examples/nginx-baton.conf").to_owned() + TILL)
         .expect("the first file");
     let config = BalancerConfig::Nginx(NginxConfig {
+        drift: baton_agent::balancer::Drift::Correct,
         include: path("baton.conf"),
         status: place(),
         pid_file: path("nginx.pid"),
