@@ -22,7 +22,7 @@ impl Check<'_> {
                 Some(host) if spec.epoch != self.fleet.epoch || spec.generation <= host.issued.generation => {
                     fail(9, format!("a spec for {name} that is not newer than the one issued"));
                 }
-                Some(host) if !host.accepted && !(spec.instances.is_empty() && spec.pools.is_empty()) => {
+                Some(host) if !(host.accepted || spec.instances.is_empty() && spec.pools.is_empty()) => {
                     fail(20, format!("a spec for {name}, which nobody accepted"));
                 }
                 Some(_) => {}
