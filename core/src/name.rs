@@ -1,9 +1,7 @@
 //! Names and numbers with one meaning each: no id is a bare string, no generation a bare integer.
 
 use serde::{Deserialize, Serialize};
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -36,38 +34,13 @@ fn check_name(what: &'static str, text: &str, extra: &[char], max: usize) -> Res
     Ok(())
 }
 
-// Names are keys everywhere, and fleets are copied whole: a copy of a name is a count and no memory, and it is known to be the
-// same name without reading it.
+// Names are keys everywhere, and fleets are copied whole: a copy of a name is a count and no memory.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $extra:expr, $max:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
-
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-            }
-        }
-
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-
-        impl Hash for $name {
-            fn hash<H: Hasher>(&self, state: &mut H) {
-                self.0.hash(state);
-            }
-        }
 
         impl $name {
             /// Checks the text and takes it as a name.

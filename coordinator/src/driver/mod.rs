@@ -1,12 +1,11 @@
 //! The single writer: what was heard and asked goes in, decisions come out, durable before they have any effect.
 //!
 //! One pass is one paragraph (`Driver::pass`): take what arrived, apply requests, plan, have the plan checked, commit once,
-//! send. Whatever wakes the driver carries no data; a pass always looks at everything, unless all that was heard is what was
-//! heard before ([`Due`]). `core` decides, the store remembers, this file only puts them in order.
+//! send. Whatever wakes the driver carries no data; a pass always looks at everything. `core` decides, the store remembers,
+//! this file only puts them in order.
 
 mod clock;
 mod counted;
-mod due;
 mod links;
 mod picture;
 mod request;
@@ -21,7 +20,6 @@ pub use request::{Access, Ask, When};
 use crate::store::{Changes, HostRecord, Store, StoreError, Thaw};
 use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::fence::Fence;
-use baton_core::fleet::news::is_news;
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
@@ -31,7 +29,6 @@ use baton_core::rollout::plan::{Plan, refused};
 use baton_core::rollout::waiting::Waiting;
 use baton_core::time::{Moment, earlier};
 use counted::{Counted, see_capacity};
-use due::Due;
 use links::Mail;
 use request::{Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,8 +72,6 @@ pub struct Driver {
     /// The number of the last rollout that got an id.
     sequence: u64,
     waiting: BTreeMap<ServiceName, Vec<Waiting>>,
-    /// When to plan again.
-    due: Due,
     /// When the clock was last made durable.
     clock_kept: Moment,
     trouble: Option<Trouble>,
@@ -125,7 +120,6 @@ impl Driver {
             counted: Counted::default(),
             sequence,
             waiting: BTreeMap::new(),
-            due: Due::default(),
             clock_kept: moment,
             trouble: None,
             violations: Vec::new(),
@@ -179,7 +173,6 @@ impl Driver {
     fn observe(&mut self, mail: Mail, now: Moment) {
         for (name, (at, report)) in mail.reports {
             self.counted.hear(&self.fleet, &name, &report, now);
-            self.due.hear(is_news(&self.fleet, &name, &report));
             if let Some(host) = self.fleet.hosts.get_mut(&name) {
                 host.heard = Some(Heard { at: self.clock.at(at), report });
                 self.unshown.get_or_insert_with(Instant::now);
@@ -199,7 +192,6 @@ impl Driver {
             if connected != host.connected {
                 tracing::info!(host = %name, connected, "host");
                 host.connected = connected;
-                self.due.hear(true);
                 self.unshown.get_or_insert_with(Instant::now);
             }
         }
@@ -213,15 +205,11 @@ impl Driver {
             None => self.counted.looks(&self.fleet, now),
         };
         let returned = balancers::returned(&self.fleet);
-        let only_heard = requests.is_empty() && looks.is_empty() && returned.is_empty();
-        if only_heard && !recovers && !self.clock_is_due(now) && !self.due.is_due(now) {
-            return Ok(self.due.wake_at());
-        }
-        let plan = only_heard.then(|| (self.planner)(&self.fleet, now));
+        let plan =
+            (requests.is_empty() && looks.is_empty() && returned.is_empty()).then(|| (self.planner)(&self.fleet, now));
         let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
         if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
             self.waiting.clone_from(&plan.waiting);
-            self.due.planned(now, plan.wake_at);
             return Ok(plan.wake_at);
         }
         let mut draft = self.fleet.clone();
@@ -274,9 +262,7 @@ impl Driver {
         }
         replies.into_iter().for_each(Reply::send);
         // Planning twice changes nothing; if it ever did, the second plan should not wait for somebody to wake us.
-        let wake_at = if decided { Some(now) } else { plan.wake_at };
-        self.due.planned(now, wake_at);
-        Ok(wake_at)
+        Ok(if decided { Some(now) } else { plan.wake_at })
     }
 
     /// Rollouts that end take with them what was counted to the last.

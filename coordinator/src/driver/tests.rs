@@ -4,7 +4,6 @@ mod growing;
 mod judging;
 mod probing;
 mod reading;
-mod repeating;
 
 use super::*;
 use crate::samples;

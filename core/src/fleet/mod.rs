@@ -4,7 +4,6 @@ pub mod ability;
 pub mod fence;
 pub mod hooks;
 pub mod latency;
-pub mod news;
 pub mod orders;
 pub mod report;
 pub mod spec;

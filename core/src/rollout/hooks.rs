@@ -39,18 +39,12 @@ impl Hooks<'_> {
     /// The gate of a hook that one host runs for all.
     #[must_use]
     pub fn once(&self, point: Point) -> Gate {
-        if !self.has(point) {
-            return Gate::Open;
-        }
         self.gate(self.key(point, None), || Some((self.elect()?, None)))
     }
 
     /// The gate of a hook that a host runs for its own instance.
     #[must_use]
     pub fn on(&self, point: Point, host: &HostName, slot: Slot) -> Gate {
-        if !self.has(point) {
-            return Gate::Open;
-        }
         self.gate(self.key(point, Some(host)), || Some((host.clone(), Some(slot))))
     }
 
@@ -62,13 +56,11 @@ impl Hooks<'_> {
         HookKey { service: self.rollout.service.clone(), point, of, host: host.cloned() }
     }
 
-    /// Whether there is a hook to wait for. Asked first: most releases have none.
-    fn has(&self, point: Point) -> bool {
-        let release = self.fleet.releases.get(&self.rollout.to);
-        release.is_some_and(|release| release.hooks.at(point).is_some()) && applies(self.rollout, point)
-    }
-
     fn gate(&self, key: HookKey, who: impl Fn() -> Option<(HostName, Option<Slot>)>) -> Gate {
+        let hook = self.fleet.releases.get(&self.rollout.to).and_then(|release| release.hooks.at(key.point));
+        if hook.is_none() || !applies(self.rollout, key.point) {
+            return Gate::Open;
+        }
         if let Some(run) = self.service.hooks.get(&key) {
             return if run.state.is_good() { Gate::Open } else { Gate::Wait(reason(self.fleet, &key, run)) };
         }

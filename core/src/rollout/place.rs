@@ -86,12 +86,6 @@ impl<'a> Places<'a> {
         self.place(host_name, accepted(self.fleet, host_name), balancers)
     }
 
-    /// Whether a host was told to run something in a slot: less to find out than all of its place.
-    pub(super) fn is_told_to_run(&self, host: &HostName, slot: Slot) -> bool {
-        let key = InstanceKey { service: self.name.clone(), slot };
-        self.fleet.hosts.get(host).is_some_and(|host| host.issued.instances.contains_key(&key))
-    }
-
     /// Looks at the places on many hosts, in the order of their names, and hands each to `see` with its index in `hosts`. To look
     /// for each host among all of them would take many times as long as to walk along them once.
     pub fn walk(&self, hosts: &[&'a HostName], mut see: impl FnMut(usize, Place<'a>)) {

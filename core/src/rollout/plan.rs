@@ -228,10 +228,10 @@ fn look(
             None if goal.is_none() && place.is_untouched() => Step::Done,
             None => converge(place, goal, way),
         };
-        let step = match rollout {
-            Some(rollout) => last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step),
-            None => step,
-        };
+        let step = rollout.map_or_else(
+            || step.clone(),
+            |rollout| last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step.clone()),
+        );
         // Where nothing is left to do, what stays beside the release is meant to.
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
         let hooked = matches!(step, Step::Hook(..) | Step::Wait(Reason::Hook { .. }));

@@ -127,13 +127,8 @@ impl<'a> Turn<'a> {
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
-                // Most hosts of a large service wait for their turn: nothing more is asked of them.
-                let is_told = self.places.is_told_to_run(&standing.host, *slot);
-                if is_told {
-                    self.its_turn(standing)?;
-                }
                 let place = self.places.at(&standing.host);
-                if is_told {
+                if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
                     let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
                     let lowers = !self.ends_with_nothing()
@@ -234,7 +229,15 @@ impl<'a> Turn<'a> {
 
     /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
     fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
-        self.its_turn(standing)?;
+        if !standing.begun && standing.aside.is_none() {
+            let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
+            if held || self.order_holds || self.begun >= self.begun_limit {
+                return Err(Reason::Turn { wave: count(standing.wave) });
+            }
+            if let Some(host) = &self.unable {
+                return Err(Reason::Exclusive { host: host.clone() });
+            }
+        }
         // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
         let aside = if standing.aside.is_some() { self.aside } else { 0 };
         // A host that may serve and is not known to is one of those that do not already.
@@ -253,18 +256,6 @@ impl<'a> Turn<'a> {
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
         Ok(())
-    }
-
-    /// Whether a host may begin, as far as the others go.
-    fn its_turn(&self, standing: &Standing) -> Result<(), Reason> {
-        if standing.begun || standing.aside.is_some() {
-            return Ok(());
-        }
-        let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
-        if held || self.order_holds || self.begun >= self.begun_limit {
-            return Err(Reason::Turn { wave: count(standing.wave) });
-        }
-        self.unable.as_ref().map_or(Ok(()), |host| Err(Reason::Exclusive { host: host.clone() }))
     }
 
     /// Whether some other host serves of which the strategy's label says the same, where there is another one at all.

@@ -13,7 +13,6 @@ mod commands;
 mod dead;
 mod divide;
 mod fence;
-mod news;
 mod orders;
 mod refusals;
 mod rolling;

@@ -42,8 +42,6 @@ pub(super) struct Scenario {
     pub(super) script: Vec<(u64, Happening)>,
     /// By then everything must have come to rest.
     pub(super) last: u64,
-    /// Whether what was no news to the coordinator is looked at a second time.
-    pub(super) doubts: bool,
     /// Whether anything in the script takes capacity away that is not ours to take.
     pub(super) capacity_faults: bool,
     /// The one that is cut off and never comes back.
@@ -130,7 +128,6 @@ impl Scenario {
             delay: random.between(1, 300),
             script,
             last: LAST,
-            doubts: true,
             capacity_faults,
             broken,
         }
@@ -161,7 +158,6 @@ impl Scenario {
             delay: 1,
             script: vec![(u64::from(hosts) * TURN, Happening::Wish(Wish::Deploy))],
             last: u64::from(hosts) * TURN * 2 + LAST,
-            doubts: false,
             capacity_faults: false,
             broken: None,
         }

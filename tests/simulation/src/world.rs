@@ -1,7 +1,7 @@
 //! The event loop: one queue, one virtual clock, every message an event.
 
 use super::agenda::{Agenda, Event};
-use super::coordinator::{Coordinator, Doubt, Store};
+use super::coordinator::{Coordinator, Store};
 use super::host::{Effect, Host};
 use super::news::differs;
 use super::random::Random;
@@ -238,14 +238,12 @@ impl World<'_> {
 
     pub(super) fn coordinator_passes(&mut self) -> Result<(), String> {
         let twice = self.random.chance(10);
-        let doubt = Doubt { plan: twice, news: twice && self.scenario.doubts };
         let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
         let before = self.store.fleet.rollouts.clone();
-        let specs = coordinator.pass(&mut self.store, self.now, doubt)?;
-        if let Some(wake) = coordinator.wake_at(self.now) {
+        let specs = coordinator.pass(&mut self.store, self.now, twice)?;
+        if let Some(wake) = coordinator.wake_at {
             self.agenda.wake_at(wake.max(self.now + 1));
         }
-        let Some(specs) = specs else { return Ok(()) };
         self.one_active_rollout()?;
         self.note_strategy();
         self.note_ends(&before)?;

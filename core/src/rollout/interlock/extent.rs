@@ -11,10 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Check<'_> {
     /// 5: no more hosts than allowed are under way because of us, and no more of them than that without anything that serves.
     pub(super) fn disruption(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
-        // Whatever is written down besides: without a new spec no host goes anywhere.
-        if self.proposal.specs.is_empty() {
-            return;
-        }
         let hosts = service.hosts.len();
         let strategy = self.strategy_of(name, service);
         let goal = self.active(name).map_or(service.committed, super::Rollout::goal);
@@ -66,7 +62,7 @@ impl Check<'_> {
                 member.is_some_and(|member| member.state == MemberState::Ready)
             })
         };
-        let active = self.active(name);
+        let at_rest = self.active(name).is_none();
         let mut extent = Extent::default();
         for host in self.hosts_of(name).filter(|host| !self.stands_aside(service, host)) {
             let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
@@ -75,10 +71,10 @@ impl Check<'_> {
                 .collect();
             let serving = told.iter().any(|(.., is_in)| *is_in);
             // A host that keeps another release by a person's word is at rest with that.
-            let kept = service.orders.kept.get(host).filter(|_| active.is_none()).map(|kept| kept.release);
+            let kept = service.orders.kept.get(host).filter(|_| at_rest).map(|kept| kept.release);
             let goal = kept.or(goal);
             // Of the same release, an earlier start is the old one.
-            let start = active.and_then(|rollout| rollout.starts.get(host).copied()).unwrap_or_default();
+            let start = self.active(name).and_then(|rollout| rollout.starts.get(host).copied()).unwrap_or_default();
             let is_new = |release: ReleaseId, of: u32| Some(release) == goal && of >= start;
             let unproven = told.iter().any(|(release, of, is_in)| !is_in && is_new(*release, *of));
             if serving {

@@ -12,11 +12,8 @@ impl Check<'_> {
     /// 2 and 7: what stops is out of every balancer, read back, with nothing in flight or its time used up.
     pub(super) fn stops(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
         let Some(pool) = &service.balancer else { return };
-        // Whoever gets no new spec goes on with what it has.
-        let told = self.proposal.specs.iter().filter_map(|(host, spec)| Some((host, spec, self.fleet.hosts.get(host)?)));
-        let runs = told.flat_map(|(host, spec, known)| known.issued.instances.iter().map(move |it| (host, spec, it)));
-        for (host, spec, (key, before)) in runs.filter(|(_, _, (key, _))| key.service == *name) {
-            let after = spec.instances.get(key);
+        for (host, key, before) in self.issued_instances(name) {
+            let after = self.after(host).and_then(|spec| spec.instances.get(key));
             let same = |after: &InstanceSpec| {
                 (after.release, after.start, after.address) == (before.release, before.start, before.address)
             };
