@@ -162,7 +162,7 @@ mod tests {
     async fn an_agent_that_knows_its_coordinator_and_never_joined_says_how() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { coordinator: "127.0.0.1:7443".into(), state: folder.path().to_owned(), ..Config::default() };
-        let refused = run(config, &[], std::future::ready(())).await.unwrap_err();
+        let refused = Box::pin(run(config, &[], std::future::ready(()))).await.unwrap_err();
         assert_eq!(refused.downcast_ref::<Problem>().map(|problem| problem.code), Some(Code(531)), "{refused:?}");
     }
 }

@@ -87,22 +87,19 @@ impl Site {
     }
 
     /// Waits until the hosts' states are these, in the hosts' order.
-    #[track_caller]
-    fn until<'a>(&'a self, words: &'a str) -> impl Future<Output = AgentsView> + 'a {
-        async move {
-            let asked = async {
-                loop {
-                    let view = self.status().await;
-                    if states(&view) == words {
-                        return view;
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+    async fn until(&self, words: &str) -> AgentsView {
+        let asked = async {
+            loop {
+                let view = self.status().await;
+                if states(&view) == words {
+                    return view;
                 }
-            };
-            match timeout(PATIENCE, asked).await {
-                Ok(view) => view,
-                Err(_) => panic!("never `{words}`: `{}`", states(&self.status().await)),
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(view) => view,
+            Err(_) => panic!("never `{words}`: `{}`", states(&self.status().await)),
         }
     }
 }

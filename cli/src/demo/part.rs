@@ -133,7 +133,7 @@ fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
             baton_agent::enroll::join(&config, &config.coordinator, &token, Claim::New).await?;
         }
         let stop = stop_signal()?;
-        baton_agent::run(config, &["/proc/self/exe", "demo-part"], stop).await?;
+        Box::pin(baton_agent::run(config, &["/proc/self/exe", "demo-part"], stop)).await?;
         Ok(Exit::Done)
     })
 }

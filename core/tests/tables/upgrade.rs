@@ -9,6 +9,8 @@
 //! web5 busy            runs the package, and is not through with installing it
 //! ```
 
+#![allow(clippy::unwrap_used)]
+
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Artifact;
