@@ -28,7 +28,7 @@ impl Api {
         call::about("agents");
         call::may_command(None).map_err(to_status)?;
         let dry_run = request.dry_run;
-        let wish = read(request, by)?;
+        let wish = read(&request, by)?;
         if !dry_run {
             self.has(wish.package.artifact)?;
         }
@@ -124,7 +124,7 @@ impl Api {
     }
 }
 
-fn read(request: UpgradeAgentsRequest, by: String) -> Result<Wish, Status> {
+fn read(request: &UpgradeAgentsRequest, by: String) -> Result<Wish, Status> {
     let digest: [u8; 32] = request.digest.as_slice().try_into().map_err(|_| invalid("digest", "it has 32 bytes"))?;
     if request.size == 0 || request.size > PACKAGE_MAX {
         let most = format!("{} bytes, and a package of the agent has {PACKAGE_MAX} at most", request.size);
