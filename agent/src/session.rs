@@ -186,7 +186,7 @@ impl Talk<'_> {
                 Ok(false)
             }
             Some(coordinator_message::Kind::Upgrade(order)) => {
-                self.ends.upgrade.ordered(order)?;
+                self.ends.upgrade.ordered(order);
                 Ok(false)
             }
             // A newer coordinator may say more than this agent knows.

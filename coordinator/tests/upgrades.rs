@@ -256,6 +256,10 @@ async fn what_cannot_be_is_refused_with_the_reason_and_a_dry_run_begins_nothing(
     let absent = UpgradeAgentsRequest { digest: vec![7; 32], ..wish() };
     assert_eq!(refused(absent).await, Code(601), "it was not uploaded");
 
+    let strange = v1::AgentPackage { version: "no version".into(), ..Default::default() };
+    let odd = Line::packaged(&site.channel("web1"), strange).await;
+    site.seen(|view| view.hosts.iter().any(|host| host.problem.as_ref().is_some_and(|it| it.code == 560))).await;
+    drop(odd);
     let refuses = Some((&Problem::new(Code(550), "this host refuses")).into());
     let _one = Line::packaged(&site.channel("web1"), v1::AgentPackage { refuses, ..Default::default() }).await;
     // An agent from before there were upgrades says nothing of its package.

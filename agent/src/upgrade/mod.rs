@@ -93,14 +93,15 @@ pub fn open(state: &Path, allowed: bool, source: Arc<dyn Source>) -> (Room, Ends
 }
 
 impl Ends {
-    /// Takes in what the coordinator says; a message without an id takes the order back.
-    ///
-    /// # Errors
-    /// What cannot be understood.
-    pub fn ordered(&self, message: v1::UpgradeOrder) -> Result<(), Problem> {
-        let order = if message.id.is_empty() { None } else { Some(message.try_into()?) };
+    /// Takes in what the coordinator says; a message without an id takes the order back. One that cannot be understood is none:
+    /// it must not cost the session.
+    pub fn ordered(&self, message: v1::UpgradeOrder) {
+        let order = (!message.id.is_empty()).then(|| UpgradeOrder::try_from(message)).transpose();
+        let order = order.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an order for this agent's package cannot be understood");
+            None
+        });
         self.orders.send_replace(order);
-        Ok(())
     }
 
     /// The coordinator accepted this agent's hello. Marked once: nobody takes it back but an upgrade, which restarts the agent.

@@ -8,7 +8,7 @@ use crate::upgrades::{Shown, Stated};
 use baton_core::fleet::fence::Told;
 use baton_core::name::{Digest, HostName};
 use baton_core::problem::Problem;
-use baton_proto::convert::{InvalidMessage, UpgradeOrder};
+use baton_proto::convert::{UpgradeOrder, UpgradeReport};
 use baton_proto::identity::Identity;
 use baton_proto::problem::{code, to_status};
 use baton_proto::tls::peer;
@@ -85,7 +85,7 @@ async fn converse(
         audit_heads: hello.audit_heads.iter().take(AUDIT_HEADS).filter_map(head).collect(),
         facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
     };
-    let stated = Stated::read(package, &hello.agent_version).map_err(|error| to_status(Problem::from(error)))?;
+    let stated = Stated::read(package, &hello.agent_version);
     let told = Told { stamp: hello.ledger, spec: accepted };
     api.access.connects(host.clone(), address, told).await.map_err(to_status)?;
     tracing::info!(%host, %address, version = %hello.agent_version, "connected");
@@ -241,8 +241,12 @@ impl Talk<'_> {
         let report = match message.kind {
             Some(agent_message::Kind::Report(report)) => report,
             Some(agent_message::Kind::Upgrade(report)) => {
-                let report = report.try_into().map_err(|error: InvalidMessage| to_status(Problem::from(error)))?;
-                self.api.upgrades.reported(&self.host, self.link, report);
+                match UpgradeReport::try_from(report) {
+                    Ok(report) => self.api.upgrades.reported(&self.host, self.link, report),
+                    Err(error) => {
+                        tracing::warn!(host = %self.host, %error, "what an agent says of its upgrade cannot be understood");
+                    }
+                }
                 return Ok(());
             }
             Some(agent_message::Kind::Hello(_)) => return Err(invalid("hello", "it was said already")),

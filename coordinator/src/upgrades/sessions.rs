@@ -5,7 +5,7 @@ use baton_core::name::{Architecture, HostName, PackageVersion, UpgradeId};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
 use baton_core::upgrade::plan::{Seen, Session};
-use baton_proto::convert::{InvalidMessage, UpgradeReport};
+use baton_proto::convert::UpgradeReport;
 use baton_proto::v1;
 use std::collections::BTreeMap;
 
@@ -35,23 +35,26 @@ pub(super) struct Sessions {
 }
 
 impl Stated {
-    /// Reads what stands in a hello. An agent that says nothing is older than this, and cannot be told.
-    ///
-    /// # Errors
-    /// What cannot be understood.
-    pub fn read(message: Option<v1::AgentPackage>, agent_version: &str) -> Result<Self, InvalidMessage> {
+    /// Reads what stands in a hello. An agent that says nothing is older than this, and cannot be told; neither can one of which
+    /// it cannot be understood: that must not cost its session.
+    #[must_use]
+    pub fn read(message: Option<v1::AgentPackage>, agent_version: &str) -> Self {
+        let untellable = |what: String| {
+            Err(Problem::new(Code(560), what).help("upgrade it once on its host: apt install ./baton-agent_*.deb"))
+        };
         let Some(message) = message else {
             let what = format!("this agent, {agent_version}, is too old to be upgraded from here");
-            let problem = Problem::new(Code(560), what).help("upgrade it once on its host: apt install ./baton-agent_*.deb");
-            return Ok(Self { runs: agent_version.parse().ok(), takes: Err(problem) });
+            return Self { runs: agent_version.parse().ok(), takes: untellable(what) };
         };
-        let invalid = |error: baton_core::name::InvalidName| InvalidMessage::new("package", error.to_string());
-        let takes = match message.refuses {
-            Some(problem) => Err(Problem::try_from(problem)?),
-            None => Ok(message.architecture.parse().map_err(invalid)?),
+        let takes = match message.refuses.map(Problem::try_from).transpose() {
+            Ok(Some(problem)) => Err(problem),
+            Ok(None) => match message.architecture.parse::<Architecture>() {
+                Ok(architecture) => Ok(architecture),
+                Err(error) => untellable(format!("what this agent says of its packages cannot be understood: {error}")),
+            },
+            Err(error) => untellable(format!("what this agent says of its packages cannot be understood: {error}")),
         };
-        let runs = Some(message.version).filter(|version| !version.is_empty());
-        Ok(Self { runs: runs.map(|version| version.parse()).transpose().map_err(invalid)?, takes })
+        Self { runs: message.version.parse().ok(), takes }
     }
 }
 
