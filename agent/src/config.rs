@@ -180,7 +180,8 @@ mod tests {
             [
                 "unknown key `sokket` in [balancer]",
                 "agent.toml:4:1",
-                "did you mean `socket`? the keys in [balancer] are `socket`, `master_socket`, `state_file`, `maps`",
+                "did you mean `socket`? the keys in [balancer] are `socket`, `master_socket`, `state_file`, `maps`, `requests`, \
+                 `drift`",
             ],
         );
         check(
