@@ -4,7 +4,7 @@
 
 mod site;
 
-use site::program::{output, program, resident, run, write_config};
+use site::program::{output, program, resident_of_its_own, run, write_config};
 use site::{admin, deploy, dial, join, obey, rollout_state, token, until, upload, wish};
 use std::io::Write;
 
@@ -94,9 +94,10 @@ async fn with_twelve_agents_it_stays_small() {
         lines.push(obey(dial(config.listen, &credentials)));
     }
     until(&operator, |view| view.hosts.iter().filter(|host| host.connected).count() == 12).await;
-    let bytes = resident(process.0.id());
-    let _ = writeln!(std::io::stderr(), "resident with 12 agents: {} KiB", bytes / 1024);
-    assert!(bytes <= 32 * 1024 * 1024, "{bytes} bytes");
+    // The promise is 32 MiB with the program, as it is shipped: the fleet's test looks at that. Of them this is what may grow.
+    let bytes = resident_of_its_own(process.0.id());
+    let _ = writeln!(std::io::stderr(), "of its own with 12 agents: {} KiB", bytes / 1024);
+    assert!(bytes <= 8 * 1024 * 1024, "{bytes} bytes");
 }
 
 #[test]

@@ -32,6 +32,7 @@ const NAMING: &[(&str, &str)] = &[
     ("baton.v1.RevokeCertificatesRequest.whose", "host/"),
     ("baton.v1.CreateTokenRequest.names", ""),
     ("baton.v1.JoinRequest.name", ""),
+    ("baton.v1.UpgradeAgentsRequest.hosts", ""),
 ];
 
 /// Texts of requests that name none. Which hosts a manifest is for is the service's matter, and a host deploys nothing.
@@ -70,6 +71,10 @@ const OTHERS: &[&str] = &[
     "baton.v1.ServiceRequest.service",
     "baton.v1.ServiceRequest.why",
     "baton.v1.StatusRequest.service",
+    "baton.v1.SteerAgentsRequest.why",
+    "baton.v1.UpgradeAgentsRequest.architecture",
+    "baton.v1.UpgradeAgentsRequest.rings",
+    "baton.v1.UpgradeAgentsRequest.version",
 ];
 
 fn requests() -> BTreeMap<String, MessageDescriptor> {
