@@ -94,7 +94,7 @@ async fn with_twelve_agents_it_stays_small() {
         lines.push(obey(dial(config.listen, &credentials)));
     }
     until(&operator, |view| view.hosts.iter().filter(|host| host.connected).count() == 12).await;
-    // The promise is 32 MiB with the program, as it is shipped: the fleet's test looks at that. Of them this is what may grow.
+    // The promise is 32 MiB with the program, as it is shipped: `bench idle` looks at that. Of them this is what may grow.
     let bytes = resident_of_its_own(process.0.id());
     let _ = writeln!(std::io::stderr(), "of its own with 12 agents: {} KiB", bytes / 1024);
     assert!(bytes <= 8 * 1024 * 1024, "{bytes} bytes");

@@ -83,7 +83,7 @@ impl<'a> Places<'a> {
             members_seen: front.seen.map_or_else(Vec::new, |pool| Walk::of(&pool.members).of_host(&first)),
         };
         let balancers = self.fronts.iter().map(balancer).collect();
-        self.place(host_name, accepted(self.fleet, host_name), balancers)
+        self.place(host_name, self.fleet.hosts.get(host_name), balancers)
     }
 
     /// Looks at the places on many hosts, in the order of their names, and hands each to `see` with its index in `hosts`. To look
@@ -110,6 +110,8 @@ impl<'a> Places<'a> {
 
     fn place(&self, host_name: &'a HostName, host: Option<&'a Host>, balancers: Vec<Balancer<'a>>) -> Place<'a> {
         let Self { fleet, name, service, now, .. } = *self;
+        // One that nobody accepted yet is as if it had not joined.
+        let host = host.filter(|host| host.accepted);
         Place {
             fleet,
             name,
@@ -323,11 +325,6 @@ struct Front<'a> {
     seen: Option<&'a PoolReport>,
 }
 
-/// A host that belongs here: one that nobody accepted yet is as if it had not joined.
-fn accepted<'a>(fleet: &'a Fleet, name: &HostName) -> Option<&'a Host> {
-    fleet.hosts.get(name).filter(|host| host.accepted)
-}
-
 /// A balancer, with the members of one host.
 #[derive(Debug, Clone)]
 pub struct Balancer<'a> {
@@ -338,7 +335,7 @@ pub struct Balancer<'a> {
 
 impl<'a> Front<'a> {
     fn of(fleet: &'a Fleet, name: &'a HostName, pool: &PoolName) -> Self {
-        let host = accepted(fleet, name);
+        let host = fleet.hosts.get(name).filter(|host| host.accepted);
         let told = host.and_then(|host| host.issued.pools.get(pool));
         let seen = host.and_then(Host::report).and_then(|report| report.pools.get(pool));
         Self { name, host, told, seen }
