@@ -6,6 +6,7 @@
 use crate::session::backoff;
 use crate::text;
 use baton_core::problem::{Code, Problem};
+use baton_proto::tls::{Credentials, with_dates};
 use baton_proto::v1::GreetRequest;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use std::path::PathBuf;
@@ -48,9 +49,16 @@ impl Condition {
         self.known.send_if_modified(|known| known.link.take().is_some());
     }
 
-    /// There is no session, and why.
-    pub fn lost(&self, problem: &Problem) {
+    /// There is no session, and why. Returns why, with what this host alone knows of it.
+    pub fn lost(&self, problem: Problem) -> Problem {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let own = Credentials::load(&self.state.join("identity")).and_then(|own| own.subject());
+        let problem = match own {
+            Ok(own) => with_dates(problem, &own, now),
+            Err(_) => problem,
+        };
         self.known.send_modify(|known| known.link = Some(problem.clone()));
+        problem
     }
 
     /// What the coordinator should know.
@@ -149,7 +157,7 @@ mod tests {
         let condition = Condition::new(folder.path().to_owned());
         let before = condition.problems_here();
         let session = condition.clone();
-        session.lost(&Problem::new(Code(504), "expired"));
+        session.lost(Problem::new(Code(504), "expired"));
         assert_eq!(condition.problems_here().len(), before.len() + 1, "clones share what is known");
         assert_eq!(condition.problems(), before);
         session.connected();

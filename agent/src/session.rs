@@ -7,6 +7,7 @@ use crate::heads::Heads;
 use crate::metrics::{Counters, Measured};
 use crate::reconciler::{Event, View};
 use crate::scraper::Scraper;
+use crate::text;
 use crate::upgrade;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::problem::Problem;
@@ -81,10 +82,11 @@ pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
             waits = backoff();
             told = None;
         }
-        ends.condition.lost(&problem);
+        let problem = ends.condition.lost(problem);
         // Once for each reason: a coordinator that is away for a month fills no log.
         if told != Some(problem.code) {
-            tracing::warn!(%problem, "no session with the coordinator; this host goes on with what it was told last");
+            let seen = text::evidence(&problem);
+            tracing::warn!(%problem, seen, "no session with the coordinator; this host goes on with what it was told last");
             told = Some(problem.code);
         }
         let wait = waits.next().unwrap_or(WAIT_MAX);
