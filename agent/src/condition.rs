@@ -3,19 +3,13 @@
 //! What is wrong goes into the problems of the host's report, where `baton status`, `why` and `doctor` show it; that the
 //! coordinator cannot be reached is for `baton-agent status` on this host.
 
-use crate::session::backoff;
 use crate::text;
 use baton_core::problem::{Code, Problem};
-use baton_proto::v1::GreetRequest;
-use baton_proto::v1::enrollment_client::EnrollmentClient;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
-/// How often two clocks are compared: one that drifts takes days.
-const COMPARE_EVERY: Duration = Duration::from_secs(600);
 /// Clocks that are further apart make certificates fail sooner or later.
 const TOO_FAR: Duration = Duration::from_secs(120);
 /// Below this share of the disk, in percent, or of its files, something will soon fail.
@@ -34,6 +28,7 @@ struct Known {
     link: Option<Problem>,
     /// How far this clock is from the coordinator's, and whether it is ahead.
     apart: Option<(Duration, bool)>,
+    certificate: Option<(i64, i64)>,
 }
 
 impl Condition {
@@ -51,6 +46,22 @@ impl Condition {
     /// There is no session, and why.
     pub fn lost(&self, problem: &Problem) {
         self.known.send_modify(|known| known.link = Some(problem.clone()));
+    }
+
+    /// The coordinator's clock said this just now.
+    pub fn compared(&self, seconds: i64) {
+        self.known.send_modify(|known| known.apart = Some(apart(seconds, SystemTime::now())));
+    }
+
+    /// How long this host's certificate is good: from and until.
+    pub fn certified(&self, not_before: i64, not_after: i64) {
+        self.known.send_modify(|known| known.certificate = Some((not_before, not_after)));
+    }
+
+    /// From when until when this host's certificate is good, once that is known.
+    #[must_use]
+    pub fn certificate(&self) -> Option<(i64, i64)> {
+        self.known.borrow().certificate
     }
 
     /// What the coordinator should know.
@@ -72,24 +83,6 @@ impl Condition {
     pub fn problems_here(&self) -> Vec<Problem> {
         let link = self.known.borrow().link.clone();
         link.into_iter().chain(self.problems()).collect()
-    }
-
-    /// Compares clocks for ever.
-    pub async fn compare_clocks(&self, channel: Channel) {
-        let mut waits = backoff();
-        loop {
-            let mut coordinator = EnrollmentClient::new(channel.clone());
-            let wait = match coordinator.greet(GreetRequest {}).await {
-                Ok(greeting) => {
-                    let theirs = greeting.into_inner().clock_seconds;
-                    self.known.send_modify(|known| known.apart = Some(apart(theirs, SystemTime::now())));
-                    waits = backoff();
-                    COMPARE_EVERY
-                }
-                Err(_) => waits.next().unwrap_or(COMPARE_EVERY),
-            };
-            tokio::time::sleep(wait).await;
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's configuration: almost empty, and strict.
 
+use crate::allow::{self, Allow};
 use crate::balancer::{self, BalancerConfig};
 use baton_core::problem::{Code, Problem};
 use baton_core::settings::{self, Keys};
@@ -34,6 +35,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Whether the coordinator may upgrade this agent's own package.
     pub upgrades: bool,
+    /// What may be done on this host, whoever asks.
+    pub allow: Allow,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerConfig>,
 }
@@ -47,6 +50,7 @@ pub const KEYS: Keys = &[
     ("runtime", "one of \"auto\", \"systemd\" and \"process\""),
     ("metrics", "an address with a port, such as \"127.0.0.1:9465\""),
     ("upgrades", "true or false"),
+    ("allow", "a table: [allow]"),
     ("balancer", "a table: [balancer], with its `driver`"),
 ];
 
@@ -71,6 +75,7 @@ impl Default for Config {
             runtime: RuntimeKind::Auto,
             metrics: None,
             upgrades: true,
+            allow: Allow::default(),
             balancer: None,
         }
     }
@@ -95,7 +100,7 @@ impl Config {
     fn parse(path: &str, text: &str) -> Result<Self, Problem> {
         toml::from_str(text).map_err(|error| {
             let file = settings::File { code: UNUSABLE, path, text };
-            balancer::refusal(&file).unwrap_or_else(|| file.refusal("", KEYS, &error))
+            balancer::refusal(&file).or_else(|| allow::refusal(&file)).unwrap_or_else(|| file.refusal("", KEYS, &error))
         })
     }
 
@@ -153,7 +158,8 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_place_and_what_is_allowed() {
-        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `upgrades`, `balancer`";
+        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `upgrades`, `allow`, \
+                   `balancer`";
         let mistyped = ["unknown key `coordinater`", "agent.toml:2:1", &format!("did you mean `coordinator`? {all}")];
         check("runtime = \"process\"\ncoordinater = \"x:1\"\n", mistyped);
         check(
@@ -161,6 +167,16 @@ mod tests {
             ["`runtime` must be one of \"auto\", \"systemd\" and \"process\"", "agent.toml:1:11", ""],
         );
         check("address = 7\n", ["`address` must be an IP address, such as \"192.0.2.11\"", "agent.toml:1:11", ""]);
+        check("allow = 7\n", ["`allow` must be a table: [allow]", "agent.toml:1:9", ""]);
+        check("name = \"web1\"\n[allow]\nroot = \"yes\"\n", ["`allow.root` must be true or false", "agent.toml:3:8", ""]);
+        check(
+            "[allow]\nuser = []\n",
+            [
+                "unknown key `user` in [allow]",
+                "agent.toml:2:1",
+                "did you mean `users`? the keys in [allow] are `services`, `users`, `root`, `secrets`, `commands`",
+            ],
+        );
         check("balancer = 7\n", ["`balancer` must be a table: [balancer], with its `driver`", "agent.toml:1:12", ""]);
     }
 
