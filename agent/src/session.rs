@@ -18,7 +18,7 @@ use baton_proto::v1::{
     AgentHello, AgentMessage, CoordinatorMessage, HostMessage, LinkMessage, agent_message, coordinator_message,
     host_message, link_message,
 };
-use baton_proto::{PROTOCOL, unit, v1};
+use baton_proto::{PROTOCOL, v1};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl Session {
     pub(crate) fn alone(&self) {
         self.ends.counters.session_ended();
         let problem = Problem::new(Code(562), "the half of this agent that faces the network is not there")
-            .help(format!("{}; this host goes on with what it was told last", unit::command("status", "baton-agent-link")));
+            .help("systemctl status baton-agent-link; this host goes on with what it was told last");
         self.ends.condition.lost(&problem);
     }
 }
@@ -183,7 +183,7 @@ impl Talk<'_> {
                 self.stream = Stream::None;
                 ends.counters.session_ended();
                 if let Ok(problem) = Problem::try_from(problem) {
-                    ends.condition.lost(&harmless(problem));
+                    ends.condition.lost(&harmless(&problem));
                 }
             }
             link_message::Kind::Heard(message) => {
@@ -281,7 +281,7 @@ impl Talk<'_> {
 const UNKNOWN: Left = Left::Broke("a message of no known kind");
 
 /// A problem as the link tells it, fit for a terminal.
-fn harmless(problem: Problem) -> Problem {
+fn harmless(problem: &Problem) -> Problem {
     let line = |text: &str| text.lines().map(|line| text::line(line, SENTENCE_MAX)).collect::<Vec<_>>().join("\n");
     Problem {
         code: problem.code,

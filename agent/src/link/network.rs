@@ -168,9 +168,9 @@ impl Network {
 async fn hear(mut heard: mpsc::Receiver<HostMessage>, saying: mpsc::Sender<Said>, mut fetches: Fetches) {
     while let Some(message) = heard.recv().await {
         let said = match message.kind {
-            Some(host_message::Kind::Say(message)) => Said::Say(message),
+            Some(host_message::Kind::Say(message)) => Said::Say(Box::new(message)),
             Some(host_message::Kind::HangUp(problem)) => match Problem::try_from(problem) {
-                Ok(problem) => Said::HangUp(problem),
+                Ok(problem) => Said::HangUp(Box::new(problem)),
                 Err(_) => return,
             },
             Some(host_message::Kind::Fetch(asked)) => {

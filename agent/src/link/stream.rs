@@ -24,8 +24,8 @@ const AUTHORITIES: usize = 8;
 /// What the other half says of the stream.
 #[derive(Debug)]
 pub(super) enum Said {
-    Say(AgentMessage),
-    HangUp(Problem),
+    Say(Box<AgentMessage>),
+    HangUp(Box<Problem>),
 }
 
 /// The stream's side of the way between the halves.
@@ -73,7 +73,7 @@ impl Streams<'_> {
         self.tell(link_message::Kind::Dialling(LinkDialling {})).await?;
         let hello = loop {
             match self.says.recv().await.ok_or(Alone)? {
-                Said::Say(message) if matches!(message.kind, Some(agent_message::Kind::Hello(_))) => break message,
+                Said::Say(message) if matches!(message.kind, Some(agent_message::Kind::Hello(_))) => break *message,
                 // It was for the stream before.
                 _ => {}
             }
@@ -113,12 +113,12 @@ impl Streams<'_> {
                 },
                 said = self.says.recv() => match said.ok_or(Alone)? {
                     Said::Say(message) => {
-                        if let Err(problem) = send(out, message).await {
+                        if let Err(problem) = send(out, *message).await {
                             return Ok(problem);
                         }
                         self.tell(link_message::Kind::Sent(LinkSent {})).await?;
                     }
-                    Said::HangUp(problem) => return Ok(problem),
+                    Said::HangUp(problem) => return Ok(*problem),
                 },
             }
         }

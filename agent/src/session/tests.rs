@@ -235,6 +235,32 @@ async fn a_message_that_makes_no_sense_ends_the_stream_and_changes_nothing() {
     assert!(session.events.try_recv().is_err());
 }
 
+#[tokio::test]
+async fn a_link_that_floods_this_host_has_to_wait_and_one_that_talks_nonsense_is_cut_off() {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let (_view, viewed) = watch::channel(Arc::default());
+    let (host, link) = link::pair();
+    let mut session = Session::new(Introduction { address: None, facts: BTreeMap::new() }, ends(sender, viewed));
+    let task = tokio::spawn(async move { session.through(host).await });
+    let spec = |generation| {
+        let spec = HostSpec { epoch: Epoch(1), generation: Generation(generation), ..HostSpec::default() };
+        let heard = CoordinatorMessage { kind: Some(coordinator_message::Kind::Spec((&spec).into())) };
+        LinkMessage { kind: Some(link_message::Kind::Heard(heard)) }
+    };
+    let mut said = 0;
+    while tokio::time::timeout(Duration::from_millis(200), link.out.send(spec(said))).await.is_ok() {
+        said += 1;
+        assert!(said < 50, "nobody takes them, and it goes on");
+    }
+    assert_eq!(events.len(), SPECS_MAX);
+    for generation in 0..said {
+        let taken = tokio::time::timeout(DEADLINE, events.recv()).await.unwrap();
+        assert!(matches!(taken, Some(Event::Spec(spec, _)) if spec.generation == Generation(generation)));
+    }
+    link.out.send(LinkMessage { kind: None }).await.unwrap();
+    assert_eq!(tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap(), UNKNOWN);
+}
+
 #[test]
 fn waits_grow_to_the_longest_and_never_end() {
     let waits: Vec<_> = backoff().take(50).collect();

@@ -69,7 +69,8 @@ impl Machine for Here {
     }
 
     fn journal(&self) -> Vec<String> {
-        let told = run("journalctl", &["--quiet", "--no-pager", "--output=cat", "--lines", LINES, "--unit", UNIT, "--unit", LINK]);
+        let told =
+            run("journalctl", &["--quiet", "--no-pager", "--output=cat", "--lines", LINES, "--unit", UNIT, "--unit", LINK]);
         told.unwrap_or_default().lines().map(|line| text::line(line, 300)).collect()
     }
 }
@@ -156,7 +157,7 @@ fn go_back(machine: &dyn Machine, mark: &Mark, folder: &Folder, record: &Record,
     problem = seen.journal.into_iter().fold(problem, |problem, line| problem.saw("journal", line));
     problem.help(match installed {
         Ok(()) => "mend the package and abort this upgrade, or baton agents resume to try once more",
-        Err(_) => "on this host: dpkg --audit, journalctl -u baton-agent -u baton-agent-upgrade; what runs goes on serving",
+        Err(_) => "on this host: dpkg --audit, journalctl -u 'baton-agent*'; what runs goes on serving",
     })
 }
 
