@@ -3,20 +3,13 @@
 //! What is wrong goes into the problems of the host's report, where `baton status`, `why` and `doctor` show it; that the
 //! coordinator cannot be reached is for `baton-agent status` on this host.
 
-use crate::session::backoff;
 use crate::text;
 use baton_core::problem::{Code, Problem};
-use baton_proto::tls::{Credentials, with_dates};
-use baton_proto::v1::GreetRequest;
-use baton_proto::v1::enrollment_client::EnrollmentClient;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
-/// How often two clocks are compared: one that drifts takes days.
-const COMPARE_EVERY: Duration = Duration::from_secs(600);
 /// Clocks that are further apart make certificates fail sooner or later.
 const TOO_FAR: Duration = Duration::from_secs(120);
 /// Below this share of the disk, in percent, or of its files, something will soon fail.
@@ -35,6 +28,7 @@ struct Known {
     link: Option<Problem>,
     /// How far this clock is from the coordinator's, and whether it is ahead.
     apart: Option<(Duration, bool)>,
+    certificate: Option<(i64, i64)>,
 }
 
 impl Condition {
@@ -49,16 +43,25 @@ impl Condition {
         self.known.send_if_modified(|known| known.link.take().is_some());
     }
 
-    /// There is no session, and why. Returns why, with what this host alone knows of it.
-    pub fn lost(&self, problem: Problem) -> Problem {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let own = Credentials::load(&self.state.join("identity")).and_then(|own| own.subject());
-        let problem = match own {
-            Ok(own) => with_dates(problem, &own, now),
-            Err(_) => problem,
-        };
+    /// There is no session, and why.
+    pub fn lost(&self, problem: &Problem) {
         self.known.send_modify(|known| known.link = Some(problem.clone()));
-        problem
+    }
+
+    /// The coordinator's clock said this just now.
+    pub fn compared(&self, seconds: i64) {
+        self.known.send_modify(|known| known.apart = Some(apart(seconds, SystemTime::now())));
+    }
+
+    /// How long this host's certificate is good: from and until.
+    pub fn certified(&self, not_before: i64, not_after: i64) {
+        self.known.send_modify(|known| known.certificate = Some((not_before, not_after)));
+    }
+
+    /// From when until when this host's certificate is good, once that is known.
+    #[must_use]
+    pub fn certificate(&self) -> Option<(i64, i64)> {
+        self.known.borrow().certificate
     }
 
     /// What the coordinator should know.
@@ -80,24 +83,6 @@ impl Condition {
     pub fn problems_here(&self) -> Vec<Problem> {
         let link = self.known.borrow().link.clone();
         link.into_iter().chain(self.problems()).collect()
-    }
-
-    /// Compares clocks for ever.
-    pub async fn compare_clocks(&self, channel: Channel) {
-        let mut waits = backoff();
-        loop {
-            let mut coordinator = EnrollmentClient::new(channel.clone());
-            let wait = match coordinator.greet(GreetRequest {}).await {
-                Ok(greeting) => {
-                    let theirs = greeting.into_inner().clock_seconds;
-                    self.known.send_modify(|known| known.apart = Some(apart(theirs, SystemTime::now())));
-                    waits = backoff();
-                    COMPARE_EVERY
-                }
-                Err(_) => waits.next().unwrap_or(COMPARE_EVERY),
-            };
-            tokio::time::sleep(wait).await;
-        }
     }
 }
 
@@ -157,7 +142,7 @@ mod tests {
         let condition = Condition::new(folder.path().to_owned());
         let before = condition.problems_here();
         let session = condition.clone();
-        session.lost(Problem::new(Code(504), "expired"));
+        session.lost(&Problem::new(Code(504), "expired"));
         assert_eq!(condition.problems_here().len(), before.len() + 1, "clones share what is known");
         assert_eq!(condition.problems(), before);
         session.connected();

@@ -1,5 +1,6 @@
 //! The agent's configuration: almost empty, and strict.
 
+use crate::allow::{self, Allow};
 use crate::balancer::{self, BalancerConfig};
 use baton_core::problem::{Code, Problem};
 use baton_core::settings::{self, Keys, Mistakes};
@@ -10,7 +11,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// Where it is looked for.
 pub const DEFAULT_PATH: &str = "/etc/baton/agent.toml";
@@ -36,6 +37,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Whether the coordinator may upgrade this agent's own package.
     pub upgrades: bool,
+    /// What may be done on this host, whoever asks.
+    pub allow: Allow,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balancer: Option<BalancerConfig>,
 }
@@ -49,6 +52,7 @@ pub const KEYS: Keys = &[
     ("runtime", "one of \"auto\", \"systemd\" and \"process\""),
     ("metrics", "an address with a port, such as \"127.0.0.1:9465\""),
     ("upgrades", "true or false"),
+    ("allow", "a table: [allow]"),
     ("balancer", "a table: [balancer], with its `driver`"),
 ];
 
@@ -73,6 +77,7 @@ impl Default for Config {
             runtime: RuntimeKind::Auto,
             metrics: None,
             upgrades: true,
+            allow: Allow::default(),
             balancer: None,
         }
     }
@@ -133,16 +138,23 @@ impl Config {
 /// Everything that is wrong, table by table; nothing where the file is no TOML at all.
 fn mistakes(file: &settings::File<'_>) -> Vec<(usize, Problem)> {
     let Ok(mut root) = DeTable::parse(file.text) else { return Vec::new() };
-    let is_table = |value: &Spanned<DeValue<'_>>| value.get_ref().is_table();
-    let balancer = match root.get_ref().get("balancer").is_some_and(is_table) {
-        true => root.get_mut().remove("balancer"),
-        false => None,
-    };
-    let mut found = file.every("", KEYS, root, |table| Config::deserialize(toml::de::ValueDeserializer::from(table)).err());
-    if let Some((span, DeValue::Table(table))) = balancer.map(|value| (value.span(), value.into_inner())) {
-        found.extend(balancer::mistakes(file, Spanned::new(span, table)));
-    }
+    let (balancer, allow) = (taken(&mut root, "balancer"), taken(&mut root, "allow"));
+    let mut found = file.every("", KEYS, root, |table| Config::deserialize(ValueDeserializer::from(table)).err());
+    found.extend(balancer.into_iter().flat_map(|table| balancer::mistakes(file, table)));
+    found.extend(allow.into_iter().flat_map(|table| allow::mistakes(file, table)));
     found
+}
+
+/// A table out of another, to be looked at by itself; none where something else has its name.
+fn taken<'t>(root: &mut Spanned<DeTable<'t>>, name: &str) -> Option<Spanned<DeTable<'t>>> {
+    if !root.get_ref().get(name)?.get_ref().is_table() {
+        return None;
+    }
+    let value = root.get_mut().remove(name)?;
+    match (value.span(), value.into_inner()) {
+        (span, DeValue::Table(table)) => Some(Spanned::new(span, table)),
+        _ => None,
+    }
 }
 
 /// B0531: neither an address nor a certificate came from joining.
@@ -177,7 +189,8 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_place_and_what_is_allowed() {
-        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `upgrades`, `balancer`";
+        let all = "the keys are `coordinator`, `name`, `address`, `state`, `runtime`, `metrics`, `upgrades`, `allow`, \
+                   `balancer`";
         let mistyped = ["unknown key `coordinater`", "agent.toml:2:1", &format!("did you mean `coordinator`? {all}")];
         check("runtime = \"process\"\ncoordinater = \"x:1\"\n", mistyped);
         check(
@@ -185,6 +198,16 @@ mod tests {
             ["`runtime` must be one of \"auto\", \"systemd\" and \"process\"", "agent.toml:1:11", ""],
         );
         check("address = 7\n", ["`address` must be an IP address, such as \"192.0.2.11\"", "agent.toml:1:11", ""]);
+        check("allow = 7\n", ["`allow` must be a table: [allow]", "agent.toml:1:9", ""]);
+        check("name = \"web1\"\n[allow]\nroot = \"yes\"\n", ["`allow.root` must be true or false", "agent.toml:3:8", ""]);
+        check(
+            "[allow]\nuser = []\n",
+            [
+                "unknown key `user` in [allow]",
+                "agent.toml:2:1",
+                "did you mean `users`? the keys in [allow] are `services`, `users`, `root`, `secrets`, `commands`",
+            ],
+        );
         check("balancer = 7\n", ["`balancer` must be a table: [balancer], with its `driver`", "agent.toml:1:12", ""]);
     }
 

@@ -1,5 +1,6 @@
 //! Runs on every host: receives artifacts, starts and stops instances, drives the local balancer, reports what is.
 
+pub mod allow;
 pub mod artifact;
 pub mod balancer;
 pub mod boot;
@@ -13,6 +14,7 @@ pub mod heads;
 mod hook;
 mod instance;
 pub mod ledger;
+pub mod link;
 pub mod local;
 pub mod log;
 pub mod metrics;
@@ -20,7 +22,6 @@ mod pools;
 pub mod preflight;
 pub mod probe;
 pub mod reconciler;
-pub mod renewal;
 pub mod runtime;
 mod scraper;
 pub mod secrets;
@@ -28,17 +29,18 @@ pub mod session;
 pub mod text;
 pub mod upgrade;
 
-use artifact::{Bounds, Folder, Remote, Unpacker};
+use artifact::{Bounds, Folder, Unpacker};
 use baton_core::problem::{Code, Problem};
-use baton_proto::{tls, unit};
+use baton_proto::unit;
 use condition::Condition;
 use config::Config;
 use heads::Heads;
+use link::{Archives, Door, Network, Place};
 use metrics::{Counters, Sources, Store};
 use reconciler::{Means, Memory, Reconciler, Wires};
 use runtime::Runtime;
 use rustix::fs::FlockOperation;
-use session::{Ends, Introduction};
+use session::{Ends, Introduction, Left, Session};
 use std::fs::{File, OpenOptions, Permissions};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
@@ -47,35 +49,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// What the host got when it joined.
-fn credentials(config: &Config) -> Result<tls::Credentials, Problem> {
-    tls::Credentials::load(&config.identity()).map_err(|error| match &error {
-        tls::TlsError::File { error, .. } if error.kind() == std::io::ErrorKind::NotFound => config::not_joined(),
-        _ => error.into(),
-    })
-}
-
 /// How often logs are looked after.
 const TEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the agent until `shutdown`. Instances and balancers go on without it. `words` start this program for verbs of its own.
+/// Runs the agent until `shutdown`: all of it, or without the link where that has a process of its own. Instances and balancers
+/// go on without it. `words` start this program for verbs of its own.
 ///
 /// # Errors
 /// What keeps an agent from starting: it never joined, its state folder or its runtime cannot be used, another one runs.
-pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let endpoint = config.endpoint()?;
-    let credentials = credentials(&config)?;
-    let certificate = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
-    let channel = tls::channel(&endpoint, certificate.clone())?;
+pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let network = (place == Place::Within).then(|| Network::open(&config)).transpose()?;
     let _lock = lock(&config.state)?;
+    let way = match (network, place) {
+        (Some(network), _) => Way::Within(network),
+        (None, Place::Beside(socket)) => Way::Beside(open_door(&config, &socket)?),
+        (None, Place::Within) => return Err(config::not_joined().into()),
+    };
     // Applications inherit it. What is the agent's alone has its mode said where it is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let unpacker = Unpacker::Child(owned(&[words, &["unpack"]].concat()));
+    let archives = Archives::default();
     let means = Means {
         runtime: runtime::open(config.runtime, &config.state.join("run"), owned(words)).await?,
         placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default(), unpacker)?),
-        source: Arc::new(Remote(channel.clone())),
+        source: Arc::new(archives.clone()),
+        allow: config.allow.clone(),
     };
     let runtime = means.runtime.clone();
     let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
@@ -85,42 +84,80 @@ pub async fn run(config: Config, words: &[&str], shutdown: impl Future<Output = 
     let counters = Arc::new(Counters::default());
     let wires = Wires { sender: sender.clone(), events, view, wanted_pools, counters: Arc::clone(&counters) };
     let reconciler = Reconciler::open(Memory::open(&config.state)?, means, boot::id()?, wires).await?;
-    let introduction = Introduction { address: config.address, facts: facts::facts() };
-    let heads = Heads::open(config.state.join("audit-heads.json"));
-    tracing::info!(coordinator = endpoint, state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
     let condition = Condition::new(config.state.clone());
     let sources = Sources {
         view: viewed.clone(),
         counters: Arc::clone(&counters),
         condition: condition.clone(),
         store: Arc::new(Store::new(config.state.join("releases"))),
-        identity: config.identity(),
     };
-    let (authorities, told) = watch::channel(Vec::new());
-    let renewal = renewal::run(endpoint, config.identity(), certificate, told);
-    let condition_of_stream = condition.clone();
+    let introduction = Introduction { address: config.address, facts: facts::facts() };
     let ends = Ends {
         events: sender.clone(),
         view: viewed.clone(),
-        heads,
-        condition: condition_of_stream,
+        heads: Heads::open(config.state.join("audit-heads.json")),
+        condition: condition.clone(),
         counters,
-        authorities,
         upgrade: upgrade_ends,
+        archives,
     };
+    tracing::info!(state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
     tokio::select! {
-        () = condition.compare_clocks(channel.clone()) => {}
         () = reconciler.run() => {}
-        () = renewal => {}
         () = upgrade.serve() => {}
-        () = session::run(channel, introduction, ends) => {}
+        () = speak(Session::new(introduction, ends), way) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
         () = metrics::serve(config.metrics, sources, sender.clone()) => {}
-        () = local::serve(config.state, viewed, condition.clone(), sender) => {}
+        () = local::serve(config.state, viewed, condition, sender) => {}
         () = tend(runtime) => {}
         () = shutdown => {}
     }
     Ok(())
+}
+
+/// The way to the link.
+enum Way {
+    Within(Network),
+    Beside(Door),
+}
+
+/// Makes the socket the link comes to, and gives the link's user what is only the link's.
+fn open_door(config: &Config, socket: &Path) -> Result<Door, Problem> {
+    let me = rustix::process::geteuid();
+    if !me.is_root() {
+        return Door::open(socket, me.as_raw());
+    }
+    let user = runtime::command::user(link::USER)?;
+    link::hand_over(&config.identity(), user.uid, user.gid).map_err(|error| {
+        Problem::new(Code(604), format!("the identity cannot be given to {}: {}", link::USER, text::io_error(&error)))
+            .saw("folder", config.identity().display().to_string())
+    })?;
+    Door::open(socket, user.uid)
+}
+
+/// Keeps the session, for ever.
+async fn speak(mut session: Session, way: Way) {
+    match way {
+        Way::Within(network) => {
+            tracing::info!(coordinator = network.endpoint(), "the link is in this process");
+            let (host, end) = link::pair();
+            let left = tokio::select! {
+                () = network.serve(end) => Left::Ended,
+                () = network.renew() => Left::Ended,
+                left = session.through(host) => left,
+            };
+            tracing::error!(?left, "the two halves of this agent do not understand each other");
+        }
+        Way::Beside(door) => loop {
+            session.alone();
+            let (host, carrying) = link::carried(door.next().await);
+            tracing::info!("the link is there");
+            tokio::select! {
+                left = session.through(host) => tracing::warn!(?left, "the link is cut off"),
+                error = carrying => tracing::warn!(%error, "the link is gone"),
+            }
+        },
+    }
 }
 
 async fn tend(runtime: Arc<dyn Runtime>) {
@@ -162,7 +199,7 @@ mod tests {
     async fn an_agent_that_knows_its_coordinator_and_never_joined_says_how() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { coordinator: "127.0.0.1:7443".into(), state: folder.path().to_owned(), ..Config::default() };
-        let refused = Box::pin(run(config, &[], std::future::ready(()))).await.unwrap_err();
+        let refused = Box::pin(run(config, &[], Place::Within, std::future::ready(()))).await.unwrap_err();
         assert_eq!(refused.downcast_ref::<Problem>().map(|problem| problem.code), Some(Code(531)), "{refused:?}");
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Context;
 use baton_agent::balancer::{BalancerConfig, builtin};
 use baton_agent::config::{Config, DEFAULT_PATH};
 use baton_agent::enroll::Claim;
+use baton_agent::link::{self, Place};
 use baton_agent::runtime::{handing, hold};
 use baton_agent::{artifact, enroll, ledger::Ledger, local, log, preflight, upgrade};
 use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
@@ -50,7 +51,21 @@ enum Verb {
         config: ConfigFile,
     },
     /// Run the agent
-    Run(ConfigFile),
+    Run {
+        /// Leave the network to `baton-agent link`, which comes to this socket; otherwise one process does everything
+        #[arg(long, value_name = "SOCKET")]
+        link: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// The half of the agent that faces the network, for `baton-agent run --link`
+    #[command(hide = true)]
+    Link {
+        /// Where the other half waits
+        socket: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Show what this host does, with or without a coordinator
     Status {
         /// As one JSON document
@@ -129,10 +144,16 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             let claim = if replace { Claim::Replace } else { Claim::New };
             runtime()?.block_on(join(&config, coordinator, token_file, name, claim))
         }
-        Verb::Run(config) => {
+        Verb::Run { link, config } => {
             give_memory_back();
             log::start();
-            runtime()?.block_on(baton_agent::run(config.load()?, &[THIS], ended()))
+            let place = link.map_or(Place::Within, Place::Beside);
+            runtime()?.block_on(baton_agent::run(config.load()?, &[THIS], place, ended()))
+        }
+        Verb::Link { socket, config } => {
+            give_memory_back();
+            log::start();
+            runtime()?.block_on(link::run(&config.load()?, &socket, ended()))
         }
         Verb::Status { json, config } => runtime()?.block_on(status(&config.load()?, json)),
         Verb::Config { what: Look::Check(file) } => check(&file),

@@ -1,42 +1,40 @@
-//! The session: one stream to the coordinator, dialled by this host, for as long as there is one.
+//! The session with the coordinator, through the link: a document comes in, reports go out.
 //!
-//! A document comes in, reports go out. When the stream breaks nothing else on this host changes: it dials again.
+//! The link is not trusted: what it says was heard is checked as if a stranger had said it, and it can make this half neither
+//! remember without end nor do what a coordinator could not ask for. When it is away nothing else on this host changes.
 
 use crate::condition::Condition;
 use crate::heads::Heads;
+use crate::link::{Archives, HostEnd};
 use crate::metrics::{Counters, Measured};
 use crate::reconciler::{Event, View};
 use crate::scraper::Scraper;
 use crate::text;
 use crate::upgrade;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use baton_core::problem::Problem;
-use baton_proto::convert::InvalidMessage;
-use baton_proto::v1::agent_link_client::AgentLinkClient;
-use baton_proto::v1::{AgentHello, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
-use baton_proto::{PROTOCOL, problem, v1};
+use baton_core::fleet::spec::HostSpec;
+use baton_core::problem::{Code, Problem};
+use baton_proto::v1::{
+    AgentHello, AgentMessage, CoordinatorMessage, HostMessage, LinkMessage, agent_message, coordinator_message,
+    host_message, link_message,
+};
+use baton_proto::{PROTOCOL, v1};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Channel;
 
 /// A report goes out at least this often: the coordinator's proof that this host lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The first and the longest wait between two dials, before jitter, which at most doubles it.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 pub const WAIT_MAX: Duration = Duration::from_millis(2_500);
-/// The longest wait when the coordinator's machine itself says that nobody listens: it is about to be back.
-const WAIT_REFUSED_MAX: Duration = Duration::from_millis(700);
-/// A stream that takes nothing for so long is broken.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Authorities that are believed at once: one, and one that takes its place.
-const AUTHORITIES: usize = 8;
+/// Specs that may be on their way to whoever acts on them: until one is taken, nothing more is heard.
+const SPECS_MAX: usize = 4;
+/// Characters of a sentence from the link that are shown.
+const SENTENCE_MAX: usize = 400;
 
 /// What the coordinator is told first.
 #[derive(Debug, Clone)]
@@ -46,7 +44,7 @@ pub struct Introduction {
     pub facts: BTreeMap<String, String>,
 }
 
-/// The two ends between the session and the rest of the agent.
+/// The ends between the session and the rest of the agent.
 #[derive(Debug)]
 pub struct Ends {
     pub events: mpsc::UnboundedSender<Event>,
@@ -56,10 +54,10 @@ pub struct Ends {
     /// What else is said of this machine, and what it is told of its connection.
     pub condition: Condition,
     pub counters: Arc<Counters>,
-    /// Whom the coordinator says to believe: the hashes of the authorities' certificates. None while it said nothing.
-    pub authorities: watch::Sender<Vec<[u8; 32]>>,
     /// The agent's own package.
     pub upgrade: upgrade::Ends,
+    /// Whoever waits for archives.
+    pub archives: Archives,
 }
 
 /// The waits between tries of anything that goes over the network: 50 ms growing to 5 s, with jitter, without end.
@@ -68,162 +66,229 @@ pub fn backoff() -> impl Iterator<Item = Duration> + Send {
     growing.with_jitter().without_max_times().build()
 }
 
-/// Keeps a session for ever.
-pub async fn run(channel: Channel, introduction: Introduction, mut ends: Ends) {
-    let mut waits = backoff();
-    let mut told = None;
-    let (mut measured, mut scraper) = (Measured::default(), Scraper::default());
-    loop {
-        let seen = (&mut measured, &mut scraper);
-        let mut talk = Talk { introduction: &introduction, ends: &mut ends, seen, heard: false };
-        let problem = talk.on(channel.clone()).await;
-        talk.ends.counters.session_ended();
-        if talk.heard {
-            waits = backoff();
-            told = None;
-        }
-        let problem = ends.condition.lost(problem);
-        // Once for each reason: a coordinator that is away for a month fills no log.
-        if told != Some(problem.code) {
-            let seen = text::evidence(&problem);
-            tracing::warn!(%problem, seen, "no session with the coordinator; this host goes on with what it was told last");
-            told = Some(problem.code);
-        }
-        let wait = waits.next().unwrap_or(WAIT_MAX);
-        tokio::time::sleep(if problem.code == problem::code::UNREACHABLE { wait.min(WAIT_REFUSED_MAX) } else { wait }).await;
+/// The stream to the coordinator, as the link tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    None,
+    Free,
+    /// What was said last has not been sent yet. Whether the coordinator asked for a report meanwhile.
+    Busy {
+        asked: bool,
+    },
+}
+
+/// Why a link is not listened to any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It ended.
+    Ended,
+    /// It said what a link never says.
+    Broke(&'static str),
+}
+
+/// Speaks with the coordinator through one link after the other.
+#[derive(Debug)]
+pub struct Session {
+    introduction: Introduction,
+    ends: Ends,
+    specs: Arc<Semaphore>,
+    // What only reports need.
+    measured: Measured,
+    scraper: Scraper,
+}
+
+impl Session {
+    #[must_use]
+    pub fn new(introduction: Introduction, ends: Ends) -> Self {
+        let specs = Arc::new(Semaphore::new(SPECS_MAX));
+        Self { introduction, ends, specs, measured: Measured::default(), scraper: Scraper::default() }
+    }
+
+    /// Speaks through a link for as long as it is there.
+    pub(crate) async fn through(&mut self, link: HostEnd) -> Left {
+        let _attached = self.ends.archives.through(&link);
+        let mut talk = Talk { stream: Stream::None, out: link.out, session: self };
+        talk.exchange(link.heard).await.err().unwrap_or(Left::Ended)
+    }
+
+    /// There is no link, and it is a process of its own.
+    pub(crate) fn alone(&self) {
+        self.ends.counters.session_ended();
+        let problem = Problem::new(Code(562), "the half of this agent that faces the network is not there")
+            .help("systemctl status baton-agent-link; this host goes on with what it was told last");
+        self.ends.condition.lost(&problem);
     }
 }
 
 struct Talk<'a> {
-    introduction: &'a Introduction,
-    ends: &'a mut Ends,
-    /// What only reports need.
-    seen: (&'a mut Measured, &'a mut Scraper),
-    /// Whether the coordinator said anything.
-    heard: bool,
+    stream: Stream,
+    out: mpsc::Sender<HostMessage>,
+    session: &'a mut Session,
 }
 
 impl Talk<'_> {
-    /// Talks until the stream breaks, and says why it did.
-    async fn on(&mut self, channel: Channel) -> Problem {
-        // One message at a time: what is sent is never older than the moment it can be sent.
-        let (out, outgoing) = mpsc::channel(1);
-        if let Err(problem) = send(&out, agent_message::Kind::Hello(self.hello())).await {
-            return problem;
-        }
-        let mut client = AgentLinkClient::new(channel);
-        let inbound = match client.connect(ReceiverStream::new(outgoing)).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => return problem::from_status(&status),
-        };
-        self.ends.counters.session_began();
-        tracing::info!("connected to the coordinator");
-        self.exchange(inbound, &out).await.unwrap_or_else(|problem| problem)
-    }
-
-    async fn exchange(
-        &mut self,
-        mut inbound: Streaming<CoordinatorMessage>,
-        out: &mpsc::Sender<AgentMessage>,
-    ) -> Result<Problem, Problem> {
-        // What became of an order is said on every stream.
-        self.ends.upgrade.reports.mark_changed();
+    async fn exchange(&mut self, mut heard: mpsc::Receiver<LinkMessage>) -> Result<(), Left> {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                message = inbound.message() => match message {
-                    Ok(Some(message)) => {
-                        self.heard = true;
-                        self.ends.condition.connected();
-                        self.ends.upgrade.accepted();
-                        if !self.take(message)? {
-                            continue;
-                        }
-                    }
-                    Ok(None) => return Err(ended()),
-                    Err(status) => return Err(problem::from_status(&status)),
-                },
-                changed = self.ends.view.changed() => if changed.is_err() {
-                    return Err(ended());
-                },
-                changed = self.ends.upgrade.reports.changed() => {
-                    changed.map_err(|_| ended())?;
-                    let report = self.ends.upgrade.reports.borrow_and_update().as_ref().map(v1::UpgradeReport::from);
-                    if let Some(report) = report {
-                        send(out, agent_message::Kind::Upgrade(report)).await?;
-                    }
-                    continue;
+            let free = self.stream == Stream::Free;
+            let reports_now = tokio::select! {
+                message = heard.recv() => {
+                    let Some(LinkMessage { kind: Some(kind) }) = message else { return message.map_or(Ok(()), |_| Err(UNKNOWN)) };
+                    self.take(kind).await?
                 }
-                // The first tick is at once: a new stream begins with a report.
-                _ = heartbeat.tick() => {}
+                changed = self.session.ends.view.changed(), if free => {
+                    changed.map_err(|_| Left::Ended)?;
+                    true
+                }
+                changed = self.session.ends.upgrade.reports.changed(), if free => {
+                    changed.map_err(|_| Left::Ended)?;
+                    let report = self.session.ends.upgrade.reports.borrow_and_update().as_ref().map(v1::UpgradeReport::from);
+                    if let Some(report) = report {
+                        self.say(agent_message::Kind::Upgrade(report)).await?;
+                    }
+                    false
+                }
+                _ = heartbeat.tick(), if free => true,
+            };
+            match (reports_now, self.stream) {
+                (true, Stream::Free) => {
+                    heartbeat.reset();
+                    let report = self.report().await;
+                    self.say(agent_message::Kind::Report(report)).await?;
+                }
+                (true, Stream::Busy { .. }) => self.stream = Stream::Busy { asked: true },
+                _ => {}
             }
-            heartbeat.reset();
-            let view = Arc::clone(&self.ends.view.borrow_and_update());
-            let mut report = view.report(Instant::now());
-            report.memory = self.seen.0.of(&view).await;
-            report.counters = self.seen.1.of(&view);
-            report.problems.extend(self.ends.condition.problems());
-            send(out, agent_message::Kind::Report(v1::HostReport::from(&report))).await?;
         }
     }
 
-    /// Takes a message; true when it asks for a report now.
-    fn take(&mut self, message: CoordinatorMessage) -> Result<bool, Problem> {
-        match message.kind {
-            Some(coordinator_message::Kind::Spec(spec)) => {
-                let spec = spec.try_into().map_err(not_understood)?;
-                // The echo is the report that the reconciler publishes once it is durable.
-                let _ = self.ends.events.send(Event::Spec(Box::new(spec)));
-                Ok(false)
+    /// Takes what the link says; true when a report is to be sent now.
+    async fn take(&mut self, kind: link_message::Kind) -> Result<bool, Left> {
+        let ends = &mut self.session.ends;
+        match kind {
+            link_message::Kind::Dialling(_) => {
+                self.stream = Stream::None;
+                let hello = agent_message::Kind::Hello(self.hello());
+                self.tell(host_message::Kind::Say(AgentMessage { kind: Some(hello) })).await?;
             }
+            link_message::Kind::Connected(_) => {
+                ends.counters.session_began();
+                // What became of an order is said on every stream.
+                ends.upgrade.reports.mark_changed();
+                self.stream = Stream::Free;
+                return Ok(true);
+            }
+            link_message::Kind::Lost(problem) => {
+                self.stream = Stream::None;
+                ends.counters.session_ended();
+                if let Ok(problem) = Problem::try_from(problem) {
+                    ends.condition.lost(&harmless(&problem));
+                }
+            }
+            link_message::Kind::Heard(message) => {
+                ends.condition.connected();
+                ends.upgrade.accepted();
+                return self.hear(message).await;
+            }
+            link_message::Kind::Sent(_) => {
+                let asked = self.stream == Stream::Busy { asked: true };
+                if matches!(self.stream, Stream::Busy { .. }) {
+                    self.stream = Stream::Free;
+                }
+                return Ok(asked);
+            }
+            link_message::Kind::Piece(piece) => {
+                ends.archives.take(piece).map_err(|_| Left::Broke("a piece of an archive that nobody asked for"))?;
+            }
+            link_message::Kind::Clock(clock) => ends.condition.compared(clock.seconds),
+            link_message::Kind::Certificate(life) => ends.condition.certified(life.not_before, life.not_after),
+        }
+        Ok(false)
+    }
+
+    /// Takes what the coordinator said; true when it asks for a report now.
+    async fn hear(&mut self, message: CoordinatorMessage) -> Result<bool, Left> {
+        let ends = &mut self.session.ends;
+        match message.kind {
+            Some(coordinator_message::Kind::Spec(spec)) => match HostSpec::try_from(spec) {
+                Ok(spec) => {
+                    let permit = Arc::clone(&self.session.specs).acquire_owned().await.ok();
+                    // The echo is the report that the reconciler publishes once it is durable.
+                    let _ = ends.events.send(Event::Spec(Box::new(spec), permit));
+                    Ok(false)
+                }
+                Err(error) => {
+                    self.stream = Stream::None;
+                    self.tell(host_message::Kind::HangUp((&Problem::from(error)).into())).await?;
+                    Ok(false)
+                }
+            },
             Some(coordinator_message::Kind::Ping(_)) => Ok(true),
             Some(coordinator_message::Kind::AuditHead(head)) => {
-                self.ends.heads.learn(&head);
-                Ok(false)
-            }
-            Some(coordinator_message::Kind::Authorities(told)) => {
-                let pins = told.pins.iter().take(AUTHORITIES).filter_map(|pin| pin.as_slice().try_into().ok());
-                self.ends.authorities.send_replace(pins.collect());
+                ends.heads.learn(&head);
                 Ok(false)
             }
             Some(coordinator_message::Kind::Upgrade(order)) => {
-                self.ends.upgrade.ordered(order);
+                ends.upgrade.ordered(order);
                 Ok(false)
             }
-            // A newer coordinator may say more than this agent knows.
-            None => Ok(false),
+            // Whom to believe is the link's. And a newer coordinator may say more than this agent knows.
+            Some(coordinator_message::Kind::Authorities(_)) | None => Ok(false),
         }
     }
 
+    async fn report(&mut self) -> v1::HostReport {
+        let Session { ends, measured, scraper, .. } = &mut *self.session;
+        let view = Arc::clone(&ends.view.borrow_and_update());
+        let mut report = view.report(Instant::now());
+        report.memory = measured.of(&view).await;
+        report.counters = scraper.of(&view);
+        report.problems.extend(ends.condition.problems());
+        v1::HostReport::from(&report)
+    }
+
     fn hello(&self) -> AgentHello {
+        let Session { introduction, ends, .. } = &*self.session;
         let (ledger, told) = {
-            let view = self.ends.view.borrow();
+            let view = ends.view.borrow();
             (view.observed, view.told.clone())
         };
         AgentHello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            address: self.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
+            address: introduction.address.map(|address| address.to_string()).unwrap_or_default(),
             ledger: Some((&ledger).into()),
-            facts: self.introduction.facts.clone().into_iter().collect(),
-            audit_heads: self.ends.heads.told().collect(),
+            facts: introduction.facts.clone().into_iter().collect(),
+            audit_heads: ends.heads.told().collect(),
             accepted: told.map(|spec| (&*spec).into()),
-            package: Some(self.ends.upgrade.stated.clone()),
+            package: Some(ends.upgrade.stated.clone()),
         }
+    }
+
+    /// Says something to the coordinator. The next thing is said when this one is on its way.
+    async fn say(&mut self, kind: agent_message::Kind) -> Result<(), Left> {
+        self.stream = Stream::Busy { asked: false };
+        self.tell(host_message::Kind::Say(AgentMessage { kind: Some(kind) })).await
+    }
+
+    async fn tell(&self, kind: host_message::Kind) -> Result<(), Left> {
+        self.out.send(HostMessage { kind: Some(kind) }).await.map_err(|_| Left::Ended)
     }
 }
 
-async fn send(out: &mpsc::Sender<AgentMessage>, kind: agent_message::Kind) -> Result<(), Problem> {
-    out.send_timeout(AgentMessage { kind: Some(kind) }, SEND_TIMEOUT).await.map_err(|_| ended())
-}
+/// Both halves are one program: there is nothing a newer link might say.
+const UNKNOWN: Left = Left::Broke("a message of no known kind");
 
-fn ended() -> Problem {
-    Problem::new(problem::code::BROKEN, "the coordinator ended the stream")
-}
-
-fn not_understood(error: InvalidMessage) -> Problem {
-    error.into()
+/// A problem as the link tells it, fit for a terminal.
+fn harmless(problem: &Problem) -> Problem {
+    let line = |text: &str| text.lines().map(|line| text::line(line, SENTENCE_MAX)).collect::<Vec<_>>().join("\n");
+    Problem {
+        code: problem.code,
+        what: line(&problem.what),
+        seen: problem.seen.iter().take(8).map(|(label, seen)| (line(label), line(seen))).collect(),
+        help: problem.help.as_deref().map(line),
+    }
 }
 
 #[cfg(test)]

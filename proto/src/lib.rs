@@ -2,6 +2,7 @@
 //! mutual TLS, and what they say to Prometheus.
 
 pub mod convert;
+pub mod frame;
 pub mod identity;
 pub mod metrics;
 pub mod problem;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 5] = ["fleet", "agent_link", "enrollment", "artifacts", "control"];
+const FILES: [&str; 6] = ["fleet", "agent_link", "enrollment", "artifacts", "host_link", "control"];
 
 fn generate(into: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

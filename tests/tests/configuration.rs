@@ -74,6 +74,17 @@ fn every_key_of_the_agent_is_on_the_page_with_an_example_that_works() {
     let mut examples = keys(&shown.parse().unwrap());
     examples.insert("balancer".to_owned());
     assert_eq!(examples, known);
+    let allow = section(&page, "### `[allow]`");
+    let known = expected(agent("[allow]\nnobody_knows = 1\n"));
+    assert_eq!(rows(allow), known);
+    assert_eq!(told(baton_agent::allow::KEYS), known, "the keys a refusal tells");
+    let shown = example(allow, "agent.toml");
+    agent(shown).unwrap();
+    assert_eq!(keys(shown.parse::<toml::Table>().unwrap()["allow"].as_table().unwrap()), known);
+    let usual = serde_json::to_value(agent("").unwrap()).unwrap();
+    for key in &known {
+        assert_eq!(default_of(allow, key), usual["allow"][key].to_string(), "{key}");
+    }
     assert_eq!(drivers(), baton_agent::balancer::DRIVERS.iter().map(ToString::to_string).collect());
     for driver in drivers() {
         let drivers = section(&page, &format!("### `driver = \"{driver}\"`"));
@@ -122,6 +133,7 @@ fn the_agents_defaults_on_the_page_are_the_programs() {
 fn the_manual_pages_know_every_key() {
     let page = |name: &str| read(&format!("packaging/man/{name}.toml.5")).replace("\\-", "-");
     let mut known = vec![("baton-agent", expected(agent("nobody_knows = 1\n")))];
+    known.push(("baton-agent", expected(agent("[allow]\nnobody_knows = 1\n"))));
     known.push(("baton-coordinator", expected(coordinator("nobody_knows = 1\n"))));
     for driver in drivers() {
         known.push(("baton-agent", expected(agent(&format!("[balancer]\ndriver = \"{driver}\"\nnobody_knows = 1\n")))));

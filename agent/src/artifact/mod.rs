@@ -5,7 +5,6 @@ mod bounds;
 mod child;
 mod fetch;
 mod folder;
-mod remote;
 mod sandbox;
 mod seal;
 mod tree;
@@ -15,7 +14,6 @@ pub use bounds::Bounds;
 pub use child::unpack_as_asked;
 pub use fetch::{Chunk, Chunks, FetchError, Source, fetch};
 pub use folder::{Folder, Unpacker};
-pub use remote::Remote;
 pub use unpack::check;
 
 use baton_core::name::Digest;

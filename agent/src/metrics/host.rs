@@ -5,7 +5,6 @@ use crate::reconciler::{Obstacle, Phase, View};
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::PoolReport;
 use baton_core::name::{PoolName, ServiceName};
-use baton_proto::identity::Subject;
 use baton_proto::metrics::{Exposition, Kind, flag};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +16,8 @@ pub struct Seen<'a> {
     /// What may be wrong with the machine, and whether it is.
     pub troubles: [(&'static str, bool); 2],
     pub artifact_bytes: u64,
-    /// None: the certificate on disk cannot be read.
-    pub certificate: Option<&'a Subject>,
+    /// From when until when the certificate is good. None: it cannot be read, or nobody has looked yet.
+    pub certificate: Option<(i64, i64)>,
     pub usage: &'a BTreeMap<InstanceKey, Usage>,
 }
 
@@ -51,14 +50,14 @@ fn session(out: &mut Exposition, seen: &Seen<'_>) {
     out.sample("baton_agent_generation", &[], seen.view.observed.generation.0 as f64);
 }
 
-fn certificate(out: &mut Exposition, certificate: Option<&Subject>) {
+fn certificate(out: &mut Exposition, certificate: Option<(i64, i64)>) {
     const NOT_BEFORE: &str = "baton_agent_certificate_not_before_timestamp_seconds";
     const NOT_AFTER: &str = "baton_agent_certificate_not_after_timestamp_seconds";
     out.family(NOT_BEFORE, Kind::Gauge, "When this host's certificate began.");
     out.family(NOT_AFTER, Kind::Gauge, "When this host's certificate ends.");
-    if let Some(certificate) = certificate {
-        out.sample(NOT_BEFORE, &[], certificate.not_before as f64);
-        out.sample(NOT_AFTER, &[], certificate.not_after as f64);
+    if let Some((not_before, not_after)) = certificate {
+        out.sample(NOT_BEFORE, &[], not_before as f64);
+        out.sample(NOT_AFTER, &[], not_after as f64);
     }
 }
 

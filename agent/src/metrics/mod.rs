@@ -18,10 +18,8 @@ use crate::condition::Condition;
 use crate::reconciler::{Event, Obstacle, View};
 use baton_core::problem::{Code, Problem};
 use baton_proto::metrics::Exposition;
-use baton_proto::tls::Credentials;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
@@ -34,8 +32,6 @@ pub struct Sources {
     pub counters: Arc<Counters>,
     pub condition: Condition,
     pub store: Arc<Store>,
-    /// The folder of this host's certificate.
-    pub identity: PathBuf,
 }
 
 /// Answers for ever. An address that cannot be had is a problem this host tells, and tried again: what serves depends on nothing
@@ -73,17 +69,14 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Problem {
 }
 
 async fn text(sources: Sources) -> String {
-    let Sources { view, counters, condition, store, identity } = sources;
+    let Sources { view, counters, condition, store } = sources;
     let view = Arc::clone(&view.borrow());
     let shown = Arc::clone(&view);
-    let look = move || {
-        let certificate = Credentials::load(&identity).and_then(|credentials| credentials.subject()).ok();
-        (store.bytes(), certificate, usage::of_all(&shown))
-    };
-    let (artifact_bytes, certificate, usage) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let look = move || (store.bytes(), usage::of_all(&shown));
+    let (artifact_bytes, usage) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     let troubles = condition.troubles();
     let mut out = Exposition::default();
-    let certificate = certificate.as_ref();
+    let certificate = condition.certificate();
     metrics(&mut out, &Seen { view: &view, counters: &counters, troubles, artifact_bytes, certificate, usage: &usage });
     out.text()
 }

@@ -6,7 +6,6 @@ use baton_core::fleet::report::{MemberReport, PoolReport};
 use baton_core::fleet::spec::MemberState;
 use baton_core::name::{Digest, Slot};
 use baton_core::problem::{Code, Problem};
-use baton_proto::identity::Subject;
 use baton_proto::metrics::Exposition;
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,21 +28,13 @@ fn view() -> View {
 }
 
 fn text(view: &View, counters: &Counters) -> String {
-    let certificate = Subject {
-        identity: "host/web1".parse().unwrap(),
-        services: Vec::new(),
-        issuer: Vec::new(),
-        serial: "77".to_owned(),
-        not_before: 1_000,
-        not_after: 8_000,
-    };
     let mut out = Exposition::default();
     let troubles = [("clock", true), ("space", false)];
     let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(1) };
     let usage = BTreeMap::from([(key, Usage { resident_bytes: 8192, own_bytes: 4096, cpu_seconds: 1.5 })]);
     metrics(
         &mut out,
-        &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some(&certificate), usage: &usage },
+        &Seen { view, counters, troubles, artifact_bytes: 4096, certificate: Some((1_000, 8_000)), usage: &usage },
     );
     out.text()
 }
@@ -125,7 +116,6 @@ async fn an_address_that_is_taken_is_told_and_answered_at_once_it_is_free() {
         counters: Arc::default(),
         condition: Condition::new(folder.path().to_owned()),
         store: Arc::new(Store::new(folder.path().join("releases"))),
-        identity: folder.path().join("identity"),
     };
     let serving = tokio::spawn(serve(Some(address), sources, events));
     let Some(Event::Obstacle { what: Obstacle::Metrics, problem: Some(problem) }) = told.recv().await else { panic!() };

@@ -3,6 +3,7 @@
 use super::Event;
 use super::hooks::Hooks;
 use super::instances::Instances;
+use crate::allow::Allow;
 use crate::artifact::{Placing, Source, fetch};
 use baton_core::fleet::report::ReleaseState;
 use baton_core::fleet::spec::HostSpec;
@@ -20,7 +21,10 @@ use tokio::task::JoinHandle;
 pub(super) struct Artifacts {
     placing: Arc<dyn Placing>,
     source: Arc<dyn Source>,
+    allow: Allow,
     events: UnboundedSender<Event>,
+    /// The releases that this host's own settings do not allow. None is fetched or started; what runs is left alone.
+    refused: BTreeMap<ReleaseId, Problem>,
     /// The releases there is something to say about.
     known: BTreeMap<ReleaseId, Artifact>,
     states: BTreeMap<Digest, State>,
@@ -63,9 +67,11 @@ impl Artifacts {
     pub(super) fn new(
         placing: Arc<dyn Placing>,
         source: Arc<dyn Source>,
+        allow: Allow,
         spec: Option<&HostSpec>,
         events: UnboundedSender<Event>,
     ) -> Self {
+        let refused = spec.map(|spec| allow.refusals(spec)).unwrap_or_default();
         let held = placing.held();
         let releases = spec.into_iter().flat_map(|spec| &spec.releases);
         let known: BTreeMap<_, _> = releases
@@ -75,14 +81,14 @@ impl Artifacts {
         let states = held.into_iter().map(|digest| (digest, State::Held)).collect();
         // Without a spec nothing is known to be unwanted.
         let collecting = if spec.is_some() { Collecting::Due } else { Collecting::Idle };
-        Self { placing, source, events, known, states, collecting }
+        Self { placing, source, allow, events, refused, known, states, collecting }
     }
 
     pub(super) fn releases(&self) -> BTreeMap<ReleaseId, ReleaseState> {
-        self.known
-            .iter()
-            .filter_map(|(id, artifact)| Some((*id, self.states.get(&artifact.digest)?.report(artifact))))
-            .collect()
+        let known = self.known.iter().filter(|(id, _)| !self.refused.contains_key(id));
+        let known = known.filter_map(|(id, artifact)| Some((*id, self.states.get(&artifact.digest)?.report(artifact))));
+        let refused = |(id, problem): (&ReleaseId, &Problem)| (*id, ReleaseState::Rejected { problem: problem.clone() });
+        known.chain(self.refused.iter().map(refused)).collect()
     }
 
     pub(super) fn fetch(&mut self, id: ReleaseId, spec: &HostSpec) {
@@ -91,6 +97,11 @@ impl Artifacts {
             return;
         }
         let Some(release) = spec.releases.get(&id) else { return };
+        if let Err(problem) = self.allow.judge(release) {
+            tracing::warn!(%problem, service = %release.service, version = %release.version, "a release is refused");
+            self.refused.insert(id, problem);
+            return;
+        }
         let artifact = release.artifact;
         self.known.insert(id, artifact);
         if matches!(self.states.get(&artifact.digest), None | Some(State::Rejected(_))) {
@@ -150,6 +161,7 @@ impl Artifacts {
     }
 
     pub(super) fn drop_release(&mut self, id: ReleaseId) {
+        self.refused.remove(&id);
         let Some(artifact) = self.known.remove(&id) else { return };
         if self.known.values().any(|other| other.digest == artifact.digest) {
             return;

@@ -14,6 +14,7 @@ pub use autonomy::Autonomy;
 pub use notes::Notes;
 pub use view::{InstanceView, Phase, View};
 
+use crate::allow::Allow;
 use crate::artifact::{Placing, Source};
 use crate::hook::Records;
 use crate::instance::Change;
@@ -37,13 +38,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 /// Everything that can happen to a host.
 #[derive(Debug)]
 pub enum Event {
-    /// The coordinator sent a spec.
-    Spec(Box<HostSpec>),
+    /// The coordinator sent a spec. The permit is given back once it was taken: few may be on their way.
+    Spec(Box<HostSpec>, Option<OwnedSemaphorePermit>),
     /// An instance changed; `serial` tells which start of it.
     Instance { key: InstanceKey, serial: u64, change: Change },
     /// So many bytes of an artifact are here.
@@ -112,6 +113,7 @@ pub struct Means {
     pub runtime: Arc<dyn Runtime>,
     pub placing: Arc<dyn Placing>,
     pub source: Arc<dyn Source>,
+    pub allow: Allow,
 }
 
 /// What an earlier agent left in writing.
@@ -182,7 +184,8 @@ impl Reconciler {
         let found = means.runtime.list().await?;
         let mut hooks = Hooks::open(records, means.runtime.clone(), means.placing.clone(), wires.sender.clone())?;
         let found = hooks.adopt(found, ledger.spec());
-        let artifacts = Artifacts::new(means.placing.clone(), means.source, ledger.spec(), wires.sender.clone());
+        let artifacts =
+            Artifacts::new(means.placing.clone(), means.source, means.allow, ledger.spec(), wires.sender.clone());
         let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender, wires.counters);
         instances.adopt(found, autonomy.spec()).await;
         let mut reconciler = Self {
@@ -275,7 +278,7 @@ impl Reconciler {
 
     async fn take(&mut self, event: Event) {
         match event {
-            Event::Spec(spec) => self.accept(*spec).await,
+            Event::Spec(spec, _permit) => self.accept(*spec).await,
             Event::Instance { key, serial, change } => {
                 let restart = self.autonomy.spec().and_then(|spec| spec.instances.get(&key)).map(|wanted| wanted.restart);
                 self.instances.take(&key, serial, change, restart, moment(self.began));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::heads::Heads;
+use crate::link::{self, Network};
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::name::{Epoch, Generation};
@@ -15,21 +16,24 @@ use tonic::{Request, Response, Status};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// One agent's stream, as a coordinator has it.
-struct Stream {
-    agent: Streaming<AgentMessage>,
+struct Dialled {
+    agent: tonic::Streaming<AgentMessage>,
     agent_hears: mpsc::UnboundedSender<Result<CoordinatorMessage, Status>>,
 }
 
 /// Hands every stream to the test.
-struct Desk(mpsc::UnboundedSender<Stream>);
+struct Desk(mpsc::UnboundedSender<Dialled>);
 
 #[tonic::async_trait]
 impl AgentLink for Desk {
     type ConnectStream = UnboundedReceiverStream<Result<CoordinatorMessage, Status>>;
 
-    async fn connect(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::ConnectStream>, Status> {
+    async fn connect(
+        &self,
+        request: Request<tonic::Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
         let (agent_hears, outgoing) = mpsc::unbounded_channel();
-        let _ = self.0.send(Stream { agent: request.into_inner(), agent_hears });
+        let _ = self.0.send(Dialled { agent: request.into_inner(), agent_hears });
         Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
     }
 }
@@ -37,7 +41,7 @@ impl AgentLink for Desk {
 /// A coordinator that only listens and speaks, on a runtime of its own that takes all its connections along.
 struct Coordinator {
     address: SocketAddr,
-    streams: mpsc::UnboundedReceiver<Stream>,
+    streams: mpsc::UnboundedReceiver<Dialled>,
     stop: oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -63,7 +67,7 @@ fn coordinator(address: &str) -> Coordinator {
 }
 
 impl Coordinator {
-    async fn stream(&mut self) -> Stream {
+    async fn stream(&mut self) -> Dialled {
         tokio::time::timeout(DEADLINE, self.streams.recv()).await.expect("an agent dials").unwrap()
     }
 
@@ -73,7 +77,7 @@ impl Coordinator {
     }
 }
 
-impl Stream {
+impl Dialled {
     async fn message(&mut self) -> agent_message::Kind {
         let message = tokio::time::timeout(DEADLINE, self.agent.message()).await.expect("the agent speaks");
         message.unwrap().unwrap().kind.unwrap()
@@ -92,8 +96,8 @@ impl Stream {
     }
 }
 
-/// A session without an agent behind it: the test is the agent.
-struct Session {
+/// A session and its link without an agent behind them: the test is the agent.
+struct Spoken {
     events: mpsc::UnboundedReceiver<Event>,
     view: watch::Sender<Arc<View>>,
     counters: Arc<Counters>,
@@ -101,8 +105,10 @@ struct Session {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn session(address: SocketAddr) -> Session {
+fn session(address: SocketAddr) -> Spoken {
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let network = Network::plain(channel);
+    let believed = network.believed();
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());
     let introduction = Introduction {
@@ -111,18 +117,21 @@ fn session(address: SocketAddr) -> Session {
     };
     let counters: Arc<Counters> = Arc::default();
     let ends = Ends { counters: Arc::clone(&counters), ..ends(sender, viewed) };
-    let believed = ends.authorities.subscribe();
-    let task = tokio::spawn(run(channel, introduction, ends));
-    Session { events, view, counters, believed, task }
+    let task = tokio::spawn(async move {
+        let (host, end) = link::pair();
+        let mut session = Session::new(introduction, ends);
+        tokio::join!(network.serve(end), session.through(host));
+    });
+    Spoken { events, view, counters, believed, task }
 }
 
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
-    let (authorities, _) = watch::channel(Vec::new());
     let (heads, condition) = (Heads::default(), Condition::new("/".into()));
-    Ends { events, view, heads, condition, counters: Arc::default(), authorities, upgrade: upgrade::tests::ends() }
+    let (counters, archives) = (Arc::default(), Archives::default());
+    Ends { events, view, heads, condition, counters, archives, upgrade: upgrade::tests::ends() }
 }
 
-impl Drop for Session {
+impl Drop for Spoken {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -158,7 +167,7 @@ async fn a_spec_is_handed_on_and_a_change_is_reported_at_once() {
     let spec = HostSpec { epoch: Epoch(1), generation: Generation(9), ..HostSpec::default() };
     stream.say(coordinator_message::Kind::Spec((&spec).into()));
     let event = tokio::time::timeout(DEADLINE, session.events.recv()).await.unwrap();
-    assert!(matches!(event, Some(Event::Spec(taken)) if *taken == spec));
+    assert!(matches!(event, Some(Event::Spec(taken, _)) if *taken == spec));
     let changed = Instant::now();
     session.view.send_replace(at(9));
     assert_eq!(stream.report().await.observed, stamp(9));
@@ -226,13 +235,42 @@ async fn a_message_that_makes_no_sense_ends_the_stream_and_changes_nothing() {
     assert!(session.events.try_recv().is_err());
 }
 
+#[tokio::test]
+async fn a_link_that_floods_this_host_has_to_wait_and_one_that_talks_nonsense_is_cut_off() {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let (_view, viewed) = watch::channel(Arc::default());
+    let (host, link) = link::pair();
+    let mut session = Session::new(Introduction { address: None, facts: BTreeMap::new() }, ends(sender, viewed));
+    let task = tokio::spawn(async move { session.through(host).await });
+    let spec = |generation| {
+        let spec = HostSpec { epoch: Epoch(1), generation: Generation(generation), ..HostSpec::default() };
+        let heard = CoordinatorMessage { kind: Some(coordinator_message::Kind::Spec((&spec).into())) };
+        LinkMessage { kind: Some(link_message::Kind::Heard(heard)) }
+    };
+    let mut said = 0;
+    while tokio::time::timeout(Duration::from_millis(200), link.out.send(spec(said))).await.is_ok() {
+        said += 1;
+        assert!(said < 50, "nobody takes them, and it goes on");
+    }
+    assert_eq!(events.len(), SPECS_MAX);
+    for generation in 0..said {
+        let taken = tokio::time::timeout(DEADLINE, events.recv()).await.unwrap();
+        assert!(matches!(taken, Some(Event::Spec(spec, _)) if spec.generation == Generation(generation)));
+    }
+    link.out.send(LinkMessage { kind: None }).await.unwrap();
+    assert_eq!(tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap(), UNKNOWN);
+}
+
 #[test]
 fn waits_grow_to_the_longest_and_never_end() {
     let waits: Vec<_> = backoff().take(50).collect();
     assert!(waits[0] >= WAIT_MIN && waits[0] <= 2 * WAIT_MIN, "{:?}", waits[0]);
     assert!(waits.iter().all(|wait| *wait <= 2 * WAIT_MAX));
     assert!(waits[49] >= WAIT_MAX);
-    assert!(WAIT_REFUSED_MAX <= Duration::from_millis(700), "a coordinator that comes back is found within about a second");
+    assert!(
+        link::WAIT_REFUSED_MAX <= Duration::from_millis(700),
+        "a coordinator that comes back is found within about a second"
+    );
     let others: Vec<_> = backoff().take(50).collect();
     assert_ne!(waits, others, "no two hosts come back in step");
 }

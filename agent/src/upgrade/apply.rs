@@ -27,6 +27,8 @@ const LINES: &str = "12";
 const SHOWN: usize = 600;
 
 const UNIT: &str = "baton-agent.service";
+/// Its half that faces the network, which is restarted with it; a package from before it was there has none.
+const LINK: &str = "baton-agent-link.service";
 
 /// What is done to a machine; in tests another one.
 pub(super) trait Machine {
@@ -62,12 +64,13 @@ impl Machine for Here {
     }
 
     fn crashes(&self) -> u32 {
-        let told = run("systemctl", &["show", "--property=NRestarts", "--value", UNIT]);
-        told.and_then(|told| told.trim().parse().ok()).unwrap_or(0)
+        let told = run("systemctl", &["show", "--property=NRestarts", "--value", UNIT, LINK]).unwrap_or_default();
+        told.lines().filter_map(|line| line.trim().parse::<u32>().ok()).max().unwrap_or(0)
     }
 
     fn journal(&self) -> Vec<String> {
-        let told = run("journalctl", &["--quiet", "--no-pager", "--output=cat", "--lines", LINES, "--unit", UNIT]);
+        let told =
+            run("journalctl", &["--quiet", "--no-pager", "--output=cat", "--lines", LINES, "--unit", UNIT, "--unit", LINK]);
         told.unwrap_or_default().lines().map(|line| text::line(line, 300)).collect()
     }
 }
@@ -154,7 +157,7 @@ fn go_back(machine: &dyn Machine, mark: &Mark, folder: &Folder, record: &Record,
     problem = seen.journal.into_iter().fold(problem, |problem, line| problem.saw("journal", line));
     problem.help(match installed {
         Ok(()) => "mend the package and abort this upgrade, or baton agents resume to try once more",
-        Err(_) => "on this host: dpkg --audit, journalctl -u baton-agent -u baton-agent-upgrade; what runs goes on serving",
+        Err(_) => "on this host: dpkg --audit, journalctl -u 'baton-agent*'; what runs goes on serving",
     })
 }
 

@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 use anyhow::Context as _;
 use baton_agent::enroll::Claim;
+use baton_agent::link::Place;
 use baton_agent::runtime::{handing, hold};
 use baton_core::problem::{Code, Problem};
 use clap::{Args, Subcommand};
@@ -133,7 +134,7 @@ fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
             baton_agent::enroll::join(&config, &config.coordinator, &token, Claim::New).await?;
         }
         let stop = stop_signal()?;
-        Box::pin(baton_agent::run(config, &["/proc/self/exe", "demo-part"], stop)).await?;
+        Box::pin(baton_agent::run(config, &["/proc/self/exe", "demo-part"], Place::Within, stop)).await?;
         Ok(Exit::Done)
     })
 }

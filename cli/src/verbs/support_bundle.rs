@@ -25,7 +25,7 @@ const ROLLOUTS: u32 = 50;
 const LINES: &str = "2000";
 
 /// The units that are Baton's own. What applications write is not handed on.
-const UNITS: [&str; 2] = ["baton-coordinator.service", "baton-agent.service"];
+const UNITS: [&str; 3] = ["baton-coordinator.service", "baton-agent.service", "baton-agent-link.service"];
 const SETTINGS: [&str; 2] = ["coordinator", "agent"];
 
 /// `baton support-bundle`.

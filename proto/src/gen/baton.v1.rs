@@ -2133,6 +2133,137 @@ pub mod artifacts_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// The link says:
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkMessage {
+    #[prost(oneof = "link_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: ::core::option::Option<link_message::Kind>,
+}
+/// Nested message and enum types in `LinkMessage`.
+pub mod link_message {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// A stream is about to begin: what does this host say first? Answered by an AgentMessage with a hello.
+        #[prost(message, tag = "1")]
+        Dialling(super::LinkDialling),
+        /// The coordinator took the stream.
+        #[prost(message, tag = "2")]
+        Connected(super::LinkConnected),
+        /// There is no stream any more, or none came about.
+        #[prost(message, tag = "3")]
+        Lost(super::Problem),
+        /// Word for word what the coordinator said on the stream.
+        #[prost(message, tag = "4")]
+        Heard(super::CoordinatorMessage),
+        /// What was said last is on its way. Until then nothing else is said: what is sent is never older than the moment it can be.
+        #[prost(message, tag = "5")]
+        Sent(super::LinkSent),
+        #[prost(message, tag = "6")]
+        Piece(super::LinkPiece),
+        /// The coordinator's clock, just now.
+        #[prost(message, tag = "7")]
+        Clock(super::LinkClock),
+        #[prost(message, tag = "8")]
+        Certificate(super::LinkCertificate),
+    }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkDialling {}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkConnected {}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkSent {}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkClock {
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+}
+/// From when until when the certificate of this host is good.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkCertificate {
+    #[prost(int64, tag = "1")]
+    pub not_before: i64,
+    #[prost(int64, tag = "2")]
+    pub not_after: i64,
+}
+/// One piece of an archive that was asked for.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkPiece {
+    #[prost(uint64, tag = "1")]
+    pub fetch: u64,
+    #[prost(oneof = "link_piece::Kind", tags = "2, 3, 4, 5")]
+    pub kind: ::core::option::Option<link_piece::Kind>,
+}
+/// Nested message and enum types in `LinkPiece`.
+pub mod link_piece {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        Chunk(super::Chunk),
+        /// There is no more.
+        #[prost(message, tag = "3")]
+        End(super::LinkEnd),
+        /// Broken off; a later try may do better.
+        #[prost(string, tag = "4")]
+        Unreachable(::prost::alloc::string::String),
+        /// No later try would.
+        #[prost(message, tag = "5")]
+        Refused(super::Problem),
+    }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkEnd {}
+/// The half that acts says:
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HostMessage {
+    #[prost(oneof = "host_message::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<host_message::Kind>,
+}
+/// Nested message and enum types in `HostMessage`.
+pub mod host_message {
+    #[derive(serde::Serialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        /// To the coordinator, on the stream there is.
+        #[prost(message, tag = "1")]
+        Say(super::AgentMessage),
+        /// Asks for an archive, and for its first piece.
+        #[prost(message, tag = "2")]
+        Fetch(super::HostFetch),
+        /// Asks for the next piece: none is sent that was not asked for.
+        #[prost(message, tag = "3")]
+        More(super::HostMore),
+        /// The coordinator said what cannot be understood: the stream ends, and this is why.
+        #[prost(message, tag = "4")]
+        HangUp(super::Problem),
+    }
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostFetch {
+    /// A number of its own, for as long as both halves are connected.
+    #[prost(uint64, tag = "1")]
+    pub fetch: u64,
+    #[prost(message, optional, tag = "2")]
+    pub request: ::core::option::Option<FetchRequest>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostMore {
+    #[prost(uint64, tag = "1")]
+    pub fetch: u64,
+}
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoAmIRequest {}

@@ -67,6 +67,7 @@ async fn a_bundle_has_what_helps_and_a_sentinel_secret_is_nowhere_in_it() {
         ("settings/coordinator.json", "127.0.0.1:7443"),
         ("settings/agent.json", "(removed)"),
         ("journal/baton-agent.service.txt", ""),
+        ("journal/baton-agent-link.service.txt", ""),
     ] {
         let text = files.get(name).unwrap_or_else(|| panic!("{name} is missing: {:?}", files.keys()));
         assert!(text.contains(helps), "{name}: {text}");

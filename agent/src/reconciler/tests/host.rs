@@ -1,6 +1,7 @@
 //! One host under test.
 
 use super::app;
+use crate::allow::Allow;
 use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
 use crate::metrics::Counters;
 use crate::reconciler::{Event, Means, Memory, Reconciler, View, Wires};
@@ -121,6 +122,7 @@ impl Host {
             runtime: Arc::new(self.processes()),
             placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
             source: self.source.clone(),
+            allow: Allow::default(),
         };
         (sender, viewed, memory, means, wires)
     }
@@ -223,7 +225,7 @@ impl Host {
     }
 
     pub(super) fn send(&self, spec: &HostSpec) {
-        self.agent.as_ref().unwrap().events.send(Event::Spec(Box::new(spec.clone()))).unwrap();
+        self.agent.as_ref().unwrap().events.send(Event::Spec(Box::new(spec.clone()), None)).unwrap();
     }
 
     /// As somebody on the host would ask.

@@ -264,3 +264,19 @@ async fn a_start_is_noticed_within_a_few_milliseconds() {
     // 200 ms are the application's own; a loaded machine gets some grace.
     assert!(took < Duration::from_millis(800), "it took {took:?}");
 }
+
+#[tokio::test]
+async fn a_release_that_the_hosts_own_settings_do_not_allow_is_refused_and_never_started() {
+    let mut host = Host::new();
+    let mut v1 = host.release("v1", "");
+    v1.run.user = Some("root".to_owned());
+    host.send(&host.spec(1, &[(&v1, Restart::Always)]));
+    let report = host.until("refused", |report| report.releases.contains_key(&v1.id())).await;
+    let ReleaseState::Rejected { problem } = &report.releases[&v1.id()] else { panic!("{report:?}") };
+    assert_eq!((problem.code.0, report.instances.len()), (563, 0), "{problem:?}");
+    // One that asks for less is taken, and is the same archive.
+    let v2 = host.release("v1", "");
+    host.send(&host.spec(2, &[(&v2, Restart::Never)]));
+    let report = host.until("ready", ready).await;
+    assert!(!report.releases.contains_key(&v1.id()), "{report:?}");
+}

@@ -16,6 +16,7 @@ pub(super) struct Act {
 const ROLLING: Act = sound("rolling", Behaviour::Good);
 const BROKEN: Act = sound("broken release", Behaviour::NeverReady);
 const FAILING: Act = sound("a release that fails a fifth of its requests", Behaviour::FailsAFifth);
+const AS_ROOT: Act = sound("a release that asks to be root", Behaviour::AsRoot);
 const SLOW: Act = sound("a release that takes twice as long", Behaviour::TwiceAsLong);
 
 /// The deaths that a load balancer's driver has to do with.
@@ -26,11 +27,12 @@ const AT_THE_FRONT: [Act; 3] = [
 ];
 
 /// The other deaths.
-const BEHIND_IT: [Act; 7] = [
+const BEHIND_IT: [Act; 8] = [
     faulted("coordinator killed at the start", Fault::Coordinator, When::Started),
     faulted("coordinator killed while a new version starts", Fault::Coordinator, When::Word("healthy")),
     faulted("agent killed on the host in transition", Fault::Agent, When::Word("healthy")),
     faulted("agent killed while its host drains", Fault::Agent, When::Word("draining")),
+    faulted("agent's link killed on the host in transition", Fault::Link, When::Word("healthy")),
     faulted("agents upgraded in mid-rollout", Fault::Upgrade, When::HostsDone(1)),
     faulted("a host loses power in transition", Fault::Power, When::Word("healthy")),
     faulted("a host reboots after its turn", Fault::Reboot, When::HostsDone(1)),
@@ -41,7 +43,7 @@ const BEHIND_IT: [Act; 7] = [
 pub(super) fn acts(pool: &Pool) -> Vec<Act> {
     let mut acts = vec![ROLLING];
     if pool.front == Front::Haproxy {
-        acts.push(BROKEN);
+        acts.extend([BROKEN, AS_ROOT]);
     }
     acts.extend([FAILING, SLOW]);
     acts.extend(AT_THE_FRONT);

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Coordinator,
     /// `kill -9` of the agent on the host in transition.
     Agent,
+    /// `kill -9` of that agent's half that faces the network.
+    Link,
     /// `kill -9` of the agent on the balancer's host.
     BalancersAgent,
     /// `kill -9` of the load balancer, master and workers.
@@ -38,6 +40,9 @@ pub(super) enum When {
     /// When so many hosts are done.
     HostsDone(u32),
 }
+
+/// The unit of the agent's half that faces the network.
+pub(super) const LINK: &str = "baton-agent-link";
 
 /// systemd waits a second before it starts what died; a busy machine takes longer.
 const RETURN_DEADLINE: Duration = Duration::from_secs(30);
@@ -65,6 +70,7 @@ impl Fault {
         match self {
             Self::Coordinator => kill(fleet.coordinator()?, "baton-coordinator", "main")?,
             Self::Agent => kill(in_transition()?, "baton-agent", "main")?,
+            Self::Link => kill(in_transition()?, LINK, "main")?,
             Self::BalancersAgent => fleet.before(pool).try_for_each(|host| kill(host, "baton-agent", "main"))?,
             Self::Balancer => fleet.before(pool).try_for_each(|host| kill(host, pool.front.unit(), "all"))?,
             Self::Upgrade => {

@@ -1,6 +1,7 @@
 //! What Baton costs a host on which nothing happens: before anything is deployed, and again when services run that nobody asks
 //! anything, so that probes and balancers are looked at every second.
 
+use super::fault::LINK;
 use super::verdict::tenths;
 use crate::fleet::host::Host;
 use crate::fleet::provision::main_process;
@@ -16,7 +17,7 @@ const AGENT_CPU_PERCENT: f64 = 0.1;
 /// Long enough that one report more or less does not matter: agents report every two seconds.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// The largest of each kind.
+/// The largest of each kind; an agent is both its halves.
 #[derive(Debug, Clone, Serialize)]
 pub struct Idle {
     pub agent_mib: f64,
@@ -41,7 +42,7 @@ pub(super) fn measure(fleet: &Fleet) -> anyhow::Result<Idle> {
         let percent = 100.0 * spent(host)?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
         let largest = if host.part == Part::Web { &mut agent_cpu_percent } else { &mut balancers_agent_cpu_percent };
         *largest = largest.max(percent);
-        agent_mib = agent_mib.max(resident_mib(host, "baton-agent")?);
+        agent_mib = agent_mib.max(shared_out_mib(host, "baton-agent")? + shared_out_mib(host, LINK)?);
     }
     let coordinator_mib = resident_mib(fleet.coordinator()?, "baton-coordinator")?;
     Ok(Idle {
@@ -70,17 +71,27 @@ fn thousandths(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-/// Processor time of an agent since it started, over all its threads.
+/// Processor time of an agent since it started, over all threads of both its halves.
 fn spent(host: &Host) -> anyhow::Result<Duration> {
-    let process = main_process(host, "baton-agent")?;
-    let tasks = host.run(&["sh", "-c", &format!("cat /proc/{process}/task/*/schedstat")])?;
+    let halves = [main_process(host, "baton-agent")?, main_process(host, LINK)?];
+    let files = halves.map(|process| format!("/proc/{process}/task/*/schedstat")).join(" ");
+    let tasks = host.run(&["sh", "-c", &format!("cat {files}")])?;
     // The first number of a line: nanoseconds on a processor. See the kernel's `sched-stats.rst`.
     let spent = tasks.lines().filter_map(|line| line.split(' ').next()?.parse::<u64>().ok()).sum();
     Ok(Duration::from_nanos(spent))
 }
 
+/// Resident memory, of which what other processes use as well counts in part: an agent's halves are one program.
+fn shared_out_mib(host: &Host, unit: &str) -> anyhow::Result<f64> {
+    mib(host, unit, "smaps_rollup", "Pss:")
+}
+
 fn resident_mib(host: &Host, unit: &str) -> anyhow::Result<f64> {
-    let status = host.run(&["cat", &format!("/proc/{}/status", main_process(host, unit)?)])?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    mib(host, unit, "status", "VmRSS:")
+}
+
+fn mib(host: &Host, unit: &str, file: &str, label: &str) -> anyhow::Result<f64> {
+    let text = host.run(&["cat", &format!("/proc/{}/{file}", main_process(host, unit)?)])?;
+    let kib = text.lines().find_map(|line| line.strip_prefix(label)?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     Ok(kib.with_context(|| format!("{unit} on {} does not run", host.name))? / 1024.0)
 }

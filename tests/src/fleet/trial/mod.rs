@@ -6,6 +6,7 @@
 mod act;
 mod agents;
 mod client;
+mod confined;
 mod fault;
 mod idle;
 mod instances;

@@ -12,6 +12,8 @@ pub(super) enum Behaviour {
     Good,
     /// Runs, and never listens.
     NeverReady,
+    /// Good, and asks to run as root, which no host's own settings allow.
+    AsRoot,
     /// Answers its probe, and fails a fifth of its requests.
     FailsAFifth,
     /// Answers its probe, and takes twice as long for everything else.
@@ -28,7 +30,7 @@ impl Behaviour {
     /// What its instances are told. A good one takes some time, too: half of it would be no less than it takes to be asked.
     const fn words(self) -> &'static str {
         match self {
-            Self::Good => "--takes 20ms",
+            Self::Good | Self::AsRoot => "--takes 20ms",
             Self::NeverReady => "--never-listen",
             Self::FailsAFifth => "--takes 20ms --fail-percent 20",
             Self::TwiceAsLong => "--takes 40ms --slow 300ms",
@@ -59,6 +61,7 @@ fn manifest(fleet: &Fleet, pool: &Pool, behaviour: Behaviour) -> String {
     let hosts = fleet.every(Part::Web).map(name).collect::<Vec<_>>().join(", ");
     let balancers = fleet.before(pool).map(name).collect::<Vec<_>>().join(", ");
     let watched = if behaviour.needs_traffic() { WATCHED } else { "" };
+    let user = if behaviour == Behaviour::AsRoot { "user = \"root\"\n" } else { "" };
     let Pool { name, ports, .. } = pool;
     format!(
         r#"service = "{name}"
@@ -70,7 +73,7 @@ path = "{name}-{{version}}.tar.zst"
 [run]
 command = "bin/shop --listen {{address}}:{{port}} --version-text {{version}}"
 ports = {ports:?}
-
+{user}
 [health]
 http = "/healthz"
 healthy_for = "500ms"

@@ -8,7 +8,7 @@ use super::operator::{Deploy, Watcher};
 use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
-use super::{TrialArgs, agents, idle, instances, tell};
+use super::{TrialArgs, agents, confined, idle, instances, tell};
 use crate::fleet::front::Front;
 use crate::fleet::life;
 use crate::fleet::pool::{POOLS, Pool};
@@ -164,7 +164,8 @@ impl<'a> Stage<'a> {
     }
 
     fn rest(&mut self) -> anyhow::Result<Rest> {
-        let wrong = rest::disturb(self.fleet, self.pool)?;
+        let mut wrong = rest::disturb(self.fleet, self.pool)?;
+        wrong.extend(confined::look(self.fleet)?);
         let what = "agents upgraded and removed on their hosts";
         Ok(rest::judge(self.pool.scene, what, wrong, &self.clients.mark()?.report))
     }

@@ -20,10 +20,23 @@ const MOVE_AGAIN: Duration = Duration::from_secs(20);
 /// Of the life of a certificate, the share over which hosts that joined together are spread.
 const SPREAD: i64 = 20;
 
+/// From when until when a certificate is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
+}
+
 /// Renews the certificate in a folder for ever: each time it has lived two thirds of its life, and when the coordinator says
-/// that others are to be believed.
-pub async fn run(endpoint: String, folder: PathBuf, hot: Hot<ClientConfig>, mut told: watch::Receiver<Vec<[u8; 32]>>) {
-    let mut renewal = Renewal { endpoint, folder, hot, followed: Vec::new(), unsaid: false };
+/// that others are to be believed. `life` is that of the one that is kept.
+pub(super) async fn run(
+    endpoint: String,
+    folder: PathBuf,
+    hot: Hot<ClientConfig>,
+    mut told: watch::Receiver<Vec<[u8; 32]>>,
+    life: &watch::Sender<Option<Life>>,
+) {
+    let mut renewal = Renewal { endpoint, folder, hot, life, followed: Vec::new(), unsaid: false };
     let mut complained = None;
     loop {
         let authorities = told.borrow_and_update().clone();
@@ -47,17 +60,18 @@ pub async fn run(endpoint: String, folder: PathBuf, hot: Hot<ClientConfig>, mut 
     }
 }
 
-struct Renewal {
+struct Renewal<'a> {
     endpoint: String,
     folder: PathBuf,
     hot: Hot<ClientConfig>,
+    life: &'a watch::Sender<Option<Life>>,
     /// What the coordinator said when a renewal followed it. Whatever came of that, it is not followed twice.
     followed: Vec<[u8; 32]>,
     /// The coordinator has not heard yet that the newest certificate is kept.
     unsaid: bool,
 }
 
-impl Renewal {
+impl Renewal<'_> {
     /// Renews when it is time; says when to look again.
     async fn once(&mut self, told: Vec<[u8; 32]>) -> Result<Duration, (Problem, Duration)> {
         let unreadable = |problem| (problem, LOOK_AFTER_MAX);
@@ -67,6 +81,8 @@ impl Renewal {
             self.unsaid = false;
         }
         let subject = credentials.subject().map_err(|error| unreadable(error.into()))?;
+        let life = Life { not_before: subject.not_before, not_after: subject.not_after };
+        self.life.send_if_modified(|known| known.replace(life) != Some(life));
         let believed = authority_pins(&credentials.authority_pem).map_err(|error| unreadable(error.into()))?;
         let moves = !told.is_empty() && told != believed && told != self.followed;
         let (now, due) = (now(), due(&subject));

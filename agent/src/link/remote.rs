@@ -1,6 +1,6 @@
 //! Archives from the coordinator, over the connection the session has.
 
-use super::fetch::{Chunk, Chunks, FetchError, Source};
+use crate::artifact::{Chunk, Chunks, FetchError, Source};
 use crate::runtime::Answer;
 use baton_core::name::Digest;
 use baton_proto::problem::from_status;
@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 /// The coordinator's artifacts.
 #[derive(Debug, Clone)]
-pub struct Remote(pub Channel);
+pub(super) struct Remote(pub(super) Channel);
 
 impl Source for Remote {
     fn open(&self, digest: Digest, offset: u64) -> Answer<'_, Result<Chunks, FetchError>> {

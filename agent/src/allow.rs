@@ -1,0 +1,215 @@
+//! What this host lets be done on it, whoever asks: its own file says so, and nobody who only speaks for a coordinator.
+
+use crate::runtime::command;
+use baton_core::fleet::spec::HostSpec;
+use baton_core::name::ReleaseId;
+use baton_core::problem::{Code, Problem};
+use baton_core::release::Release;
+use baton_core::secret::Secret;
+use baton_core::settings::{File, Keys};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use toml::Spanned;
+use toml::de::{DeTable, ValueDeserializer};
+
+/// `[allow]` in `agent.toml`. In each list `*` stands for any number of characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allow {
+    /// The services that may be here.
+    pub services: Vec<String>,
+    /// The users that `run.user` may name. Root is none of them, whatever is listed.
+    pub users: Vec<String>,
+    /// Whether a release may run as root.
+    pub root: bool,
+    /// The files that `file:`, `env-file:` and `systemd-creds:` secrets may be read from.
+    pub secrets: Vec<String>,
+    /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
+    pub commands: Vec<String>,
+}
+
+/// Every key, with what its value must be.
+pub const KEYS: Keys = &[
+    ("services", "a list of names, such as [\"shop\", \"till-*\"]"),
+    ("users", "a list of users, such as [\"shop\", \"www-*\"]"),
+    ("root", "true or false"),
+    ("secrets", "a list of files, such as [\"/etc/shop/*\"]"),
+    ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
+];
+
+impl Default for Allow {
+    fn default() -> Self {
+        let any = || vec!["*".to_owned()];
+        Self { services: any(), users: any(), root: false, secrets: any(), commands: Vec::new() }
+    }
+}
+
+impl Allow {
+    /// What of a spec may not be done here, and why.
+    #[must_use]
+    pub fn refusals(&self, spec: &HostSpec) -> BTreeMap<ReleaseId, Problem> {
+        let refused = |(id, release): (&ReleaseId, &Release)| Some((*id, self.judge(release).err()?));
+        spec.releases.iter().filter_map(refused).collect()
+    }
+
+    /// Whether a release may be here.
+    ///
+    /// # Errors
+    /// B0563: it asks for what this host does not allow.
+    pub fn judge(&self, release: &Release) -> Result<(), Problem> {
+        let service = release.service.as_str();
+        if !any(&self.services, service) {
+            return Err(refused(
+                "runs this service",
+                &format!("service = {service:?}"),
+                &format!("services = [{service:?}]"),
+            ));
+        }
+        if let Some(user) = &release.run.user {
+            let asked = format!("run.user = {user:?}");
+            if is_root(user) {
+                if !self.root {
+                    return Err(refused("lets a release run as root", &asked, "root = true"));
+                }
+            } else if !any(&self.users, user) {
+                return Err(refused("lets a release run as this user", &asked, &format!("users = [{user:?}]")));
+            }
+        }
+        for (name, secret) in &release.run.secrets {
+            let (list, of) = match secret {
+                Secret::File { path } | Secret::EnvFile { path, .. } | Secret::SystemdCreds { path, .. } => {
+                    ((&self.secrets, "secrets"), path.as_str())
+                }
+                Secret::Exec { command } => ((&self.commands, "commands"), command.first().map_or("", String::as_str)),
+            };
+            if !any(list.0, of) {
+                let asked = format!("run.secrets.{name} = \"{secret}\"");
+                return Err(refused("lets a secret come from there", &asked, &format!("{} = [{of:?}]", list.1)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong in `[allow]`, each with where it stands.
+pub(crate) fn mistakes<'t>(file: &File<'_>, allow: Spanned<DeTable<'t>>) -> Vec<(usize, Problem)> {
+    file.every("allow", KEYS, allow, |table| Allow::deserialize(ValueDeserializer::from(table)).err())
+}
+
+/// Whether it is root, under whatever name.
+fn is_root(user: &str) -> bool {
+    user == "root" || user.parse::<u32>() == Ok(0) || command::user(user).is_ok_and(|user| user.uid == 0)
+}
+
+fn any(patterns: &[String], text: &str) -> bool {
+    patterns.iter().any(|pattern| fits(pattern, text))
+}
+
+/// Whether a text is what a pattern says: `*` stands for anything, and everything else for itself.
+fn fits(pattern: &str, text: &str) -> bool {
+    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(begin) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    // The first place that fits is the best one: what is left for the others is longest then.
+    for part in parts {
+        let Some(at) = text.find(part) else { return false };
+        text = text.get(at + part.len()..).unwrap_or_default();
+    }
+    text.ends_with(end)
+}
+
+fn refused(what: &str, asked: &str, line: &str) -> Problem {
+    Problem::new(Code(563), format!("this host's own settings do not allow what the release asks for: nobody {what} here"))
+        .saw("release", crate::text::line(asked, 300))
+        .help(format!(
+            "where that is meant, write it below [allow] in /etc/baton/agent.toml on this host, restart its agent and deploy \
+             again: {}",
+            crate::text::line(line, 300)
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_core::hook::Hooks;
+    use baton_core::name::Digest;
+    use baton_core::release::{Artifact, Health, Probe, Run, Signal, Stop};
+    use std::time::Duration;
+
+    fn release(change: impl FnOnce(&mut Release)) -> Release {
+        let (never, once) = (Duration::ZERO, Duration::from_secs(1));
+        let mut release = Release {
+            service: "shop".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            artifact: Artifact { digest: Digest::of(b"shop"), size: 4 },
+            run: Run {
+                command: vec!["bin/shop".to_owned()],
+                user: None,
+                env: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                stop: Stop { signal: Signal::Term, timeout: once },
+                listen: Vec::new(),
+            },
+            health: Health { probe: Probe::Tcp, interval: once, timeout: once, healthy_for: never, start_timeout: once },
+            hooks: Hooks::default(),
+        };
+        change(&mut release);
+        release
+    }
+
+    fn allow(text: &str) -> Allow {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_a_host_allows_is_what_its_file_says() {
+        let as_user = |user: &str| release(|it| it.run.user = Some(user.to_owned()));
+        let with = |secret: &str| release(|it| drop(it.run.secrets.insert("DB".to_owned(), secret.parse().unwrap())));
+        for (settings, release, allowed) in [
+            ("", release(|_| {}), true),
+            ("", as_user("shop"), true),
+            ("", as_user("root"), false),
+            ("", as_user("0"), false),
+            ("", as_user("00"), false),
+            ("", as_user("+0"), false),
+            ("users = [\"root\", \"*\"]", as_user("root"), false),
+            ("root = true", as_user("root"), true),
+            ("root = true\nusers = []", as_user("shop"), false),
+            ("users = [\"www-*\"]", as_user("www-shop"), true),
+            ("users = [\"www-*\"]", as_user("shop"), false),
+            ("services = []", release(|_| {}), false),
+            ("services = [\"s*p\"]", release(|_| {}), true),
+            ("services = [\"till\"]", release(|_| {}), false),
+            ("", with("file:/etc/shop/db"), true),
+            ("secrets = [\"/etc/shop/*\"]", with("file:/etc/shop/db"), true),
+            ("secrets = [\"/etc/shop/*\"]", with("env-file:/etc/shadow"), false),
+            ("", with("exec:/usr/bin/pass show"), false),
+            ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/pass show"), true),
+            ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/passwd x"), false),
+        ] {
+            let judged = allow(settings).judge(&release);
+            assert_eq!(judged.is_ok(), allowed, "{settings}: {release:?}: {judged:?}");
+            assert!(judged.err().is_none_or(|problem| problem.code == Code(563) && problem.help.is_some()));
+        }
+    }
+
+    #[test]
+    fn a_star_is_anything_and_the_rest_is_itself() {
+        for (pattern, text, expect) in [
+            ("*", "", true),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "a", true),
+            ("*b", "ab", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "acb", false),
+            ("ab*bc", "abc", false),
+            ("*ab*ab", "ab", false),
+            ("**", "x", true),
+            ("é*é", "é", false),
+        ] {
+            assert_eq!(fits(pattern, text), expect, "{pattern} {text}");
+        }
+    }
+}
