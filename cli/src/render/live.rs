@@ -108,7 +108,7 @@ mod tests {
         let page = table.page();
         let mut live = Live::default();
         let wide = live.last(&page, 80, false);
-        assert!(wide.starts_with("HOST  RELEASE  STEP") && wide.lines().count() == 2, "{wide}");
+        assert!(wide.starts_with("HOST   RELEASE   STEP") && wide.lines().count() == 2, "{wide}");
         assert_eq!(
             live.last(&page, 40, false),
             "\u{1b}[2A\rweb2\u{1b}[K\n  RELEASE  2.1.0\u{1b}[K\n  STEP     serving, and the words are long\u{1b}[K\n"
