@@ -93,6 +93,8 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     let shared: Arc<dyn Store> = Arc::new(store.clone());
     let audit = Arc::new(Audit::open(Arc::clone(&shared)).await.map_err(|error| error.problem())?);
     let (driver, access) = Driver::take_over(Arc::clone(&shared), plan).await.map_err(|error| error.problem())?;
+    // An artifact that is kept is of a release that is known.
+    let driver = driver.remembering(config.keep_artifacts);
 
     let upgrades = Upgrades::open(Arc::clone(&shared), access.clone()).await.map_err(|error| error.problem())?;
 

@@ -53,6 +53,7 @@ pub(crate) fn service(hosts: &[&str]) -> Service {
         warm: None,
         hooks: Default::default(),
         orders: Orders::default(),
+        past: Default::default(),
     }
 }
 

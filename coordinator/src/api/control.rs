@@ -5,7 +5,7 @@ use super::{Api, invalid, orders, preview, removed, view, wrong};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Access, Ask, Picture, When};
-use crate::store::About;
+use crate::store::{About, Which};
 use crate::upgrades::Steer;
 use baton_core::fleet::{Fleet, Service};
 use baton_core::manifest;
@@ -54,7 +54,8 @@ impl Control for Api {
     async fn plan(&self, request: Request<DeployRequest>) -> Result<Response<PlanView>, Status> {
         let wish = self.read(&request.into_inner())?;
         let named = removed::hosts_of(&wish.shape);
-        let (mut view, objections) = preview::preview(&self.access.picture(), wish, self.access.now());
+        let picture = self.recall(Which::Called(wish.name.clone(), wish.release.version.clone())).await?;
+        let (mut view, objections) = preview::preview(&picture, wish, self.access.now());
         for problem in objections {
             view.problems.push((&self.recalling(problem, &named).await).into());
         }
@@ -77,7 +78,7 @@ impl Control for Api {
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<DeployReply>, Status> {
         let v1::RollbackRequest { service, version, .. } = request.get_ref();
-        self.may_bring(service, version)?;
+        self.may_bring(service, version).await?;
         self.order(request, orders::rollback).await
     }
 
@@ -195,7 +196,7 @@ impl Control for Api {
         let rollout = rollout.map_err(|error: InvalidName| wrong("ROLLOUT", error))?;
         let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
         let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
-        let (picture, now) = (self.access.picture(), self.access.now());
+        let (picture, now) = (self.recall_of(&rollouts).await?, self.access.now());
         let rollouts = rollouts.iter().map(|rollout| view::record(&picture.fleet, rollout, now)).collect();
         Ok(Response::new(v1::RolloutList { rollouts }))
     }
@@ -204,7 +205,8 @@ impl Control for Api {
         let service = only(&request.get_ref().service)?;
         let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
         let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
-        Ok(Response::new(view::releases(&self.access.picture().fleet, service.as_ref(), &history)))
+        let picture = self.recall(Which::Of(service.clone())).await?;
+        Ok(Response::new(view::releases(&picture.fleet, service.as_ref(), &history)))
     }
 
     async fn upgrade_agents(&self, request: Request<v1::UpgradeAgentsRequest>) -> Result<Response<AgentsView>, Status> {
@@ -331,8 +333,9 @@ impl Api {
     }
 
     /// Makes sure that a version people name can still be brought to hosts; what no release is called is refused elsewhere.
-    fn may_bring(&self, service: &str, version: &str) -> Result<(), Status> {
-        let picture = self.access.picture();
+    async fn may_bring(&self, service: &str, version: &str) -> Result<(), Status> {
+        let (Ok(name), Ok(called)) = (service.parse(), Version::new(version)) else { return Ok(()) };
+        let picture = self.recall(Which::Called(name, called)).await?;
         let named = |release: &&Release| release.service.as_str() == service && release.version.as_str() == version;
         let mut called = picture.fleet.releases.values().filter(named).peekable();
         if called.peek().is_none() {

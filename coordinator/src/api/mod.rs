@@ -12,6 +12,7 @@ mod diff;
 mod enrollment;
 pub mod gate;
 mod orders;
+mod past;
 mod preview;
 mod removed;
 pub mod revoked;

@@ -17,9 +17,10 @@ pub use links::{Hello, LinkId, Links, Specs};
 pub use picture::Picture;
 pub use request::{Access, Ask, When};
 
-use crate::store::{Changes, HostRecord, Store, StoreError, Thaw};
+use crate::store::{Changes, HostRecord, Store, StoreError, Thaw, Which};
 use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::fence::Fence;
+use baton_core::fleet::past::{Forgotten, Remembers};
 use baton_core::fleet::{Fleet, Heard, Host};
 use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
@@ -129,6 +130,13 @@ impl Driver {
         Ok((driver, access))
     }
 
+    /// Remembers at least so many releases of a service beside those that something needs.
+    #[must_use]
+    pub fn remembering(mut self, releases: usize) -> Self {
+        self.fleet.remembers = Remembers(self.fleet.remembers.0.max(releases));
+        self
+    }
+
     /// Drives until `shutdown`.
     ///
     /// # Errors
@@ -225,8 +233,11 @@ impl Driver {
                 host.dead_balancer = None;
             }
         }
-        let apply = |request: Request| request.apply(&mut draft, &mut sequence, now);
-        let replies: Vec<Reply> = requests.into_iter().map(apply).collect();
+        let mut replies: Vec<Reply> = Vec::with_capacity(requests.len());
+        for request in requests {
+            let past = self.past(request.names(&draft)).await;
+            replies.push(request.apply(&mut draft, past, &mut sequence, now));
+        }
         let moved = |fleet: &Fleet| fleet.fence.as_ref().is_some_and(|fence| fence.moved);
         if draft.fenced().is_none() && (self.fleet.fenced().is_some() || moved(&draft) && !moved(&self.fleet)) {
             tracing::info!(
@@ -240,7 +251,7 @@ impl Driver {
         plan.take(&mut draft);
         see_capacity(&mut draft, now);
         self.close(&mut draft, &looks, now);
-        let changes = self.changes(&draft, sequence, now);
+        let changes = Changes { forgotten: plan.forgotten, ..self.changes(&draft, sequence, now) };
         let decided = !changes.decides_nothing();
         if decided || recovers || self.clock_is_due(now) {
             if let Err(error) = self.store.commit(&changes).await {
@@ -263,6 +274,12 @@ impl Driver {
         replies.into_iter().for_each(Reply::send);
         // Planning twice changes nothing; if it ever did, the second plan should not wait for somebody to wake us.
         Ok(if decided { Some(now) } else { plan.wake_at })
+    }
+
+    /// What a request names and the fleet has forgotten.
+    async fn past(&self, named: Option<Which>) -> Result<Vec<Forgotten>, Problem> {
+        let Some(which) = named else { return Ok(Vec::new()) };
+        self.store.forgotten(&which).await.map_err(|error| error.problem())
     }
 
     /// Rollouts that end take with them what was counted to the last.
@@ -307,6 +324,7 @@ impl Driver {
             fence: draft.fence.clone().filter(|fence| !fence.dormant && self.fleet.fence != draft.fence),
             gone_hosts: gone(&self.fleet.hosts, &draft.hosts),
             gone_services: gone(&self.fleet.services, &draft.services),
+            ..Changes::default()
         }
     }
 

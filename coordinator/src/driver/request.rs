@@ -1,14 +1,17 @@
 //! What is asked of the driver, and how the answer comes back.
 
 use super::{Clock, Links, Picture};
+use crate::store::Which;
 use baton_core::fleet::fence::Told;
+use baton_core::fleet::past::Forgotten;
 use baton_core::fleet::spec::Stamp;
 use baton_core::fleet::{Fleet, Host, Service};
-use baton_core::name::{Digest, HostName, RolloutId, ServiceName, Version};
+use baton_core::name::{Digest, HostName, ReleaseId, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply, recall};
 use baton_core::time::Moment;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -200,8 +203,45 @@ impl Access {
 }
 
 impl Request {
-    /// Applies the request to the fleet as it should be.
-    pub(super) fn apply(self, fleet: &mut Fleet, sequence: &mut u64, now: Moment) -> Reply {
+    /// The releases it names that the fleet may have known once, and does not know now.
+    pub(super) fn names(&self, fleet: &Fleet) -> Option<Which> {
+        let ids: BTreeSet<ReleaseId> = match self {
+            Self::Ask(Ask::Deploy { release, .. }, _) => [release.id()].into(),
+            Self::Ask(Ask::RollbackTo { service, version, .. }, _) => {
+                return Some(Which::Called(service.clone(), version.clone()));
+            }
+            Self::Admit { told: Some(told), .. } => {
+                told.spec.iter().flat_map(|spec| spec.releases.keys().copied()).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let unknown: BTreeSet<ReleaseId> = ids.into_iter().filter(|id| !fleet.releases.contains_key(id)).collect();
+        (!unknown.is_empty()).then_some(Which::Ids(unknown))
+    }
+
+    /// Applies the request to the fleet as it should be, once what it names of the past is remembered again. What is refused
+    /// brings nothing back.
+    pub(super) fn apply(
+        self,
+        fleet: &mut Fleet,
+        past: Result<Vec<Forgotten>, Problem>,
+        sequence: &mut u64,
+        now: Moment,
+    ) -> Reply {
+        let past = match past {
+            Ok(past) => past,
+            Err(problem) => return self.refused(problem),
+        };
+        let before = (!past.is_empty()).then(|| fleet.clone());
+        past.into_iter().for_each(|forgotten| fleet.bring_back(forgotten));
+        let reply = self.decided(fleet, sequence, now);
+        if let (Some(before), true) = (before, reply.is_refusal()) {
+            *fleet = before;
+        }
+        reply
+    }
+
+    fn decided(self, fleet: &mut Fleet, sequence: &mut u64, now: Moment) -> Reply {
         match self {
             Self::Ask(ask, reply) => {
                 let id = format!("r-{:x}", *sequence + 1);
@@ -222,6 +262,13 @@ impl Request {
         }
     }
 
+    fn refused(self, problem: Problem) -> Reply {
+        match self {
+            Self::Ask(_, reply) => Reply::Asked(Err(problem), reply),
+            Self::Admit { reply, .. } => Reply::Admitted(Err(problem), reply),
+        }
+    }
+
     pub(super) fn refuse(self, problem: &Problem) {
         match self {
             Self::Ask(_, reply) => drop(reply.send(Err(problem.clone()))),
@@ -231,6 +278,10 @@ impl Request {
 }
 
 impl Reply {
+    const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Asked(Err(_), _) | Self::Admitted(Err(_), _))
+    }
+
     /// Answers; whoever asked may have gone away, and that is all right.
     pub(super) fn send(self) {
         match self {

@@ -4,10 +4,11 @@ use super::certificate::{Certificate, Renewal};
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, HostRecord, Store, StoreError, WallTime};
+use super::{About, Changes, HostRecord, Store, StoreError, WallTime, Which};
 use crate::audit::chain::{Entry, verify};
 use crate::samples;
 use baton_core::fleet::orders::Order;
+use baton_core::fleet::past::Forgotten;
 use baton_core::name::{Digest, Epoch};
 use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::time::Moment;
@@ -50,6 +51,7 @@ contract!(
     the_newest_upgrade_is_kept_by_whoever_holds_the_epoch,
     only_active_and_last_ended_rollouts_are_loaded,
     the_history_begins_with_what_is_under_way_and_goes_back,
+    a_forgotten_release_is_in_one_place_until_it_is_remembered_again,
     exactly_one_of_a_hundred_redeems_a_single_use,
     a_token_with_four_uses_admits_four_names,
     a_token_is_refused_with_the_reason,
@@ -98,6 +100,40 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
         (&loaded.hosts, &loaded.services, &loaded.releases, &loaded.rollouts),
         (&first.hosts, &first.services, &first.releases, &first.rollouts)
     );
+}
+
+async fn a_forgotten_release_is_in_one_place_until_it_is_remembered_again(Fixture { store, folder }: Fixture) {
+    let forgotten = |service: &str, version: &str, at| {
+        let release = samples::release(service, version);
+        let it = Forgotten { release, hooks: Default::default(), at: Moment(at), cut_off: None };
+        (it.release.id(), it)
+    };
+    let [one, two, other] = [forgotten("shop", "1", 5), forgotten("shop", "2", 7), forgotten("blog", "1", 6)];
+    let releases = [&one, &two, &other].map(|(id, it)| (*id, it.release.clone())).into();
+    let services = ["shop", "blog"].map(|name| (name.parse().unwrap(), samples::service(&["web1"]))).into();
+    store.commit(&Changes { releases, services, ..Changes::default() }).await.unwrap();
+    let all = Which::Of(None);
+    assert_eq!(store.forgotten(&all).await.unwrap(), []);
+    let past = [one.clone(), two.clone(), other.clone()].into();
+    store.commit(&Changes { forgotten: past, ..Changes::default() }).await.unwrap();
+    assert_eq!(store.load().await.unwrap().releases.len(), 0);
+    assert_eq!(store.forgotten(&all).await.unwrap(), [&two, &other, &one].map(|(_, it)| it.clone()));
+    let of_shop = Which::Of(Some("shop".parse().unwrap()));
+    assert_eq!(store.forgotten(&of_shop).await.unwrap(), [&two, &one].map(|(_, it)| it.clone()));
+    let called = Which::Called("shop".parse().unwrap(), "1".parse().unwrap());
+    assert_eq!(store.forgotten(&called).await.unwrap(), [one.1.clone()]);
+    assert_eq!(store.forgotten(&Which::Ids([two.0, one.0].into())).await.unwrap().len(), 2);
+
+    let again = [(one.0, one.1.release.clone())].into();
+    store.commit(&Changes { releases: again, ..Changes::default() }).await.unwrap();
+    assert_eq!(store.load().await.unwrap().releases.into_keys().collect::<Vec<_>>(), [one.0]);
+    assert_eq!(store.forgotten(&of_shop).await.unwrap(), [two.1.clone()]);
+    let later = Forgotten { at: Moment(9), ..one.1.clone() };
+    store.commit(&Changes { forgotten: [(one.0, later.clone())].into(), ..Changes::default() }).await.unwrap();
+    assert_eq!(store.forgotten(&of_shop).await.unwrap(), [later, two.1]);
+    store.commit(&Changes { gone_services: ["shop".parse().unwrap()].into(), ..Changes::default() }).await.unwrap();
+    assert_eq!(store.forgotten(&all).await.unwrap(), [other.1]);
+    drop(folder);
 }
 
 async fn a_service_never_has_two_active_rollouts(Fixture { store, folder }: Fixture) {

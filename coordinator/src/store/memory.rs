@@ -2,9 +2,10 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, Snapshot, Store, StoreError, Thaw, WallTime};
+use super::{About, Changes, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, WallTime, Which};
 use crate::audit::chain::{Entry, Head, Record};
-use baton_core::name::{Epoch, RolloutId};
+use baton_core::fleet::past::Forgotten;
+use baton_core::name::{Epoch, ReleaseId, RolloutId};
 use baton_core::rollout::Rollout;
 use baton_core::upgrade::Upgrade;
 use std::cmp::Reverse;
@@ -20,6 +21,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     snapshot: Snapshot,
+    forgotten: BTreeMap<ReleaseId, Forgotten>,
     upgrade: Option<Upgrade>,
     tokens: Vec<Token>,
     certificates: Vec<Certificate>,
@@ -61,7 +63,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut state = self.writable()?;
-        let snapshot = &mut state.snapshot;
+        let State { snapshot, forgotten, .. } = &mut *state;
         if snapshot.epoch != changes.held {
             return Err(StoreError::Fenced { held: changes.held, found: snapshot.epoch });
         }
@@ -80,6 +82,10 @@ impl Store for MemoryStore {
         snapshot.hosts.extend(changes.hosts.clone());
         snapshot.services.extend(changes.services.clone());
         snapshot.releases.extend(changes.releases.clone());
+        forgotten.retain(|id, _| !changes.releases.contains_key(id));
+        forgotten.extend(changes.forgotten.clone());
+        snapshot.releases.retain(|id, _| !changes.forgotten.contains_key(id));
+        forgotten.retain(|_, it| !changes.gone_services.contains(&it.release.service));
         snapshot.hosts.retain(|name, _| !changes.gone_hosts.contains(name));
         snapshot.services.retain(|name, _| !changes.gone_services.contains(name));
         snapshot.releases.retain(|_, release| !changes.gone_services.contains(&release.service));
@@ -117,6 +123,18 @@ impl Store for MemoryStore {
         });
         rollouts.truncate(about.limit as usize);
         Ok(rollouts)
+    }
+
+    async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError> {
+        let fits = |(id, it): &(&ReleaseId, &Forgotten)| match which {
+            Which::Ids(ids) => ids.contains(*id),
+            Which::Called(service, version) => it.release.service == *service && it.release.version == *version,
+            Which::Of(service) => service.as_ref().is_none_or(|service| *service == it.release.service),
+        };
+        let state = self.state();
+        let mut found: Vec<(&ReleaseId, &Forgotten)> = state.forgotten.iter().filter(fits).collect();
+        found.sort_by_key(|(id, it)| Reverse((it.at, id.to_string())));
+        Ok(found.into_iter().take(FORGOTTEN_MAX).map(|(_, it)| it.clone()).collect())
     }
 
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {

@@ -17,9 +17,10 @@ pub mod token;
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::fence::Fence;
 use baton_core::fleet::orders::{Freeze, Maintenance, Order};
+use baton_core::fleet::past::Forgotten;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Labels, Service};
-use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName};
+use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
@@ -56,6 +57,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Rollouts, those under way first, then the newest.
     async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError>;
+
+    /// Releases that were forgotten, those that were last first, and [`FORGOTTEN_MAX`] of them at most.
+    async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError>;
 
     /// Lists tokens that could still be redeemed at `now`, oldest first.
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError>;
@@ -128,6 +132,18 @@ pub struct Snapshot {
     pub revoked: BTreeSet<String>,
 }
 
+/// Forgotten releases in one answer, at most.
+pub const FORGOTTEN_MAX: usize = 1000;
+
+/// Which forgotten releases are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    Ids(BTreeSet<ReleaseId>),
+    Called(ServiceName, Version),
+    /// None: of every service.
+    Of(Option<ServiceName>),
+}
+
 /// Which rollouts are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
@@ -160,7 +176,10 @@ pub struct Changes {
     pub sequence: u64,
     pub hosts: BTreeMap<HostName, HostRecord>,
     pub services: BTreeMap<ServiceName, Service>,
+    /// Those that are new, or remembered again.
     pub releases: BTreeMap<ReleaseId, Release>,
+    /// Those that are remembered no more: from now on they are found by [`Store::forgotten`], and nowhere else.
+    pub forgotten: BTreeMap<ReleaseId, Forgotten>,
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// The freeze of every service, where it changed.
     pub freeze: Option<Thaw>,
@@ -168,7 +187,7 @@ pub struct Changes {
     pub fence: Option<Fence>,
     /// Hosts that are forgotten.
     pub gone_hosts: BTreeSet<HostName>,
-    /// Services that are forgotten, with their releases. Their rollouts stay as history.
+    /// Services that are forgotten, with their releases, also those that were before. Their rollouts stay as history.
     pub gone_services: BTreeSet<ServiceName>,
 }
 
@@ -232,6 +251,7 @@ impl Snapshot {
             rollouts: self.rollouts,
             freeze: self.freeze,
             fence: self.fence,
+            ..Fleet::default()
         }
     }
 }
@@ -244,6 +264,7 @@ impl Changes {
             && self.hosts.is_empty()
             && self.services.is_empty()
             && self.releases.is_empty()
+            && self.forgotten.is_empty()
             && self.rollouts.is_empty()
             && self.freeze.is_none()
             && self.fence.is_none()

@@ -75,6 +75,17 @@ ALTER TABLE hosts ADD COLUMN accepted BIGINT NOT NULL DEFAULT 1;
     "
 ALTER TABLE driver ADD COLUMN upgrade TEXT NOT NULL DEFAULT 'null';
 ",
+    "
+CREATE TABLE forgotten (
+    id TEXT PRIMARY KEY,
+    service TEXT NOT NULL,
+    version TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    document TEXT NOT NULL
+);
+CREATE INDEX forgotten_by_version ON forgotten (service, version);
+CREATE INDEX forgotten_by_time ON forgotten (at);
+",
 ];
 
 /// Brings the tables to this version's shape.

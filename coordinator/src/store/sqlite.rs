@@ -5,11 +5,13 @@
 //! so transactions never meet `SQLITE_BUSY`.
 
 mod certificates;
+mod past;
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, connection, schema};
+use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, Which, connection, schema};
 use crate::audit::chain::{Entry, Head, Record};
+use baton_core::fleet::past::Forgotten;
 use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
@@ -146,6 +148,7 @@ impl Store for SqliteStore {
             let text = "INSERT INTO releases (id, document) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
             sqlx::query(text).bind(id.to_string()).bind(json(release)?).execute(&mut *transaction).await?;
         }
+        past::move_in(&mut transaction, changes).await?;
         if let Some(Thaw(freeze)) = &changes.freeze {
             sqlx::query("UPDATE driver SET freeze = $1").bind(json(freeze)?).execute(&mut *transaction).await?;
         }
@@ -184,6 +187,10 @@ impl Store for SqliteStore {
         let rollout = about.rollout.as_ref().map_or("", RolloutId::as_str);
         let query = sqlx::query(text).bind(service).bind(service).bind(rollout).bind(rollout).bind(i64::from(about.limit));
         query.fetch_all(&self.pool).await?.iter().map(|row| document(row, 0)).collect()
+    }
+
+    async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError> {
+        past::find(&self.pool, which).await
     }
 
     async fn tokens(&self, now: WallTime) -> Result<Vec<Token>, StoreError> {
@@ -352,6 +359,7 @@ async fn forget(transaction: &mut Transaction<'_, Any>, services: &BTreeSet<Serv
     }
     for name in services {
         sqlx::query("DELETE FROM services WHERE name = $1").bind(name.as_str()).execute(&mut **transaction).await?;
+        sqlx::query("DELETE FROM forgotten WHERE service = $1").bind(name.as_str()).execute(&mut **transaction).await?;
     }
     Ok(())
 }

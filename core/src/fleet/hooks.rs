@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The hooks of a service that were ever asked for, and may not be again.
+/// The hooks of a service that were asked for, and may not be again.
 pub type HookRuns = BTreeMap<HookKey, HookRun>;
 
 /// One hook that was asked for.
@@ -28,9 +28,53 @@ pub struct HookRun {
     pub state: HookState,
     /// When this attempt was asked for.
     pub since: Moment,
-    /// Releases that cannot be gone back to any more.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub cuts_off: BTreeSet<ReleaseId>,
+    /// What cannot be gone back to any more, by this attempt and those before it.
+    #[serde(default, skip_serializing_if = "CutOff::is_nothing")]
+    pub cuts_off: CutOff,
+    /// What could not before this attempt: that stays so also where it never began.
+    #[serde(default, skip_serializing_if = "CutOff::is_nothing")]
+    pub earlier: CutOff,
+}
+
+/// Releases that cannot be gone back to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub struct CutOff {
+    pub releases: BTreeSet<ReleaseId>,
+    /// Nor can what was forgotten until then.
+    pub until: Option<Moment>,
+}
+
+/// What stands in a store: only the releases, where nothing was ever forgotten.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Releases(BTreeSet<ReleaseId>),
+    Whole { releases: BTreeSet<ReleaseId>, until: Option<Moment> },
+}
+
+impl From<Stored> for CutOff {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Releases(releases) => Self { releases, until: None },
+            Stored::Whole { releases, until } => Self { releases, until },
+        }
+    }
+}
+
+impl CutOff {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What either of them cuts off.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.releases.extend(&other.releases);
+        self.until = self.until.max(other.until);
+        self
+    }
 }
 
 /// What is known of an attempt. Whatever is no longer asked stays as it is.

@@ -5,6 +5,7 @@ pub mod fence;
 pub mod hooks;
 pub mod latency;
 pub mod orders;
+pub mod past;
 pub mod report;
 pub mod spec;
 pub mod split;
@@ -17,6 +18,7 @@ use crate::time::Moment;
 use fence::Fence;
 use hooks::HookRuns;
 use orders::{Freeze, Maintenance, Order, Orders};
+use past::{Past, Remembers};
 use report::HostReport;
 use serde::{Deserialize, Serialize};
 use spec::HostSpec;
@@ -39,6 +41,8 @@ pub struct Fleet {
     pub freeze: Option<Freeze>,
     /// Where the coordinator was restored from a copy.
     pub fence: Option<Fence>,
+    /// How much of the past stays in [`Self::releases`].
+    pub remembers: Remembers,
 }
 
 /// A host that joined: what it was told, and what it last said.
@@ -89,12 +93,15 @@ pub struct Service {
     /// What still runs of it, out of every balancer, so that going back is a switch and no start.
     #[serde(default)]
     pub warm: Option<Warm>,
-    /// The hooks that were asked for: of its releases for ever, of rollouts until the next.
+    /// The hooks that were asked for: of its releases as long as those are remembered, of rollouts until the next.
     #[serde(default, skip_serializing_if = "HookRuns::is_empty")]
     pub hooks: HookRuns,
     /// What people decided beyond the release.
     #[serde(default)]
     pub orders: Orders,
+    /// What it knows of its releases beyond each of them.
+    #[serde(default, skip_serializing_if = "Past::is_empty")]
+    pub past: Past,
 }
 
 /// A release that stays running beside the committed one for a while.

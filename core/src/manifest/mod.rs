@@ -266,6 +266,7 @@ impl Manifest {
             warm: None,
             hooks: HookRuns::new(),
             orders: crate::fleet::orders::Orders::default(),
+            past: Default::default(),
         }
     }
 

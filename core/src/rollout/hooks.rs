@@ -6,14 +6,14 @@
 use super::aside::aside;
 use super::waiting::{Reason, Waiting};
 use super::{Direction, Rollout};
-use crate::fleet::hooks::{HookOutcome, HookRun, HookRuns, HookSpec, HookState};
+use crate::fleet::hooks::{CutOff, HookOutcome, HookRun, HookRuns, HookSpec, HookState};
 use crate::fleet::report::ReleaseState;
 use crate::fleet::{Fleet, Service};
 use crate::hook::{HookKey, Of, Point};
 use crate::name::{HostName, ReleaseId, Slot};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Whether a step may be taken, as far as a hook goes.
@@ -72,7 +72,8 @@ impl Hooks<'_> {
         let Some((host, slot)) = who() else { return Gate::Wait(Reason::Echo) };
         let cuts_off = self.cuts_off(&key);
         let (release, since) = (self.rollout.to, self.now);
-        let run = HookRun { release, host, slot, attempt: 1, issued: 0, state: HookState::Asked, since, cuts_off };
+        let (state, earlier) = (HookState::Asked, CutOff::default());
+        let run = HookRun { release, host, slot, attempt: 1, issued: 0, state, since, cuts_off, earlier };
         Gate::Ask(key, Box::new(run))
     }
 
@@ -91,17 +92,17 @@ impl Hooks<'_> {
     }
 
     /// What cannot be gone back to once a hook has run: every other release there has been of the service, where it says so.
-    /// Those that only wait their turn come after.
+    /// Those that only wait their turn come after, and those that are forgotten came before.
     #[must_use]
-    pub fn cuts_off(&self, key: &HookKey) -> BTreeSet<ReleaseId> {
+    pub fn cuts_off(&self, key: &HookKey) -> CutOff {
         let hook = self.fleet.releases.get(&self.rollout.to).and_then(|release| release.hooks.at(key.point));
         if hook.is_none_or(|hook| !hook.no_way_back) {
-            return BTreeSet::new();
+            return CutOff::default();
         }
         let queued: Vec<ReleaseId> = self.service.orders.queue.iter().map(|queued| queued.release).collect();
         let releases = self.fleet.releases.iter().filter(|(_, release)| release.service == self.rollout.service);
         let others = releases.map(|(id, _)| *id).filter(|id| *id != self.rollout.to && !queued.contains(id));
-        others.chain(self.rollout.from).collect()
+        CutOff { releases: others.chain(self.rollout.from).collect(), until: Some(self.now) }
     }
 
     /// Who runs the next attempt of a hook: the host of the one before, as long as it is able to.
@@ -147,8 +148,8 @@ pub fn read(fleet: &Fleet, runs: &mut HookRuns) {
             None => {
                 let problem = Problem::new(Code(804), format!("{} was taken back before {} began it", key.point, run.host));
                 run.state = HookState::Failed { problem: problem.help(way_on(key)) };
-                // It never ran, so what it would have changed is as it was.
-                run.cuts_off.clear();
+                // It never ran, so what it would have changed is as the attempts before left it.
+                run.cuts_off = run.earlier.clone();
             }
         }
     }
@@ -209,11 +210,10 @@ pub fn waiting(fleet: &Fleet, service: &Service, rollout: &Rollout) -> Vec<Waiti
 /// The hook that forbids going back to a release.
 #[must_use]
 pub fn no_way_back(service: &Service, to: Option<ReleaseId>) -> Option<&HookKey> {
-    let forbids = |run: &HookRun| to.is_some_and(|to| run.cuts_off.contains(&to));
-    service.hooks.iter().find(|(_, run)| forbids(run)).map(|(key, _)| key)
+    service.forbids(to?)
 }
 
-/// Forgets the hooks of rollouts that ended; those of releases stay for as long as the service is there.
+/// Forgets the hooks of rollouts that ended; those of releases go where the release goes.
 pub fn forget_past(runs: &mut HookRuns) {
     runs.retain(|key, run| matches!(key.of, Of::Release(_)) || run.state == HookState::Asked);
 }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod converge;
 pub mod divide;
 pub mod draft;
+mod forget;
 pub mod gate;
 pub mod hooks;
 pub mod interlock;

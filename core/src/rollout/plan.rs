@@ -5,6 +5,7 @@ use super::aside::{self, Aside};
 use super::converge::{Step, Way, converge};
 use super::divide;
 use super::draft::Draft;
+use super::forget;
 use super::gate;
 use super::hooks::{self, Gate, Hooks};
 use super::interlock::{self, Violation};
@@ -14,6 +15,7 @@ use super::queue;
 use super::target::{Seat, seats, start_of, target, way};
 use super::turn::Turn;
 use super::waiting::{Reason, Waiting};
+use crate::fleet::past::Forgotten;
 use crate::fleet::spec::HostSpec;
 use crate::fleet::{Fleet, Service};
 use crate::hook::Point;
@@ -31,6 +33,8 @@ pub struct Plan {
     pub services: BTreeMap<ServiceName, Service>,
     /// Services that were to be removed, and of which nothing runs any more.
     pub gone: BTreeSet<ServiceName>,
+    /// Releases that nothing needs any more, with what is known of their hooks.
+    pub forgotten: BTreeMap<ReleaseId, Forgotten>,
     /// Specs that changed, with their new stamps.
     pub specs: BTreeMap<HostName, HostSpec>,
     /// Why nothing more happens, by service.
@@ -43,13 +47,19 @@ impl Plan {
     /// Whether anything must be stored or sent.
     #[must_use]
     pub fn changes_anything(&self) -> bool {
-        !(self.rollouts.is_empty() && self.services.is_empty() && self.gone.is_empty() && self.specs.is_empty())
+        let decided = !(self.rollouts.is_empty() && self.services.is_empty() && self.gone.is_empty());
+        decided || !(self.forgotten.is_empty() && self.specs.is_empty())
     }
 
     /// The fleet once this plan was taken: what the driver keeps after it stored the plan.
     pub fn take(&self, fleet: &mut Fleet) {
+        let is_new = |rollout: &&Rollout| rollout.state.is_active() && !fleet.rollouts.contains_key(&rollout.id);
+        let begun: BTreeSet<&ServiceName> = self.rollouts.values().filter(is_new).map(|rollout| &rollout.service).collect();
+        // One that begins takes the place of those that ended before.
+        fleet.rollouts.retain(|_, old| old.state.is_active() || !begun.contains(&old.service));
         fleet.rollouts.extend(self.rollouts.clone());
         fleet.services.extend(self.services.clone());
+        fleet.releases.retain(|id, _| !self.forgotten.contains_key(id));
         for name in &self.gone {
             fleet.forget(name);
         }
@@ -87,6 +97,7 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
     draft.settle(&services, &active);
     divide::divide(fleet, &mut draft, &services, &active);
     plan.specs = draft.finish();
+    forget::forget(fleet, held, &mut plan, now);
     plan
 }
 

@@ -38,6 +38,7 @@ pub fn take_turn(fleet: &Fleet, name: &ServiceName, service: &mut Service, now: 
     orders.queue.remove(0);
     *service = deploy.shape_over(Some(service));
     service.warm = None;
+    service.past.ask_for(release);
     hooks::forget_past(&mut service.hooks);
     let second_person = service.strategy.second_person || asked;
     let to = (release, Strategy { second_person, ..service.strategy.clone() });

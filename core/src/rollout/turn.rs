@@ -137,9 +137,8 @@ impl<'a> Turn<'a> {
                         && !serves_elsewhere(&place, *slot);
                     let before = (self.unavailable, self.leaving, self.lowered.clone());
                     self.admit(standing, lowers)?;
-                    self.opens(standing)?;
-                    if let Err(reason) = self.before_drain(&place, *slot) {
-                        // It begins, and serves until its hook has been run.
+                    if let Err(reason) = self.opens(standing).and_then(|()| self.before_drain(&place, *slot)) {
+                        // It begins, and serves until its hooks have been run.
                         (self.unavailable, self.leaving, self.lowered) = before;
                         return Err(reason);
                     }

@@ -2,15 +2,17 @@
 
 mod back;
 mod every;
+mod forgetting;
 mod hooks;
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::fleet::Fleet;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
+use baton_core::fleet::past::Forgotten;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::HostSpec;
-use baton_core::hook::Point;
-use baton_core::name::{HostName, RolloutId};
+use baton_core::hook::{HookKey, Point};
+use baton_core::name::{HostName, ReleaseId, RolloutId};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply};
 use baton_core::rollout::interlock;
@@ -18,23 +20,28 @@ use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Direction, RolloutState};
 use baton_core::strategy::OnFailure;
 use baton_core::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
 
 /// A fleet and its clock; some hosts cannot run some versions.
+#[derive(Default)]
 struct Obedient {
     fleet: Fleet,
     now: Moment,
     broken: Vec<(&'static str, &'static str)>,
     /// What becomes of hooks; those that are not here succeed.
     outcomes: BTreeMap<Point, HookOutcome>,
+    /// What was forgotten, as a store would keep it.
+    forgotten: BTreeMap<ReleaseId, Forgotten>,
+    /// Attempts of hooks that hosts were ever told of.
+    hooks_told: BTreeSet<(HookKey, u32)>,
 }
 
 impl Obedient {
     fn at(text: &str) -> Self {
-        Self { fleet: World::parse(text).fleet, now: NOW, broken: Vec::new(), outcomes: BTreeMap::new() }
+        Self { fleet: World::parse(text).fleet, now: NOW, ..Self::default() }
     }
 
     #[track_caller]
@@ -58,6 +65,7 @@ impl Obedient {
         let next = plan(&self.fleet, self.now);
         interlock::check(&self.fleet, &next).expect("the interlock agrees with the planner");
         next.take(&mut self.fleet);
+        self.note(&next);
         assert!(!plan(&self.fleet, self.now).changes_anything(), "planning twice changed something");
         let now = self.now;
         let reports: Vec<(HostName, HostReport)> =

@@ -204,6 +204,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
         warm: None,
         hooks: Default::default(),
         orders: Orders::default(),
+        past: Default::default(),
     }
 }
 

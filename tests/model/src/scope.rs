@@ -84,6 +84,7 @@ impl Scope {
             warm: None,
             hooks: Default::default(),
             orders: Orders::default(),
+            past: Default::default(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! A coordinator as the real driver is: reports in, plan, interlock, store, and only then specs out.
 
+use baton_core::fleet::past::{Forgotten, Remembers};
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Heard, Host};
-use baton_core::name::{HostName, ServiceName};
+use baton_core::name::{HostName, ReleaseId, ServiceName};
 use baton_core::rollout::command::{Accepted, Command, apply};
 use baton_core::rollout::waiting::Waiting;
 use baton_core::rollout::{interlock, plan::plan};
@@ -18,6 +19,8 @@ const SILENCE: u64 = 10_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     pub(super) fleet: Fleet,
+    /// What the fleet does not remember any more.
+    pub(super) forgotten: BTreeMap<ReleaseId, Forgotten>,
     pub(super) clock: u64,
 }
 
@@ -35,6 +38,8 @@ impl Coordinator {
     /// Takes over from whatever the store holds: a new epoch, stored before anything else.
     pub(super) fn start(store: &mut Store, now: u64) -> Self {
         store.fleet.take_over();
+        // Whatever may be forgotten is: the more of it has to come back.
+        store.fleet.remembers = Remembers(0);
         let mut fleet = store.fleet.clone();
         for host in fleet.hosts.values_mut() {
             host.connected = false;
@@ -65,7 +70,18 @@ impl Coordinator {
 
     pub(super) fn command(&mut self, store: &mut Store, command: Command, now: u64) -> bool {
         let at = self.moment(now);
-        let accepted = apply(&mut self.fleet, command, at);
+        let mut fleet = self.fleet.clone();
+        let asked = match &command {
+            Command::Deploy(deploy) => Some(deploy.release.id()).filter(|id| !fleet.releases.contains_key(id)),
+            _ => None,
+        };
+        let past = asked.and_then(|id| store.forgotten.get(&id));
+        past.into_iter().for_each(|past| fleet.bring_back(past.clone()));
+        let accepted = apply(&mut fleet, command, at);
+        if accepted.is_ok() {
+            self.fleet = fleet;
+            store.forgotten.retain(|id, _| !self.fleet.releases.contains_key(id));
+        }
         store.fleet.services = self.fleet.services.clone();
         store.fleet.rollouts = self.fleet.rollouts.clone();
         store.fleet.releases = self.fleet.releases.clone();
@@ -88,6 +104,7 @@ impl Coordinator {
         let next = plan(&self.fleet, at);
         interlock::check(&self.fleet, &next).map_err(|violations| format!("the interlock refused: {}", violations[0]))?;
         next.take(&mut store.fleet);
+        store.forgotten.extend(next.forgotten.clone());
         store.clock = at.0;
         next.take(&mut self.fleet);
         self.wake_at = next.wake_at.map(|wake| now + wake.since(at).as_millis() as u64);

@@ -36,7 +36,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 29] = [
+pub const SOMETIMES: [&str; 31] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -66,6 +66,8 @@ pub const SOMETIMES: [&str; 29] = [
     "an agent crashed in a migration",
     "a hook was run again by a person's word",
     "a release was deployed again after its migration",
+    "a release was forgotten",
+    "a forgotten release came back",
 ];
 
 /// Runs one seed.

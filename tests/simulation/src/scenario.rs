@@ -92,6 +92,7 @@ impl Scenario {
             warm: None,
             hooks: Default::default(),
             orders: Orders::default(),
+            past: Default::default(),
         };
         let quality = match random.between(0, 9) {
             0..=4 => Quality::Good,
@@ -146,6 +147,7 @@ impl Scenario {
             warm: None,
             hooks: Default::default(),
             orders: Orders::default(),
+            past: Default::default(),
         };
         Self {
             name: ServiceName::new("shop").expect("a name"),
@@ -170,6 +172,11 @@ fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_fault
     for _ in 0..random.between(0, 3) {
         let wish = Wish::draw(random, web);
         script.push((FAULTS_BEGIN + random.between(100, 30_000), Happening::Wish(wish)));
+    }
+    if let Some([first, then]) = Wish::pair(random, web).filter(|_| random.chance(25)) {
+        let at = FAULTS_BEGIN + random.between(100, 30_000);
+        script.push((at, Happening::Wish(first)));
+        script.push((at + random.between(1, 6_000), Happening::Wish(then)));
     }
     let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
     for _ in 0..random.between(0, 4) {

@@ -240,9 +240,13 @@ impl World<'_> {
         let twice = self.random.chance(10);
         let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
         let before = self.store.fleet.rollouts.clone();
+        let forgotten = self.store.forgotten.len();
         let specs = coordinator.pass(&mut self.store, self.now, twice)?;
         if let Some(wake) = coordinator.wake_at {
             self.agenda.wake_at(wake.max(self.now + 1));
+        }
+        if self.store.forgotten.len() > forgotten {
+            self.sometimes("a release was forgotten");
         }
         self.one_active_rollout()?;
         self.note_strategy();
@@ -374,7 +378,11 @@ impl World<'_> {
     pub(super) fn command(&mut self, command: Command) {
         let Some(coordinator) = &mut self.coordinator else { return };
         let word = format!("{command:?}");
+        let forgotten = self.store.forgotten.len();
         let accepted = coordinator.command(&mut self.store, command, self.now);
+        if self.store.forgotten.len() < forgotten {
+            self.sometimes("a forgotten release came back");
+        }
         self.log(|| format!("{} accepted={accepted}", word.chars().take(12).collect::<String>()));
         self.agenda.wake_at(self.now);
     }

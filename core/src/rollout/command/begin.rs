@@ -66,6 +66,7 @@ pub(super) fn put(fleet: &mut Fleet, rollout: Rollout, instead_of: Option<&Rollo
     // What is still warm is where this rollout goes, or stands where its release starts.
     if let Some(service) = fleet.services.get_mut(&name) {
         service.warm = None;
+        service.past.ask_for(rollout.to);
         hooks::forget_past(&mut service.hooks);
     }
     let stays = |old: &Rollout| old.service != name || old.state.is_active() || Some(&old.id) == instead_of;

@@ -4,8 +4,11 @@ use super::super::balancers;
 use super::super::queue::freeze;
 use super::super::{Direction, Rollout, RolloutState};
 use super::{Accepted, back, begin, busy, frozen, never_joined, removed};
+use crate::fleet::hooks::{HookRun, HookState};
 use crate::fleet::orders::Queued;
+use crate::fleet::past::Past;
 use crate::fleet::{BalancerPool, Fleet, Service};
+use crate::hook::{HookKey, Of};
 use crate::name::{Digest, HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::release::Release;
@@ -58,6 +61,7 @@ impl Deploy {
         service.warm = before.and_then(|before| before.warm);
         service.hooks = before.map(|before| before.hooks.clone()).unwrap_or_default();
         service.orders = before.map(|before| before.orders.clone()).unwrap_or_default();
+        service.past = before.map(|before| before.past.clone()).unwrap_or_default();
         service.orders.skipped.retain(|host, _| service.hosts.contains(host));
         service.orders.kept.retain(|host, _| service.hosts.contains(host));
         service
@@ -124,7 +128,14 @@ fn instead(active: &Rollout) -> String {
 pub fn basis(fleet: &Fleet, name: &ServiceName) -> Digest {
     let active = fleet.active_rollout(name).map(|active| (&active.id, active.state, active.direction, active.wave));
     let work = fleet.hosts.iter().map(|(name, host)| (name, host.maintenance.is_some())).collect::<Vec<_>>();
-    Digest::of(format!("{:?}", (fleet.services.get(name), active, work, &fleet.freeze)).as_bytes())
+    // What may be forgotten, and brought back, makes no plan stale: the rollout in which it came about does.
+    let stays = |key: &HookKey, run: &HookRun| !matches!(key.of, Of::Release(_)) || run.state == HookState::Asked;
+    let service = fleet.services.get(name).cloned().map(|mut service| {
+        service.hooks.retain(|key, run| stays(key, run));
+        Service { past: Past::default(), ..service }
+    });
+    let latest = fleet.latest_rollout(name).map(|rollout| &rollout.id);
+    Digest::of(format!("{:?}", (service, active, latest, work, &fleet.freeze)).as_bytes())
 }
 
 pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
@@ -189,6 +200,7 @@ fn queue(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Pro
     }
     let (id, shape) = (deploy.id, Box::new(deploy.service));
     queue.push(Queued { id: id.clone(), shape, release, by: deploy.by, since: now });
+    service.past.ask_for(release);
     fleet.releases.insert(release, deploy.release);
     Ok(Accepted::Queued(id))
 }

@@ -39,8 +39,9 @@ pub(super) fn retry(fleet: &mut Fleet, name: &ServiceName, begun: Option<&Rollou
     let again = Hooks { fleet, service, rollout, now };
     let meant = service.hooks.iter().filter(|(key, run)| is_meant(key, run, Some(rollout), Some(rollout.to)));
     let anew = |(key, run): (&HookKey, &HookRun)| {
-        let (host, cuts_off, attempt) = (again.again(key, run), again.cuts_off(key), run.attempt.saturating_add(1));
-        (key.clone(), HookRun { host, cuts_off, attempt, state: HookState::Asked, since: now, ..run.clone() })
+        let (host, attempt) = (again.again(key, run), run.attempt.saturating_add(1));
+        let (cuts_off, earlier) = (again.cuts_off(key).and(&run.cuts_off), run.cuts_off.clone());
+        (key.clone(), HookRun { host, cuts_off, earlier, attempt, state: HookState::Asked, since: now, ..run.clone() })
     };
     let anew: Vec<(HookKey, HookRun)> = meant.map(anew).collect();
     if let Some(service) = fleet.services.get_mut(name) {

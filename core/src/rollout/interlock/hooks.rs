@@ -19,7 +19,9 @@ impl Check<'_> {
         }
         for (key, known) in &before.hooks {
             let after = service.hooks.get(key);
-            let forgotten = matches!(key.of, Of::Release(_)) && after.is_none() && !self.proposal.gone.contains(name);
+            // Whether a release is forgotten with its hooks, and may be, is looked at where that is.
+            let goes = |of: &Of| matches!(of, Of::Release(id) if !self.proposal.forgotten.contains_key(id));
+            let forgotten = goes(&key.of) && after.is_none() && !self.proposal.gone.contains(name);
             let undone = after.is_some_and(|it| it.issued < known.issued || (known.state.is_good() && !it.state.is_good()));
             if forgotten || undone || after.is_some_and(|it| it.attempt != known.attempt) {
                 fail(format!("what is known of {key} would be changed, and nobody asked"));

@@ -6,6 +6,7 @@
 
 mod extent;
 mod hooks;
+mod memory;
 mod record;
 mod traffic;
 
@@ -42,6 +43,7 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
     let check = Check { fleet, proposal, told: told(fleet, proposal) };
     let mut violations = Vec::new();
     check.fencing(&mut violations);
+    check.memory(&mut violations);
     for (name, service) in &fleet.services {
         let service = proposal.services.get(name).unwrap_or(service);
         check.one_rollout(name, &mut violations);

@@ -64,6 +64,7 @@ fn add_service(
         warm: None,
         hooks: Default::default(),
         orders: Default::default(),
+        past: Default::default(),
     };
     let mut told = PoolSpec {
         service: name.clone(),
