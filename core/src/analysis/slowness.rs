@@ -25,12 +25,14 @@ const ENOUGH: u64 = 100;
 const SLACK: f64 = 1.25;
 /// Slots that are taken for granted before any was seen, and twice as uneven as chance would have them.
 const GRANTED: (f64, f64) = (10.0, 2.0);
+/// So many answers at most is the word of the time before worth.
+const KNOWN: u64 = 500;
 /// Of more slots the older ones count half.
 const SLOTS: u32 = 2000;
 
 /// What one look may multiply a bet by: a pause of one instance slows many answers, and is one event. Two such looks are never
-/// enough, and three where every answer is slow, whichever quantile is asked.
-const MOST: f64 = 11.0;
+/// enough, and three are, also where less than a third of what is bet is on the right alternative.
+const MOST: f64 = 15.0;
 
 /// What is usual: by quantile, the last bucket whose answers are not slow, and how many are beyond it all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,7 +252,9 @@ impl Tail {
     fn look(&mut self, settings: &GuardSettings, new: &[Slot<'_>], old: &[Slot<'_>]) {
         let poll = Poll { new: sum(new), old: sum(old) };
         let caution = Caution { phi: self.unevenness(), most: MOST };
-        self.guard.bet(&allowing(settings, new, old), self.old, poll, caution);
+        let mut past = usually(old);
+        past += self.old;
+        self.guard.bet(&allowing(settings, new, old), past, poll, caution);
         self.spread(old);
         self.new += poll.new;
         self.old += poll.old;
@@ -300,6 +304,13 @@ fn allowing(settings: &GuardSettings, new: &[Slot<'_>], old: &[Slot<'_>]) -> Gua
     let apart = if one { 1.0 } else { (usual(new, 1.0) / usual(old, -1.0).max(1e-9)).max(1.0) };
     let ratio = (f64::from(settings.ratio_percent) * apart).ceil().min(1e6);
     GuardSettings { ratio_percent: ratio as u32, ..*settings }
+}
+
+/// What is known of these slots from before: a guess that is better than none, and soon outweighed where it is wrong.
+fn usually(slots: &[Slot<'_>]) -> Counts {
+    let all = sum(slots).requests.max(1) as f64;
+    let share = |slot: &Slot<'_>| slot.counts.requests as f64 / all * slot.mark.usual.share().unwrap_or(0.0);
+    Counts::new(KNOWN, (slots.iter().map(share).sum::<f64>() * KNOWN as f64) as u64)
 }
 
 fn sum(slots: &[Slot<'_>]) -> Counts {

@@ -45,7 +45,8 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
     let mut drivers = Vec::new();
     let mut summary = String::new();
     let mut missed = Vec::new();
-    for (name, promise, make) in fronts()? {
+    let is_chosen = |name: &str| args.balancers.is_empty() || args.balancers.iter().any(|chosen| chosen == name);
+    for (name, promise, make) in fronts()?.into_iter().filter(|(name, ..)| is_chosen(name)) {
         let places = places();
         let Some(front) = make(&places) else { continue };
         let mut document = cycles(name, Bench::serving(front, &places).await, &args).await?;
@@ -73,7 +74,7 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
         )?;
         drivers.push(document);
     }
-    let many = many().await?;
+    let many = if is_chosen("haproxy") { many().await? } else { None };
     if let Some(many) = &many {
         writeln!(
             summary,

@@ -99,6 +99,9 @@ struct BalancersArgs {
     /// Times nine clients: kept and fresh connections, POSTs, slow requests, a stream
     #[arg(long, default_value_t = 2)]
     clients: usize,
+    /// Only these balancers, by the names they have in the result
+    #[arg(long = "balancer")]
+    balancers: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,8 @@ use super::super::counts::{Counts, Unit};
 use super::super::gate::Gate;
 use super::super::guard::Guard;
 use super::super::history::History;
+use super::super::meters::Traffic;
+use super::super::proof::Proof;
 use super::super::real::Real;
 use super::super::settings::{GateSettings, GuardSettings, NotEnough, Share, Sources};
 use super::{Chance, poll};
@@ -214,6 +216,20 @@ fn failures_that_come_in_bursts_show_in_the_history() {
     assert_eq!(bursts.summary(Moment(3_600_000)).polls, 0, "an hour later nothing of it counts");
     assert_eq!(History::default().summary(now).counts, Counts::default());
     assert!(guess(Counts::default()) > 0.0);
+}
+
+#[test]
+fn a_clock_that_jumps_either_way_makes_neither_traffic_nor_evidence() {
+    let mut history = History::default();
+    for now in [60_000, 62_000, u64::MAX - 1, 0, 4_000, u64::MAX] {
+        history.take(Moment(now), &[Counts::new(10, 0)]);
+        assert!(history.summary(Moment(now)).counts.requests <= 40, "{now}");
+    }
+    let mut proof = Proof::default();
+    for (last, now) in [(10_000, 4_000), (4_000, u64::MAX), (u64::MAX, 0)] {
+        proof.take(&Traffic::default(), Some(Moment(last)), Moment(now));
+        assert_eq!((proof.all(), proof.mixed()), (None, None));
+    }
 }
 
 #[test]

@@ -151,3 +151,42 @@ fn nothing_timed_is_no_evidence_and_absurd_counts_do_no_harm() {
     assert!(judgement.worth(&GUARD).is_finite());
     assert_eq!(Marks::of(&Latency::default()), None);
 }
+
+/// Some fifty requests a second of the new release, as a fourth of two hundred are: the first look begins in mid-poll.
+#[test]
+fn twice_as_slow_is_noticed_by_the_third_whole_look_and_half_of_the_time_by_the_fourth_where_answers_vary() {
+    let mut varied: Vec<u64> = Vec::new();
+    for seed in 0..60 {
+        let mut chance = Chance(seed);
+        let mut judgement = paced();
+        let first = 5 + (chance.unit() * 95.0) as usize;
+        let noticed = looks(&mut judgement, 10, |look| {
+            let number = if look == 1 { first } else { 100 };
+            steady(&[(Whose::New, "web1", number, 41), (Whose::Old, "web2", 100, 21), (Whose::Old, "web3", 100, 21)])
+        });
+        assert!(noticed.is_some_and(|looks| looks <= 4), "seed {seed}: {noticed:?}");
+
+        let mut judgement = begun(&mut chance, &[("web1", 1.0), ("web2", 1.0)]);
+        let members = [(Whose::New, "web1", 2.0), (Whose::Old, "web2", 1.0)];
+        varied.push(looks(&mut judgement, 30, |_| traffic(&mut chance, 100, &members)).expect("never noticed"));
+    }
+    varied.sort_unstable();
+    assert!(varied[varied.len() / 2] <= 4, "{varied:?}");
+}
+
+/// Answers that all take as long: by release and host, how many and how many milliseconds.
+fn steady(members: &[(Whose, &str, usize, u64)]) -> Traffic {
+    let slot = |(whose, host, number, millis): &(Whose, &str, usize, u64)| {
+        let mut counts = [0; BUCKETS];
+        counts[bucket(Duration::from_millis(*millis))] = *number as u64;
+        ((*whose, MemberKey { host: host.parse().unwrap(), slot: crate::name::Slot(0) }), Latency::new(counts))
+    };
+    Traffic { latencies: members.iter().map(slot).collect(), ..Traffic::default() }
+}
+
+fn paced() -> Judgement {
+    let mut pace = Pace::default();
+    let members = ["web1", "web2", "web3"].map(|host| (Whose::Old, host, 90, 21));
+    (0..10).for_each(|_| pace.take(&steady(&members)));
+    Judgement::begin(&super::super::history::History::default().summary(Moment(0)), pace.frozen())
+}
