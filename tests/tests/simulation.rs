@@ -11,7 +11,11 @@ fn every_invariant_holds_after_every_event() {
         assert_eq!(outcome.violation, None, "again: cargo run --release -p baton-tests --bin simulate -- --seed {seed}");
         seen.extend(outcome.sometimes.into_keys());
     }
-    let rare = ["drain deadline passed with requests in flight", "a balancer restarted between two writes"];
+    let rare = [
+        "drain deadline passed with requests in flight",
+        "a balancer restarted between two writes",
+        "a forgotten release came back",
+    ];
     let missing: Vec<_> = SOMETIMES.iter().filter(|it| !seen.contains(*it) && !rare.contains(it)).collect();
     assert!(missing.is_empty(), "these never happened, so nothing was proved about them: {missing:?}");
 }

@@ -1,7 +1,6 @@
 //! What people ask for: while a rollout goes on, and when they look in at the end.
 
 use super::random::Random;
-use super::scenario::Scenario;
 use super::strategies;
 use super::world::World;
 use baton_core::fleet::Service;
@@ -19,8 +18,8 @@ const TIDIED_MAX: u32 = 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
     Deploy,
-    /// Another release in place of the one that is under way, be it the one before: or a third after it.
-    Supersede(Which),
+    /// A third release in place of the one that is under way, or after it.
+    Supersede,
     Queue,
     Rollback,
     Pause,
@@ -30,18 +29,11 @@ pub(super) enum Wish {
     Keep,
     Restart,
     Rehearse,
-    Retry(Option<HostName>),
+    Retry,
     Skip(HostName),
     Drain(HostName, bool),
     Undrain(HostName),
     Freeze,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Old,
-    New,
-    Third,
 }
 
 impl Wish {
@@ -50,26 +42,13 @@ impl Wish {
         let host = random.pick(web).cloned();
         let stop = random.chance(50);
         let steering = [Self::Rollback, Self::Pause, Self::Resume, Self::Abort, Self::Promote];
-        let renewing = [Self::Restart, Self::Rehearse, Self::Retry(None)];
-        let which = random.pick(&[Which::Old, Which::New, Which::Third]).copied().unwrap_or(Which::Third);
-        let ending = [Self::Supersede(which), Self::Queue, Self::Keep, Self::Freeze];
+        let renewing = [Self::Restart, Self::Rehearse, Self::Retry];
+        let ending = [Self::Supersede, Self::Queue, Self::Keep, Self::Freeze];
         let on_hosts = host.into_iter().flat_map(|host| {
             [Self::Skip(host.clone()), Self::Drain(host.clone(), stop), Self::Drain(host.clone(), stop), Self::Undrain(host)]
         });
         let all: Vec<Self> = steering.into_iter().chain(renewing).chain(ending).chain(on_hosts).collect();
         random.pick(&all).cloned().unwrap_or(Self::Pause)
-    }
-
-    /// Two wishes of which the second answers what the first began, and each by itself seldom does.
-    pub(super) fn pair(random: &mut Random, web: &[HostName]) -> Option<[Self; 2]> {
-        let host = random.pick(web).cloned()?;
-        let pairs = [
-            [Self::Abort, Self::Supersede(Which::Old)],
-            [Self::Skip(host.clone()), Self::Retry(Some(host.clone()))],
-            [Self::Pause, Self::Retry(Some(host.clone()))],
-            [Self::Supersede(Which::Third), Self::Drain(host, true)],
-        ];
-        random.pick(&pairs).cloned()
     }
 }
 
@@ -83,15 +62,7 @@ impl World<'_> {
         }
         let command = match wish {
             Wish::Deploy => self.bring(Busy::Refuse, self.scenario.new.clone()),
-            Wish::Supersede(which) => {
-                let Scenario { old, new, third, .. } = &self.scenario;
-                let release = match which {
-                    Which::Old => old,
-                    Which::New => new,
-                    Which::Third => third,
-                };
-                self.bring(Busy::Supersede, release.clone())
-            }
+            Wish::Supersede => self.bring(Busy::Supersede, self.scenario.third.clone()),
             Wish::Queue => self.bring(Busy::Queue, self.scenario.third.clone()),
             Wish::Rollback => {
                 if self.store.fleet.services.get(&service).is_some_and(|service| service.warm.is_some()) {
@@ -106,9 +77,9 @@ impl World<'_> {
             Wish::Keep => Command::Keep { service, by },
             Wish::Restart => Command::Restart { id, service, by },
             Wish::Rehearse => Command::Rehearse { id, service, host: None, by },
-            Wish::Retry(host) => {
+            Wish::Retry => {
                 self.retries += 1;
-                Command::Retry { id, service, host, by }
+                Command::Retry { id, service, host: None, by }
             }
             Wish::Skip(host) => Command::Skip { service, host, by, why: why() },
             Wish::Drain(host, stop) => Command::Drain { host, stop, by, why: why() },

@@ -173,11 +173,6 @@ fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_fault
         let wish = Wish::draw(random, web);
         script.push((FAULTS_BEGIN + random.between(100, 30_000), Happening::Wish(wish)));
     }
-    if let Some([first, then]) = Wish::pair(random, web).filter(|_| random.chance(25)) {
-        let at = FAULTS_BEGIN + random.between(100, 30_000);
-        script.push((at, Happening::Wish(first)));
-        script.push((at + random.between(1, 6_000), Happening::Wish(then)));
-    }
     let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
     for _ in 0..random.between(0, 4) {
         let at = FAULTS_BEGIN + random.between(0, 30_000);
