@@ -10,7 +10,7 @@ use baton_core::settings::{File, Keys};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeTable, ValueDeserializer};
 
 /// `[allow]` in `agent.toml`. In each list `*` stands for any number of characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Allow {
     pub users: Vec<String>,
     /// Whether a release may run as root.
     pub root: bool,
-    /// The files that `file:` and `env-file:` secrets may be read from.
+    /// The files that `file:`, `env-file:` and `systemd-creds:` secrets may be read from.
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
     pub commands: Vec<String>,
@@ -77,7 +77,9 @@ impl Allow {
         }
         for (name, secret) in &release.run.secrets {
             let (list, of) = match secret {
-                Secret::File { path } | Secret::EnvFile { path, .. } => ((&self.secrets, "secrets"), path.as_str()),
+                Secret::File { path } | Secret::EnvFile { path, .. } | Secret::SystemdCreds { path, .. } => {
+                    ((&self.secrets, "secrets"), path.as_str())
+                }
                 Secret::Exec { command } => ((&self.commands, "commands"), command.first().map_or("", String::as_str)),
             };
             if !any(list.0, of) {
@@ -89,13 +91,9 @@ impl Allow {
     }
 }
 
-/// What is wrong in `[allow]`, with its place; none where that is elsewhere.
-pub(crate) fn refusal(file: &File<'_>) -> Option<Problem> {
-    let mut root = DeTable::parse(file.text).ok()?;
-    let place = root.get_ref().get("allow")?.span();
-    let DeValue::Table(table) = root.get_mut().remove("allow")?.into_inner() else { return None };
-    let error = Allow::deserialize(ValueDeserializer::from(Spanned::new(place, DeValue::Table(table)))).err()?;
-    Some(file.refusal("allow", KEYS, &error))
+/// Everything that is wrong in the `[allow]` table of a file, each with where it stands.
+pub(crate) fn mistakes(file: &File<'_>, allow: Spanned<DeTable<'_>>) -> Vec<(usize, Problem)> {
+    file.every("allow", KEYS, allow, |table| Allow::deserialize(ValueDeserializer::from(table)).err())
 }
 
 /// Whether it is root, under whatever name.
@@ -186,6 +184,7 @@ mod tests {
             ("", with("file:/etc/shop/db"), true),
             ("secrets = [\"/etc/shop/*\"]", with("file:/etc/shop/db"), true),
             ("secrets = [\"/etc/shop/*\"]", with("env-file:/etc/shadow"), false),
+            ("secrets = [\"/etc/shop/*\"]", with("systemd-creds:/etc/credstore.encrypted/db"), false),
             ("", with("exec:/usr/bin/pass show"), false),
             ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/pass show"), true),
             ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/passwd x"), false),

@@ -3,13 +3,15 @@
 use crate::allow::{self, Allow};
 use crate::balancer::{self, BalancerConfig};
 use baton_core::problem::{Code, Problem};
-use baton_core::settings::{self, Keys};
+use baton_core::settings::{self, Keys, Mistakes};
 use baton_proto::tls::with_port;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// Where it is looked for.
 pub const DEFAULT_PATH: &str = "/etc/baton/agent.toml";
@@ -85,22 +87,28 @@ impl Config {
     /// Reads a configuration; the default one need not be there, a named one must.
     ///
     /// # Errors
-    /// B0530: the file cannot be read or understood, with the place.
-    pub fn load(path: Option<&Path>) -> Result<Self, Problem> {
+    /// B0530: the file cannot be read, or everything in it that cannot be understood, with its place.
+    pub fn load(path: Option<&Path>) -> Result<Self, Mistakes> {
         let shown = path.unwrap_or(Path::new(DEFAULT_PATH));
         match fs::read_to_string(shown) {
             Ok(text) => Self::parse(&shown.display().to_string(), &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
             Err(error) => Err(Problem::new(UNUSABLE, format!("cannot read {}", shown.display()))
                 .saw("seen", crate::text::io_error(&error))
-                .help("--config names the file; without it every key has its default")),
+                .help("--config names the file; without it every key has its default")
+                .into()),
         }
     }
 
-    fn parse(path: &str, text: &str) -> Result<Self, Problem> {
+    fn parse(path: &str, text: &str) -> Result<Self, Mistakes> {
         toml::from_str(text).map_err(|error| {
             let file = settings::File { code: UNUSABLE, path, text };
-            balancer::refusal(&file).or_else(|| allow::refusal(&file)).unwrap_or_else(|| file.refusal("", KEYS, &error))
+            let mut found = mistakes(&file);
+            found.sort_by_key(|(at, _)| *at);
+            match found.is_empty() {
+                true => file.refusal("", KEYS, &error).into(),
+                false => Mistakes(found.into_iter().map(|(_, problem)| problem).collect()),
+            }
         })
     }
 
@@ -127,6 +135,24 @@ impl Config {
     }
 }
 
+/// Everything that is wrong, table by table; nothing where the file is no TOML at all.
+fn mistakes(file: &settings::File<'_>) -> Vec<(usize, Problem)> {
+    let Ok(mut root) = DeTable::parse(file.text) else { return Vec::new() };
+    let is_table = |value: &Spanned<DeValue<'_>>| value.get_ref().is_table();
+    let [balancer, allowed] = ["balancer", "allow"].map(|name| match root.get_ref().get(name).is_some_and(is_table) {
+        true => root.get_mut().remove(name),
+        false => None,
+    });
+    let mut found = file.every("", KEYS, root, |table| Config::deserialize(toml::de::ValueDeserializer::from(table)).err());
+    if let Some((span, DeValue::Table(table))) = balancer.map(|value| (value.span(), value.into_inner())) {
+        found.extend(balancer::mistakes(file, Spanned::new(span, table)));
+    }
+    if let Some((span, DeValue::Table(table))) = allowed.map(|value| (value.span(), value.into_inner())) {
+        found.extend(allow::mistakes(file, Spanned::new(span, table)));
+    }
+    found
+}
+
 /// B0531: neither an address nor a certificate came from joining.
 pub(crate) fn not_joined() -> Problem {
     Problem::new(Code(531), "this host has not joined a coordinator")
@@ -137,7 +163,7 @@ pub(crate) fn not_joined() -> Problem {
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Config, Problem> {
+    fn load(text: &str) -> Result<Config, Mistakes> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.toml");
         fs::write(&path, text).unwrap();
@@ -151,7 +177,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expect: [&str; 3]) {
-        let problem = Config::parse("agent.toml", text).unwrap_err();
+        let Mistakes(found) = Config::parse("agent.toml", text).unwrap_err();
+        let [problem] = found.as_slice() else { panic!("{found:?}") };
         let said = [problem.what.as_str(), problem.seen[0].1.as_str(), problem.help.as_deref().unwrap_or_default()];
         assert_eq!((problem.code, said), (UNUSABLE, expect), "{problem:?}");
     }
@@ -223,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_are_told_at_once_in_the_files_order() {
+        let text =
+            "nmae = \"lb1\"\nruntime = \"docker\"\n\n[balancer]\ndriver = \"haproxy\"\ndrift = 7\nsokket = \"/x\"\n\n";
+        let Mistakes(found) = Config::parse("agent.toml", text).unwrap_err();
+        let said: Vec<String> = found.iter().map(|problem| format!("{} {}", problem.seen[0].1, problem.what)).collect();
+        assert_eq!(
+            said,
+            [
+                "agent.toml:1:1 unknown key `nmae`",
+                "agent.toml:2:11 `runtime` must be one of \"auto\", \"systemd\" and \"process\"",
+                // Of `socket` nothing more is said: `sokket` is it.
+                "agent.toml:4:1 `balancer.state_file` is required",
+                "agent.toml:6:9 `balancer.drift` must be one of \"correct\" and \"leave\"",
+                "agent.toml:7:1 unknown key `sokket` in [balancer]",
+            ]
+        );
+        assert!(found.iter().all(|problem| problem.code == UNUSABLE));
+    }
+
+    #[test]
     fn what_is_written_counts() {
         let config = Config { coordinator: "127.0.0.1:7443".to_owned(), runtime: RuntimeKind::Process, ..Config::default() };
         assert_eq!(load("coordinator = \"127.0.0.1:7443\"\nruntime = \"process\"").unwrap(), config);
@@ -230,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_named_file_must_be_there_and_a_host_that_never_joined_says_how() {
-        assert_eq!(Config::load(Some(Path::new("/none/agent.toml"))).unwrap_err().code, Code(530));
+        assert_eq!(Config::load(Some(Path::new("/none/agent.toml"))).unwrap_err().0[0].code, Code(530));
         let folder = tempfile::tempdir().unwrap();
         let config = Config { state: folder.path().to_owned(), ..Config::default() };
         assert_eq!(config.endpoint().unwrap_err().code, Code(531));

@@ -1,7 +1,7 @@
 //! `baton-agent`: joins, runs, says what it sees.
 
 use anyhow::Context;
-use baton_agent::balancer::builtin;
+use baton_agent::balancer::{BalancerConfig, builtin};
 use baton_agent::config::{Config, DEFAULT_PATH};
 use baton_agent::enroll::Claim;
 use baton_agent::link::{self, Place};
@@ -11,6 +11,7 @@ use baton_core::fleet::report::{HostReport, InstanceState, ReleaseState};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::{Code, Problem};
+use baton_core::settings::Mistakes;
 use baton_proto::token::JoinToken;
 use baton_proto::unit;
 use clap::{Args, Parser, Subcommand};
@@ -73,6 +74,11 @@ enum Verb {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        what: Look,
+    },
     /// Take a service on this host back to the release before, with or without a coordinator
     Rollback {
         service: ServiceName,
@@ -99,6 +105,12 @@ enum Verb {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Look {
+    /// Find everything that is wrong with it, without starting anything
+    Check(ConfigFile),
+}
+
 /// This very program, also after an upgrade replaced its file.
 const THIS: &str = "/proc/self/exe";
 
@@ -110,7 +122,7 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<Config, Problem> {
+    fn load(&self) -> Result<Config, Mistakes> {
         Config::load(self.config.as_deref())
     }
 }
@@ -144,6 +156,7 @@ fn start(verb: Verb) -> anyhow::Result<()> {
             runtime()?.block_on(link::run(&config.load()?, &socket, ended()))
         }
         Verb::Status { json, config } => runtime()?.block_on(status(&config.load()?, json)),
+        Verb::Config { what: Look::Check(file) } => check(&file),
         Verb::Rollback { service, config } => runtime()?.block_on(rollback(&config.load()?, &service)),
         Verb::Balancer(args) => {
             log::start();
@@ -162,6 +175,22 @@ fn start(verb: Verb) -> anyhow::Result<()> {
 /// One thread: an agent at rest must not be noticed.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Says that the configuration is right, and what it comes to.
+fn check(file: &ConfigFile) -> anyhow::Result<()> {
+    let config = file.load()?;
+    let at = file.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+    let state = match at.exists() {
+        true => "is right",
+        false => "is not there, so every key has its default",
+    };
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{} {state}", at.display())?;
+    writeln!(out, "  coordinator  {}", config.endpoint().unwrap_or_else(|_| "none yet: baton-agent join".to_owned()))?;
+    writeln!(out, "  state        {}", config.state.display())?;
+    writeln!(out, "  balancer     {}", config.balancer.as_ref().map_or("none", BalancerConfig::driver))?;
+    Ok(())
 }
 
 async fn join(
@@ -312,12 +341,13 @@ async fn ended() {
     }
 }
 
-/// The whole problem with its evidence where there is one, the chain of causes otherwise.
+/// The whole problem with its evidence where there is one, or all of them; the chain of causes otherwise.
 fn complain(error: &anyhow::Error) {
     let mut out = anstream::stderr().lock();
-    let _ = match error.downcast_ref::<Problem>() {
-        Some(problem) => show_problem(&mut out, problem),
-        None => writeln!(out, "error: {error:#}"),
+    let _ = match (error.downcast_ref::<Problem>(), error.downcast_ref::<Mistakes>()) {
+        (Some(problem), _) => show_problem(&mut out, problem),
+        (_, Some(Mistakes(found))) => found.iter().try_for_each(|problem| show_problem(&mut out, problem)),
+        _ => writeln!(out, "error: {error:#}"),
     };
 }
 

@@ -11,7 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -19,6 +19,11 @@ use tokio::process::Command;
 const LARGEST: u64 = 1024 * 1024;
 /// How long a command may take to print one.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest of what a program says of itself.
+const LONGEST_REASON: usize = 200;
+/// Has what systemd encrypted.
+const SYSTEMD_CREDS: &str = "/usr/bin/systemd-creds";
 
 /// Where an instance looks for them: systemd's name for it, under every runtime.
 pub const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -46,6 +51,7 @@ pub async fn find(secrets: &BTreeMap<String, Secret>) -> Result<BTreeMap<String,
                 let text = read(Path::new(path)).map_err(|error| error.to_string());
                 text.and_then(|text| variable_of(&text, variable.as_deref().unwrap_or(name)))
             }
+            Secret::SystemdCreds { path, name } => decrypted(path, name.as_deref()).await,
             Secret::Exec { command } => printed(command).await,
         };
         let value = value.map_err(|why| {
@@ -84,18 +90,39 @@ fn variable_of(text: &[u8], variable: &str) -> Result<Vec<u8>, String> {
     Ok(inner.unwrap_or(value).as_bytes().to_vec())
 }
 
+/// What systemd encrypted for this host. What `systemd-creds` says when it cannot is no part of a value, so it is told.
+async fn decrypted(path: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
+    let mut decrypt = Command::new(SYSTEMD_CREDS);
+    decrypt.args(["decrypt", "--newline=no"]).args(name.map(|name| format!("--name={name}"))).args([path, "-"]);
+    let output = output_of(&mut decrypt, Stdio::piped()).await.map_err(|why| format!("{SYSTEMD_CREDS}: {why}"))?;
+    if output.status.success() {
+        return bounded(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().last().map_or_else(|| output.status.to_string(), |line| crate::text::line(line, LONGEST_REASON));
+    Err(format!("systemd-creds: {said}"))
+}
+
 async fn printed(command: &[String]) -> Result<Vec<u8>, String> {
     let Some((program, arguments)) = command.split_first() else { return Err("no command".to_owned()) };
-    let mut child = Command::new(program);
-    child.args(arguments).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, child.output()).await;
-    let output = output.map_err(|_| format!("nothing for {} s", PATIENCE.as_secs()))?.map_err(|error| error.to_string())?;
-    match (output.status.success(), output.stdout.len() as u64 > LARGEST) {
-        (false, _) => Err(format!("it ended with {}; what it wrote is not shown", output.status)),
-        (true, true) => Err(format!("it printed more than {LARGEST} bytes")),
-        // A command ends its line; a secret does not.
-        (true, false) => Ok(output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout).to_vec()),
+    let output = output_of(Command::new(program).args(arguments), Stdio::null()).await?;
+    if !output.status.success() {
+        return Err(format!("it ended with {}; what it wrote is not shown", output.status));
     }
+    let mut value = bounded(output.stdout)?;
+    // A command ends its line; a secret does not.
+    value.pop_if(|last| *last == b'\n');
+    Ok(value)
+}
+
+async fn output_of(command: &mut Command, stderr: Stdio) -> Result<Output, String> {
+    command.env_clear().stdin(Stdio::null()).stderr(stderr).stdout(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    output.map_err(|_| format!("nothing for {} s", PATIENCE.as_secs()))?.map_err(|error| error.to_string())
+}
+
+fn bounded(value: Vec<u8>) -> Result<Vec<u8>, String> {
+    if value.len() as u64 > LARGEST { Err(format!("it printed more than {LARGEST} bytes")) } else { Ok(value) }
 }
 
 /// Lays values down as files of mode 0400 in a folder of mode 0500 that is made anew; both belong to `owner` where one is named.
@@ -198,6 +225,7 @@ mod tests {
             (format!("env-file:{}", env.display()), "no variable DB"),
             (format!("exec:{}", talks.display()), "exit status: 3"),
             ("exec:/none/of/this".to_owned(), "No such file"),
+            ("systemd-creds:/none/of/this".to_owned(), "No such file"),
         ] {
             let problem = one(&reference).await.unwrap_err();
             assert_eq!(problem.code, Code(212));

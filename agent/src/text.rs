@@ -1,8 +1,12 @@
 //! How things read in evidence. Text from outside is made harmless here, before it travels.
 
+use baton_core::problem::Problem;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
+
+/// Of one piece of evidence in a log's line.
+const EVIDENCE_MAX: usize = 200;
 
 /// One line of foreign text: control characters escaped, at most `max` characters.
 #[must_use]
@@ -28,6 +32,14 @@ pub fn line(text: &str, max: usize) -> String {
 /// Marks that make a terminal show text in another order than it is.
 const fn is_direction(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What was seen of a problem, in one line: `address coord:7443, tls alert CertificateExpired`.
+#[must_use]
+pub fn evidence(problem: &Problem) -> String {
+    let seen: Vec<String> =
+        problem.seen.iter().map(|(label, seen)| format!("{label} {}", line(seen, EVIDENCE_MAX))).collect();
+    seen.join(", ")
 }
 
 /// `850 ms`, `12.5 s`, `3 min 20 s`.

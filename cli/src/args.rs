@@ -215,6 +215,7 @@ mod tests {
             "init",
             "config check",
             "config show",
+            "config explain run.ports",
             "explain B0210",
             "completions bash",
             "version",

@@ -16,6 +16,9 @@ use tonic::transport::Channel;
 /// Where the coordinator's packages put its socket.
 pub const DEFAULT_SOCKET: &str = "/run/baton/coordinator.sock";
 
+/// What names another one, where no option does.
+const SOCKET_VARIABLE: &str = "BATON_SOCKET";
+
 /// What a machine has on which a coordinator is installed.
 const COORDINATOR_FILE: &str = "/etc/baton/coordinator.toml";
 
@@ -28,8 +31,9 @@ const COORDINATOR: &str = "coordinator";
 /// How the coordinator is reached.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConnectArgs {
-    /// The coordinator's unix socket, on its own machine
-    #[arg(long, global = true, env = "BATON_SOCKET", value_name = "PATH", help_heading = "Connection", value_parser = path())]
+    /// The coordinator's unix socket, on its own machine; else what the variable BATON_SOCKET names
+    // Not clap's `env`: every usage line would show an option that nobody gave.
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Connection", value_parser = path())]
     pub socket: Option<PathBuf>,
     /// What handshakes show of the coordinator's authorities.
     #[arg(skip)]
@@ -43,9 +47,10 @@ fn path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
 }
 
 impl ConnectArgs {
-    /// The socket that was named. A variable that is set to nothing names none.
-    fn socket(&self) -> Option<&Path> {
-        self.socket.as_deref().filter(|socket| !socket.as_os_str().is_empty())
+    /// The socket that was named, by the option or else by the variable. What is set to nothing names none.
+    fn socket(&self) -> Option<PathBuf> {
+        let set = || std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
+        self.socket.clone().or_else(set).filter(|socket| !socket.as_os_str().is_empty())
     }
 }
 

@@ -1,13 +1,14 @@
 //! The coordinator's settings: where it listens, where it keeps what it knows.
 
 use baton_core::problem::{Code, Problem};
-use baton_core::settings::{File, Keys};
+use baton_core::settings::{File, Keys, Mistakes};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::de::DeTable;
 
 /// Where the settings are when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/baton/coordinator.toml";
@@ -66,22 +67,30 @@ impl Config {
     /// Reads the settings; a missing file at the default path is an empty one.
     ///
     /// # Errors
-    /// B1007 names the file, the line and the key.
-    pub fn load(path: Option<&Path>) -> Result<Self, Problem> {
+    /// B1007 names the file, the line and the key, of everything that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, Mistakes> {
         let at = path.unwrap_or(Path::new(DEFAULT_PATH));
         match std::fs::read_to_string(at) {
             Ok(text) => Self::parse(at, &text),
             Err(error) if error.kind() == ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
             Err(error) => Err(Problem::new(Code(1007), format!("cannot read {}", at.display()))
                 .saw("file system", error.to_string())
-                .help("name the file with --config")),
+                .help("name the file with --config")
+                .into()),
         }
     }
 
-    fn parse(at: &Path, text: &str) -> Result<Self, Problem> {
+    fn parse(at: &Path, text: &str) -> Result<Self, Mistakes> {
         toml::from_str(text).map_err(|error| {
             let path = at.display().to_string();
-            File { code: Code(1007), path: &path, text }.refusal("", KEYS, &error)
+            let file = File { code: Code(1007), path: &path, text };
+            let read = |table| Self::deserialize(toml::de::ValueDeserializer::from(table)).err();
+            let mut found = DeTable::parse(text).map(|root| file.every("", KEYS, root, read)).unwrap_or_default();
+            found.sort_by_key(|(at, _)| *at);
+            match found.is_empty() {
+                true => file.refusal("", KEYS, &error).into(),
+                false => Mistakes(found.into_iter().map(|(_, problem)| problem).collect()),
+            }
         })
     }
 }
@@ -110,14 +119,15 @@ mod tests {
         let parse = |life: &str| Config::parse(Path::new("c.toml"), &format!("certificate_life = \"{life}\""));
         assert_eq!(parse("30d").unwrap().life(), 30 * 24 * 3600);
         for wrong in ["1s", "10y", "soon", ""] {
-            assert_eq!(parse(wrong).unwrap_err().code, Code(1007), "{wrong}");
+            assert_eq!(parse(wrong).unwrap_err().0[0].code, Code(1007), "{wrong}");
         }
     }
 
     #[test]
     fn every_mistake_has_its_place_and_what_is_allowed() {
         let check = |text: &str, expect: [&str; 3]| {
-            let refused = Config::parse(Path::new("c.toml"), text).unwrap_err();
+            let Mistakes(found) = Config::parse(Path::new("c.toml"), text).unwrap_err();
+            let [refused] = found.as_slice() else { panic!("{found:?}") };
             let said = [refused.what.as_str(), refused.seen[0].1.as_str(), refused.help.as_deref().unwrap_or_default()];
             assert_eq!((refused.code, said), (Code(1007), expect), "{refused:?}");
         };
@@ -133,5 +143,12 @@ mod tests {
             "listen = \"7443\"\n",
             ["`listen` must be an address with a port, such as \"0.0.0.0:7443\"", "c.toml:1:10", ""],
         );
+    }
+    #[test]
+    fn all_mistakes_are_told_at_once_in_the_files_order() {
+        let text = "sokcet = \"/x\"\nlisten = \"7443\"\ncertificate_life = \"1s\"\nkeep_artifacts = -1\n";
+        let Mistakes(found) = Config::parse(Path::new("c.toml"), text).unwrap_err();
+        let places: Vec<&str> = found.iter().map(|problem| problem.seen[0].1.as_str()).collect();
+        assert_eq!(places, ["c.toml:1:1", "c.toml:2:10", "c.toml:3:20", "c.toml:4:18"], "{found:?}");
     }
 }

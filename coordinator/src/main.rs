@@ -6,6 +6,7 @@ use baton_coordinator::identity::brought::AuthorityFiles;
 use baton_coordinator::{backup, restore};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
+use baton_core::settings::Mistakes;
 use baton_proto::unit;
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -54,8 +55,22 @@ enum Command {
         /// The file that `backup` wrote
         file: PathBuf,
     },
+    /// Look at the settings
+    Config {
+        #[command(subcommand)]
+        what: Look,
+    },
     /// Drive the fleet
     Run {
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Look {
+    /// Find everything that is wrong with them, without starting anything
+    Check {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -83,7 +98,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             let brought = authority_cert.zip(authority_key).map(|(certificate, key)| AuthorityFiles { certificate, key });
             let at = config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
             let before = listen.map(|listen| keep_listen(at, listen)).transpose()?.flatten();
-            let done = Config::load(config.as_deref()).and_then(|config| {
+            let done = Config::load(config.as_deref()).map_err(anyhow::Error::from).and_then(|config| {
                 let done = runtime.block_on(baton_coordinator::init_with(&config, brought.as_ref()))?;
                 Ok((config, done))
             });
@@ -126,6 +141,20 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             writeln!(out, "next: {}   and   baton status", next("start", &at))?;
             Ok(())
         }
+        Command::Config { what: Look::Check { config } } => {
+            let settings = Config::load(config.as_deref())?;
+            let at = config.unwrap_or_else(|| DEFAULT_PATH.into());
+            let state = match at.exists() {
+                true => "is right",
+                false => "is not there, so every key has its default",
+            };
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{} {state}", at.display())?;
+            writeln!(out, "  listen  {}", settings.listen)?;
+            writeln!(out, "  socket  {}", settings.socket.display())?;
+            writeln!(out, "  state   {}", settings.state.display())?;
+            Ok(())
+        }
         Command::Run { config } => {
             baton_coordinator::log::start();
             let config = Config::load(config.as_deref())?;
@@ -146,7 +175,7 @@ fn next(verb: &str, at: &Path) -> String {
 }
 
 /// The settings at a path; a missing file at the default path is an empty one.
-fn settings(at: &Path) -> Result<Config, Problem> {
+fn settings(at: &Path) -> Result<Config, Mistakes> {
     Config::load(Some(at).filter(|at| *at != Path::new(DEFAULT_PATH)))
 }
 
@@ -199,21 +228,24 @@ fn put_back(path: &Path, before: &Before) -> anyhow::Result<()> {
     put.with_context(|| format!("{} has a new `listen`, and nothing else was done", path.display()))
 }
 
-/// The problem with its evidence, on stderr.
+/// The problem with its evidence, or all of them, on stderr.
 fn complain(error: &anyhow::Error) {
     let mut out = std::io::stderr().lock();
-    let _ = match error.downcast_ref::<Problem>() {
-        None => writeln!(out, "error: {error:#}"),
-        Some(problem) => {
-            let mut text = format!("error[{}]: {}\n", problem.code, problem.what);
-            let widest = problem.seen.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-            for (label, evidence) in &problem.seen {
-                text.push_str(&format!("  {label:<widest$}   {evidence}\n"));
-            }
-            if let Some(help) = &problem.help {
-                text.push_str(&format!("help: {help}\n"));
-            }
-            write!(out, "{text}")
-        }
+    let _ = match (error.downcast_ref::<Problem>(), error.downcast_ref::<Mistakes>()) {
+        (Some(problem), _) => out.write_all(shown(problem).as_bytes()),
+        (_, Some(Mistakes(found))) => found.iter().try_for_each(|problem| out.write_all(shown(problem).as_bytes())),
+        _ => writeln!(out, "error: {error:#}"),
     };
+}
+
+fn shown(problem: &Problem) -> String {
+    let mut text = format!("error[{}]: {}\n", problem.code, problem.what);
+    let widest = problem.seen.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    for (label, evidence) in &problem.seen {
+        text.push_str(&format!("  {label:<widest$}   {evidence}\n"));
+    }
+    if let Some(help) = &problem.help {
+        text.push_str(&format!("help: {help}\n"));
+    }
+    text
 }

@@ -10,7 +10,7 @@ use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use baton_core::upgrade::{Course, Package, Paused, State, Step, Upgrade};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) fn host(name: &str) -> HostName {
@@ -152,6 +152,7 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        kept: BTreeSet::new(),
         consent: Consent::NotNeeded,
     }
 }

@@ -13,6 +13,9 @@ pub enum Secret {
     /// `env-file:/etc/shop/env#DB`: one variable of a file of `NAME=value` lines; without `#DB`, the one that is called as the
     /// secret is.
     EnvFile { path: String, variable: Option<String> },
+    /// `systemd-creds:/etc/credstore.encrypted/db#DB`: a credential that systemd encrypted for this host, under the name DB; without
+    /// `#DB`, under that of its file.
+    SystemdCreds { path: String, name: Option<String> },
     /// `exec:/usr/bin/pass shop/db`: what a command prints. Words are split at spaces; no shell.
     Exec { command: Vec<String> },
 }
@@ -20,7 +23,7 @@ pub enum Secret {
 /// Text that is no reference. It never repeats the text, which may be the secret itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecret {
-    #[error("a secret is written as where it is found: file:/…, env-file:/…#NAME or exec:/…")]
+    #[error("a secret is written as where it is found: file:/…, env-file:/…#NAME, systemd-creds:/…#NAME or exec:/…")]
     Scheme,
     #[error("what comes after the colon is an absolute path on the hosts, without `..` and control characters")]
     Path,
@@ -34,7 +37,7 @@ impl FromStr for Secret {
 
     fn from_str(text: &str) -> Result<Self, InvalidSecret> {
         let (scheme, rest) = text.split_once(':').ok_or(InvalidSecret::Scheme)?;
-        if !["file", "env-file", "exec"].contains(&scheme) {
+        if !["file", "env-file", "systemd-creds", "exec"].contains(&scheme) {
             return Err(InvalidSecret::Scheme);
         }
         if text.len() > LONGEST || text.contains(char::is_control) {
@@ -47,13 +50,14 @@ impl FromStr for Secret {
             };
         Ok(match scheme {
             "file" => Self::File { path: absolute(rest)? },
-            "env-file" => match rest.split_once('#') {
-                Some((path, variable)) if !variable.is_empty() => {
-                    Self::EnvFile { path: absolute(path)?, variable: Some(variable.to_owned()) }
-                }
-                Some(_) => return Err(InvalidSecret::Path),
-                None => Self::EnvFile { path: absolute(rest)?, variable: None },
-            },
+            "env-file" => {
+                let (path, variable) = named(rest)?;
+                Self::EnvFile { path: absolute(path)?, variable }
+            }
+            "systemd-creds" => {
+                let (path, name) = named(rest)?;
+                Self::SystemdCreds { path: absolute(path)?, name }
+            }
             _ => {
                 let command: Vec<String> = rest.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
                 absolute(command.first().ok_or(InvalidSecret::Path)?)?;
@@ -63,12 +67,23 @@ impl FromStr for Secret {
     }
 }
 
+/// A path, and the name after `#`.
+fn named(text: &str) -> Result<(&str, Option<String>), InvalidSecret> {
+    match text.split_once('#') {
+        Some((_, "")) => Err(InvalidSecret::Path),
+        Some((path, name)) => Ok((path, Some(name.to_owned()))),
+        None => Ok((text, None)),
+    }
+}
+
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path } => write!(f, "file:{path}"),
             Self::EnvFile { path, variable: None } => write!(f, "env-file:{path}"),
             Self::EnvFile { path, variable: Some(variable) } => write!(f, "env-file:{path}#{variable}"),
+            Self::SystemdCreds { path, name: None } => write!(f, "systemd-creds:{path}"),
+            Self::SystemdCreds { path, name: Some(name) } => write!(f, "systemd-creds:{path}#{name}"),
             Self::Exec { command } => write!(f, "exec:{}", command.join(" ")),
         }
     }
@@ -97,6 +112,8 @@ mod tests {
             "file:/etc/shop/db",
             "env-file:/etc/shop/env",
             "env-file:/etc/shop/env#DB_URL",
+            "systemd-creds:/etc/credstore.encrypted/db",
+            "systemd-creds:/etc/credstore.encrypted/db#DB",
             "exec:/usr/bin/pass show shop/db",
         ] {
             assert_eq!(text.parse::<Secret>().unwrap().to_string(), text);
@@ -117,6 +134,8 @@ mod tests {
             "exec:pass show",
             "exec: ",
             "env-file:/etc/env#",
+            "systemd-creds:db",
+            "systemd-creds:/etc/db#",
             "https://hunter2",
             "FILE:/etc/db",
         ] {

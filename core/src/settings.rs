@@ -4,7 +4,10 @@ use crate::manifest::nearest::nearest;
 use crate::manifest::reader::{Finding, diagnostic, quoted};
 use crate::manifest::source::Source;
 use crate::problem::{Code, Problem};
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 /// The keys of one table, each with what its value must be: `("state", "a folder")`.
@@ -19,7 +22,71 @@ pub struct File<'t> {
     pub text: &'t str,
 }
 
+/// Everything that is wrong with a file, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Problem>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write!(f, "{}", each.join("; "))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+impl From<Problem> for Mistakes {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+/// Stands where a required key is missing, so that what else is missing can be told: a path, and an address with a port.
+const STANDS_IN: &str = "127.0.0.1:1";
+/// Its place: none in any file.
+const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
+
 impl File<'_> {
+    /// Everything that deserialising one table refuses, each with where it stands. What was refused is left out, and the rest is
+    /// read again.
+    pub fn every<'t>(
+        &self,
+        name: &str,
+        keys: Keys,
+        mut table: Spanned<DeTable<'t>>,
+        read: impl Fn(Spanned<DeValue<'t>>) -> Option<Error>,
+    ) -> Vec<(usize, Problem)> {
+        let mut found = Vec::new();
+        // Keys that something was said of: that they are missing then is no second mistake.
+        let (mut said, mut stood_in): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        while let Some(error) = read(Spanned::new(table.span(), DeValue::Table(table.get_ref().clone()))) {
+            let at = error.span().map_or(self.text.len(), |span| span.start);
+            if let Some(key) = between_ticks(error.message(), "missing field `").map(ToOwned::to_owned) {
+                if stood_in.contains(&key) {
+                    break;
+                }
+                if !said.contains(&key) {
+                    found.push((at, self.refusal(name, keys, &error)));
+                }
+                let value = Spanned::new(NOWHERE, DeValue::String(Cow::Borrowed(STANDS_IN)));
+                table.get_mut().insert(Spanned::new(NOWHERE, Cow::Owned(key.clone())), value);
+                stood_in.push(key);
+                continue;
+            }
+            // What stands in fits nothing but text and addresses.
+            if at == NOWHERE.start {
+                break;
+            }
+            found.push((at, self.refusal(name, keys, &error)));
+            let Some(key) = entry(table.get_ref(), at).map(|(key, _)| key.to_owned()) else { break };
+            let meant = nearest(&key, keys.iter().map(|(known, _)| *known)).map(ToOwned::to_owned);
+            drop(table.get_mut().remove(key.as_str()));
+            said.extend(meant);
+            said.push(key);
+        }
+        found
+    }
+
     /// What people read of an error that deserialising `table` ended with; the root is `""`.
     #[must_use]
     pub fn refusal(&self, table: &str, keys: Keys, error: &Error) -> Problem {
@@ -120,6 +187,40 @@ mod tests {
         let seen: Vec<String> = problem.seen.iter().map(|(label, what)| format!("{label} {what}")).collect();
         let said = format!("{} | {} | {}", problem.what, seen.join(" | "), problem.help.as_deref().unwrap_or("-"));
         assert_eq!(said, expect);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_each_once() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "only whether it can be read is looked at")]
+        struct Three {
+            state: String,
+            listen: std::net::SocketAddr,
+            #[serde(default)]
+            keep: u32,
+        }
+        let keys: Keys = &[("state", "a folder"), ("listen", "an address"), ("keep", "a whole number")];
+        let said = |text: &str| {
+            let file = File { code: Code(530), path: "agent.toml", text };
+            let read = |table| Three::deserialize(toml::de::ValueDeserializer::from(table)).err();
+            let mut found = file.every("", keys, DeTable::parse(text).unwrap(), read);
+            found.sort_by_key(|(at, _)| *at);
+            found.into_iter().map(|(_, problem)| format!("{} {}", problem.what, problem.seen[0].1)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said("colour = 1\nkeep = \"ten\"\nlisten = 7\nstate = 3\n"),
+            [
+                "unknown key `colour` agent.toml:1:1",
+                "`keep` must be a whole number agent.toml:2:8",
+                "`listen` must be an address agent.toml:3:10",
+                "`state` must be a folder agent.toml:4:9",
+            ]
+        );
+        assert_eq!(said("keep = 1\n"), ["`state` is required agent.toml:1:1", "`listen` is required agent.toml:1:1"]);
+        assert_eq!(said("staet = \"/x\"\n"), ["unknown key `staet` agent.toml:1:1", "`listen` is required agent.toml:1:1"]);
+        assert_eq!(said("state = 7\n"), ["`listen` is required agent.toml:1:1", "`state` must be a folder agent.toml:1:9"]);
+        assert_eq!(said("state = \"/x\"\nlisten = \"127.0.0.1:80\"\n"), [""; 0]);
     }
 
     #[test]

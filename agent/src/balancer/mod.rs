@@ -23,7 +23,7 @@ mod requests;
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;
 pub use drift::Drift;
-pub use refusal::{DRIVERS, keys, refusal};
+pub use refusal::{DRIVERS, keys, mistakes};
 
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
@@ -66,6 +66,19 @@ pub enum BalancerConfig {
     Nginx(NginxConfig),
     Envoy(EnvoyConfig),
     Builtin(BuiltinConfig),
+}
+
+impl BalancerConfig {
+    /// Its word in the configuration.
+    #[must_use]
+    pub const fn driver(&self) -> &'static str {
+        match self {
+            Self::Haproxy(_) => "haproxy",
+            Self::Nginx(_) => "nginx",
+            Self::Envoy(_) => "envoy",
+            Self::Builtin(_) => "builtin",
+        }
+    }
 }
 
 /// A HAProxy somebody else configured and started; Baton adopts the backends named like its pools.

@@ -64,25 +64,24 @@ pub fn keys(driver: &str) -> Keys {
     }
 }
 
-/// What is wrong in the `[balancer]` table of a file that was refused; None: nothing, it is something else.
+/// Everything that is wrong in the `[balancer]` table of a file, each with where it stands.
 #[must_use]
-pub fn refusal(file: &File<'_>) -> Option<Problem> {
-    let mut root = DeTable::parse(file.text).ok()?;
-    let place = root.get_ref().get("balancer")?.span();
-    let DeValue::Table(mut table) = root.get_mut().remove("balancer")?.into_inner() else { return None };
+pub fn mistakes<'t>(file: &File<'_>, balancer: Spanned<DeTable<'t>>) -> Vec<(usize, Problem)> {
+    let (place, mut table) = (balancer.span(), balancer.into_inner());
     let choices = || DRIVERS.iter().map(|driver| format!("{driver:?}")).collect::<Vec<_>>().join(", ");
     let Some(driver) = table.remove("driver") else {
-        return Some(file.problem(place, "`balancer.driver` is required", &format!("it can be {}", choices())));
+        let problem = file.problem(place.clone(), "`balancer.driver` is required", &format!("it can be {}", choices()));
+        return vec![(place.start, problem)];
     };
+    let at = driver.span();
     let Some(name) = driver.get_ref().as_str() else {
         let what = "`balancer.driver` must be a string";
-        return Some(file.problem(driver.span(), what, &format!("it can be {}", choices())));
+        return vec![(at.start, file.problem(at, what, &format!("it can be {}", choices())))];
     };
     if !DRIVERS.contains(&name) {
-        return Some(file.not_a_choice("driver", name, driver.span(), DRIVERS));
+        return vec![(at.start, file.not_a_choice("driver", name, at, DRIVERS))];
     }
-    let error = read(name, Spanned::new(place, DeValue::Table(table)))?;
-    Some(file.refusal("balancer", keys(name), &error))
+    file.every("balancer", keys(name), Spanned::new(place, table), |table| read(name, table))
 }
 
 fn read(driver: &str, table: Spanned<DeValue<'_>>) -> Option<Error> {

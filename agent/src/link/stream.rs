@@ -1,14 +1,17 @@
 //! The stream to the coordinator, dialled by this host, for as long as there is one. It says and hears for the other half.
 
 use crate::session::{WAIT_MAX, backoff};
+use crate::text;
 use baton_core::problem::Problem;
 use baton_proto::problem;
+use baton_proto::tls::{Credentials, with_dates};
 use baton_proto::v1::agent_link_client::AgentLinkClient;
 use baton_proto::v1::{
     AgentMessage, Authorities, CoordinatorMessage, LinkConnected, LinkDialling, LinkMessage, LinkSent, agent_message,
     coordinator_message, link_message,
 };
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -34,6 +37,8 @@ pub(super) struct Streams<'a> {
     pub(super) says: mpsc::Receiver<Said>,
     /// Whom the coordinator says to believe: the hashes of the authorities' certificates. None while it said nothing.
     pub(super) authorities: &'a watch::Sender<Vec<[u8; 32]>>,
+    /// The folder of this host's certificate.
+    pub(super) identity: &'a Path,
 }
 
 /// The other half is gone.
@@ -54,12 +59,14 @@ impl Streams<'_> {
                 waits = backoff();
                 told = None;
             }
+            let problem = self.dated(problem);
             if let Err(alone) = self.tell(link_message::Kind::Lost((&problem).into())).await {
                 return alone;
             }
             // Once for each reason: a coordinator that is away for a month fills no log.
             if told != Some(problem.code) {
-                tracing::warn!(%problem, "no session with the coordinator; this host goes on with what it was told last");
+                let seen = text::evidence(&problem);
+                tracing::warn!(%problem, seen, "no session with the coordinator; this host goes on with what it was told last");
                 told = Some(problem.code);
             }
             let wait = waits.next().unwrap_or(WAIT_MAX);
@@ -127,6 +134,15 @@ impl Streams<'_> {
     fn believe(&self, told: &Authorities) {
         let pins = told.pins.iter().take(AUTHORITIES).filter_map(|pin| pin.as_slice().try_into().ok());
         self.authorities.send_replace(pins.collect());
+    }
+
+    /// A problem with what this host alone knows of it: the dates of its certificate.
+    fn dated(&self, problem: Problem) -> Problem {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        match Credentials::load(self.identity).and_then(|own| own.subject()) {
+            Ok(own) => with_dates(problem, &own, now),
+            Err(_) => problem,
+        }
     }
 
     async fn tell(&self, kind: link_message::Kind) -> Result<(), Alone> {

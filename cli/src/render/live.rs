@@ -1,5 +1,6 @@
 //! A frame that is redrawn in place.
 
+use super::narrow::narrow;
 use super::page::{Line, Look, Page, Tone};
 use crate::output::Stream;
 use rustix::termios::tcgetwinsize;
@@ -24,11 +25,14 @@ impl Live {
         stream.write(&self.frame(&fit(page, rows.saturating_sub(1)), look));
     }
 
-    /// Draws the last frame whole, however long it is.
+    /// Draws the last frame whole, however long it is; a row that is too wide for the terminal is a block.
     pub fn finish(&mut self, stream: &Stream, page: &Page) {
-        let look = Look { colour: stream.has_colour(), width: None };
-        stream.write(&self.frame(page, look));
+        stream.write(&self.last(page, columns(), stream.has_colour()));
         self.drawn = 0;
+    }
+
+    fn last(&mut self, page: &Page, columns: usize, colour: bool) -> String {
+        self.frame(&narrow(page, columns), Look { colour, width: None })
     }
 
     /// Removes the frame, so that other lines can be written; the next one is drawn below them.
@@ -80,6 +84,7 @@ fn size() -> (usize, usize) {
 mod tests {
     use super::{Live, fit};
     use crate::render::page::{Line, Look, Page};
+    use crate::render::table::Table;
 
     fn page(lines: &[&str]) -> Page {
         Page(lines.iter().map(|&line| Line::of(line)).collect())
@@ -94,6 +99,20 @@ mod tests {
         assert_eq!(live.frame(&page(&["d"]), look), "\u{1b}[1A\rd\u{1b}[K\n");
         assert_eq!(live.frame(&Page::new(), look), "\u{1b}[1A\r\u{1b}[J");
         assert_eq!(live.frame(&page(&["e"]), look), "e\u{1b}[K\n");
+    }
+
+    #[test]
+    fn the_last_frame_is_made_narrow_where_the_terminal_is() {
+        let mut table = Table::new(&["HOST", "RELEASE", "STEP"]);
+        table.row(vec![Line::of("web2"), Line::of("2.1.0"), Line::of("serving, and the words are long")]);
+        let page = table.page();
+        let mut live = Live::default();
+        let wide = live.last(&page, 80, false);
+        assert!(wide.starts_with("HOST  RELEASE  STEP") && wide.lines().count() == 2, "{wide}");
+        assert_eq!(
+            live.last(&page, 40, false),
+            "\u{1b}[2A\rweb2\u{1b}[K\n  RELEASE  2.1.0\u{1b}[K\n  STEP     serving, and the words are long\u{1b}[K\n"
+        );
     }
 
     #[test]

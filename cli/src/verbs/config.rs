@@ -1,5 +1,6 @@
-//! `baton config check`, `baton config show [--origin]` and `baton config schema`.
+//! `baton config check`, `baton config show [--origin]`, `baton config explain KEY` and `baton config schema`.
 
+mod key;
 mod schema;
 
 pub use schema::schema;
@@ -38,6 +39,12 @@ pub enum Config {
         #[arg(long)]
         origin: bool,
     },
+    /// Say what a key of the manifest is for, what it may be, and what holds without it
+    Explain {
+        /// A key, such as run.stop.timeout, or a table, such as run
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
     /// Print the JSON Schema of a manifest, for editors
     Schema,
 }
@@ -66,6 +73,11 @@ pub fn run(args: &ConfigArgs, output: &Output) -> Result<Exit, Failure> {
             if !*origin {
                 output.next("baton config show --origin");
             }
+        }
+        Config::Explain { key } => {
+            let keys = key::found(key)?;
+            output.answer(&key::page(&keys));
+            output.json(&json!({ "keys": keys.iter().map(|key| key::document(key)).collect::<Vec<_>>() }));
         }
         // A document of its own, whatever was asked for.
         Config::Schema => output.answers().write(&format!("{:#}\n", schema())),

@@ -30,9 +30,9 @@ pub struct LoginArgs {
     /// The file that holds the token; `-` for stdin. Never an argument: those can be read by others
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
-    /// What to be called; the coordinator decides
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
-    pub name: String,
+    /// What to be called, else as the user is; the coordinator decides
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Take the place of whoever has this name: its certificates are revoked. The token must be for that very name
     #[arg(long)]
     pub replace: bool,
@@ -53,7 +53,7 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     let join = JoinRequest {
         secret: token.secret.to_vec(),
         csr_pem,
-        name: args.name,
+        name: args.name.unwrap_or_else(user),
         replace: args.replace,
         bearer: "operator".to_owned(),
     };
@@ -73,6 +73,11 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     }
     output.next("baton status");
     Ok(Exit::Done)
+}
+
+/// The name this user has on this machine.
+fn user() -> String {
+    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "operator".to_owned())
 }
 
 pub(crate) fn request() -> Result<(String, String), rcgen::Error> {

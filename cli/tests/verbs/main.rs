@@ -413,6 +413,17 @@ fn without_a_command_there_is_help_and_so_there_is_for_each() {
 }
 
 #[test]
+fn a_usage_line_shows_no_option_that_only_a_variable_gave() {
+    let world = World::new(at_rest(1_000), Script::default());
+    for line in ["deploy --versio 2", "login --token-file t", "token create --ttl"] {
+        let ran = ran(world.command(line).env("USER", "ana").output().unwrap());
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let usage = ran.stderr.lines().find(|line| line.starts_with("Usage:")).unwrap_or_default();
+        assert!(!usage.contains("--socket") && !usage.contains("--name"), "{usage}");
+    }
+}
+
+#[test]
 fn a_socket_that_is_set_to_nothing_is_not_set() {
     let world = World::new(at_rest(1_000), Script::default());
     let ran = ran(world.command("status").env("BATON_SOCKET", "").output().unwrap());

@@ -93,6 +93,6 @@ codes! {
          not become ready. This is a warning.";
     BAD_SECRET = 140, "a secret that is no reference",
         "run.secrets says where each host finds a value and never the value itself: file:/etc/shop/db, \
-         env-file:/etc/shop/env#NAME or exec:/usr/bin/pass show shop/db. What was written is not shown, because it may \
-         have been the secret.";
+         env-file:/etc/shop/env#NAME, systemd-creds:/etc/credstore.encrypted/db or exec:/usr/bin/pass show shop/db. What was \
+         written is not shown, because it may have been the secret.";
 }

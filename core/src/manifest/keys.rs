@@ -108,7 +108,7 @@ pub const KEYS: &[Key] = &[
         "run.secrets",
         Kind::Variables,
         Absent,
-        "Where each host finds a secret: `file:/…`, `env-file:/…#NAME`, `exec:/…`. Given as files in `$CREDENTIALS_DIRECTORY`.",
+        "Where each host finds a secret: `file:/…`, `env-file:/…#NAME`, `systemd-creds:/…#NAME`, `exec:/…`. Given as files in `$CREDENTIALS_DIRECTORY`.",
     ),
     key("run.stop.signal", Kind::OneOf(SIGNALS), Value("SIGTERM"), "The polite request to finish."),
     key("run.stop.timeout", Kind::Duration, Value("30s"), "How long it may take to finish before it is killed."),

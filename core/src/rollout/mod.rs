@@ -29,7 +29,7 @@ use crate::problem::Problem;
 use crate::strategy::Strategy;
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What must be remembered of a rollout; everything else is observed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +75,9 @@ pub struct Rollout {
     /// It brings back what was there: nothing waits for hooks.
     #[serde(default)]
     pub returns: bool,
+    /// What hosts had kept of rollouts that were ended where they stood, when this one began: they are brought from these.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<ReleaseId>,
     /// Whether another person than the one who asked for it has let it begin.
     #[serde(default)]
     pub consent: Consent,
@@ -171,6 +174,11 @@ impl Rollout {
     #[must_use]
     pub fn renews(&self) -> bool {
         self.from == Some(self.to)
+    }
+
+    /// The releases that hosts kept beside the live one, where it is the live one that it brings everybody back to.
+    pub fn brings_back(&self) -> impl Iterator<Item = ReleaseId> + '_ {
+        self.kept.iter().copied().filter(|_| self.renews())
     }
 
     /// Whether a host that it leaves out lacks something: who starts one host anew means no other. A rollback for hosts that kept

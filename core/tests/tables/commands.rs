@@ -2,7 +2,7 @@
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::name::RolloutId;
-use baton_core::rollout::command::{Accepted, Command, Deploy, apply};
+use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections};
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Consent, Direction, RolloutState, interlock};
 use baton_core::strategy::Placement;
@@ -106,6 +106,34 @@ fn a_service_may_get_a_port_behind_those_it_has_and_no_other() {
     let told = world.tell(&next);
     assert!(told.contains(&"lb1 takes web1/b out".to_owned()), "the new place is known before it is used: {told:?}");
     assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
+}
+
+#[test]
+fn what_cannot_change_under_a_live_service_is_told_with_the_way_there() {
+    let mut world = World::parse(REST);
+    world.fleet.services.get_mut(&shop()).expect("a service").ports.push(8102);
+    let world = world;
+    let said = |ports: &[u16], pool: Option<&str>| -> Vec<String> {
+        let mut deploy = deploy(&world, "v2");
+        deploy.service.ports = ports.to_vec();
+        if let (Some(pool), Some(balancer)) = (pool, deploy.service.balancer.as_mut()) {
+            balancer.pool = pool.parse().expect("a name");
+        }
+        let found = objections(&world.fleet, &deploy, NOW).into_iter().filter(|problem| problem.code.0 == 705);
+        found.map(|problem| problem.help.expect("a way")).collect()
+    };
+    let live = world.fleet.services[&shop()].ports.clone();
+    let [first, second] = live[..] else { panic!("{live:?}") };
+    let begins = |ports: &[u16], expect: String| {
+        let said = said(ports, None);
+        assert!(said.len() == 1 && said[0].starts_with(&expect), "{said:?}");
+        assert!(said[0].contains("baton services remove shop"), "{said:?}");
+    };
+    begins(&[second, first], format!("keep them in this order: ports = [{first}, {second}]"));
+    begins(&[first], format!("keep ports = [{first}, {second}], and for one instance at a time say placement"));
+    begins(&[9000], format!("ports = [{first}, {second}, 9000] is taken"));
+    assert_eq!(said(&[first, second, 9000], None), [""; 0]);
+    assert_eq!(said(&[9000], Some("other")).len(), 2, "both at once");
 }
 
 #[test]

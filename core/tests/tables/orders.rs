@@ -238,6 +238,12 @@ fn what_was_ended_where_it_stood_is_not_undone_and_goes_on_from_there() {
         world.settle();
         world.stand(&[("web1", ends), ("web2", ends), ("web3", ends)]);
         assert_eq!(world.state("r-7"), Some(RolloutState::Succeeded), "{next}");
+        let kept: Vec<_> = world.fleet.rollouts[&rollout("r-7")].brings_back().collect();
+        assert_eq!(
+            kept,
+            if next == "rollback" { vec![release("v2").id()] } else { Vec::new() },
+            "what they were brought from"
+        );
         assert!(world.fleet.services[&shop()].orders.kept.is_empty());
     }
 }

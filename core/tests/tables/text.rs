@@ -14,7 +14,7 @@ use baton_core::rollout::plan::Plan;
 use baton_core::rollout::{Consent, Direction, Evidence, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -244,6 +244,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        kept: BTreeSet::new(),
         consent: Consent::NotNeeded,
     })
 }

@@ -2,6 +2,7 @@
 
 use super::TlsError;
 use super::verify::Refused;
+use crate::identity::Subject;
 use crate::problem::code;
 use crate::unit;
 use baton_core::name::Digest;
@@ -11,8 +12,10 @@ use rustls::{AlertDescription, CertificateError};
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
+use std::time::Duration;
 use x509_parser::time::ASN1Time;
 
+const ALERT: &str = "tls alert";
 const CLOCKS: &str = "the clock of one of the two machines may be off: compare `date -u` on both; else join or log in again";
 
 /// The problem of a failed attempt to reach `endpoint` (`host:port` or a socket's path).
@@ -176,7 +179,22 @@ fn alert_received(alert: AlertDescription) -> Problem {
         | AlertDescription::AccessDenied => refused("the coordinator refused this machine's certificate"),
         _ => Problem::new(code::TLS_FAILED, "the other side ended the TLS handshake"),
     };
-    problem.saw("tls alert", format!("{alert:?}"))
+    problem.saw(ALERT, format!("{alert:?}"))
+}
+
+/// The same problem; where it is that this side's own certificate is outside its dates, with both of them and the clock's
+/// reading, since 1970.
+#[must_use]
+pub fn with_dates(problem: Problem, own: &Subject, now: Duration) -> Problem {
+    // Only the other side's alert is about ours.
+    if problem.code != code::CERTIFICATE_TIME || !problem.seen.iter().any(|(label, _)| label == ALERT) {
+        return problem;
+    }
+    let at = |seconds: i64| date(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))));
+    problem
+        .saw("valid from", at(own.not_before))
+        .saw("valid until", at(own.not_after))
+        .saw("clock here", date(UnixTime::since_unix_epoch(now)))
 }
 
 fn date(time: UnixTime) -> String {

@@ -106,6 +106,9 @@ async fn a_clock_that_is_off_by_a_year_is_said_in_clear_words_and_stops_no_appli
             }
         })
         .await;
+        for seen in ["valid from ", "valid until ", "clock here "] {
+            assert!(stage.log("web1")[before..].contains(seen), "{seen}: {}", stage.last_words());
+        }
         assert!(stage.log(COORDINATOR).contains("B0504"), "{}", stage.last_words());
         in_time("baton-agent status says it, too", async {
             let says = |problem: &baton_core::problem::Problem| problem.to_string().contains("by its clock");

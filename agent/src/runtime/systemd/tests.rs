@@ -216,6 +216,30 @@ async fn values_stay_values_and_the_app_cannot_change_the_host() {
 }
 
 #[tokio::test]
+async fn what_systemd_encrypted_on_this_host_is_a_secret_and_under_another_name_is_none() {
+    let Some(host) = host("t-creds").await else { return };
+    let encrypted = host.folder.path().join("db.cred");
+    let mut encrypt = std::process::Command::new("/usr/bin/systemd-creds");
+    encrypt.args(["encrypt", "--with-key=host", "--name=DB", "-"]).arg(&encrypted);
+    let mut encrypt = encrypt.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut encrypt.stdin.take().unwrap(), b"a value\n").unwrap();
+    assert!(encrypt.wait().unwrap().success());
+    let secret = |name: &str| {
+        BTreeMap::from([("X".to_owned(), format!("systemd-creds:{}{name}", encrypted.display()).parse().unwrap())])
+    };
+
+    let mut launch = host.launch("cat $X_FILE; exec sleep 600");
+    launch.secrets = secrets::find(&secret("#DB")).await.unwrap();
+    let running = host.runtime.start(launch).await.unwrap();
+    assert_eq!(host.lines(&running).await, ["a value"]);
+    host.runtime.stop(&running, &polite(Duration::from_secs(5))).await;
+
+    // Its file has another name than it was encrypted under.
+    let refused = secrets::find(&secret("")).await.unwrap_err();
+    assert!(refused.seen[1].1.starts_with("systemd-creds: "), "{refused:?}");
+}
+
+#[tokio::test]
 async fn another_start_in_the_same_slot_is_not_stopped_for_the_one_before() {
     let Some(host) = host("t-fence").await else { return };
     let before = host.start("exec sleep 600").await;

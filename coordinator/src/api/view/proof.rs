@@ -21,13 +21,18 @@ pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView>
     let compared = judgement.failures.unit.is_some() || sources.iter().any(|source| source.new_requests > 0);
     let caught = judgement.would_have_caught(&rollout.strategy.guard);
     let (least_serving, least_of) = proof.capacity.least.unwrap_or_default();
+    // Where the live release takes the place of others, those others are the old side.
+    let (before, others) = match rollout.brings_back().next() {
+        Some(_) => (&proof.other, &proof.old),
+        None => (&proof.old, &proof.other),
+    };
     Some(ProofView {
         new_requests: proof.new.requests,
         new_failed: proof.new.errors,
-        old_requests: proof.old.requests,
-        old_failed: proof.old.errors,
-        other_requests: proof.other.requests,
-        other_failed: proof.other.errors,
+        old_requests: before.requests,
+        old_failed: before.errors,
+        other_requests: others.requests,
+        other_failed: others.errors,
         cut: proof.cut,
         restarts: proof.restarts,
         mixed_ms: proof.mixed().map(millis).unwrap_or_default(),

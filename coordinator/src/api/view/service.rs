@@ -301,6 +301,12 @@ fn left_out_view(left_out: &LeftOut, caught_up: bool) -> LeftOutView {
     LeftOutView { host: left_out.host.to_string(), by: left_out.by.clone(), why: left_out.why.clone(), caught_up }
 }
 
+/// What served before. A rollback for hosts that kept another release goes from theirs: the live one never changed.
+fn comes_from(fleet: &Fleet, rollout: &Rollout) -> String {
+    let kept: Vec<String> = rollout.brings_back().map(|release| version(fleet, Some(release))).collect();
+    if kept.is_empty() { version(fleet, rollout.from) } else { kept.join(", ") }
+}
+
 pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: Moment) -> RolloutView {
     let total = rollout.hosts.len();
     let done = match rollout.state {
@@ -316,7 +322,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
             Direction::Forward => "forward".to_owned(),
             Direction::Back => "back".to_owned(),
         },
-        from_version: version(fleet, rollout.from),
+        from_version: comes_from(fleet, rollout),
         to_version: version(fleet, Some(rollout.to)),
         by: rollout.by.clone(),
         hosts_done: count(done),
@@ -335,7 +341,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         },
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
-        proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &version(fleet, rollout.from)),
+        proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &comes_from(fleet, rollout)),
         hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),
         renews: match rollout.renews() {

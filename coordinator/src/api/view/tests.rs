@@ -173,6 +173,25 @@ fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
 }
 
 #[test]
+fn a_rollback_after_a_rollout_was_ended_where_it_stood_says_what_it_comes_from() {
+    let mut picture = picture("web1=2.0:ready:in web2=1.0:ready:in");
+    roll(&mut picture, RolloutState::Running);
+    let [one, two] = ["1.0", "2.0"].map(|version| samples::release("shop", version).id());
+    let rollout = picture.fleet.rollouts.values_mut().next().unwrap();
+    (rollout.from, rollout.to) = (Some(one), one);
+    rollout.kept.insert(two);
+    rollout.judgement.proof.polls = 1;
+    (rollout.judgement.proof.old.requests, rollout.judgement.proof.other.requests) = (0, 40);
+    let view = shop(&picture).rollout.unwrap();
+    assert_eq!((view.from_version.as_str(), view.to_version.as_str()), ("2.0", "1.0"));
+    let proof = view.proof.unwrap();
+    assert_eq!((proof.old_requests, proof.other_requests), (40, 0), "those that the kept release answered");
+    // A restart comes from where it goes.
+    picture.fleet.rollouts.values_mut().for_each(|rollout| rollout.kept.clear());
+    assert_eq!(shop(&picture).rollout.unwrap().from_version, "1.0");
+}
+
+#[test]
 fn going_back_a_host_is_done_when_it_serves_the_old_release_again() {
     let mut picture = picture("web1=1.0:ready:in web2=2.0:ready:in web3=1.0:ready:in");
     roll(&mut picture, RolloutState::Reverting);

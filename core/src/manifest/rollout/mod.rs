@@ -89,7 +89,10 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
     let prober = judging::prober(reader);
     let (scrape, prometheus) = (counters::scrape(reader), counters::prometheus(reader));
     let second_person = second_person(reader);
-    let means = means?;
+    let Some(means) = means else {
+        each_alone(reader, around);
+        return None;
+    };
     let placement = placement(reader, &means, around.ports);
     let max_unavailable = max_unavailable(reader, &means);
     let spread_by = spread_by(reader, &means);
@@ -124,6 +127,32 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         prometheus: prometheus?,
         second_person: second_person?,
     })
+}
+
+/// Reads what hangs on the strategy while nobody knows which it is: what is wrong whichever it is, is told all the same.
+fn each_alone(reader: &mut Reader<'_, '_>, around: Surroundings) {
+    let placement = match reader.value("rollout.placement") {
+        None => None,
+        Some(value) => match reader.choice("rollout.placement") {
+            Some("handover") => handover(reader, value.span(), around.ports),
+            Some("in-place") => Some(Placement::InPlace),
+            _ => None,
+        },
+    };
+    if let Some(value) = reader.value("rollout.max_unavailable") {
+        let _ = reader.parse_amount("rollout.max_unavailable", value);
+    }
+    if reader.value("rollout.spread_by").is_some() {
+        let _ = reader.name::<LabelKey>("rollout.spread_by");
+    }
+    let _ = reader.duration_or("rollout.keep_old", Duration::ZERO);
+    let _ = waves::waves(reader, around.hosts);
+    if reader.value("rollout.steps").is_some() {
+        let _ = steps::steps(reader, placement.unwrap_or(Placement::SideBySide), around.hosts);
+    }
+    if reader.value("rollout.approve").is_some() {
+        let _ = reader.flag("rollout.approve");
+    }
 }
 
 /// Reports two settings of which one must go.

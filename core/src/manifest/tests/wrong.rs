@@ -25,6 +25,7 @@ golden! {
     a_key_nobody_knows_gets_the_list_of_those_that_are
     what_is_planned_is_refused_until_it_works
     a_strategy_nobody_knows_is_refused
+    a_wrong_strategy_hides_no_other_mistake
     wrong_types_say_what_would_be_right
     a_table_written_as_a_list_is_refused
     durations_need_a_unit_and_have_bounds

@@ -55,6 +55,7 @@ pub fn begin(
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        kept: service.orders.kept.values().map(|kept| kept.release).filter(|release| *release != to).collect(),
         consent: if asks { Consent::Awaited } else { Consent::NotNeeded },
     }
 }

@@ -280,21 +280,51 @@ fn pool_conflicts(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
 }
 
 /// Ports and balancer of a live service are where its members are: they do not change under it. Ports may be added behind
-/// those it has: nothing is there yet.
-fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
-    const ANOTHER: &str = "deploy it as a service of another name, move the traffic, and remove this one";
-    let before = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some())?;
-    let (old, new) = (&before.ports, &deploy.service.ports);
-    let (what, live, manifest, help) = if !new.starts_with(old) {
-        let help = format!("keep {old:?} and add ports behind them, or {ANOTHER}");
-        ("ports", format!("{old:?}"), format!("{new:?}"), help)
-    } else if before.balancer != deploy.service.balancer {
-        ("the balancer", routed(before), routed(&deploy.service), ANOTHER.to_owned())
-    } else {
-        return None;
+/// those it has: nothing is there yet. What cannot be is told with the way to come there all the same.
+fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
+    let Some(before) = fleet.services.get(&deploy.name).filter(|service| service.committed.is_some()) else {
+        return Vec::new();
     };
-    let problem = Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"));
-    Some(problem.saw("live", live).saw("manifest", manifest).help(help))
+    let refuse = |what: &str, live: String, manifest: String, help: String| {
+        Problem::new(Code(705), format!("{what} of a live service cannot change in a rollout"))
+            .saw("live", live)
+            .saw("manifest", manifest)
+            .help(help)
+    };
+    let (old, new) = (&before.ports, &deploy.service.ports);
+    let mut problems = Vec::new();
+    if !new.starts_with(old) {
+        let help = format!("{}; {}", kept_ports(old, new), another(deploy));
+        problems.push(refuse("ports", format!("{old:?}"), format!("{new:?}"), help));
+    }
+    if before.balancer != deploy.service.balancer {
+        let help = another(deploy);
+        problems.push(refuse("the balancer", routed(before), routed(&deploy.service), help));
+    }
+    problems
+}
+
+/// What comes nearest to other ports without another service.
+fn kept_ports(old: &[u16], new: &[u16]) -> String {
+    let added: Vec<u16> = new.iter().copied().filter(|port| !old.contains(port)).collect();
+    if added.is_empty() && new.len() == old.len() {
+        format!("keep them in this order: ports = {old:?}")
+    } else if added.is_empty() {
+        format!("keep ports = {old:?}, and for one instance at a time say placement = \"in-place\" in [rollout]")
+    } else {
+        let all: Vec<u16> = old.iter().copied().chain(added).collect();
+        format!("ports = {all:?} is taken: the next version starts on one that is added")
+    }
+}
+
+/// The way that is always there: a second service beside this one.
+fn another(deploy: &Deploy) -> String {
+    let pool = if deploy.service.balancer.is_some() { ", `pool`" } else { "" };
+    format!(
+        "to move: in a copy of the manifest give `service`{pool} and `ports` other values, deploy it, lead the clients there, then \
+         baton services remove {}",
+        deploy.name
+    )
 }
 
 /// `pool shop on lb1, lb2`.

@@ -1,9 +1,11 @@
 //! Which certificates are believed.
 
 use super::{Authority, Server, Wish, ask, connect};
+use crate::identity;
 use crate::problem::code;
-use crate::tls::{Credentials, client_config, server_config};
+use crate::tls::{Credentials, client_config, server_config, with_dates};
 use baton_core::problem::Problem;
+use std::time::Duration;
 
 async fn refusal(server: &Credentials, client: &Credentials) -> Problem {
     let server = Server::start(server).await;
@@ -87,6 +89,15 @@ async fn a_client_certificate_outside_its_time_says_that_a_clock_may_be_off() {
         let problem = refusal(&authority.sign("coordinator/main"), &client).await;
         assert_eq!(problem.code, code::CERTIFICATE_TIME, "{problem:?}");
         assert!(problem.help.as_ref().unwrap().contains("clock"), "{problem:?}");
+        let own = identity::Subject { not_before: 0, not_after: 86_400, ..client.subject().unwrap() };
+        let dated = with_dates(problem.clone(), &own, Duration::from_secs(172_800));
+        let seen: Vec<String> = dated.seen.iter().map(|(label, seen)| format!("{label} {seen}")).collect();
+        for date in ["valid from Jan  1 ", "valid until Jan  2 ", "clock here Jan  3 "] {
+            assert!(seen.iter().any(|seen| seen.starts_with(date)), "{date}: {seen:?}");
+        }
+        // Nothing is known by it of what another certificate is refused for.
+        let theirs = Problem { seen: Vec::new(), ..problem };
+        assert_eq!(with_dates(theirs.clone(), &own, Duration::ZERO), theirs);
     }
 }
 

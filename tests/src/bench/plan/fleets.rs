@@ -10,7 +10,7 @@ use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -210,6 +210,7 @@ fn rollout(name: &ServiceName, service: &Service, new: &Release) -> anyhow::Resu
         starts: BTreeMap::new(),
         left_out: Vec::new(),
         returns: false,
+        kept: BTreeSet::new(),
         consent: Consent::NotNeeded,
     })
 }
