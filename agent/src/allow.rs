@@ -91,8 +91,8 @@ impl Allow {
     }
 }
 
-/// Everything that is wrong in `[allow]`, each with where it stands.
-pub(crate) fn mistakes<'t>(file: &File<'_>, allow: Spanned<DeTable<'t>>) -> Vec<(usize, Problem)> {
+/// Everything that is wrong in the `[allow]` table of a file, each with where it stands.
+pub(crate) fn mistakes(file: &File<'_>, allow: Spanned<DeTable<'_>>) -> Vec<(usize, Problem)> {
     file.every("allow", KEYS, allow, |table| Allow::deserialize(ValueDeserializer::from(table)).err())
 }
 
@@ -184,6 +184,7 @@ mod tests {
             ("", with("file:/etc/shop/db"), true),
             ("secrets = [\"/etc/shop/*\"]", with("file:/etc/shop/db"), true),
             ("secrets = [\"/etc/shop/*\"]", with("env-file:/etc/shadow"), false),
+            ("secrets = [\"/etc/shop/*\"]", with("systemd-creds:/etc/credstore.encrypted/db"), false),
             ("", with("exec:/usr/bin/pass show"), false),
             ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/pass show"), true),
             ("commands = [\"/usr/bin/pass\"]", with("exec:/usr/bin/passwd x"), false),

@@ -60,13 +60,13 @@ const TEND_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let network = (place == Place::Within).then(|| Network::open(&config)).transpose()?;
     let _lock = lock(&config.state)?;
+    // Applications inherit it. What is the agent's alone has its mode said where it is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let way = match (network, place) {
         (Some(network), _) => Way::Within(network),
         (None, Place::Beside(socket)) => Way::Beside(open_door(&config, &socket)?),
         (None, Place::Within) => return Err(config::not_joined().into()),
     };
-    // Applications inherit it. What is the agent's alone has its mode said where it is made.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let unpacker = Unpacker::Child(owned(&[words, &["unpack"]].concat()));
     let archives = Archives::default();
@@ -127,7 +127,10 @@ fn open_door(config: &Config, socket: &Path) -> Result<Door, Problem> {
     if !me.is_root() {
         return Door::open(socket, me.as_raw());
     }
-    let user = runtime::command::user(link::USER)?;
+    let user = runtime::command::user(link::USER).map_err(|_| {
+        Problem::new(Code(561), format!("the user {}, whom the link runs as, does not exist on this host", link::USER))
+            .help("systemd-sysusers makes it, as the package says; `baton-agent run` without --link needs none")
+    })?;
     link::hand_over(&config.identity(), user.uid, user.gid).map_err(|error| {
         Problem::new(Code(604), format!("the identity cannot be given to {}: {}", link::USER, text::io_error(&error)))
             .saw("folder", config.identity().display().to_string())

@@ -193,7 +193,7 @@ fn every_manifest_on_a_page_is_sound() {
     let mut seen = 0;
     for page in pages() {
         for (_, text) in
-            blocks(&read(&page)).into_iter().filter(|(language, text)| language == "toml" && text.contains("service"))
+            blocks(&read(&page)).into_iter().filter(|(language, text)| language == "toml" && text.contains("service ="))
         {
             seen += 1;
             let manifest = parse(&page, &text).unwrap_or_else(|found| {

@@ -97,7 +97,7 @@ impl Network {
     pub async fn serve(&self, end: NetworkEnd) {
         let NetworkEnd { out, heard } = end;
         let (saying, says) = mpsc::channel(WAITING_MAX);
-        let streams = Streams { out: out.clone(), says, identity: &self.identity, authorities: &self.authorities };
+        let streams = Streams { out: out.clone(), says, authorities: &self.authorities, identity: &self.identity };
         let fetches = Fetches::new(Arc::new(Remote(self.channel.clone())), out.clone());
         tokio::select! {
             _alone = streams.keep(self.channel.clone()) => {}

@@ -35,10 +35,10 @@ pub(super) enum Said {
 pub(super) struct Streams<'a> {
     pub(super) out: mpsc::Sender<LinkMessage>,
     pub(super) says: mpsc::Receiver<Said>,
-    /// The folder of this host's certificate.
-    pub(super) identity: &'a Path,
     /// Whom the coordinator says to believe: the hashes of the authorities' certificates. None while it said nothing.
     pub(super) authorities: &'a watch::Sender<Vec<[u8; 32]>>,
+    /// The folder of this host's certificate.
+    pub(super) identity: &'a Path,
 }
 
 /// The other half is gone.
@@ -55,11 +55,11 @@ impl Streams<'_> {
                 Ok(problem) => problem,
                 Err(alone) => return alone,
             };
-            let problem = self.with_own_dates(problem);
             if heard {
                 waits = backoff();
                 told = None;
             }
+            let problem = self.dated(problem);
             if let Err(alone) = self.tell(link_message::Kind::Lost((&problem).into())).await {
                 return alone;
             }
@@ -131,18 +131,18 @@ impl Streams<'_> {
         }
     }
 
-    /// With what this host alone knows of its own certificate.
-    fn with_own_dates(&self, problem: Problem) -> Problem {
+    fn believe(&self, told: &Authorities) {
+        let pins = told.pins.iter().take(AUTHORITIES).filter_map(|pin| pin.as_slice().try_into().ok());
+        self.authorities.send_replace(pins.collect());
+    }
+
+    /// A problem with what this host alone knows of it: the dates of its certificate.
+    fn dated(&self, problem: Problem) -> Problem {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         match Credentials::load(self.identity).and_then(|own| own.subject()) {
             Ok(own) => with_dates(problem, &own, now),
             Err(_) => problem,
         }
-    }
-
-    fn believe(&self, told: &Authorities) {
-        let pins = told.pins.iter().take(AUTHORITIES).filter_map(|pin| pin.as_slice().try_into().ok());
-        self.authorities.send_replace(pins.collect());
     }
 
     async fn tell(&self, kind: link_message::Kind) -> Result<(), Alone> {

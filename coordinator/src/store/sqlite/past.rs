@@ -5,6 +5,7 @@ use super::{document, json, signed};
 use baton_core::fleet::past::Forgotten;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Transaction};
+use std::cmp::Reverse;
 
 /// Moves releases to where they belong after a pass: each stands in one of the two tables.
 pub(super) async fn move_in(transaction: &mut Transaction<'_, Any>, changes: &Changes) -> Result<(), StoreError> {
@@ -50,6 +51,6 @@ pub(super) async fn find(pool: &AnyPool, which: &Which) -> Result<Vec<Forgotten>
         }
     };
     let mut found: Vec<Forgotten> = rows.iter().map(|row| document(row, 0)).collect::<Result<_, _>>()?;
-    found.sort_by(|a, b| (b.at, b.release.id().to_string()).cmp(&(a.at, a.release.id().to_string())));
+    found.sort_by_key(|it| Reverse((it.at, it.release.id().to_string())));
     Ok(found)
 }
