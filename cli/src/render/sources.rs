@@ -2,7 +2,7 @@
 
 use super::page::Page;
 use super::units::count;
-use baton_proto::v1::{RolloutView, SourceView};
+use baton_proto::v1::{RolloutView, ServiceView, SourceView};
 
 /// What each of them counted; never "0 failed" where nothing was compared.
 pub(super) fn counted(page: &mut Page, rollout: &RolloutView) {
@@ -29,15 +29,25 @@ pub(super) fn doubts(page: &mut Page, rollout: &RolloutView) {
     }
 }
 
+/// The same of a service at rest, as it would be if a rollout began now.
+pub(super) fn at_rest(page: &mut Page, service: &ServiceView) {
+    for source in service.sources.iter().filter(|source| !source.doubts.is_empty()) {
+        page.text(format!("  {}: no evidence in the next rollout, while", source.name));
+        for doubt in &source.doubts {
+            page.text(format!("    {doubt}"));
+        }
+    }
+}
+
 fn all(rollout: &RolloutView) -> impl Iterator<Item = &SourceView> {
     rollout.proof.iter().flat_map(|proof| &proof.sources)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{counted, doubts};
+    use super::{at_rest, counted, doubts};
     use crate::render::page::{Look, Page};
-    use baton_proto::v1::{ProofView, RolloutView, SourceView};
+    use baton_proto::v1::{ProofView, RolloutView, ServiceView, SourceView};
 
     fn said(render: fn(&mut Page, &RolloutView), source: SourceView) -> String {
         let name = "the instances' own metrics (/metrics)".into();
@@ -58,6 +68,21 @@ mod tests {
         assert_eq!(text, format!("  counted too {expect}"));
         let text = said(counted, SourceView { old_requests: 0, old_failed: 0, ..source });
         assert_eq!(text, "  counted too nothing was compared, by the instances' own metrics (/metrics)\n");
+    }
+
+    #[test]
+    fn what_would_be_no_evidence_is_said_of_a_service_at_rest() {
+        let name = "Prometheus at http://metrics:9090".to_owned();
+        let silent = SourceView { name: name.clone(), doubts: vec!["2.0.4: refused".into()], ..SourceView::default() };
+        let heard = SourceView { name, ..SourceView::default() };
+        let text = |source| {
+            let mut page = Page::new();
+            at_rest(&mut page, &ServiceView { sources: vec![source], ..ServiceView::default() });
+            page.to_text(Look::default())
+        };
+        let expect = "  Prometheus at http://metrics:9090: no evidence in the next rollout, while\n    2.0.4: refused\n";
+        assert_eq!(text(silent), expect);
+        assert_eq!(text(heard), "");
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
         let left = millis(service.warm_left_ms);
         page.text(format!("  {} stays warm for {left}: baton rollback {} is a switch", service.warm_version, service.name));
     }
+    sources::at_rest(&mut page, service);
     for waiting in &service.waiting {
         page.text(format!(
             "  {}{}",

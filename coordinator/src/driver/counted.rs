@@ -183,6 +183,21 @@ impl Counted {
         summaries.filter(|(_, summary)| summary.counts.requests > 0).collect()
     }
 
+    /// Why what others count of services at rest could not be compared if a rollout began now.
+    pub(super) fn doubts(&self, fleet: &Fleet) -> BTreeMap<ServiceName, [Vec<String>; 2]> {
+        let asks = |service: &baton_core::fleet::Service| {
+            service.strategy.scrape.is_some() || service.strategy.prometheus.is_some()
+        };
+        let at_rest = fleet.services.iter().filter(|(name, it)| asks(it) && fleet.active_rollout(name).is_none());
+        let unseen = Service::default();
+        let doubts = at_rest.filter_map(|(name, service)| {
+            let release = fleet.releases.get(&service.committed?)?.version.to_string();
+            let known = self.services.get(name).unwrap_or(&unseen);
+            Some((name.clone(), [known.counters.doubts_at_rest(&release), known.series.doubts_at_rest(&release)]))
+        });
+        doubts.collect()
+    }
+
     /// These rollouts' looks are durable.
     pub(super) fn took(&mut self, looks: &BTreeMap<RolloutId, Judgement>, now: Moment) {
         for service in self.services.values_mut() {

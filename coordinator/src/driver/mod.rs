@@ -347,6 +347,7 @@ impl Driver {
         let mut picture = Picture::new(&self.fleet, now);
         picture.waiting.clone_from(&self.waiting);
         picture.usual = self.counted.usual(now);
+        picture.doubts = self.counted.doubts(&self.fleet);
         let trouble = self.trouble.as_ref().map(|trouble| trouble.problem.clone());
         picture.trouble = trouble.or(picture.trouble);
         self.pictures.send_replace(Arc::new(picture));

@@ -20,6 +20,8 @@ pub struct Picture {
     pub waiting: BTreeMap<ServiceName, Vec<Waiting>>,
     /// What the balancers counted of each service in the last minutes without a rollout.
     pub usual: BTreeMap<ServiceName, Summary>,
+    /// At rest: what would be no evidence, of the instances' own metrics and of a Prometheus.
+    pub doubts: BTreeMap<ServiceName, [Vec<String>; 2]>,
     /// Why the coordinator itself decides nothing.
     pub trouble: Option<Problem>,
 }

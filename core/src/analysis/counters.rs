@@ -79,10 +79,20 @@ impl Counters {
     /// Why nothing, or not everything, is compared; empty: there is no reason not to.
     #[must_use]
     pub fn doubts(&self, new: &str, old: &str) -> Vec<String> {
+        self.doubts_of(&[(Whose::New, new), (Whose::Old, old)])
+    }
+
+    /// Why nothing, or not everything, could be compared if a rollout began now.
+    #[must_use]
+    pub fn doubts_at_rest(&self, release: &str) -> Vec<String> {
+        self.doubts_of(&[(Whose::Old, release)])
+    }
+
+    fn doubts_of(&self, releases: &[(Whose, &str)]) -> Vec<String> {
         let of = |whose: Whose| self.instances.values().filter(move |known| known.whose == whose);
         let mut doubts = Vec::new();
-        for (whose, release) in [(Whose::New, new), (Whose::Old, old)] {
-            if of(whose).next().is_none() {
+        for (whose, release) in releases {
+            if of(*whose).next().is_none() {
                 doubts.push(format!("no agent has read those of {release} yet"));
             }
         }

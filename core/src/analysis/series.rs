@@ -76,10 +76,20 @@ impl Series {
     /// Why nothing, or not everything, is compared; empty: there is no reason not to.
     #[must_use]
     pub fn doubts(&self, new: &str, old: &str) -> Vec<String> {
+        self.doubts_of(&[(Whose::New, new), (Whose::Old, old)])
+    }
+
+    /// Why nothing, or not everything, could be compared if a rollout began now.
+    #[must_use]
+    pub fn doubts_at_rest(&self, release: &str) -> Vec<String> {
+        self.doubts_of(&[(Whose::Old, release)])
+    }
+
+    fn doubts_of(&self, releases: &[(Whose, &str)]) -> Vec<String> {
         let of = |whose: Whose| self.releases.values().find(|known| known.whose == whose);
         let mut doubts = Vec::new();
-        for (whose, release) in [(Whose::New, new), (Whose::Old, old)] {
-            match of(whose) {
+        for (whose, release) in releases {
+            match of(*whose) {
                 None => doubts.push(format!("nothing was asked of {release} yet")),
                 Some(known) => doubts.extend(known.trouble.as_ref().map(|why| format!("{release}: {why}"))),
             }

@@ -2558,6 +2558,9 @@ pub struct ServiceView {
     /// Set while the service is being removed.
     #[prost(message, optional, tag = "42")]
     pub removal: ::core::option::Option<OrderView>,
+    /// At rest, who else counts failures: the doubts are those there would be if a rollout began now.
+    #[prost(message, repeated, tag = "43")]
+    pub sources: ::prost::alloc::vec::Vec<SourceView>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,6 +5,7 @@ use baton_core::analysis::probes::{Prober, Probes};
 use baton_core::analysis::settings::Share;
 use baton_core::analysis::source::Source;
 use baton_core::rollout::{Direction, Rollout};
+use baton_core::strategy::Strategy;
 use baton_proto::v1::{Notice, ProberView, ProofView, SourceView};
 use std::time::Duration;
 
@@ -60,15 +61,25 @@ fn sources(rollout: &Rollout, new: &str, old: &str) -> Vec<SourceView> {
         let doubts = if on_trial { doubts } else { Vec::new() };
         SourceView { name, new_requests, new_failed, old_requests, old_failed, doubts }
     };
-    let metrics = rollout.strategy.scrape.as_ref().map(|scrape| {
-        let name = format!("the instances' own metrics ({})", scrape.path);
-        view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old))
-    });
-    let prometheus = rollout.strategy.prometheus.as_ref().map(|prometheus| {
-        let name = format!("Prometheus at {}", prometheus.url);
-        view(name, judgement.prometheus.as_ref(), judgement.series.doubts(new, old))
-    });
+    let [metrics, prometheus] = names(&rollout.strategy);
+    let metrics = metrics.map(|name| view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old)));
+    let prometheus = prometheus.map(|name| view(name, judgement.prometheus.as_ref(), judgement.series.doubts(new, old)));
     metrics.into_iter().chain(prometheus).collect()
+}
+
+/// Who else counts, as people know them: the instances' own metrics, and a Prometheus.
+fn names(strategy: &Strategy) -> [Option<String>; 2] {
+    let metrics = strategy.scrape.as_ref().map(|scrape| format!("the instances' own metrics ({})", scrape.path));
+    [metrics, strategy.prometheus.as_ref().map(|prometheus| format!("Prometheus at {}", prometheus.url))]
+}
+
+/// The same of a service at rest, with what would be no evidence; none where nothing is known of it.
+pub(super) fn sources_at_rest(strategy: &Strategy, doubts: Option<&[Vec<String>; 2]>) -> Vec<SourceView> {
+    let sources = names(strategy).into_iter().zip(doubts.into_iter().flatten());
+    let view = |(name, doubts): (Option<String>, &Vec<String>)| {
+        Some(SourceView { name: name?, doubts: doubts.clone(), ..SourceView::default() })
+    };
+    sources.filter_map(view).collect()
 }
 
 fn prober_view(prober: &Prober, probes: &Probes) -> ProberView {

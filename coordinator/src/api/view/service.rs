@@ -66,6 +66,7 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
         waiting: waiting.iter().map(waiting_view).collect(),
         warm_version: version(fleet, service.warm.map(|warm| warm.release)),
         warm_left_ms: service.warm.map_or(0, |warm| millis(warm.until.since(now))),
+        sources: proof::sources_at_rest(&service.strategy, picture.doubts.get(name)),
         live: live(fleet, service),
         restart_interrupts: service.strategy.renewing().interrupts(service.hosts.len()),
         freeze: freeze(service.orders.freeze.as_ref(), now),

@@ -112,6 +112,10 @@ async fn what_is_as_good_is_let_through_and_so_is_what_nobody_can_read() {
             [Some(RolloutState::Succeeded), Some(RolloutState::Paused)].contains(&state(picture, "r-2"))
         });
         let picture = over.await;
+        let at_rest = patiently(&stage, |picture| !picture.doubts.is_empty()).await;
+        let [of_metrics, _] = &at_rest.doubts[&"shop".parse().unwrap()];
+        let unread = of_metrics.iter().any(|doubt| doubt.contains("404 Not Found"));
+        assert_eq!(unread, page == Page::CannotBeRead, "said before the next rollout: {of_metrics:?}");
         assert_eq!(
             (state(&picture, "r-2"), compared(&picture) > 0),
             (Some(RolloutState::Succeeded), page != Page::CannotBeRead)
