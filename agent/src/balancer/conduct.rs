@@ -261,6 +261,7 @@ fn member_report(
         running: there.running,
         on_disk: there.on_disk,
         in_flight: there.in_flight,
+        oldest: there.oldest.filter(|_| there.in_flight > 0),
         out_for: there.out_for,
         cut: there.cut,
         requests: there.requests,

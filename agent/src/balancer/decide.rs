@@ -271,6 +271,7 @@ mod tests {
             requests: 0,
             errors: 0,
             latency: None,
+            oldest: None,
             remark: Remark::None,
         };
         (address(slot), member)

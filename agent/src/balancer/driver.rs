@@ -84,6 +84,8 @@ pub(crate) struct MemberSeen {
     /// In effect now, and after a restart.
     pub(crate) side: (Side, Side),
     pub(crate) in_flight: u64,
+    /// How long the oldest of those in flight has been open, where the balancer can tell.
+    pub(crate) oldest: Option<Duration>,
     pub(crate) out_for: Duration,
     pub(crate) cut: u64,
     pub(crate) requests: u64,

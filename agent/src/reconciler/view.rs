@@ -120,7 +120,7 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
             let drained = member.is_drained(deadline);
             // What serves has requests in flight all the time; their number matters only once nothing new comes.
             let in_flight = if member.is_out() { member.in_flight } else { 0 };
-            let counted = MemberReport { requests: 0, errors: 0, latency: None, ..member.clone() };
+            let counted = MemberReport { requests: 0, errors: 0, latency: None, oldest: None, ..member.clone() };
             (MemberReport { out_for: Duration::ZERO, in_flight, ..counted }, drained)
         };
         members.iter().map(|(key, member)| (key.clone(), plain(member))).collect::<Vec<_>>()

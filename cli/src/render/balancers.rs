@@ -93,12 +93,20 @@ pub(super) fn pools(page: &mut Page, host: &HostView) {
                 Line::of(&member.wanted),
                 Line::default().span(differs(&member.running), member.running.clone()),
                 Line::default().span(differs(&member.on_disk), member.on_disk.clone()),
-                Line::of(count(member.in_flight)),
+                Line::of(open(member)),
                 Line::of(count(member.requests)),
                 Line::default().span(if member.errors > 0 { Tone::Bad } else { Tone::Plain }, count(member.errors)),
             ]);
         }
         page.extend(table.page());
+    }
+}
+
+/// `7, oldest 31 s`, where the balancer can tell and the member goes out.
+fn open(member: &MemberView) -> String {
+    match member.oldest_ms.filter(|_| member.wanted == "out") {
+        Some(oldest) => format!("{}, oldest {}", count(member.in_flight), millis(oldest)),
+        None => count(member.in_flight),
     }
 }
 

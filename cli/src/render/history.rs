@@ -7,7 +7,7 @@ use super::table::Table;
 use super::units::{count, counted as number_of, millis};
 use crate::errors::{from_host, problem_page};
 use crate::outcome::{is_active, state};
-use baton_proto::v1::{Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
+use baton_proto::v1::{CutView, Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
 
 #[must_use]
 pub fn table(list: &RolloutList) -> Page {
@@ -37,6 +37,16 @@ pub fn table(list: &RolloutList) -> Page {
         ]);
     }
     table.page()
+}
+
+/// `: 2 at web1, the oldest open for 31 s, 1 at web2`.
+fn cuts(proof: &ProofView) -> String {
+    let each = |cut: &CutView| {
+        let oldest = cut.oldest_ms.map_or_else(String::new, |oldest| format!(", the oldest open for {}", millis(oldest)));
+        format!("{} at {}{oldest}", count(cut.requests), cut.host)
+    };
+    let all = proof.cuts.iter().map(each).collect::<Vec<_>>().join(" · ");
+    if all.is_empty() { all } else { format!(": {all}") }
 }
 
 /// What was cut at the end of a drain, which is no failure and no success either.
@@ -100,7 +110,7 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.other_requests > 0 {
         page.text(side("others", proof.other_failed, proof.other_requests));
     }
-    page.text(format!("  {:<12}{} at the end of a drain", "cut", count(proof.cut)));
+    page.text(format!("  {:<12}{} at the end of a drain{}", "cut", count(proof.cut), cuts(proof)));
     page.text(format!("  {:<12}both releases answered for {}", "mixed", millis(proof.mixed_ms)));
     if proof.least_of > 0 {
         let missed = if proof.missed_ms > 0 {
@@ -224,7 +234,7 @@ pub(super) fn notices(notices: &[Notice]) -> String {
 mod tests {
     use super::{guard, one, table};
     use crate::render::page::Look;
-    use baton_proto::v1::{Notice, ProberView, ProofView, RolloutList, RolloutRecord, RolloutView};
+    use baton_proto::v1::{CutView, Notice, ProberView, ProofView, RolloutList, RolloutRecord, RolloutView};
 
     fn record(proof: Option<ProofView>) -> RolloutRecord {
         let rollout = RolloutView {
@@ -272,6 +282,15 @@ mod tests {
   guard       would have caught 1.8 % · notices 5 % within 40 s
 "
         );
+    }
+
+    #[test]
+    fn what_was_cut_is_named_with_its_host_and_its_age_where_that_is_known() {
+        let cut = |host: &str, requests, oldest_ms| CutView { host: host.into(), requests, oldest_ms };
+        let cuts = |cuts| super::cuts(&ProofView { cuts, ..counted() });
+        assert_eq!(cuts(vec![]), "");
+        let text = cuts(vec![cut("web1", 2, Some(31_000)), cut("web2", 1, None)]);
+        assert_eq!(text, ": 2 at web1, the oldest open for 31 s · 1 at web2");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! what it counted in between is nobody's, and that is said.
 
 use super::counts::Counts;
+use super::proof::Cut;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::Latency;
 use crate::fleet::report::{MemberReport, PoolReport};
@@ -11,6 +12,7 @@ use crate::fleet::spec::MemberState;
 use crate::name::HostName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Which release of a rollout answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,6 +47,9 @@ struct Reading {
     whose: Whose,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     latency: Option<Latency>,
+    /// Of the requests in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oldest: Option<Duration>,
 }
 
 /// What was counted between two looks.
@@ -56,6 +61,8 @@ pub struct Traffic {
     pub latencies: BTreeMap<(Whose, MemberKey), Latency>,
     /// Requests cut at a drain's deadline.
     pub cut: u64,
+    /// Of whom.
+    pub cuts: BTreeMap<HostName, Cut>,
     /// How often a balancer's counters began anew.
     pub restarts: u32,
 }
@@ -127,13 +134,19 @@ impl Meters {
 impl Reading {
     fn of(member: &MemberReport, whose: Whose) -> Self {
         let latency = member.latency.clone();
-        Self { requests: member.requests, errors: member.errors, cut: member.cut, whose, latency }
+        let oldest = member.oldest;
+        Self { requests: member.requests, errors: member.errors, cut: member.cut, whose, latency, oldest }
     }
 }
 
 impl Traffic {
     fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading) {
-        self.cut = self.cut.saturating_add(now.cut.checked_sub(last.cut).unwrap_or(now.cut));
+        let cut = now.cut.checked_sub(last.cut).unwrap_or(now.cut);
+        self.cut = self.cut.saturating_add(cut);
+        if cut > 0 {
+            // As old as they were when they were last seen.
+            self.cuts.entry(key.host.clone()).or_default().add(Cut { requests: cut, oldest: last.oldest });
+        }
         let counted = now.requests.checked_sub(last.requests).zip(now.errors.checked_sub(last.errors));
         let Some((requests, errors)) = counted else {
             self.restarts = self.restarts.saturating_add(1);

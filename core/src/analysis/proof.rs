@@ -3,8 +3,10 @@
 use super::counts::Counts;
 use super::meters::{Traffic, Whose};
 use super::probes::Probes;
+use crate::name::HostName;
 use crate::time::{Moment, millis};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Counted by the balancers, from a rollout's begin to its end.
@@ -16,6 +18,9 @@ pub struct Proof {
     pub other: Counts,
     /// Requests cut at a drain's deadline.
     pub cut: u64,
+    /// The hosts they were at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cuts: BTreeMap<HostName, Cut>,
     /// How often a balancer's counters began anew: what it answered in between is not in here.
     pub restarts: u32,
     /// Looks at the counters.
@@ -33,6 +38,22 @@ pub struct Proof {
     /// What somebody saw who asked through the balancer all the time, where somebody was to.
     #[serde(default)]
     pub probes: Probes,
+}
+
+/// What was cut at one host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    pub requests: u64,
+    /// How long the oldest had been open when it was last seen, where a balancer can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Duration>,
+}
+
+impl Cut {
+    pub fn add(&mut self, more: Self) {
+        self.requests = self.requests.saturating_add(more.requests);
+        self.oldest = self.oldest.max(more.oldest);
+    }
 }
 
 /// How many of a service's hosts served while a rollout went on.
@@ -82,6 +103,9 @@ impl Proof {
         self.new += new;
         self.other += other;
         self.cut = self.cut.saturating_add(traffic.cut);
+        for (host, cut) in &traffic.cuts {
+            self.cuts.entry(host.clone()).or_default().add(*cut);
+        }
         self.restarts = self.restarts.saturating_add(traffic.restarts);
         self.polls = self.polls.saturating_add(1);
         if old.requests > 0 && new.requests > 0 {

@@ -134,6 +134,9 @@ pub struct MemberReport {
     pub on_disk: MemberState,
     /// Requests in flight and in queue, over every generation of the balancer's process.
     pub in_flight: u64,
+    /// How long the oldest of those in flight has been open, where the balancer can tell.
+    #[serde(default)]
+    pub oldest: Option<Duration>,
     /// How long it has been out; zero while it is not.
     #[serde(with = "millis")]
     pub out_for: Duration,
@@ -207,6 +210,7 @@ impl MemberReport {
             running: state,
             on_disk: state,
             in_flight: 0,
+            oldest: None,
             out_for: Duration::ZERO,
             cut: 0,
             requests: 0,

@@ -259,20 +259,21 @@ impl<'a> Place<'a> {
             return Routing::NotAsked;
         }
         for balancer in self.balancers() {
-            let draining = |in_flight, out_for| {
-                Routing::Waiting(Reason::Draining { balancer: balancer.name().clone(), in_flight, out_for, deadline })
+            let draining = |in_flight, oldest, out_for| {
+                let balancer = balancer.name().clone();
+                Routing::Waiting(Reason::Draining { balancer, in_flight, oldest, out_for, deadline })
             };
-            let Some(pool) = balancer.echoed_pool() else { return draining(0, Duration::ZERO) };
+            let Some(pool) = balancer.echoed_pool() else { return draining(0, None, Duration::ZERO) };
             if pool.problem.is_some() {
                 return Routing::Unreachable(balancer.unreachable(pool.problem.clone()));
             }
             match balancer.member_report(slot) {
-                None => return draining(0, Duration::ZERO),
+                None => return draining(0, None, Duration::ZERO),
                 Some(member) if member.is_drained(deadline) => {}
                 Some(member) if member.problem.is_some() => {
                     return Routing::Unreachable(balancer.unreachable(member.problem.clone()));
                 }
-                Some(member) => return draining(member.in_flight, member.out_for),
+                Some(member) => return draining(member.in_flight, member.oldest, member.out_for),
             }
         }
         Routing::Drained

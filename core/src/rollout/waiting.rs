@@ -38,6 +38,9 @@ pub enum Reason {
     Draining {
         balancer: HostName,
         in_flight: u64,
+        /// How long the oldest of them has been open, where the balancer can tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest: Option<Duration>,
         #[serde(with = "millis")]
         out_for: Duration,
         #[serde(with = "millis")]
@@ -227,12 +230,11 @@ impl fmt::Display for Reason {
             Self::AgentSilent { silent_for } => write!(f, "its agent has been silent for {}", Seconds(*silent_for)),
             Self::Echo => f.write_str("its agent has not answered its newest spec yet"),
             Self::Artifact { done, total } => write!(f, "fetching the release, {done} of {total} bytes"),
-            Self::Draining { balancer, in_flight, out_for, deadline } => write!(
-                f,
-                "draining on {balancer}: {in_flight} open after {} (limit {})",
-                Seconds(*out_for),
-                Seconds(*deadline)
-            ),
+            Self::Draining { balancer, in_flight, oldest, out_for, deadline } => {
+                write!(f, "draining on {balancer}: {in_flight} open after {}", Seconds(*out_for))?;
+                oldest.iter().try_for_each(|oldest| write!(f, ", the oldest for {}", Seconds(*oldest)))?;
+                write!(f, " (limit {})", Seconds(*deadline))
+            }
             Self::Shutting { balancer } => write!(f, "{balancer} has not read back yet that the free slot is out"),
             Self::Stopping { since } => write!(f, "the old instance has been stopping for {}", Seconds(*since)),
             Self::Probe { since, deadline, last } => {

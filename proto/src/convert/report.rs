@@ -165,6 +165,7 @@ fn write_member((key, report): (&MemberKey, &MemberReport)) -> v1::MemberReport 
         problem: report.problem.as_ref().map(Into::into),
         trial: report.side == Side::Trial,
         latency: report.latency.clone().map(Into::into).unwrap_or_default(),
+        oldest_ms: report.oldest.map(millis),
     }
 }
 
@@ -179,6 +180,7 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         errors: message.errors,
         side: side(message.trial),
         latency: latency(message.latency)?,
+        oldest: message.oldest_ms.map(|oldest| duration("oldest_ms", oldest)).transpose()?,
         problem: optional("problem", message.problem)?,
     };
     Ok((parse("key", &message.key)?, report))

@@ -159,6 +159,7 @@ fn report() -> HostReport {
         running,
         on_disk,
         in_flight: 7,
+        oldest: problem.is_some().then(|| ms(31_000)),
         out_for: ms(4_100),
         cut: 2,
         requests: 41_208,

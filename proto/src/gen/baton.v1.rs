@@ -526,6 +526,9 @@ pub struct MemberReport {
     /// One count for each bucket of core's `fleet::latency`; empty: not counted.
     #[prost(uint64, repeated, tag = "11")]
     pub latency: ::prost::alloc::vec::Vec<u64>,
+    /// How long the oldest request in flight has been open; absent: the balancer cannot tell, or there is none.
+    #[prost(uint64, optional, tag = "12")]
+    pub oldest_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2764,6 +2767,21 @@ pub struct ProofView {
     /// Who else counts failures, where the manifest names somebody.
     #[prost(message, repeated, tag = "20")]
     pub sources: ::prost::alloc::vec::Vec<SourceView>,
+    /// Where requests were broken off.
+    #[prost(message, repeated, tag = "21")]
+    pub cuts: ::prost::alloc::vec::Vec<CutView>,
+}
+/// What was broken off at one host.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CutView {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub requests: u64,
+    /// How long the oldest had been open when it was last seen; absent: no balancer could tell.
+    #[prost(uint64, optional, tag = "3")]
+    pub oldest_ms: ::core::option::Option<u64>,
 }
 /// What a source beside the load balancers counted while both releases answered.
 #[derive(serde::Serialize)]
@@ -3020,6 +3038,9 @@ pub struct MemberView {
     /// Of a split's two sides the one on trial.
     #[prost(bool, tag = "11")]
     pub trial: bool,
+    /// How long the oldest request in flight has been open; absent: the balancer cannot tell, or there is none.
+    #[prost(uint64, optional, tag = "12")]
+    pub oldest_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

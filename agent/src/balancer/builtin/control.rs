@@ -115,6 +115,9 @@ pub(super) struct Told {
     #[serde(flatten)]
     pub(super) wish: Wish,
     pub(super) in_flight: u64,
+    /// How long the oldest of those in flight has been open.
+    #[serde(default)]
+    pub(super) oldest_ms: Option<u64>,
     pub(super) out_for_ms: u64,
     pub(super) cut: u64,
     pub(super) requests: u64,

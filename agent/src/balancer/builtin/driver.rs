@@ -369,6 +369,7 @@ fn seen(told: &Told, on_disk: Option<&Wish>) -> MemberSeen {
         weight: (told.wish.weight, on_disk.map_or(told.wish.weight, |wish| wish.weight)),
         side: (told.wish.side, on_disk.map_or(told.wish.side, |wish| wish.side)),
         in_flight: told.in_flight,
+        oldest: told.oldest_ms.map(Duration::from_millis),
         out_for: Duration::from_millis(told.out_for_ms),
         cut: told.cut,
         requests: told.requests,
@@ -422,6 +423,7 @@ fn absent(weight: u16, side: Side) -> MemberSeen {
     let told = Told {
         wish,
         in_flight: 0,
+        oldest_ms: None,
         out_for_ms: 0,
         cut: 0,
         requests: 0,

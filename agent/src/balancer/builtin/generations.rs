@@ -32,6 +32,7 @@ impl Leaving {
             for (address, told) in members {
                 if let Some(ahead) = ahead.get_mut(address) {
                     ahead.in_flight += told.in_flight;
+                    ahead.oldest_ms = ahead.oldest_ms.max(told.oldest_ms);
                     ahead.out_for_ms = ahead.out_for_ms.max(told.out_for_ms);
                     *self.in_flight.entry((pool.clone(), *address)).or_default() += told.in_flight;
                 }

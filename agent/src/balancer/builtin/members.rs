@@ -50,6 +50,8 @@ struct Slot {
 pub(super) struct Member {
     pub(super) address: SocketAddr,
     in_flight: AtomicU64,
+    /// Those in flight, by when they came.
+    open: Mutex<Open>,
     requests: AtomicU64,
     errors: AtomicU64,
     cut: AtomicU64,
@@ -60,10 +62,18 @@ pub(super) struct Member {
     pub(super) idle: Mutex<Vec<Idle>>,
 }
 
+/// Requests in flight by a number that grows, so that the first is the oldest.
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
 /// A request's place at a member: counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) member: Arc<Member>,
+    number: u64,
     cuts: watch::Receiver<u64>,
 }
 
@@ -112,7 +122,8 @@ impl Pool {
             division.count(sending, best.wish.side);
         }
         best.member.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { member: Arc::clone(&best.member), cuts: best.member.cuts.subscribe() })
+        let number = best.member.begin();
+        Some(Lease { member: Arc::clone(&best.member), number, cuts: best.member.cuts.subscribe() })
     }
 
     /// Whether the member is in: its connections are worth keeping.
@@ -202,6 +213,7 @@ impl Slot {
         let member = Member {
             address,
             in_flight: AtomicU64::new(0),
+            open: Mutex::default(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             cut: AtomicU64::new(0),
@@ -225,6 +237,7 @@ impl Slot {
         Told {
             wish: self.wish,
             in_flight: self.member.in_flight.load(Ordering::Relaxed),
+            oldest_ms: self.member.oldest().map(|oldest| u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX)),
             out_for_ms: u64::try_from(out_for).unwrap_or(u64::MAX),
             cut: self.member.cut.load(Ordering::Relaxed),
             requests: self.member.requests.load(Ordering::Relaxed),
@@ -242,6 +255,17 @@ fn is_any_up(members: &BTreeMap<SocketAddr, Slot>, fall: Option<NonZeroU32>) -> 
 }
 
 impl Member {
+    fn begin(&self) -> u64 {
+        let open = &mut *lock(&self.open);
+        open.last += 1;
+        open.since.insert(open.last, Instant::now());
+        open.last
+    }
+
+    fn oldest(&self) -> Option<Duration> {
+        lock(&self.open).since.values().next().map(Instant::elapsed)
+    }
+
     fn latency(&self, bucket: usize) -> u64 {
         self.latency.get(bucket).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -277,6 +301,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        lock(&self.member.open).since.remove(&self.number);
         self.member.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -373,8 +398,9 @@ mod tests {
         pool.set(&wishes);
         assert!((0..10).all(|_| pool.lease(&[], None).unwrap().member.address != address));
         assert_eq!(pool.look()[&address].in_flight, 1);
+        assert!(pool.look()[&address].oldest_ms.is_some());
         drop(held);
-        assert_eq!(pool.look()[&address].in_flight, 0);
+        assert_eq!((pool.look()[&address].in_flight, pool.look()[&address].oldest_ms), (0, None));
     }
 
     #[test]

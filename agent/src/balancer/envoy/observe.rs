@@ -193,6 +193,8 @@ impl Envoy {
             cut: self.journal.entry(&endpoint.0, endpoint.1).map_or(0, |entry| entry.cut),
             requests: host.map_or(0, |host| host.requests),
             errors: host.map_or(0, |host| host.errors),
+            // Envoy counts requests, and lists none.
+            oldest: None,
             latency: timed.then(|| counters.took(endpoint.0.as_str(), &self.zone, &listing::zone(endpoint.1))),
             remark,
         }

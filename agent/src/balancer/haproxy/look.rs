@@ -246,6 +246,8 @@ impl Haproxy {
             cut: self.journal.entry(pool, address).map_or(0, |entry| entry.cut),
             requests: stat.requests(),
             errors: stat.errors(),
+            // How old a session is says how long its connection was idle, too.
+            oldest: None,
             latency: self.latency(pool, stat),
             remark,
         }

@@ -229,6 +229,8 @@ impl Nginx {
             cut: self.journal.entry(&place.0, place.1).map_or(0, |entry| entry.cut),
             requests: counted.requests,
             errors: counted.errors,
+            // nginx tells of a request when it is over.
+            oldest: None,
             latency: heard.then(|| counted.latency()),
             remark: Remark::None,
         }

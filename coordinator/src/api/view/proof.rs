@@ -2,11 +2,13 @@
 
 use super::millis;
 use baton_core::analysis::probes::{Prober, Probes};
+use baton_core::analysis::proof::Cut;
 use baton_core::analysis::settings::Share;
 use baton_core::analysis::source::Source;
+use baton_core::name::HostName;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::strategy::Strategy;
-use baton_proto::v1::{Notice, ProberView, ProofView, SourceView};
+use baton_proto::v1::{CutView, Notice, ProberView, ProofView, SourceView};
 use std::time::Duration;
 
 /// Shares of failures that are worth knowing about.
@@ -47,6 +49,7 @@ pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView>
         memory,
         prober: rollout.strategy.prober.as_ref().map(|prober| prober_view(prober, &proof.probes)),
         sources,
+        cuts: proof.cuts.iter().map(cut_view).collect(),
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
 }
@@ -80,6 +83,10 @@ pub(super) fn sources_at_rest(strategy: &Strategy, doubts: Option<&[Vec<String>;
         Some(SourceView { name: name?, doubts: doubts.clone(), ..SourceView::default() })
     };
     sources.filter_map(view).collect()
+}
+
+fn cut_view((host, cut): (&HostName, &Cut)) -> CutView {
+    CutView { host: host.to_string(), requests: cut.requests, oldest_ms: cut.oldest.map(millis) }
 }
 
 fn prober_view(prober: &Prober, probes: &Probes) -> ProberView {

@@ -149,6 +149,7 @@ fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
     let draining = Reason::Draining {
         balancer: samples::host("lb1"),
         in_flight: 7,
+        oldest: None,
         out_for: Duration::from_secs(4),
         deadline: Duration::from_secs(30),
     };

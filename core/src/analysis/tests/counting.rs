@@ -1,6 +1,6 @@
 use super::super::counts::Counts;
 use super::super::meters::{Meters, Whose};
-use super::super::proof::Capacity;
+use super::super::proof::{Capacity, Cut, Proof};
 use crate::fleet::MemberKey;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
@@ -49,6 +49,25 @@ fn what_a_member_answers_on_its_way_out_belongs_to_whoever_was_there() {
     meters.read(&lb(), &report("p1", &[("web1/0", 115, 3, MemberState::Ready)]), new);
     let traffic = meters.take();
     assert_eq!((traffic.sum(Whose::New), traffic.sum(Whose::Old)), (Counts::new(5, 1), Counts::default()));
+}
+
+#[test]
+fn what_was_cut_is_known_by_host_and_as_old_as_it_was_when_it_was_last_seen() {
+    let (mut meters, mut proof) = (Meters::default(), Proof::default());
+    let mut read = |cut: [u64; 2], oldest: Option<u64>| {
+        let mut report = report("p1", &[("web1/0", 9, 0, MemberState::Out), ("web2/1", 9, 0, MemberState::Out)]);
+        for (member, cut) in report.members.values_mut().zip(cut) {
+            (member.cut, member.oldest) = (cut, oldest.map(Duration::from_secs));
+        }
+        meters.read(&lb(), &report, old);
+        proof.take(&meters.take(), None, Moment(0));
+    };
+    read([0, 0], Some(31));
+    read([2, 0], None);
+    read([2, 1], None);
+    let cut = |requests, oldest: Option<u64>| Cut { requests, oldest: oldest.map(Duration::from_secs) };
+    let expect = [("web1".parse().unwrap(), cut(2, Some(31))), ("web2".parse().unwrap(), cut(1, None))];
+    assert_eq!((proof.cut, proof.cuts), (3, expect.into()));
 }
 
 #[test]
