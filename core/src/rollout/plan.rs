@@ -16,7 +16,7 @@ use super::target::{Seat, seats, start_of, target, way};
 use super::turn::Turn;
 use super::waiting::{Reason, Waiting};
 use crate::fleet::past::Forgotten;
-use crate::fleet::spec::HostSpec;
+use crate::fleet::spec::{HostSpec, InstanceSpec};
 use crate::fleet::{Fleet, Service};
 use crate::hook::Point;
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
@@ -256,6 +256,7 @@ fn look(
             goal,
             step,
             begun,
+            away: is_away(service, rollout, place),
             entered,
             has_new,
             start,
@@ -268,6 +269,16 @@ fn look(
     places.walk(&hosts, |index, place| standings.extend(seats.get(index).map(|seat| (index, stand(*seat, &place)))));
     standings.sort_by_key(|(index, _)| *index);
     standings.into_iter().map(|(_, standing)| standing).collect()
+}
+
+/// Whether a host is away from rest by what it and the balancers were told. That something is left to do there says less: what
+/// an earlier try left beside what is in takes nothing from anybody.
+fn is_away(service: &Service, rollout: Option<&Rollout>, place: &Place<'_>) -> bool {
+    let goal = rollout.map_or_else(|| service.at_rest(place.host_name), Rollout::goal);
+    let least = rollout.and_then(|rollout| rollout.starts.get(place.host_name).copied()).unwrap_or_default();
+    let is_new = |told: &InstanceSpec| Some(told.release) == goal && told.start >= least;
+    let (told_in, out): (Vec<_>, Vec<_>) = place.issued().partition(|(slot, _)| place.is_told_in(*slot));
+    (told_in.is_empty() && !out.is_empty()) || out.iter().any(|(_, told)| is_new(told))
 }
 
 /// A host that has the new release is done once its last hook has been run there.

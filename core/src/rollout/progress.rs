@@ -32,6 +32,8 @@ pub struct Standing {
     pub step: Step,
     /// Something was begun here and is not finished.
     pub begun: bool,
+    /// By what was told nothing of it is in, or what the rollout goes to is not.
+    pub away: bool,
     /// Every balancer was told that the release it should have is in.
     pub entered: bool,
     /// The host was told to run the rollout's new release.

@@ -30,6 +30,8 @@ pub(super) struct Turn<'a> {
     /// Hosts not at rest because of us, and how many may be.
     begun: usize,
     begun_limit: usize,
+    /// Those of them that are away from it by what was told.
+    away: usize,
     /// Hosts that do not serve, for whatever reason, and how many may be.
     unavailable: usize,
     unavailable_limit: usize,
@@ -67,7 +69,10 @@ impl<'a> Turn<'a> {
         // back does: it must not wait for one.
         let goes_forward = rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
         let is_silent = |it: &Standing| goes_forward && !it.connected;
-        let is_down = |it: &&Standing| (!it.serves || is_silent(it)) && !is_collected(fleet, name, &it.host);
+        // One that was told to come in may just have been told to go out: what was heard before is no word of it.
+        let is_entering = |it: &Standing| matches!(it.step, Step::Wait(Reason::Enrolling { .. }));
+        let is_down =
+            |it: &&Standing| (!it.serves || is_silent(it) || is_entering(it)) && !is_collected(fleet, name, &it.host);
         Self {
             fleet,
             name,
@@ -78,6 +83,7 @@ impl<'a> Turn<'a> {
             places: Places::of(fleet, name, service, now),
             begun: 0,
             begun_limit: strategy.at_once(hosts),
+            away: standings.iter().filter(|it| it.away && it.aside.is_none()).count(),
             unavailable: standings.iter().filter(counted).filter(is_down).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
             leaving: standings.iter().filter(|it| !it.belongs && it.serves).count(),
@@ -137,11 +143,15 @@ impl<'a> Turn<'a> {
                         && !serves_elsewhere(&place, *slot);
                     let before = (self.unavailable, self.leaving, self.lowered.clone());
                     self.admit(standing, lowers)?;
-                    if let Err(reason) = self.opens(standing).and_then(|()| self.before_drain(&place, *slot)) {
+                    let leaves = self.leaves(&place, *slot);
+                    let bound = if leaves { self.may_leave(standing) } else { Ok(()) };
+                    let opens = bound.and_then(|()| self.opens(standing));
+                    if let Err(reason) = opens.and_then(|()| self.before_drain(&place, *slot)) {
                         // It begins, and serves until its hooks have been run.
                         (self.unavailable, self.leaving, self.lowered) = before;
                         return Err(reason);
                     }
+                    self.away += usize::from(leaves && is_near(standing));
                 } else {
                     self.opens(standing)?;
                     self.before_drain(&place, *slot)?;
@@ -151,12 +161,14 @@ impl<'a> Turn<'a> {
             }
             Step::Start(slot, release) => {
                 self.admit(standing, false)?;
+                self.may_leave(standing)?;
                 self.opens(standing)?;
                 self.alone(*release)?;
                 if self.strategy.exclusive {
                     self.hook_once(Point::Migrate)?;
                 }
                 draft.start(&self.places.at(&standing.host), *slot, *release, standing.start);
+                self.away += usize::from(is_near(standing));
                 Ok(true)
             }
             Step::Stop(slot) => {
@@ -166,12 +178,18 @@ impl<'a> Turn<'a> {
             Step::Enroll(slot) => {
                 self.gate.clone().map_or(Ok(()), Err)?;
                 let place = self.places.at(&standing.host);
+                let mut out = place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other));
+                let leaves = self.strategy.keeps_old() && out.any(|(_, told)| self.is_goal(&standing.host, told));
+                if leaves {
+                    self.may_leave(standing)?;
+                }
                 if self.strategy.keeps_old() {
                     self.takes_out_everywhere(&place)?;
                     for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                         self.before_drain(&place, other)?;
                     }
                 }
+                self.away += usize::from(leaves && is_near(standing));
                 draft.set_member(&place, *slot, MemberState::Ready, self.manner());
                 if self.strategy.keeps_old() {
                     for (other, _) in place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other)) {
@@ -255,6 +273,24 @@ impl<'a> Turn<'a> {
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
         Ok(())
+    }
+
+    /// Whether a host is away from rest once this slot is out: nothing else is in, or the release it should have is not.
+    fn leaves(&self, place: &Place<'_>, slot: Slot) -> bool {
+        let is_goal = place.issued().any(|(other, told)| other == slot && self.is_goal(place.host_name, told));
+        is_goal || !place.issued().any(|(other, _)| other != slot && place.is_told_in(other))
+    }
+
+    fn is_goal(&self, host: &HostName, told: &InstanceSpec) -> bool {
+        let least = |rollout: &Rollout| rollout.starts.get(host).copied().unwrap_or_default();
+        self.rollout.is_some_and(|it| it.goal() == Some(told.release) && told.start >= least(it))
+    }
+
+    /// Where something was begun already a host may be at rest all the same, by what was told: it leaves that like any other.
+    fn may_leave(&self, standing: &Standing) -> Result<(), Reason> {
+        let full = self.away >= self.begun_limit.max(1);
+        // How many begin is bounded where they do.
+        if full && standing.begun && is_near(standing) { Err(Reason::Turn { wave: count(standing.wave) }) } else { Ok(()) }
     }
 
     /// Whether some other host serves of which the strategy's label says the same, where there is another one at all.
@@ -438,6 +474,11 @@ fn is_unconfirmed(standing: &Standing) -> bool {
         standing.step,
         Step::Enroll(_) | Step::Stop(_) | Step::Wait(Reason::Enrolling { .. } | Reason::Echo | Reason::Healthy { .. })
     )
+}
+
+/// At rest by what was told, and not out of it because people said so.
+fn is_near(standing: &Standing) -> bool {
+    !standing.away && standing.aside.is_none()
 }
 
 fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {

@@ -14,10 +14,10 @@ use baton_core::fleet::spec::HostSpec;
 use baton_core::hook::{HookKey, Point};
 use baton_core::name::{HostName, ReleaseId, RolloutId};
 use baton_core::problem::{Code, Problem};
+use baton_core::rollout::RolloutState;
 use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply};
 use baton_core::rollout::interlock;
 use baton_core::rollout::plan::plan;
-use baton_core::rollout::{Direction, RolloutState};
 use baton_core::strategy::OnFailure;
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
@@ -489,18 +489,4 @@ fn a_plan_that_is_stale_is_refused() {
     assert_eq!(world.refused(Command::Deploy(Box::new(good.clone()))), 719);
     world.ask(Command::Undrain { host: host("web3"), by: by() });
     assert_eq!(world.ask(Command::Deploy(Box::new(good))), Accepted::Rollout(rollout("r-5")));
-}
-
-#[test]
-fn a_rollback_while_one_goes_back_already_changes_nothing() {
-    let mut world = Obedient::at(REST);
-    let deploy = world.deploy("r-5", "v2");
-    world.ask(Command::Deploy(Box::new(deploy)));
-    world.pass();
-    for _ in 0..2 {
-        world.ask(Command::Rollback { id: rollout("r-6"), service: shop(), by: by(), force: false });
-        assert_eq!(world.fleet.active_rollout(&shop()).map(|it| it.direction), Some(Direction::Back));
-    }
-    world.settle();
-    world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:in")]);
 }

@@ -4,7 +4,9 @@ use super::{Obedient, REST, by, rollout};
 use crate::text::{host, shop};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Accepted, Command};
-use baton_core::rollout::{Evidence, RolloutState};
+use baton_core::rollout::interlock;
+use baton_core::rollout::plan::plan;
+use baton_core::rollout::{Direction, Evidence, RolloutState};
 use baton_core::strategy::{Amount, Wave};
 use std::time::Duration;
 
@@ -69,4 +71,81 @@ fn a_release_that_its_traffic_speaks_against_while_it_is_watched_is_not_back_bef
     }
     assert!(passes > 1);
     assert_eq!(world.state("r-4"), Some(RolloutState::Reverted));
+}
+
+#[test]
+fn a_host_that_is_tried_again_beside_what_is_kept_waits_for_the_one_that_is_under_way() {
+    let mut world =
+        Obedient::at("side-by-side max=1\n web1 a=v1:ready:in b=v1:none:out\n web2 a=v1:ready:in b=v1:none:out\n lb1");
+    let mut deploy = world.deploy("r-5", "v2");
+    deploy.service.strategy.keep_old = Duration::from_secs(600);
+    deploy.service.strategy.on_failure = baton_core::strategy::OnFailure::Pause;
+    world.ask(Command::Deploy(Box::new(deploy)));
+    let begun = |world: &Obedient| world.stands().values().filter(|what| what.contains("v2")).count();
+    for _ in 0..50 {
+        if begun(&world) == 2 {
+            break;
+        }
+        world.pass();
+    }
+    assert_eq!(begun(&world), 2, "web1 has v2 beside v1, and web2 has just been told to start it");
+    // web1's crashes, and nothing is heard of web2.
+    let heard = |world: &mut Obedient, name: &str, change: &dyn Fn(&mut baton_core::fleet::report::HostReport)| {
+        let host = world.fleet.hosts.get_mut(&host(name)).expect("a host");
+        change(&mut host.heard.as_mut().expect("a report").report);
+    };
+    heard(&mut world, "web2", &|report| report.observed = Default::default());
+    heard(&mut world, "web1", &|report| {
+        let v2 = report.instances.values_mut().find(|it| it.release == crate::text::release("v2").id());
+        let problem = Problem::new(Code(210), "it ended");
+        v2.expect("v2").state = baton_core::fleet::report::InstanceState::Failed { problem };
+    });
+    plan(&world.fleet, world.now).take(&mut world.fleet);
+    assert_eq!(world.state("r-5"), Some(RolloutState::Paused));
+    let stamp = world.fleet.hosts[&host("web1")].issued.stamp();
+    heard(&mut world, "web1", &|report| report.observed = stamp);
+    world.ask(Command::Retry { id: rollout("r-6"), service: shop(), host: None, by: by() });
+    let next = plan(&world.fleet, world.now);
+    interlock::check(&world.fleet, &next).expect("the interlock agrees with the planner");
+    next.take(&mut world.fleet);
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
+}
+
+#[test]
+fn whoever_still_finishes_the_other_release_waits_while_another_host_goes_back_to_the_live_one() {
+    for keep_old in [Duration::ZERO, Duration::from_secs(600)] {
+        let mut world =
+            Obedient::at("side-by-side max=1\n web1 a=v1:ready:in b=v1:none:out\n web2 a=v1:ready:in b=v1:none:out\n lb1");
+        let mut deploy = world.deploy("r-5", "v2");
+        deploy.service.strategy.waves = [Amount::Hosts(1), Amount::Percent(100)].map(Wave::of).to_vec();
+        deploy.service.strategy.keep_old = keep_old;
+        world.ask(Command::Deploy(Box::new(deploy)));
+        for _ in 0..50 {
+            if world.stands().values().filter(|what| what.contains("v2")).count() == 2 {
+                break;
+            }
+            world.pass();
+        }
+        // Every pass from here on is looked at by the interlock.
+        let mut again = world.deploy("r-6", "v1");
+        again.busy = baton_core::rollout::command::Busy::Supersede;
+        world.ask(Command::Deploy(Box::new(again)));
+        world.settle();
+        world.stand(&[("web1", "v1:in"), ("web2", "v1:in")]);
+    }
+}
+
+#[test]
+fn a_rollback_while_one_goes_back_already_changes_nothing() {
+    let mut world = Obedient::at(REST);
+    let deploy = world.deploy("r-5", "v2");
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.pass();
+    for _ in 0..2 {
+        world.ask(Command::Rollback { id: rollout("r-6"), service: shop(), by: by(), force: false });
+        assert_eq!(world.fleet.active_rollout(&shop()).map(|it| it.direction), Some(Direction::Back));
+    }
+    world.settle();
+    world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:in")]);
 }

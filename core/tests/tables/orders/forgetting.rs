@@ -195,6 +195,9 @@ fn nothing_is_forgotten_while_a_hook_is_under_way() {
     assert_eq!(world.fleet.releases.len(), 2, "live, and the one before");
 }
 
+type Needs<'a> = &'a dyn Fn(&mut Obedient, ReleaseId);
+type Forgets<'a> = &'a dyn Fn(&mut Service, &mut Plan);
+
 /// A plan that forgets v0 of a fleet that `needs` it, and nothing else.
 fn refusals(needs: impl Fn(&mut Obedient, ReleaseId), forgets: impl Fn(&mut Service, &mut Plan)) -> Vec<u8> {
     let mut world = Obedient::at(ONE);
@@ -245,7 +248,7 @@ fn the_interlock_refuses_to_forget_what_is_needed() {
         let heard = world.fleet.hosts.get_mut(&host("web1")).expect("a host").heard.as_mut().expect("a report");
         heard.report.releases.insert(id, ReleaseState::Held);
     };
-    let all: [(&str, &dyn Fn(&mut Obedient, ReleaseId)); 9] = [
+    let all: [(&str, Needs<'_>); 9] = [
         ("committed", &committed),
         ("previous", &previous),
         ("warm", &warm),
@@ -281,7 +284,7 @@ fn the_interlock_refuses_to_forget_what_is_known_of_hooks() {
         let key = service.past.newest.as_ref().map(|newest| newest.key.clone());
         plan.forgotten.values_mut().for_each(|it| it.cut_off.clone_from(&key));
     };
-    let all: [&dyn Fn(&mut Service, &mut Plan); 4] = [&without_runs, &lets_the_others, &lets_the_forgotten, &says_too_much];
+    let all: [Forgets<'_>; 4] = [&without_runs, &lets_the_others, &lets_the_forgotten, &says_too_much];
     for (nth, forgets) in all.into_iter().enumerate() {
         assert!(refusals(migrated, forgets).contains(&11), "{nth}");
     }

@@ -273,3 +273,34 @@ fn a_host_that_comes_back_from_work_on_it_waits_for_the_migration_like_every_oth
     let mut told = world.fleet.hosts.values().flat_map(|host| host.issued.instances.values());
     assert!(told.all(|it| it.release == release("v1").id()), "nobody starts v2 before its migration has been run");
 }
+
+#[test]
+fn an_attempt_that_was_taken_back_leaves_cut_off_what_the_one_before_did() {
+    let mut world = Obedient::at(SIDE);
+    world.outcomes.insert(Point::Migrate, failed());
+    let mut deploy = deploy(&world, "r-5", &[Point::Migrate]);
+    deploy.release.hooks.0.values_mut().for_each(|hook| hook.no_way_back = true);
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    let old = release("v1").id();
+    assert!(world.fleet.services[&shop()].forbids(old).is_some(), "it began");
+    world.ask(retry("r-6"));
+    plan(&world.fleet, world.now).take(&mut world.fleet);
+    // Taken back before the host has heard of it.
+    world.ask(Command::Rollback { id: rollout("r-7"), service: shop(), by: by(), force: true });
+    plan(&world.fleet, world.now).take(&mut world.fleet);
+    world.settle();
+    assert_eq!(world.run(Point::Migrate).problem().map(|problem| problem.code), Some(Code(804)));
+    assert!(world.fleet.services[&shop()].forbids(old).is_some(), "the first attempt may have done its work");
+}
+
+#[test]
+fn what_waits_for_a_migration_takes_nothing_from_a_host_that_is_drained_meanwhile() {
+    let mut world = begin("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1", &[Point::Migrate]);
+    world.pass();
+    world.ask(drain("web2", true));
+    let next = plan(&world.fleet, world.now);
+    assert_eq!(next.services[&shop()].hooks.len(), 1, "the migration is asked for");
+    next.take(&mut world.fleet);
+    assert!(!plan(&world.fleet, world.now).changes_anything(), "planning twice changed something");
+}
