@@ -11,7 +11,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// Where it is looked for.
 pub const DEFAULT_PATH: &str = "/etc/baton/agent.toml";
@@ -138,19 +138,23 @@ impl Config {
 /// Everything that is wrong, table by table; nothing where the file is no TOML at all.
 fn mistakes(file: &settings::File<'_>) -> Vec<(usize, Problem)> {
     let Ok(mut root) = DeTable::parse(file.text) else { return Vec::new() };
-    let is_table = |value: &Spanned<DeValue<'_>>| value.get_ref().is_table();
-    let [balancer, allowed] = ["balancer", "allow"].map(|name| match root.get_ref().get(name).is_some_and(is_table) {
-        true => root.get_mut().remove(name),
-        false => None,
-    });
-    let mut found = file.every("", KEYS, root, |table| Config::deserialize(toml::de::ValueDeserializer::from(table)).err());
-    if let Some((span, DeValue::Table(table))) = balancer.map(|value| (value.span(), value.into_inner())) {
-        found.extend(balancer::mistakes(file, Spanned::new(span, table)));
-    }
-    if let Some((span, DeValue::Table(table))) = allowed.map(|value| (value.span(), value.into_inner())) {
-        found.extend(allow::mistakes(file, Spanned::new(span, table)));
-    }
+    let (balancer, allow) = (taken(&mut root, "balancer"), taken(&mut root, "allow"));
+    let mut found = file.every("", KEYS, root, |table| Config::deserialize(ValueDeserializer::from(table)).err());
+    found.extend(balancer.into_iter().flat_map(|table| balancer::mistakes(file, table)));
+    found.extend(allow.into_iter().flat_map(|table| allow::mistakes(file, table)));
     found
+}
+
+/// A table out of another, to be looked at by itself; none where something else has its name.
+fn taken<'t>(root: &mut Spanned<DeTable<'t>>, name: &str) -> Option<Spanned<DeTable<'t>>> {
+    if !root.get_ref().get(name)?.get_ref().is_table() {
+        return None;
+    }
+    let value = root.get_mut().remove(name)?;
+    match (value.span(), value.into_inner()) {
+        (span, DeValue::Table(table)) => Some(Spanned::new(span, table)),
+        _ => None,
+    }
 }
 
 /// B0531: neither an address nor a certificate came from joining.

@@ -1,5 +1,6 @@
 //! The identity belongs to whoever shows it: the link's user.
 
+use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -28,7 +29,7 @@ fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let opened = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         // A link, or a socket: not what was written here.
-        Err(error) if matches!(error.raw_os_error(), Some(40 | 6)) => return Ok(()),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NXIO)) => return Ok(()),
         opened => opened?,
     };
     let seen = opened.metadata()?;

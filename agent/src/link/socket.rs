@@ -4,7 +4,6 @@ use super::{End, pair};
 use crate::text;
 use baton_core::problem::{Code, Problem};
 use baton_proto::frame::{self, Message};
-
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
