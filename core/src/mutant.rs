@@ -1,4 +1,5 @@
-//! Old mistakes of others, made again on purpose: only under `--cfg mutant`, for the test that must catch each.
+//! Old mistakes of others, made again on purpose: only under `--cfg mutant`, in the crates of `tests/mutants`, for the test that must
+//! catch each.
 //!
 //! Everywhere else the question is the constant `false`, so that nothing of them is in what is shipped. It is a `cfg` of the
 //! compiler and no feature, because features of one crate leak into the build of another.

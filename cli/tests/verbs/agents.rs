@@ -81,20 +81,27 @@ fn every_end_of_an_upgrade_has_its_exit_code() {
     fell_back.upgrade.as_mut().unwrap().problem = Some((&problem).into());
     let mut stuck = fell_back.clone();
     stuck.upgrade.as_mut().unwrap().problem.as_mut().unwrap().code = 554;
-    for (last, code) in [
+    let ends = [
         (view("succeeded", ["done", "done"]), 0),
         (view("running", ["done", "away"]), 0),
         (view("paused", ["told", "waiting"]), 3),
         (fell_back, 4),
         (stuck, 5),
         (view("aborted", ["done", "waiting"]), 6),
-    ] {
+    ];
+    let ends_with = |last: &AgentsView, code: i32| {
         let ran = world(&[view("running", ["told", "waiting"]), last.clone()]).run(&format!("{UPGRADE} --json"));
         assert_eq!(ran.code, Some(code), "{ran:?}");
         let document: Value = serde_json::from_str(&ran.stdout).unwrap();
         assert_eq!(document["exit"], code);
         assert_eq!(document["hosts"][0]["state"], last.hosts[0].state.as_str());
-    }
+    };
+    // Each waits for its end: beside one another.
+    std::thread::scope(|scope| {
+        for (last, code) in &ends {
+            scope.spawn(|| ends_with(last, *code));
+        }
+    });
     let ran = world(&[view("running", ["told", "waiting"])]).run(&format!("{UPGRADE} --timeout 1s"));
     assert_eq!(ran.code, Some(8), "{ran:?}");
     let ran = world(&[view("running", ["told", "waiting"])]).run(&format!("{UPGRADE} --no-wait"));

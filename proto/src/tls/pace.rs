@@ -186,9 +186,10 @@ mod tests {
     fn who_is_sent_an_artifact_may_acknowledge_each_piece_and_who_sends_one_waits_for_nothing() {
         let mut pace = begun();
         let now = pace.refilled;
+        let answer = [frame(8, 4), frame(8, 4), frame(DATA, 16_384)].concat();
         for _ in 0..100_000 {
             pace.wrote(16_384);
-            pace.read(&[frame(8, 4), frame(8, 4), frame(DATA, 16_384)].concat());
+            pace.read(&answer);
             assert_eq!(pace.pause_until(now), None);
         }
     }

@@ -1,6 +1,6 @@
 //! Releases that do not work: each is taken back by itself, says why, and the old one serves on as if nothing had been.
 //!
-//! One stage for all of them, one after the other: what one leaves behind, the next stumbles over.
+//! Few stages for all of them, on each one after the other: what one leaves behind, the next stumbles over.
 
 use baton_cli::demo::load::Load;
 use baton_cli::demo::stage::control::Control;
@@ -8,14 +8,15 @@ use baton_cli::demo::stage::release::{Behaviour, Fault, archive, pack};
 use baton_cli::demo::stage::{SERVICE, Stage};
 use baton_proto::v1::{Problem, RolloutView};
 use baton_tests::e2e::{assert_nothing_was_lost, in_time, setup, traffic};
+use futures_util::future::select_all;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Never dropped: the stage's warden ends it with the process.
-static STAGE: Mutex<Option<Stage>> = Mutex::const_new(None);
+/// Never dropped: a stage's warden ends it with the process.
+static STAGES: [Mutex<Option<Stage>>; 3] = [const { Mutex::const_new(None) }; 3];
 
-/// The stage with release `good` live and traffic on it.
+/// A stage with release `good` live and traffic on it.
 struct Scene {
     stage: MutexGuard<'static, Option<Stage>>,
     control: Control,
@@ -24,7 +25,7 @@ struct Scene {
 
 impl Scene {
     async fn enter() -> Self {
-        let mut stage = STAGE.lock().await;
+        let (mut stage, ..) = select_all(STAGES.iter().map(|stage| Box::pin(stage.lock()))).await;
         if stage.is_none() {
             let raised = Stage::raise(setup(env!("CARGO_BIN_EXE_bench"))).await.unwrap();
             let control = raised.control().await.unwrap();

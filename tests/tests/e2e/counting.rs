@@ -106,7 +106,7 @@ async fn a_release_that_fails_a_fifth_of_its_requests_is_taken_back_by_what_its_
 #[tokio::test]
 async fn a_page_that_is_none_is_no_evidence_and_it_is_said_why() {
     let other = "[guard.metrics]\npath = \"/version\"\nrequests = \"http_requests_total\"\nerrors = \"errors_total\"\n";
-    let (stage, manifest, _clients) = scene(Duration::from_secs(8), other).await;
+    let (stage, manifest, _clients) = scene(Duration::from_secs(6), other).await;
     // Answers of 500 are no pages either.
     let says = |source: &SourceView| {
         let has = |of: &str| source.doubts.iter().any(|doubt| doubt.starts_with(of));
@@ -155,7 +155,7 @@ async fn a_prometheus_that_is_away_is_no_evidence_holds_nothing_up_and_it_is_sai
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
-    let (stage, manifest, _clients) = scene(Duration::from_secs(12), &asks(address)).await;
+    let (stage, manifest, _clients) = scene(Duration::from_secs(7), &asks(address)).await;
     let away = |release: &str| format!("{release}: requests: no connection: Connection refused (os error 111)");
     let says = |source: &SourceView| source.doubts == [away("2"), away("1")];
     let deployed = deploy(&stage, &manifest, "2", Fault::Fails(50));

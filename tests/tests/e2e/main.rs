@@ -17,6 +17,7 @@ mod hooks;
 mod identity;
 mod judging;
 mod kill;
+mod metrics;
 mod restore;
 mod rolling;
 mod rotation;

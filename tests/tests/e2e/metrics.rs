@@ -1,8 +1,6 @@
 //! What Prometheus makes of Baton: its checker reads the metrics, a real one scrapes them, and the alerts and the dashboard that
 //! are shipped ask for nothing that is not there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use baton_cli::args::Cli;
 use baton_cli::demo::stage::release::Behaviour;
 use baton_cli::demo::stage::{BALANCER_HOST, COORDINATOR, SERVICE, Setup, Stage};

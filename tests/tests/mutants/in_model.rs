@@ -1,10 +1,7 @@
 //! Old mistakes of others, made again one by one: the model must find each, by the shortest way.
-//!
-//! Empty unless it is built with `--cfg mutant`, which `cargo test -p baton-tests --test mutants` does.
-#![cfg(mutant)]
 
-use baton_core::mutant::choose;
-use baton_model::{Manner, Scope, explore, scopes};
+use baton_core_mutant::mutant::choose;
+use baton_model_mutant::{Manner, Scope, explore, scopes};
 use std::time::Duration;
 
 /// What a mistake that acts on its own last step shows first: the next plan goes on without having heard anything.
@@ -18,8 +15,8 @@ const MISTAKES: [(&str, Manner, &[&str]); 4] = [
     ("a restarted balancer forgets", Manner::InPlace, &["6: ", "3: "]),
 ];
 
-#[test]
-fn every_old_mistake_is_found() {
+/// Those that no property saw.
+pub(crate) fn survivors() -> Vec<String> {
     let mut survivors = Vec::new();
     for (mistake, manner, properties) in MISTAKES {
         choose(Some(mistake));
@@ -30,9 +27,9 @@ fn every_old_mistake_is_found() {
             Some((property, actions)) if right(property) => {
                 println!("found  {mistake}: {property}, after {} actions", actions.len());
             }
-            other => survivors.push((mistake, other.map(|(property, _)| property), found.refusal)),
+            other => survivors.push(format!("{mistake}: {:?}, {:?}", other.map(|(property, _)| property), found.refusal)),
         }
     }
     choose(None);
-    assert!(survivors.is_empty(), "these were not found: {survivors:#?}");
+    survivors
 }

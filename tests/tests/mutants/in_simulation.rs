@@ -1,10 +1,7 @@
 //! Old mistakes of others, made again one by one: the simulation must catch each, and for the right reason.
-//!
-//! Empty unless it is built with `--cfg mutant`, which `cargo test -p baton-tests --test mutants` does.
-#![cfg(mutant)]
 
-use baton_core::mutant::choose;
-use baton_simulation::run;
+use baton_core_mutant::mutant::choose;
+use baton_simulation_mutant::run;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,18 +27,18 @@ const MISTAKES: [(&str, &[&str]); 15] = [
 /// A mistake that is not seen in so many runs survives.
 const SEEDS: u64 = 3_000;
 
-#[test]
-fn every_old_mistake_is_caught() {
+/// Those that no check saw.
+pub(crate) fn survivors() -> Vec<String> {
     let mut survivors = Vec::new();
     for (mistake, invariants) in MISTAKES {
         choose(Some(mistake));
         match first_violation(invariants) {
             Some((seed, violation)) => println!("caught  {mistake}: seed {seed}, {violation:.160}"),
-            None => survivors.push(mistake),
+            None => survivors.push(format!("{mistake}: not in {SEEDS} seeds")),
         }
     }
     choose(None);
-    assert!(survivors.is_empty(), "these survived {SEEDS} seeds: {survivors:#?}");
+    survivors
 }
 
 /// A seed that breaks one of these invariants, and how.
