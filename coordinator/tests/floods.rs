@@ -25,6 +25,8 @@ const MEMORY_MAX: u64 = 16 * 1024 * 1024;
 /// Calls of somebody who does nothing wrong, meanwhile.
 const CALLS: usize = 200;
 const FLOODERS: usize = 4;
+/// What comes first is what everybody may send at once. After so long a flood goes on as it always will.
+const BEGINNING: Duration = Duration::from_millis(500);
 
 /// What is repeated on one connection for as long as the other side takes it.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +147,7 @@ async fn a_flood_takes_no_memory_and_others_are_served() {
             }
         };
         flooders.spawn_on(looking, theirs.handle());
+        tokio::time::sleep(BEGINNING).await;
         let flooded = calls(&mut control).await;
         flooders.shutdown().await;
         theirs.shutdown_background();

@@ -2,6 +2,7 @@
 
 use super::Hot;
 use super::explain::certificate_problem;
+use super::handshakes::Handshakes;
 use super::peer::{Connection, Peer};
 use crate::identity::{self, Identity};
 use rustls::ServerConfig;
@@ -55,6 +56,7 @@ fn serve(
     let (done, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(limits.handshakes));
+        let handshakes = Arc::new(Handshakes::default());
         loop {
             let (stream, remote) = tokio::select! {
                 () = done.closed() => return,
@@ -63,9 +65,13 @@ fn serve(
             let Ok(place) = room.clone().acquire_owned().await else { return };
             let crowded = room.available_permits() < limits.handshakes / 2;
             let patience = if crowded { limits.patience_when_crowded } else { limits.patience };
-            let (done, config) = (done.clone(), config.load_full());
+            let (done, config, handshakes) = (done.clone(), config.load_full(), Arc::clone(&handshakes));
             tokio::spawn(async move {
-                let connection = timeout(patience, handshake(stream, remote, config)).await;
+                let connection = timeout(patience, async {
+                    handshakes.turn(remote.ip()).await;
+                    handshake(stream, remote, config).await
+                });
+                let connection = connection.await;
                 drop(place);
                 match connection {
                     Ok(Ok(connection)) => drop(done.send(Ok(connection)).await),

@@ -6,8 +6,10 @@
 mod channel;
 mod client;
 mod credentials;
+mod credit;
 mod endpoint;
 mod explain;
+mod handshakes;
 mod incoming;
 mod local;
 mod notice;

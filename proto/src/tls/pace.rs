@@ -6,15 +6,13 @@
 //! acknowledges it piece by piece. Without credit the connection is not read until there is some: nothing is dropped, and who
 //! sends too much waits for itself.
 
+use super::credit::{Credit, Terms};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Frames that may come at once.
-const BURST: u64 = 2_000;
-/// Frames a second that may come for ever.
-const RATE: u64 = 1_000;
+/// Frames that may come.
+const TERMS: Terms = Terms { burst: 2_000, rate: 1_000 };
 /// Bytes written for which one more frame may come.
 const WRITTEN: u64 = 64;
 /// A frame of data with at least so many bytes costs nothing.
@@ -28,12 +26,9 @@ const DATA: u8 = 0;
 /// The credit of one connection.
 #[derive(Debug)]
 pub(super) struct Pace {
-    credit: u64,
+    credit: Credit,
     /// Bytes written that are not a credit yet.
     written: u64,
-    refilled: Instant,
-    /// Frames beyond the credit.
-    debt: u64,
     pause: Option<Pin<Box<Sleep>>>,
     frames: Frames,
 }
@@ -41,10 +36,8 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         Self {
-            credit: BURST,
+            credit: Credit::new(TERMS),
             written: 0,
-            refilled: Instant::now(),
-            debt: 0,
             pause: None,
             frames: Frames { skip: PREFACE, head: [0; HEAD], have: 0 },
         }
@@ -52,7 +45,7 @@ impl Pace {
 
     /// Ready once there is credit to read.
     pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while let Some(until) = self.pause_until(Instant::now()) {
+        while let Some(until) = self.credit.paid_at(Instant::now()) {
             let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
@@ -60,17 +53,9 @@ impl Pace {
         Poll::Ready(())
     }
 
-    /// When there is credit again; None: there is.
-    fn pause_until(&mut self, now: Instant) -> Option<Instant> {
-        self.refill(now);
-        (self.debt > 0).then(|| self.refilled + Duration::from_micros((self.debt * 1_000_000).div_ceil(RATE)))
-    }
-
     /// These bytes were read.
     pub(super) fn read(&mut self, bytes: &[u8]) {
-        let frames = self.frames.count(bytes);
-        self.debt += frames.saturating_sub(self.credit);
-        self.credit = self.credit.saturating_sub(frames);
+        self.credit.spend(self.frames.count(bytes));
     }
 
     /// So many bytes were written.
@@ -78,23 +63,7 @@ impl Pace {
         self.written += bytes as u64;
         let earned = self.written / WRITTEN;
         self.written %= WRITTEN;
-        self.earn(earned);
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let passed = u64::try_from(now.duration_since(self.refilled).as_micros()).unwrap_or(u64::MAX);
-        let earned = passed.saturating_mul(RATE) / 1_000_000;
-        if earned > 0 {
-            // What is no whole frame yet is not lost.
-            self.refilled += Duration::from_micros(earned.saturating_mul(1_000_000) / RATE);
-            self.earn(earned);
-        }
-    }
-
-    fn earn(&mut self, earned: u64) {
-        let paid = earned.min(self.debt);
-        self.debt -= paid;
-        self.credit = (self.credit + (earned - paid)).min(BURST);
+        self.credit.earn(earned);
     }
 }
 
@@ -138,6 +107,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn frame(kind: u8, length: u32) -> Vec<u8> {
         let mut bytes = length.to_be_bytes()[1..].to_vec();
@@ -166,31 +136,31 @@ mod tests {
     #[test]
     fn who_sends_too_much_waits_and_is_then_read_again() {
         let mut pace = begun();
-        let mut now = pace.refilled;
-        pace.read(&frame(6, 8).repeat(BURST as usize));
-        assert_eq!(pace.pause_until(now), None, "that may come at once");
-        pace.read(&frame(6, 8).repeat(RATE as usize));
+        let mut now = pace.credit.refilled();
+        pace.read(&frame(6, 8).repeat(TERMS.burst as usize));
+        assert_eq!(pace.credit.paid_at(now), None, "that may come at once");
+        pace.read(&frame(6, 8).repeat(TERMS.rate as usize));
         let second = Duration::from_secs(1);
-        assert_eq!(pace.pause_until(now), Some(now + second));
-        assert_eq!(pace.pause_until(now + second / 2), Some(now + second), "also when asked meanwhile");
+        assert_eq!(pace.credit.paid_at(now), Some(now + second));
+        assert_eq!(pace.credit.paid_at(now + second / 2), Some(now + second), "also when asked meanwhile");
         now += second;
         for _ in 0..10 {
-            assert_eq!(pace.pause_until(now), None);
-            pace.read(&frame(6, 8).repeat(RATE as usize));
+            assert_eq!(pace.credit.paid_at(now), None);
+            pace.read(&frame(6, 8).repeat(TERMS.rate as usize));
             now += second;
         }
-        assert_eq!(pace.pause_until(now), None, "so much may come for ever");
+        assert_eq!(pace.credit.paid_at(now), None, "so much may come for ever");
     }
 
     #[test]
     fn who_is_sent_an_artifact_may_acknowledge_each_piece_and_who_sends_one_waits_for_nothing() {
         let mut pace = begun();
-        let now = pace.refilled;
+        let now = pace.credit.refilled();
         let answer = [frame(8, 4), frame(8, 4), frame(DATA, 16_384)].concat();
         for _ in 0..100_000 {
             pace.wrote(16_384);
             pace.read(&answer);
-            assert_eq!(pace.pause_until(now), None);
+            assert_eq!(pace.credit.paid_at(now), None);
         }
     }
 }
