@@ -65,7 +65,7 @@ impl Wish {
         let family = match random.between(0, 19) {
             0..=5 => of(vec![Self::Rollback, Self::Pause, Self::Resume, Self::Abort, Self::Promote, Self::Keep]),
             6..=9 => of(vec![Self::Deploy(which), Self::Supersede(which), Self::Queue(which), Self::RollbackTo(which)]),
-            10..=12 => of(vec![Self::Restart, Self::Rehearse(maybe.clone()), Self::Retry(maybe.clone())]),
+            10..=12 => of(vec![Self::Restart, Self::Rehearse(maybe.clone()), Self::Retry(maybe)]),
             13 => of(vec![Self::Freeze(whole), Self::Unfreeze(whole), Self::Cancel, Self::Vouch(point, maybe)]),
             14 => of(vec![Self::RemoveService, Self::Retry(None), Self::Freeze(whole), Self::Cancel]),
             15 => {
@@ -147,7 +147,7 @@ impl World<'_> {
                 let other = LabelValue::new("c").expect("a value");
                 Command::Label { host, set: [(strategies::rack(), other)].into(), unset: Default::default(), by }
             }
-            Wish::RemoveHost(host) => return self.remove_host(host),
+            Wish::RemoveHost(host) => return self.remove_host(&host),
             Wish::DeclareDead(host) => return self.declare_dead(host),
             Wish::Revive(host) => Command::Revive { host, by },
             Wish::Freeze(whole) => {
@@ -207,16 +207,16 @@ impl World<'_> {
     }
 
     /// A host that people say is gone for good: it is switched off by then.
-    pub(super) fn remove_host(&mut self, host: HostName) {
+    pub(super) fn remove_host(&mut self, host: &HostName) {
         let command = Command::RemoveHost { host: host.clone(), force: true, by: "ana".to_owned() };
         if !self.command(command) {
             return;
         }
         self.sometimes("a host was removed for good");
         self.taken_out.insert(host.clone());
-        self.hosts.remove(&host);
+        self.hosts.remove(host);
         for place in 0..self.scenario.parts.len() {
-            self.change_hosts(place, |hosts| hosts.retain(|other| *other != host));
+            self.change_hosts(place, |hosts| hosts.retain(|other| other != host));
         }
     }
 

@@ -54,7 +54,7 @@ impl World<'_> {
         let balances = |part: &Part| part.service.balancer.as_ref().is_some_and(|pool| pool.on.contains(&broken));
         match self.scenario.parts.iter().any(balances) {
             true => self.declare_dead(broken),
-            false => self.remove_host(broken),
+            false => self.remove_host(&broken),
         }
         self.goes_on_without_broken()
     }
