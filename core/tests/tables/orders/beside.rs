@@ -18,9 +18,10 @@ fn remove(name: &str) -> Command {
 
 #[test]
 fn nobody_overtakes_a_host_that_was_told_something_of_another_service() {
-    let fleet = |first: &str| format!("in-place max=1 v1->v2\n web1 a=v1:ready:in {first}\n web2 a=v1:ready:in\n lb1");
-    check(&fleet("fetching=v2"), "web1 waits: artifact\n web2 waits: waiting");
-    check(&fleet("behind"), "web1 waits: agent\n web2 waits: waiting");
+    let rest = "web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
+    let fleet = |first: &str| format!("in-place max=2 v1->v2\n web1 a=v1:ready:in {first}\n {rest}");
+    check(&fleet("fetching=v2"), "web1 waits: artifact\n web2 waits: waiting\n web3 waits: waiting");
+    check(&fleet("behind"), "web1 waits: agent\n web2 waits: waiting\n web3 waits: waiting");
 }
 
 #[test]
