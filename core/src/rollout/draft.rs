@@ -74,6 +74,8 @@ impl<'a> Draft<'a> {
                 self.spec(&member.host).and_then(|spec| spec.instances.get(&key)).is_some_and(|it| it.release == new)
             };
             let is_in = pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
+            // One of a host that people took away for good only stands in until another member is in.
+            let is_in = is_in.filter(|(member, _)| self.fleet.hosts.contains_key(&member.host));
             let (mine, theirs): (Vec<_>, Vec<_>) = is_in.partition(|(member, _)| runs_new(member));
             let (light, heavy) = weights(mine.len(), theirs.len());
             let wanted = mine.into_iter().map(|it| (it, light)).chain(theirs.into_iter().map(|it| (it, heavy)));
@@ -176,7 +178,7 @@ impl<'a> Draft<'a> {
         let hooked: Vec<_> = hooked.filter(|(_, service)| !service.hooks.is_empty()).collect();
         for (name, known) in &fleet.hosts {
             self.tell_hooks(name, known, &hooked, active);
-            self.forget_members(name, known, services, &members);
+            self.forget_members(name, known, services, &members, active);
         }
         for (name, service) in services {
             if !active.iter().any(|rollout| rollout.service == **name) {
@@ -290,8 +292,16 @@ impl<'a> Draft<'a> {
         releases.iter().filter_map(known).collect()
     }
 
-    /// Drops members of hosts that left the service, once nothing of it runs there.
-    fn forget_members(&mut self, balancer: &HostName, known: &Host, services: &Services<'_>, members: &Members<'_>) {
+    /// Drops members of hosts that left the service, once nothing of it runs there. Of a host that people took away for good the
+    /// last member that is in stays until another one is: if it serves all the same, nobody is cut off.
+    fn forget_members(
+        &mut self,
+        balancer: &HostName,
+        known: &Host,
+        services: &Services<'_>,
+        members: &Members<'_>,
+        active: &[&Rollout],
+    ) {
         let spec = self.specs.get(balancer).unwrap_or(&known.issued);
         if spec.pools.is_empty() {
             return;
@@ -312,6 +322,18 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+        let is_in = |(pool, member): &(PoolName, MemberKey)| {
+            let told = spec.pools.get(pool).and_then(|pool| pool.members.get(member));
+            told.is_some_and(|told| told.state == MemberState::Ready)
+        };
+        let is_last = |(pool, _): &(PoolName, MemberKey)| {
+            let Some(told) = spec.pools.get(pool) else { return false };
+            let mut others = told.members.keys().map(|member| (pool.clone(), member.clone()));
+            let serves = services.get(&told.service).is_some_and(|service| is_to_serve(&told.service, service, active));
+            serves && !others.any(|other| is_in(&other) && !history.contains(&other))
+        };
+        let last: Vec<_> = history.iter().filter(|it| is_in(it) && is_last(it)).cloned().collect();
+        history.retain(|it| !last.contains(it));
         let is_gone = |pool: &PoolSpec| !services.contains_key(&pool.service);
         if history.is_empty() && !spec.pools.values().any(is_gone) {
             return;
@@ -355,6 +377,13 @@ fn take_host<'m, 'a>(unvisited: &mut &'m [Membership<'a>], host: &HostName) -> &
     let (mine, rest) = rest.split_at(of_host);
     *unvisited = rest;
     mine
+}
+
+/// Whether a service is to be served by anybody: it is not being removed, and has a release or gets one.
+fn is_to_serve(name: &ServiceName, service: &Service, active: &[&Rollout]) -> bool {
+    let rollout = active.iter().find(|rollout| rollout.service == *name);
+    let has_any = service.committed.is_some() || !service.orders.kept.is_empty();
+    service.orders.removal.is_none() && rollout.map_or(has_any, |rollout| rollout.goal().is_some())
 }
 
 /// Whether a host serves a release for good: the committed one, one that is warm, one it keeps, or one it stands aside with.

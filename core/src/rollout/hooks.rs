@@ -134,25 +134,32 @@ pub fn is_of(key: &HookKey, rollout: &Rollout) -> bool {
 
 /// Takes down what hosts say of the hooks that were asked for.
 pub fn read(fleet: &Fleet, runs: &mut HookRuns) {
-    for (key, run) in runs.iter_mut().filter(|(_, run)| run.state == HookState::Asked && run.issued == run.attempt) {
+    for (key, run) in runs.iter_mut().filter(|(_, run)| run.state == HookState::Asked) {
+        let was_told = run.issued == run.attempt;
         let Some(host) = fleet.hosts.get(&run.host) else {
+            if !was_told {
+                take_back(key, run);
+                continue;
+            }
             let why = format!("{} was removed before it said", run.host);
             run.state = HookState::Unknown { problem: lost(key, &format!("{} of {}", key.point, key.service), &why) };
             continue;
         };
-        let Some(report) = host.echoed() else { continue };
+        let Some(report) = host.echoed().filter(|_| was_told) else { continue };
         let is_told = host.issued.hooks.get(key).is_some_and(|told| told.attempt == run.attempt);
         match report.hooks.get(key).filter(|seen| seen.attempt == run.attempt) {
             Some(seen) => run.state = HookState::from(&seen.state),
             None if is_told => {}
-            None => {
-                let problem = Problem::new(Code(804), format!("{} was taken back before {} began it", key.point, run.host));
-                run.state = HookState::Failed { problem: problem.help(way_on(key)) };
-                // It never ran, so what it would have changed is as the attempts before left it.
-                run.cuts_off = run.earlier.clone();
-            }
+            None => take_back(key, run),
         }
     }
+}
+
+/// It never ran, so what it would have changed is as the attempts before left it.
+fn take_back(key: &HookKey, run: &mut HookRun) {
+    let problem = Problem::new(Code(804), format!("{} was taken back before {} began it", key.point, run.host));
+    run.state = HookState::Failed { problem: problem.help(way_on(key)) };
+    run.cuts_off = run.earlier.clone();
 }
 
 /// Notes that hosts are told of the hooks that were asked for.

@@ -3,9 +3,10 @@
 //! Every question that leads to something irreversible is answered from a report that echoes the newest spec, of the host
 //! and of each balancer; no answer means wait.
 
+use super::Rollout;
 use super::waiting::Reason;
 use super::walk::Walk;
-use crate::fleet::report::{InstanceReport, MemberReport, PoolReport};
+use crate::fleet::report::{InstanceReport, InstanceState, MemberReport, PoolReport};
 use crate::fleet::spec::{InstanceSpec, MemberSpec, MemberState, PoolSpec};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
@@ -20,6 +21,7 @@ pub struct Places<'a> {
     name: &'a ServiceName,
     service: &'a Service,
     now: Moment,
+    rollout: Option<&'a Rollout>,
     fronts: Vec<Front<'a>>,
 }
 
@@ -31,6 +33,7 @@ pub struct Place<'a> {
     pub service: &'a Service,
     pub host_name: &'a HostName,
     pub now: Moment,
+    rollout: Option<&'a Rollout>,
     /// Looked up once, like everything below: much is asked of a place.
     host: Option<&'a Host>,
     issued: Vec<(Slot, &'a InstanceSpec)>,
@@ -70,7 +73,13 @@ impl<'a> Places<'a> {
         if fronts.iter().any(|front| !front.is_dead()) {
             fronts.retain(|front| !front.is_dead());
         }
-        Self { fleet, name, service, now, fronts }
+        Self { fleet, name, service, now, rollout: fleet.active_rollout(name), fronts }
+    }
+
+    /// The same in a rollout as it is by now: a plan may have turned it round, ended it or begun it.
+    #[must_use]
+    pub fn under(self, rollout: Option<&'a Rollout>) -> Self {
+        Self { rollout, ..self }
     }
 
     /// The place on one host.
@@ -109,7 +118,7 @@ impl<'a> Places<'a> {
     }
 
     fn place(&self, host_name: &'a HostName, host: Option<&'a Host>, balancers: Vec<Balancer<'a>>) -> Place<'a> {
-        let Self { fleet, name, service, now, .. } = *self;
+        let Self { fleet, name, service, now, rollout, .. } = *self;
         // One that nobody accepted yet is as if it had not joined.
         let host = host.filter(|host| host.accepted);
         Place {
@@ -118,6 +127,7 @@ impl<'a> Places<'a> {
             service,
             host_name,
             now,
+            rollout,
             host,
             issued: host.map_or_else(Vec::new, |host| of_service(&host.issued.instances, name)),
             reported: host.and_then(Host::report).map_or_else(Vec::new, |report| of_service(&report.instances, name)),
@@ -191,13 +201,32 @@ impl<'a> Place<'a> {
             })
     }
 
+    /// The same for any other slot than this one.
+    #[must_use]
+    pub fn serves_beside(&self, slot: Slot) -> bool {
+        self.issued().any(|(other, _)| other != slot && self.serves_in(other))
+    }
+
     /// Whether requests may be answered here: something is ready, be it what the host was told to run or not, and some
-    /// balancer was told to put it in, read back or not.
+    /// balancer was told to put it in, read back or not. A host that was never heard since a coordinator began may well serve.
     #[must_use]
     pub fn may_serve_in(&self, slot: Slot) -> bool {
         let told = || self.balancers().any(|balancer| balancer.state(slot) == Some(MemberState::Ready));
         let ready = || self.reported().any(|(reported, it)| reported == slot && it.state.ready_for().is_some());
-        self.serves_in(slot) || (ready() && told())
+        let unheard = || self.host.is_some_and(|host| host.heard.is_none());
+        self.serves_in(slot) || ((ready() || unheard()) && told())
+    }
+
+    /// Whether no other slot was told in, and the host has not said that what ran in this one has ended: it may serve again by
+    /// itself.
+    #[must_use]
+    pub fn alone_may_come_back_in(&self, slot: Slot) -> bool {
+        let ended =
+            |(reported, it): (Slot, &InstanceReport)| reported == slot && matches!(it.state, InstanceState::Failed { .. });
+        let has_ended =
+            self.host.is_some_and(|host| host.connected && host.echoed().is_some()) && self.reported().any(ended);
+        let other = self.issued().any(|(other, _)| other != slot && self.is_told_in(other));
+        self.is_told_in(slot) && !other && !has_ended
     }
 
     /// Whether every balancer was told that the slot is in.
@@ -214,7 +243,7 @@ impl<'a> Place<'a> {
         let is_out = self.balancers().all(|balancer| balancer.state(slot) == Some(MemberState::Out));
         let mut serving = self.issued().filter(|(other, _)| *other != slot && self.is_told_in(*other));
         let Some((_, serving)) = serving.next().filter(|_| is_out) else { return false };
-        match self.fleet.active_rollout(self.name) {
+        match self.rollout {
             Some(rollout) => {
                 let (goal, renews) = (rollout.goal(), rollout.renews());
                 goal != Some(told.release) && (renews || goal != Some(serving.release))

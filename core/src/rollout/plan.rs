@@ -225,7 +225,7 @@ fn look(
     now: Moment,
 ) -> Vec<Standing> {
     let way = way(service, rollout);
-    let places = Places::of(fleet, name, service, now);
+    let places = Places::of(fleet, name, service, now).under(rollout);
     let stand = |seat: Seat<'_>, place: &Place<'_>| {
         let host = seat.host;
         let goal = target(fleet, name, service, rollout, seat);
@@ -259,6 +259,7 @@ fn look(
             away: is_away(service, rollout, place),
             entered,
             has_new,
+            ready: goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_ready(slot)),
             start,
             aside: aside.map(Aside::reason),
         }

@@ -38,6 +38,8 @@ pub struct Standing {
     pub entered: bool,
     /// The host was told to run the rollout's new release.
     pub has_new: bool,
+    /// What it was told to run of the release it should have was ready, as far as was last heard.
+    pub ready: bool,
     /// The start its instance must be of at least.
     pub start: u32,
     /// Why it takes no part: then nothing waits for it.
@@ -271,6 +273,18 @@ pub fn asks_for(rollout: &Rollout, standings: &[Standing], now: Moment) -> Optio
     wave.filter(|wave| !is_let_through(rollout, *wave))
 }
 
+/// Whether hosts that enter together waited for a person's word until some were told something else, of another service perhaps,
+/// and have not answered that yet.
+fn asked_before(rollout: &Rollout, standings: &[Standing]) -> bool {
+    let waits = |it: &&Standing| it.goal == Some(rollout.to) && it.aside.is_none();
+    let is_ready = |it: &Standing| {
+        it.entered || matches!(it.step, Step::Enroll(_)) || (it.ready && it.step == Step::Wait(Reason::Echo))
+    };
+    let asks = rollout.strategy.lockstep && rollout.direction == Direction::Forward;
+    let enters = || standings.iter().filter(waits).any(|standing| !standing.entered);
+    asks && enters() && !is_let_through(rollout, rollout.wave) && standings.iter().filter(waits).all(is_ready)
+}
+
 /// A silent host that the rollout never touched has nothing to take back: it is not waited for.
 fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
     let is_back = |standing: &Standing| match standing.step {
@@ -300,7 +314,7 @@ fn give_up_waiting(fleet: &Fleet, rollout: &mut Rollout, service: &Service, stan
     let deadline = progress_deadline(fleet, rollout, service);
     let is_done = |standing: &Standing| standing.step == Step::Done || standing.aside.is_some();
     let watches = rollout.wave_done.is_some() && standings.iter().all(is_done);
-    let at_ease = watches || asks_for(rollout, standings, now).is_some();
+    let at_ease = watches || asks_for(rollout, standings, now).is_some() || asked_before(rollout, standings);
     if at_ease || now.since(expected_since(rollout, service)) < deadline || mutant!("what cannot recover is waited for") {
         return;
     }

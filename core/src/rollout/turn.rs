@@ -80,7 +80,7 @@ impl<'a> Turn<'a> {
             strategy,
             rollout,
             now,
-            places: Places::of(fleet, name, service, now),
+            places: Places::of(fleet, name, service, now).under(rollout),
             begun: 0,
             begun_limit: strategy.at_once(hosts),
             away: standings.iter().filter(|it| it.away && it.aside.is_none()).count(),
@@ -106,7 +106,7 @@ impl<'a> Turn<'a> {
             self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
         }
         let pending = |it: &&Standing| !(mutant!("pending hosts are not counted") && matches!(it.step, Step::Wait(_)));
-        let away = standings.iter().filter(|standing| standing.begun || is_unconfirmed(standing));
+        let away = standings.iter().filter(|it| (it.begun || is_unconfirmed(it)) && !self.is_over_with(it));
         self.begun = if mutant!("one more event starts one more batch") { 0 } else { away.filter(pending).count() };
         let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
         let mut acted = false;
@@ -137,11 +137,12 @@ impl<'a> Turn<'a> {
                 if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
                     let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
-                    let lowers = !self.ends_with_nothing()
-                        && !killed
-                        && place.may_serve_in(*slot)
-                        && !serves_elsewhere(&place, *slot);
+                    let lowers =
+                        !self.ends_with_nothing() && !killed && place.may_serve_in(*slot) && !place.serves_beside(*slot);
                     let before = (self.unavailable, self.leaving, self.lowered.clone());
+                    if !lowers && !killed && !self.ends_with_nothing() && place.alone_may_come_back_in(*slot) {
+                        self.leaves_a_peer(&standing.host)?;
+                    }
                     self.admit(standing, lowers)?;
                     let leaves = self.leaves(&place, *slot);
                     let bound = if leaves { self.may_leave(standing) } else { Ok(()) };
@@ -273,6 +274,12 @@ impl<'a> Turn<'a> {
             false => self.leaving -= usize::from(lowers).min(self.leaving),
         }
         Ok(())
+    }
+
+    /// Whether a host left the service, and with this step nothing is told to run there: nobody looks at it any more.
+    fn is_over_with(&self, standing: &Standing) -> bool {
+        let stops = !standing.belongs && matches!(standing.step, Step::Stop(_));
+        stops && self.places.at(&standing.host).issued().count() == 1
     }
 
     /// Whether a host is away from rest once this slot is out: nothing else is in, or the release it should have is not.
@@ -463,9 +470,13 @@ fn is_unable(rollout: &Rollout, standing: &Standing) -> bool {
         )
 }
 
-/// On its way to begin, and only waits for its release or for an answer.
+/// On its way to begin, and only waits for its release or for an answer, be it to what another service told it.
 fn will_begin(standing: &Standing) -> bool {
-    matches!(standing.step, Step::Wait(Reason::Artifact { .. } | Reason::Shutting { .. }))
+    match standing.step {
+        Step::Wait(Reason::Artifact { .. } | Reason::Shutting { .. }) => true,
+        Step::Wait(Reason::Echo) => standing.goal.is_some() && !standing.entered && standing.aside.is_none(),
+        _ => false,
+    }
 }
 
 /// Told something, and it was not confirmed yet: not at rest, though nothing may be left to do.
@@ -479,10 +490,6 @@ fn is_unconfirmed(standing: &Standing) -> bool {
 /// At rest by what was told, and not out of it because people said so.
 fn is_near(standing: &Standing) -> bool {
     !standing.away && standing.aside.is_none()
-}
-
-fn serves_elsewhere(place: &Place<'_>, slot: Slot) -> bool {
-    place.issued().any(|(other, _)| other != slot && place.serves_in(other))
 }
 
 fn count(number: usize) -> u32 {

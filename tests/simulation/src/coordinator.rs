@@ -3,11 +3,11 @@
 use baton_core::fleet::past::{Forgotten, Remembers};
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::HostSpec;
-use baton_core::fleet::{Fleet, Heard, Host};
+use baton_core::fleet::{Fleet, Heard, Host, Labels};
 use baton_core::name::{HostName, ReleaseId, ServiceName};
 use baton_core::rollout::command::{Accepted, Command, apply};
 use baton_core::rollout::waiting::Waiting;
-use baton_core::rollout::{interlock, plan::plan};
+use baton_core::rollout::{balancers, interlock, plan::plan};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -52,8 +52,8 @@ impl Coordinator {
         Moment(self.began.1 + now - self.began.0)
     }
 
-    pub(super) fn join(&mut self, store: &mut Store, name: &HostName) {
-        let host = Host::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    pub(super) fn join(&mut self, store: &mut Store, name: &HostName, labels: Labels, accepted: bool) {
+        let host = Host { labels, accepted, ..Host::new(IpAddr::V4(Ipv4Addr::LOCALHOST)) };
         store.fleet.hosts.insert(name.clone(), host.clone());
         self.fleet.hosts.insert(name.clone(), host);
     }
@@ -82,15 +82,7 @@ impl Coordinator {
             self.fleet = fleet;
             store.forgotten.retain(|id, _| !self.fleet.releases.contains_key(id));
         }
-        store.fleet.services = self.fleet.services.clone();
-        store.fleet.rollouts = self.fleet.rollouts.clone();
-        store.fleet.releases = self.fleet.releases.clone();
-        store.fleet.freeze = self.fleet.freeze.clone();
-        for (name, host) in &self.fleet.hosts {
-            if let Some(stored) = store.fleet.hosts.get_mut(name) {
-                stored.maintenance = host.maintenance.clone();
-            }
-        }
+        store.fleet = self.fleet.clone();
         accepted.is_ok_and(|accepted| accepted != Accepted::Unchanged)
     }
 
@@ -101,10 +93,14 @@ impl Coordinator {
             let heard = host.heard.as_ref().map(|heard| at.since(heard.at).as_millis() as u64);
             host.connected = host.connected && heard.is_some_and(|ago| ago < SILENCE);
         }
+        for host in balancers::returned(&self.fleet) {
+            self.command(store, Command::Revive { host, by: "baton".to_owned() }, now);
+        }
         let next = plan(&self.fleet, at);
         interlock::check(&self.fleet, &next).map_err(|violations| format!("the interlock refused: {}", violations[0]))?;
         next.take(&mut store.fleet);
         store.forgotten.extend(next.forgotten.clone());
+        store.forgotten.retain(|_, past| !next.gone.contains(&past.release.service));
         store.clock = at.0;
         next.take(&mut self.fleet);
         self.wake_at = next.wake_at.map(|wake| now + wake.since(at).as_millis() as u64);
@@ -112,7 +108,8 @@ impl Coordinator {
         if twice {
             let again = plan(&self.fleet, at);
             if again.changes_anything() {
-                return Err(format!("planning twice changed something: {again:?}"));
+                let first: BTreeMap<_, _> = next.specs.iter().filter(|(name, _)| again.specs.contains_key(*name)).collect();
+                return Err(format!("planning twice changed something: {again:?}, and the first time was {first:?}"));
             }
         }
         Ok(next.specs.into_iter().collect())

@@ -8,7 +8,7 @@ use super::world::World;
 impl World<'_> {
     pub(super) fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
-            Happening::Wish(wish) => self.wish(wish),
+            Happening::Wish(place, wish) => self.wish(place, wish),
             Happening::AgentCrash(host, lasts) => {
                 if self.any_draining() {
                     self.sometimes("agent crashed in a drain");

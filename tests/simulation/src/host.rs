@@ -158,22 +158,22 @@ impl Host {
     pub(super) fn pass(
         &mut self,
         now: u64,
-        quality: Quality,
-        new: ReleaseId,
-        answers: &dyn Fn(&MemberKey) -> bool,
+        quality: &dyn Fn(ReleaseId) -> Quality,
+        answers: &dyn Fn(&PoolName, &MemberKey) -> bool,
         random: &mut Random,
     ) -> Vec<Effect> {
         self.age(now);
         let observed = self.observe(now);
         let mut effects = Vec::new();
         for action in plan(&self.ledger, &observed, Moment(now)).actions {
-            self.act(action, now, quality, new, random, &mut effects);
+            self.act(action, now, quality, random, &mut effects);
         }
         self.run_hooks(now, random, &mut effects);
         let pools = self.ledger.pools.clone();
         for (name, wanted) in &pools {
+            let answers = |member: &MemberKey| answers(name, member);
             let pool = self.pools.entry(name.clone()).or_default();
-            let held = pool.held(wanted, answers);
+            let held = pool.held(wanted, &answers);
             let mut members: Vec<_> = wanted
                 .members
                 .iter()
@@ -224,8 +224,7 @@ impl Host {
         &mut self,
         action: Action,
         now: u64,
-        quality: Quality,
-        new: ReleaseId,
+        quality: &dyn Fn(ReleaseId) -> Quality,
         random: &mut Random,
         effects: &mut Vec<Effect>,
     ) {
@@ -236,7 +235,7 @@ impl Host {
             Action::Start(key) => {
                 let Some(spec) = self.ledger.instances.get(&key) else { return };
                 self.starts += 1;
-                let quality = if spec.release == new { quality } else { Quality::Good };
+                let quality = quality(spec.release);
                 let mut process = Process::start((spec.release, spec.start), self.starts, now, quality, random);
                 if self.processes.get(&key).is_some_and(Process::is_alive) {
                     (process.owns_port, process.ready_at) = (false, Some(now));
@@ -268,15 +267,15 @@ impl Host {
         let state = |(key, process): (&InstanceKey, &Process)| (key.clone(), process.report(now));
         Observed {
             instances: self.processes.iter().map(state).collect(),
-            releases: self.releases(now, None),
+            releases: self.releases(now, &[]),
             failures: self.failures.clone(),
         }
     }
 
-    fn releases(&self, now: u64, rejected: Option<ReleaseId>) -> BTreeMap<ReleaseId, ReleaseState> {
+    fn releases(&self, now: u64, rejected: &[ReleaseId]) -> BTreeMap<ReleaseId, ReleaseState> {
         let state = |(release, at): (&ReleaseId, &u64)| {
             let state = match () {
-                () if Some(*release) == rejected => {
+                () if rejected.contains(release) => {
                     ReleaseState::Rejected { problem: Problem::new(Code(601), "the archive is corrupt") }
                 }
                 () if *at <= now => ReleaseState::Held,
@@ -287,7 +286,7 @@ impl Host {
         self.held.iter().map(state).collect()
     }
 
-    pub(super) fn report(&self, now: u64, rejected: Option<ReleaseId>) -> HostReport {
+    pub(super) fn report(&self, now: u64, rejected: &[ReleaseId]) -> HostReport {
         let pools = self.ledger.pools.iter().filter_map(|(name, spec)| {
             let pool = self.pools.get(name)?;
             let members = spec.members.keys().map(|member| (member.clone(), pool.report(member, now))).collect();

@@ -16,6 +16,7 @@ mod news;
 mod notes;
 mod people;
 mod random;
+mod rest;
 mod scenario;
 mod strategies;
 mod truth;
@@ -36,7 +37,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 31] = [
+pub const SOMETIMES: [&str; 51] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -68,6 +69,26 @@ pub const SOMETIMES: [&str; 31] = [
     "a release was deployed again after its migration",
     "a release was forgotten",
     "a forgotten release came back",
+    "two services on the same hosts were rolled out at once",
+    "a service was removed",
+    "a host was removed for good",
+    "a balancer was declared dead",
+    "asked: deploy",
+    "asked: rollback",
+    "asked: rollback to a version",
+    "asked: pause",
+    "asked: resume",
+    "asked: promote",
+    "asked: abort",
+    "asked: end where it stands",
+    "asked: retry",
+    "asked: skip",
+    "asked: restart",
+    "asked: rehearse",
+    "asked: freeze",
+    "asked: drain",
+    "asked: label",
+    "asked: remove a service",
 ];
 
 /// Runs one seed.

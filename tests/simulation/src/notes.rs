@@ -6,7 +6,7 @@ use super::truth;
 use super::world::World;
 use baton_core::fleet::hooks::HookState;
 use baton_core::hook::Point;
-use baton_core::name::HostName;
+use baton_core::name::{HostName, ServiceName};
 use baton_core::rollout::waiting::Reason;
 
 impl World<'_> {
@@ -34,40 +34,55 @@ impl World<'_> {
     }
 
     /// What is worth knowing of hooks.
-    pub(super) fn note_hooks(&mut self) {
-        let Some(service) = self.store.fleet.services.get(&self.scenario.name) else { return };
+    fn note_hooks(&mut self, place: usize) {
+        let Some(part) = self.scenario.parts.get(place) else { return };
+        let Some(service) = self.store.fleet.services.get(&part.name) else { return };
         let unknown = service.hooks.values().any(|run| matches!(run.state, HookState::Unknown { .. }));
         let migrated = service.hooks.iter().any(|(key, run)| key.point == Point::Migrate && run.state.is_good());
-        let begun = self.store.fleet.active_rollout(&self.scenario.name).is_some_and(|it| it.started == it.progressed);
-        let again = begun && migrated && service.committed != Some(self.scenario.new.id());
+        let active = self.store.fleet.active_rollout(&part.name);
+        let begun = active.is_some_and(|it| it.started == it.progressed && it.to == part.new.id());
+        let again = begun && migrated && service.committed != Some(part.new.id());
         if unknown {
             self.sometimes("a hook with unknown outcome");
         }
-        if again && self.store.fleet.active_rollout(&self.scenario.name).is_some_and(|it| it.to == self.scenario.new.id()) {
+        if again {
             self.sometimes("a release was deployed again after its migration");
         }
     }
 
-    pub(super) fn asks_for_approval(&self) -> bool {
-        let waiting = self.coordinator.iter().flat_map(|coordinator| coordinator.waiting.values().flatten());
-        waiting.into_iter().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
+    pub(super) fn asks_for_approval(&self, name: &ServiceName) -> bool {
+        let waiting = self.coordinator.as_ref().and_then(|coordinator| coordinator.waiting.get(name));
+        waiting.into_iter().flatten().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
     }
 
     /// What is worth knowing of a pass, so that no check of it is empty.
     pub(super) fn note_strategy(&mut self) {
-        self.note_hooks();
-        if self.asks_for_approval() {
+        (0..self.scenario.parts.len()).for_each(|place| self.note_part(place));
+        let active = self.store.fleet.rollouts.values().filter(|rollout| rollout.state.is_active()).count();
+        if active > 1 {
+            self.sometimes("two services on the same hosts were rolled out at once");
+        }
+    }
+
+    fn note_part(&mut self, place: usize) {
+        self.note_hooks(place);
+        let Some(part) = self.scenario.parts.get(place) else { return };
+        let asks = self.asks_for_approval(&part.name);
+        let rolling = self.store.fleet.active_rollout(&part.name).filter(|rollout| rollout.from.is_some());
+        let exclusive = rolling.map(|rollout| rollout.strategy.exclusive);
+        let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
+        let mut members = pools.filter(|pool| pool.service == part.name).flat_map(|pool| pool.members.values());
+        let shared = exclusive.is_some() && members.any(|member| member.weight != 100);
+        let mut balancers = part.service.balancer.iter().flat_map(|pool| &pool.on);
+        let serve = |it: &HostName| truth::serving_hosts(part, &self.hosts, it, self.now) > 0;
+        let nobody = exclusive == Some(true) && !balancers.any(serve);
+        if asks {
             self.sometimes("an approval was waited for");
         }
-        let rolling = self.store.fleet.rollouts.values().find(|rollout| rollout.state.is_active() && rollout.from.is_some());
-        let Some(exclusive) = rolling.map(|rollout| rollout.strategy.exclusive) else { return };
-        let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
-        if pools.flat_map(|pool| pool.members.values()).any(|member| member.weight != 100) {
+        if shared {
             self.sometimes("traffic was shared by weight");
         }
-        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| &pool.on);
-        let serve = |it: &HostName| truth::serving_hosts(&self.scenario, &self.hosts, it, self.now) > 0;
-        if exclusive && !balancers.into_iter().any(serve) {
+        if nobody {
             self.sometimes("nobody served between two that exclude each other");
         }
     }

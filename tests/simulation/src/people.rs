@@ -1,164 +1,259 @@
-//! What people ask for: while a rollout goes on, and when they look in at the end.
+//! What people ask for while a rollout goes on: every command there is, at any step.
 
 use super::random::Random;
 use super::strategies;
 use super::world::World;
 use baton_core::fleet::Service;
-use baton_core::name::HostName;
+use baton_core::hook::Point;
+use baton_core::name::{HostName, LabelValue};
+use baton_core::release::Release;
 use baton_core::rollout::command::{Busy, Command, Deploy};
-use baton_core::rollout::hooks;
 use std::time::Duration;
 
-/// Whoever has let rollouts go on so often goes back.
-const RESUMED_MAX: u32 = 2;
-
-/// Whoever has put hosts in order so often leaves it.
-const TIDIED_MAX: u32 = 10;
+/// One of the releases of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Old,
+    New,
+    Third,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
-    Deploy,
-    /// A third release in place of the one that is under way, or after it.
-    Supersede,
-    Queue,
+    Deploy(Which),
+    /// In place of the one that is under way, or after it.
+    Supersede(Which),
+    Queue(Which),
+    /// The manifest names a host more, or one less.
+    Grow(HostName),
+    Shrink(HostName),
     Rollback,
+    RollbackTo(Which),
     Pause,
     Resume,
     Promote,
     Abort,
     Keep,
+    Cancel,
     Restart,
-    Rehearse,
-    Retry,
+    Rehearse(Option<HostName>),
+    Retry(Option<HostName>),
     Skip(HostName),
+    Vouch(Point, Option<HostName>),
     Drain(HostName, bool),
     Undrain(HostName),
-    Freeze,
+    Accept(HostName),
+    Label(HostName),
+    RemoveHost(HostName),
+    DeclareDead(HostName),
+    Revive(HostName),
+    /// Of the service, or of the whole fleet.
+    Freeze(bool),
+    Unfreeze(bool),
+    RemoveService,
 }
 
 impl Wish {
     /// Anything but the deploy that everything is about.
-    pub(super) fn draw(random: &mut Random, web: &[HostName]) -> Self {
+    pub(super) fn draw(random: &mut Random, web: &[HostName], on: &[HostName], spare: Option<&HostName>) -> Self {
+        let which = random.pick(&[Which::Old, Which::New, Which::Third]).copied().unwrap_or(Which::Third);
         let host = random.pick(web).cloned();
-        let stop = random.chance(50);
-        let steering = [Self::Rollback, Self::Pause, Self::Resume, Self::Abort, Self::Promote];
-        let renewing = [Self::Restart, Self::Rehearse, Self::Retry];
-        let ending = [Self::Supersede, Self::Queue, Self::Keep, Self::Freeze];
-        let on_hosts = host.into_iter().flat_map(|host| {
-            [Self::Skip(host.clone()), Self::Drain(host.clone(), stop), Self::Drain(host.clone(), stop), Self::Undrain(host)]
-        });
-        let all: Vec<Self> = steering.into_iter().chain(renewing).chain(ending).chain(on_hosts).collect();
-        random.pick(&all).cloned().unwrap_or(Self::Pause)
+        let maybe = host.clone().filter(|_| random.chance(30));
+        let point = random.pick(&Point::ALL).copied().unwrap_or(Point::Migrate);
+        let whole = random.chance(30);
+        let of = |wishes: Vec<Self>| wishes;
+        let family = match random.between(0, 19) {
+            0..=5 => of(vec![Self::Rollback, Self::Pause, Self::Resume, Self::Abort, Self::Promote, Self::Keep]),
+            6..=9 => of(vec![Self::Deploy(which), Self::Supersede(which), Self::Queue(which), Self::RollbackTo(which)]),
+            10..=12 => of(vec![Self::Restart, Self::Rehearse(maybe.clone()), Self::Retry(maybe)]),
+            13 => of(vec![Self::Freeze(whole), Self::Unfreeze(whole), Self::Cancel, Self::Vouch(point, maybe)]),
+            14 => of(vec![Self::RemoveService, Self::Retry(None), Self::Freeze(whole), Self::Cancel]),
+            15 => {
+                let balancer = random.pick(on).cloned();
+                balancer.into_iter().flat_map(|it| [Self::DeclareDead(it.clone()), Self::Revive(it)]).collect()
+            }
+            16 => {
+                let grow = spare.into_iter().flat_map(|it| [Self::Grow(it.clone()), Self::Accept(it.clone())]);
+                let shrink = host.into_iter().flat_map(|it| [Self::Shrink(it.clone()), Self::Label(it)]);
+                grow.chain(shrink).collect()
+            }
+            _ => host.into_iter().flat_map(|host| on_host(random, host)).collect(),
+        };
+        random.pick(&family).cloned().unwrap_or(Self::Pause)
     }
 }
 
+fn on_host(random: &mut Random, host: HostName) -> Vec<Wish> {
+    let (stop, remove) = (random.chance(50), random.chance(30));
+    let last = if remove { Wish::RemoveHost(host.clone()) } else { Wish::Undrain(host.clone()) };
+    vec![Wish::Skip(host.clone()), Wish::Drain(host.clone(), stop), Wish::Drain(host, stop), last]
+}
+
 impl World<'_> {
-    pub(super) fn wish(&mut self, wish: Wish) {
-        let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
+    pub(super) fn wish(&mut self, place: usize, wish: Wish) {
+        let Some(part) = self.scenario.parts.get(place) else { return };
+        let (service, by) = (part.name.clone(), "ana".to_owned());
         let id = self.next_id();
-        let why = || "work".to_owned();
-        if let Wish::Skip(host) | Wish::Drain(host, _) = &wish {
-            self.taken_out.insert(host.clone());
-        }
+        let why = "work".to_owned();
         let command = match wish {
-            Wish::Deploy => self.bring(Busy::Refuse, self.scenario.new.clone()),
-            Wish::Supersede => self.bring(Busy::Supersede, self.scenario.third.clone()),
-            Wish::Queue => self.bring(Busy::Queue, self.scenario.third.clone()),
+            Wish::Deploy(which) => self.bring(place, Busy::Refuse, which),
+            Wish::Supersede(which) => self.bring(place, Busy::Supersede, which),
+            Wish::Queue(which) => self.bring(place, Busy::Queue, which),
+            Wish::Grow(host) => {
+                self.taken_out.insert(host.clone());
+                self.change_hosts(place, |hosts| hosts.push(host));
+                self.bring(place, Busy::Supersede, Which::New)
+            }
+            Wish::Shrink(host) => {
+                self.taken_out.insert(host.clone());
+                self.change_hosts(place, |hosts| hosts.retain(|other| *other != host));
+                self.bring(place, Busy::Supersede, Which::New)
+            }
             Wish::Rollback => {
                 if self.store.fleet.services.get(&service).is_some_and(|service| service.warm.is_some()) {
                     self.sometimes("rolled back to what was warm");
                 }
                 Command::Rollback { id, service, by, force: false }
             }
-            Wish::Pause => Command::Pause { service, by, why: why() },
-            Wish::Resume => Command::Resume { service, by },
+            Wish::RollbackTo(which) => {
+                let Some(release) = self.release(place, which) else { return };
+                Command::RollbackTo { id, service, version: release.version, by, force: self.random.chance(50) }
+            }
+            Wish::Pause => Command::Pause { service, by, why },
+            // Who asked for a rollout that needs two people lets it begin by nothing.
+            Wish::Resume => Command::Resume { service, by: "bea".to_owned() },
             Wish::Promote => Command::Promote { service, by },
             Wish::Abort => Command::Abort { service, by },
             Wish::Keep => Command::Keep { service, by },
+            Wish::Cancel => Command::Cancel { service, queued: None, by },
             Wish::Restart => Command::Restart { id, service, by },
-            Wish::Rehearse => Command::Rehearse { id, service, host: None, by },
-            Wish::Retry => {
+            Wish::Rehearse(host) => Command::Rehearse { id, service, host, by },
+            Wish::Retry(host) => {
                 self.retries += 1;
-                Command::Retry { id, service, host: None, by }
+                Command::Retry { id, service, host, by }
             }
-            Wish::Skip(host) => Command::Skip { service, host, by, why: why() },
-            Wish::Drain(host, stop) => Command::Drain { host, stop, by, why: why() },
+            Wish::Skip(host) => {
+                self.taken_out.insert(host.clone());
+                Command::Skip { service, host, by, why }
+            }
+            Wish::Vouch(point, host) => Command::Vouch { service, point, host, by, why },
+            Wish::Drain(host, stop) => {
+                self.taken_out.insert(host.clone());
+                Command::Drain { host, stop, by, why }
+            }
             Wish::Undrain(host) => Command::Undrain { host, by },
-            Wish::Freeze => Command::Freeze { service: Some(service), lasts: Some(Duration::from_secs(20)), by, why: why() },
+            Wish::Accept(host) => Command::Accept { host, by },
+            Wish::Label(host) => {
+                let other = LabelValue::new("c").expect("a value");
+                Command::Label { host, set: [(strategies::rack(), other)].into(), unset: Default::default(), by }
+            }
+            Wish::RemoveHost(host) => return self.remove_host(&host),
+            Wish::DeclareDead(host) => return self.declare_dead(host),
+            Wish::Revive(host) => Command::Revive { host, by },
+            Wish::Freeze(whole) => {
+                Command::Freeze { service: Some(service).filter(|_| !whole), lasts: Some(Duration::from_secs(20)), by, why }
+            }
+            Wish::Unfreeze(whole) => Command::Unfreeze { service: Some(service).filter(|_| !whole), by },
+            Wish::RemoveService => Command::RemoveService { service, by },
         };
-        self.command(command);
+        let word = word(&command);
+        if self.command(command) {
+            self.sometimes(word);
+        }
     }
 
     /// The first release, before anything goes wrong. The service may have had one port until now.
-    pub(super) fn bring_first(&mut self) {
-        let mut service = self.scenario.service.clone();
+    pub(super) fn bring_first(&mut self, place: usize) {
+        let Some(part) = self.scenario.parts.get(place) else { return };
+        let mut service = part.service.clone();
+        service.strategy.second_person = false;
         if service.ports.len() > 1 && self.random.chance(25) {
             service.ports.truncate(1);
             service.strategy = strategies::one_by_one();
             self.sometimes("a port more");
         }
-        let command = self.bring_as(service, Busy::Refuse, self.scenario.old.clone());
+        let command = self.bring_as(place, service, Busy::Refuse, Which::Old);
         self.command(command);
     }
 
-    fn bring(&mut self, busy: Busy, release: baton_core::release::Release) -> Command {
-        self.bring_as(self.scenario.service.clone(), busy, release)
+    pub(super) fn bring(&mut self, place: usize, busy: Busy, which: Which) -> Command {
+        let service = self.scenario.parts.get(place).map(|part| part.service.clone()).expect("a service");
+        self.bring_as(place, service, busy, which)
     }
 
-    fn bring_as(&mut self, service: Service, busy: Busy, release: baton_core::release::Release) -> Command {
-        let (id, name) = (self.next_id(), self.scenario.name.clone());
+    fn bring_as(&mut self, place: usize, service: Service, busy: Busy, which: Which) -> Command {
+        let release = self.release(place, which).expect("a release");
+        let (id, name) = (self.next_id(), release.service.clone());
         Command::Deploy(Box::new(Deploy { busy, ..Deploy::new(id, name, service, release, "ana".into()) }))
     }
 
-    /// What a person does about a paused rollout. One that no hook holds is gone on with, or taken back by all means.
-    pub(super) fn way_on(&mut self) -> Command {
-        let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
-        let active = self.store.fleet.active_rollout(&service);
-        let stored = self.store.fleet.services.get(&service);
-        let broken = active.zip(stored).and_then(|(active, stored)| hooks::broken(stored, active));
-        let broken = broken.map(|(key, _, _)| key.point);
-        let id = self.next_id();
-        let drawn = self.random.between(0, 3);
-        self.resumed += 1;
-        match (broken, if self.resumed > RESUMED_MAX { 3 } else { drawn }) {
-            (Some(_), 0 | 1) => {
-                self.retries += 1;
-                self.sometimes("a hook was run again by a person's word");
-                Command::Retry { id, service, host: None, by }
-            }
-            (Some(point), 2) => Command::Vouch { service, point, host: None, by, why: "looked".into() },
-            (None, 0 | 1) => Command::Resume { service, by },
-            _ => Command::Rollback { id, service, by, force: true },
+    fn release(&self, place: usize, which: Which) -> Option<Release> {
+        let part = self.scenario.parts.get(place)?;
+        Some(match which {
+            Which::Old => part.old.clone(),
+            Which::New => part.new.clone(),
+            Which::Third => part.third.clone(),
+        })
+    }
+
+    fn change_hosts(&mut self, place: usize, how: impl FnOnce(&mut Vec<HostName>)) {
+        let Some(part) = self.scenario.parts.get_mut(place) else { return };
+        let mut hosts = part.service.hosts.clone();
+        how(&mut hosts);
+        hosts.dedup();
+        if !hosts.is_empty() {
+            part.service.hosts = hosts;
         }
     }
 
-    /// What is put in order once everything else is over: hosts come back, and nobody keeps another release.
-    pub(super) fn tidying(&mut self) -> Option<Command> {
-        let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
-        let drained = self.store.fleet.hosts.iter().find(|(_, host)| host.maintenance.is_some());
-        if let Some((host, _)) = drained {
-            let host = host.clone();
-            self.sometimes("a drained host came back");
-            return Some(Command::Undrain { host, by });
+    /// A host that people say is gone for good: it is switched off by then.
+    pub(super) fn remove_host(&mut self, host: &HostName) {
+        let command = Command::RemoveHost { host: host.clone(), force: true, by: "ana".to_owned() };
+        if !self.command(command) {
+            return;
         }
-        let orders = &self.store.fleet.services.get(&service)?.orders;
-        if orders.freeze.is_some() {
-            return Some(Command::Unfreeze { service: Some(service), by });
+        self.sometimes("a host was removed for good");
+        self.taken_out.insert(host.clone());
+        self.hosts.remove(host);
+        for place in 0..self.scenario.parts.len() {
+            self.change_hosts(place, |hosts| hosts.retain(|other| other != host));
         }
-        if let Some(host) = orders.skipped.keys().next().cloned() {
-            self.sometimes("a skipped host caught up");
-            let id = self.next_id();
-            return Some(Command::Retry { id, service, host: Some(host), by });
+    }
+
+    pub(super) fn declare_dead(&mut self, host: HostName) {
+        let command = Command::DeclareDead { host: host.clone(), by: "ana".to_owned(), why: "it is".to_owned() };
+        if self.command(command) {
+            self.sometimes("a balancer was declared dead");
+            self.declared.insert(host);
         }
-        let (apart, none_is_live) = (!orders.kept.is_empty(), self.store.fleet.services.get(&service)?.committed.is_none());
-        if !apart || self.is_rolling() || self.tidied >= TIDIED_MAX {
-            return None;
-        }
-        self.tidied += 1;
-        self.sometimes("hosts that kept a release came back");
-        Some(match none_is_live {
-            true => self.bring(Busy::Refuse, self.scenario.old.clone()),
-            false => Command::Rollback { id: self.next_id(), service, by, force: true },
-        })
+    }
+}
+
+/// What was accepted, so that no wish is one that never comes true.
+const fn word(command: &Command) -> &'static str {
+    match command {
+        Command::Deploy(_) => "asked: deploy",
+        Command::Rollback { .. } => "asked: rollback",
+        Command::RollbackTo { .. } => "asked: rollback to a version",
+        Command::Pause { .. } => "asked: pause",
+        Command::Resume { .. } => "asked: resume",
+        Command::Promote { .. } => "asked: promote",
+        Command::Abort { .. } => "asked: abort",
+        Command::Keep { .. } => "asked: end where it stands",
+        Command::Cancel { .. } => "asked: cancel",
+        Command::Retry { .. } => "asked: retry",
+        Command::Skip { .. } => "asked: skip",
+        Command::Vouch { .. } => "asked: vouch",
+        Command::Restart { .. } => "asked: restart",
+        Command::Rehearse { .. } => "asked: rehearse",
+        Command::Freeze { .. } => "asked: freeze",
+        Command::Unfreeze { .. } => "asked: unfreeze",
+        Command::RemoveService { .. } => "asked: remove a service",
+        Command::Drain { .. } => "asked: drain",
+        Command::Undrain { .. } => "asked: undrain",
+        Command::Label { .. } => "asked: label",
+        Command::Accept { .. } => "asked: accept",
+        Command::Revive { .. } => "asked: revive",
+        Command::DeclareDead { .. } | Command::Recover { .. } | Command::RemoveHost { .. } => "asked: something else",
     }
 }

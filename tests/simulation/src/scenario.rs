@@ -1,14 +1,14 @@
 //! What a seed stands for: a fleet, a good or a bad release, a network, and what goes wrong when.
 
-use super::people::Wish;
+use super::people::{Which, Wish};
 use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
 use baton_core::fleet::{BalancerPool, Service};
 use baton_core::hook::{Hook, Hooks, Point};
-use baton_core::name::{Digest, HostName, PoolName, ServiceName, Version};
+use baton_core::name::{Digest, HostName, PoolName, ReleaseId, ServiceName, Version};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
-use baton_core::strategy::Placement;
+use baton_core::strategy::{Placement, Strategy};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,13 +27,10 @@ const FOR_EVER: u64 = 10_000_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
-    pub(super) name: ServiceName,
-    pub(super) service: Service,
-    pub(super) old: Release,
-    pub(super) new: Release,
-    /// A good one that takes the place of `new`, or comes after it.
-    pub(super) third: Release,
-    pub(super) quality: Quality,
+    /// The services: the one that everything is about, and now and then another one on some of its hosts.
+    pub(super) parts: Vec<Part>,
+    /// A host that joins with the others, and that no service names at first.
+    pub(super) spare: Option<HostName>,
     /// Percent of messages lost while faults go on.
     pub(super) loss: u64,
     /// The longest a message takes, in milliseconds.
@@ -46,6 +43,21 @@ pub(super) struct Scenario {
     pub(super) capacity_faults: bool,
     /// The one that is cut off and never comes back.
     pub(super) broken: Option<HostName>,
+    /// Whether people say of it that it does not come back.
+    pub(super) gives_up: bool,
+}
+
+/// A service, as its manifest says now, and its releases.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) name: ServiceName,
+    pub(super) service: Service,
+    pub(super) old: Release,
+    pub(super) new: Release,
+    /// A good one that takes the place of `new`, or comes after it.
+    pub(super) third: Release,
+    /// What `new` is like.
+    pub(super) quality: Quality,
 }
 
 /// What the new release is like.
@@ -60,7 +72,8 @@ pub(super) enum Quality {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Happening {
-    Wish(Wish),
+    /// What people ask for of the service in this place.
+    Wish(usize, Wish),
     AgentCrash(HostName, u64),
     Reboot(HostName, u64),
     /// The host's messages go nowhere, both ways, for so long.
@@ -76,23 +89,76 @@ impl Scenario {
         let web: Vec<HostName> = (1..=hosts).map(|it| name(&format!("web{it}"))).collect();
         let balancers = if random.chance(20) { 2 } else { 1 };
         let on: Vec<HostName> = (1..=balancers).map(|it| name(&format!("lb{it}"))).collect();
+        let mut parts = vec![Part::new(random, "shop", 8101, &web, &on)];
+        if random.chance(30) {
+            let first = random.between(0, hosts - 2) as usize;
+            parts.push(Part::new(random, "cart", 8201, web.get(first..).unwrap_or(&web), &on));
+        }
+        let spare = Some(name("web9")).filter(|_| random.chance(25));
+        let capacity_faults = random.chance(50);
+        let mut script = faults(random, &web, &on, capacity_faults);
+        for (place, part) in parts.iter().enumerate() {
+            script.extend(
+                wishes(random, part, &on, spare.as_ref()).into_iter().map(|(at, it)| (at, Happening::Wish(place, it))),
+            );
+        }
+        script.retain(|(at, _)| *at < FAULTS_END);
+        let all: Vec<HostName> = web.iter().chain(&on).cloned().collect();
+        let broken = random.pick(&all).cloned();
+        let broken = broken.filter(|_| random.chance(10));
+        let breaks = FAULTS_BEGIN + random.between(0, 30_000);
+        script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
+        Self {
+            parts,
+            spare,
+            loss: if random.chance(50) { random.between(0, 30) } else { 0 },
+            delay: random.between(1, 300),
+            script,
+            last: LAST,
+            capacity_faults,
+            broken,
+            gives_up: random.chance(50),
+        }
+    }
+
+    /// A good release over so many hosts behind one balancer, one at a time, and nothing goes wrong.
+    pub(super) fn calm(hosts: u16) -> Self {
+        let web: Vec<HostName> = (1..=hosts).map(|it| name(&format!("web{it}"))).collect();
+        Self {
+            parts: vec![Part::of("shop", vec![8101], &web, &[name("lb1")], strategies::one_by_one(), Quality::Good)],
+            spare: None,
+            loss: 0,
+            delay: 1,
+            script: vec![(u64::from(hosts) * TURN, Happening::Wish(0, Wish::Deploy(Which::New)))],
+            last: u64::from(hosts) * TURN * 2 + LAST,
+            capacity_faults: false,
+            broken: None,
+            gives_up: false,
+        }
+    }
+
+    /// The service of this name.
+    pub(super) fn part(&self, name: &ServiceName) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == *name)
+    }
+
+    /// The service that has a pool of this name.
+    pub(super) fn part_of_pool(&self, pool: &PoolName) -> Option<&Part> {
+        self.parts.iter().find(|part| part.service.balancer.as_ref().is_some_and(|it| it.pool == *pool))
+    }
+
+    /// What a release is like.
+    pub(super) fn quality_of(&self, release: ReleaseId) -> Quality {
+        self.parts.iter().find(|part| part.new.id() == release).map_or(Quality::Good, |part| part.quality)
+    }
+}
+
+impl Part {
+    fn new(random: &mut Random, name: &str, port: u16, web: &[HostName], on: &[HostName]) -> Self {
         let strategy = strategies::draw(random, web.len());
         let ports = match strategy.placement {
-            Placement::SideBySide => vec![8101, 8102],
-            Placement::InPlace => vec![8101],
-        };
-        let pool = PoolName::new("shop").expect("a name");
-        let service = Service {
-            hosts: web.clone(),
-            ports,
-            balancer: Some(BalancerPool { on: on.clone(), pool }),
-            strategy,
-            committed: None,
-            previous: None,
-            warm: None,
-            hooks: Default::default(),
-            orders: Orders::default(),
-            past: Default::default(),
+            Placement::SideBySide => vec![port, port + 1],
+            Placement::InPlace => vec![port],
         };
         let quality = match random.between(0, 9) {
             0..=4 => Quality::Good,
@@ -101,47 +167,20 @@ impl Scenario {
             8 => Quality::CrashesLater,
             _ => Quality::RejectedArtifact,
         };
-        let capacity_faults = random.chance(50);
-        let mut script = script(random, &web, &on, capacity_faults);
-        if service.strategy.keeps_old() && random.chance(40) {
-            script.push((FAULTS_BEGIN + random.between(8_000, 25_000), Happening::Wish(Wish::Rollback)));
-        }
-        let all: Vec<HostName> = web.iter().chain(&on).cloned().collect();
-        let broken = random.pick(&all).cloned();
-        let broken = broken.filter(|_| random.chance(10));
-        let breaks = FAULTS_BEGIN + random.between(0, 30_000);
-        script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
-        let mut new = release("2");
+        let mut part = Self::of(name, ports, web, on, strategy, quality);
         if random.chance(50) {
-            new.hooks = hooks(random);
-            if random.chance(30) {
-                script.push((FAULTS_BEGIN + random.between(30_000, 50_000), Happening::Wish(Wish::Deploy)));
-            }
+            part.new.hooks = hooks(random);
         }
-        Self {
-            name: ServiceName::new("shop").expect("a name"),
-            service,
-            old: release("1"),
-            new,
-            third: release("3"),
-            quality,
-            loss: if random.chance(50) { random.between(0, 30) } else { 0 },
-            delay: random.between(1, 300),
-            script,
-            last: LAST,
-            capacity_faults,
-            broken,
-        }
+        part
     }
 
-    /// A good release over so many hosts behind one balancer, one at a time, and nothing goes wrong.
-    pub(super) fn calm(hosts: u16) -> Self {
-        let pool = PoolName::new("shop").expect("a name");
+    fn of(name: &str, ports: Vec<u16>, web: &[HostName], on: &[HostName], strategy: Strategy, quality: Quality) -> Self {
+        let pool = PoolName::new(name).expect("a name");
         let service = Service {
-            hosts: (1..=hosts).map(|it| name(&format!("web{it}"))).collect(),
-            ports: vec![8101],
-            balancer: Some(BalancerPool { on: vec![name("lb1")], pool }),
-            strategy: strategies::one_by_one(),
+            hosts: web.to_vec(),
+            ports,
+            balancer: Some(BalancerPool { on: on.to_vec(), pool }),
+            strategy,
             committed: None,
             previous: None,
             warm: None,
@@ -149,30 +188,30 @@ impl Scenario {
             orders: Orders::default(),
             past: Default::default(),
         };
-        Self {
-            name: ServiceName::new("shop").expect("a name"),
-            service,
-            old: release("1"),
-            new: release("2"),
-            third: release("3"),
-            quality: Quality::Good,
-            loss: 0,
-            delay: 1,
-            script: vec![(u64::from(hosts) * TURN, Happening::Wish(Wish::Deploy))],
-            last: u64::from(hosts) * TURN * 2 + LAST,
-            capacity_faults: false,
-            broken: None,
-        }
+        let [old, new, third] = ["1", "2", "3"].map(|version| release(name, version));
+        Self { name: ServiceName::new(name).expect("a name"), service, old, new, third, quality }
     }
 }
 
-/// The first release is brought at once; the second half a minute later, among whatever goes wrong.
-fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
-    let mut script = vec![(FAULTS_BEGIN, Happening::Wish(Wish::Deploy))];
-    for _ in 0..random.between(0, 3) {
-        let wish = Wish::draw(random, web);
-        script.push((FAULTS_BEGIN + random.between(100, 30_000), Happening::Wish(wish)));
+/// What people ask for of one service: the new release at half a minute, and whatever else they think of.
+fn wishes(random: &mut Random, part: &Part, on: &[HostName], spare: Option<&HostName>) -> Vec<(u64, Wish)> {
+    let mut wishes = vec![(FAULTS_BEGIN, Wish::Deploy(Which::New))];
+    for _ in 0..random.between(0, 4) {
+        let wish = Wish::draw(random, &part.service.hosts, on, spare);
+        wishes.push((FAULTS_BEGIN + random.between(100, 40_000), wish));
     }
+    if part.service.strategy.keeps_old() && random.chance(40) {
+        wishes.push((FAULTS_BEGIN + random.between(8_000, 25_000), Wish::Rollback));
+    }
+    if !part.new.hooks.0.is_empty() && random.chance(30) {
+        wishes.push((FAULTS_BEGIN + random.between(30_000, 50_000), Wish::Deploy(Which::New)));
+    }
+    wishes
+}
+
+/// Whatever goes wrong once the first release should be everywhere.
+fn faults(random: &mut Random, web: &[HostName], on: &[HostName], capacity_faults: bool) -> Vec<(u64, Happening)> {
+    let mut script = Vec::new();
     let all: Vec<HostName> = web.iter().chain(on).cloned().collect();
     for _ in 0..random.between(0, 4) {
         let at = FAULTS_BEGIN + random.between(0, 30_000);
@@ -193,7 +232,6 @@ fn script(random: &mut Random, web: &[HostName], on: &[HostName], capacity_fault
             },
         ));
     }
-    script.retain(|(at, _)| *at < FAULTS_END);
     script
 }
 
@@ -214,11 +252,11 @@ fn hooks(random: &mut Random) -> Hooks {
     hooks
 }
 
-fn release(version: &str) -> Release {
+fn release(name: &str, version: &str) -> Release {
     Release {
-        service: ServiceName::new("shop").expect("a name"),
+        service: ServiceName::new(name).expect("a name"),
         version: Version::new(version).expect("a version"),
-        artifact: Artifact { digest: Digest::of(version.as_bytes()), size: 1_000_000 },
+        artifact: Artifact { digest: Digest::of(format!("{name} {version}").as_bytes()), size: 1_000_000 },
         run: Run {
             command: vec!["bin/shop".into()],
             user: None,

@@ -3,6 +3,7 @@
 use super::random::Random;
 use baton_core::analysis::settings::{GateSettings, NotEnough};
 use baton_core::fleet::split::Share;
+use baton_core::name::LabelKey;
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         lockstep: false,
         keep_old: Duration::ZERO,
         exclusive: false,
-        spread_by: None,
+        spread_by: random.chance(15).then(rack),
         bake: Duration::from_millis(random.between(0, 2) * 1_000),
         drain_deadline: Duration::from_millis(random.between(500, 5_000)),
         progress_deadline: Duration::from_secs(60),
@@ -27,7 +28,7 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         prober: None,
         scrape: None,
         prometheus: None,
-        second_person: false,
+        second_person: random.chance(10),
         on_failure: if random.chance(80) { OnFailure::Revert } else { OnFailure::Pause },
     };
     let keep_old = Duration::from_millis(random.between(0, 4) * 5_000);
@@ -48,9 +49,14 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         }
         _ => {
             let waves = vec![Wave::of(Amount::Percent(100))];
-            Strategy { waves, max_unavailable: Amount::Percent(100), exclusive: true, ..plain }
+            Strategy { waves, max_unavailable: Amount::Percent(100), exclusive: true, spread_by: None, ..plain }
         }
     }
+}
+
+/// What is said of every host.
+pub(super) fn rack() -> LabelKey {
+    LabelKey::new("rack").expect("a name")
 }
 
 /// One host after the other, in place, and nothing is watched.

@@ -1,7 +1,7 @@
 //! What must hold in the world itself, whatever coordinator and agents believe: the invariants, seen from outside.
 
-use super::host::{Effect, Host};
-use super::scenario::Scenario;
+use super::host::{Effect, Host, Process};
+use super::scenario::{Part, Scenario};
 use baton_core::analysis::settings::NotEnough;
 use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
@@ -18,25 +18,37 @@ pub(super) fn check_effect(
     hosts: &Hosts,
     host: &HostName,
     effect: &Effect,
-    stored: &Fleet,
+    (stored, declared): (&Fleet, &BTreeSet<HostName>),
     now: u64,
 ) -> Result<(), String> {
     match effect {
-        Effect::Stopped(key) => not_routable(scenario, hosts, host, key, now),
-        Effect::Entered(_, member) => right_and_ready(scenario, hosts, member, stored, now),
-        Effect::Started(key, release) => {
-            migrated(scenario, key, *release, stored)?;
-            alone(scenario, hosts, key, *release, stored)
+        Effect::Stopped(key) => {
+            scenario.part(&key.service).map_or(Ok(()), |part| not_routable(part, hosts, host, key, declared, now))
         }
+        Effect::Entered(pool, member) => {
+            scenario.part_of_pool(pool).map_or(Ok(()), |part| right_and_ready(part, hosts, member, stored, now))
+        }
+        Effect::Started(key, release) => scenario.part(&key.service).map_or(Ok(()), |part| {
+            migrated(part, key, *release, stored)?;
+            alone(part, hosts, key, *release, stored)
+        }),
         Effect::Left(..) | Effect::Ran(..) => Ok(()),
     }
 }
 
-/// 2, 6 and 7: nothing leads to what is stopped, in any running balancer or on its disk, and nothing is in flight.
-fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &InstanceKey, now: u64) -> Result<(), String> {
-    let Some(pool) = &scenario.service.balancer else { return Ok(()) };
+/// 2, 6 and 7: nothing leads to what is stopped, in any running balancer or on its disk, and nothing is in flight. A balancer
+/// that people `declared` dead was not asked.
+fn not_routable(
+    part: &Part,
+    hosts: &Hosts,
+    host: &HostName,
+    key: &InstanceKey,
+    declared: &BTreeSet<HostName>,
+    now: u64,
+) -> Result<(), String> {
+    let Some(pool) = &part.service.balancer else { return Ok(()) };
     let member = MemberKey { host: host.clone(), slot: key.slot };
-    for balancer in &pool.on {
+    for balancer in pool.on.iter().filter(|on| !declared.contains(*on)) {
         let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else {
             return Err(format!("2: {member} stopped before {balancer} ever said it is out"));
         };
@@ -46,7 +58,7 @@ fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &Insta
         if real.disk.get(&member) != Some(&MemberState::Out) {
             return Err(format!("6: {member} stopped while a restart of {balancer} would route to it"));
         }
-        let deadline = scenario.service.strategy.drain_deadline;
+        let deadline = part.service.strategy.drain_deadline;
         if real.in_flight(&member, now) > 0 && real.out_for(&member, now) < deadline {
             return Err(format!("2: {member} stopped with requests in flight on {balancer}"));
         }
@@ -55,8 +67,8 @@ fn not_routable(scenario: &Scenario, hosts: &Hosts, host: &HostName, key: &Insta
 }
 
 /// 11: a release with a migration starts only once that happened, by all that is known or by a person's word.
-fn migrated(scenario: &Scenario, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
-    if release != scenario.new.id() || !scenario.new.hooks.0.contains_key(&Point::Migrate) {
+fn migrated(part: &Part, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
+    if release != part.new.id() || !part.new.hooks.0.contains_key(&Point::Migrate) {
         return Ok(());
     }
     let of = Of::Release(release);
@@ -80,24 +92,26 @@ pub(super) fn check_once(ran: &mut BTreeSet<(HookKey, u32)>, asked: u32, key: &H
 }
 
 /// 22: where releases cannot coexist, nobody starts one while another runs anywhere.
-fn alone(scenario: &Scenario, hosts: &Hosts, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
-    let exclusive = stored.rollouts.values().any(|rollout| rollout.state.is_active() && rollout.strategy.exclusive);
-    if !exclusive || key.service != scenario.name {
+fn alone(part: &Part, hosts: &Hosts, key: &InstanceKey, release: ReleaseId, stored: &Fleet) -> Result<(), String> {
+    if !stored.active_rollout(&part.name).is_some_and(|rollout| rollout.strategy.exclusive) {
         return Ok(());
     }
     let other = hosts.iter().flat_map(|(name, host)| host.processes.iter().map(move |(key, process)| (name, key, process)));
     let mut other = other.filter(|(_, it, process)| it.service == key.service && process.failed.is_none());
-    match other.find(|(_, _, process)| process.release != release) {
+    // A host that left the service while it was cut off is unknown to a coordinator that began later.
+    let belongs = |name: &HostName| stored.services.get(&part.name).is_some_and(|service| service.hosts.contains(name));
+    let known = |name: &HostName| belongs(name) || hosts.get(name).is_some_and(|host| !host.cut);
+    match other.find(|(name, _, process)| process.release != release && known(name)) {
         Some((name, ..)) => Err(format!("22: a release started that cannot coexist with the one on {name}")),
         None => Ok(()),
     }
 }
 
 /// 3: what comes in runs the committed release or the rollout's.
-fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, stored: &Fleet, now: u64) -> Result<(), String> {
-    let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
+fn right_and_ready(part: &Part, hosts: &Hosts, member: &MemberKey, stored: &Fleet, now: u64) -> Result<(), String> {
+    let key = InstanceKey { service: part.name.clone(), slot: member.slot };
     let Some(host) = hosts.get(&member.host) else { return Err(format!("3: {member} does not exist")) };
-    let service = stored.services.get(&scenario.name);
+    let service = stored.services.get(&part.name);
     let mut right: BTreeSet<ReleaseId> = service.and_then(|service| service.committed).into_iter().collect();
     right.extend(service.into_iter().flat_map(|service| service.orders.kept.values()).map(|kept| kept.release));
     for rollout in stored.rollouts.values() {
@@ -114,16 +128,17 @@ fn right_and_ready(scenario: &Scenario, hosts: &Hosts, member: &MemberKey, store
 ///
 /// Whoever people ever took out counts only while it serves: they may let it come back after something else was decided.
 pub(super) fn check_floor(
-    scenario: &Scenario,
+    part: &Part,
+    ours: &[HostName],
     hosts: &Hosts,
     balancer: &HostName,
     taken_out: &BTreeSet<HostName>,
     now: u64,
 ) -> Result<(), String> {
-    let serving = serving(scenario, hosts, balancer, now);
+    let serving = serving(part, hosts, balancer, now);
     let counted = |host: &&HostName| serving.contains(*host) || !taken_out.contains(*host);
-    let total = scenario.service.hosts.iter().filter(counted).count();
-    let may_miss = scenario.service.strategy.max_unavailable.at_most(total);
+    let total = ours.iter().filter(counted).count();
+    let may_miss = part.service.strategy.max_unavailable.at_most(total);
     let serving = serving.len();
     if serving + may_miss < total {
         return Err(format!("1: {serving} of {total} hosts serve through {balancer}, {may_miss} may be missing"));
@@ -131,15 +146,15 @@ pub(super) fn check_floor(
     Ok(())
 }
 
-pub(super) fn serving_hosts(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
-    serving(scenario, hosts, balancer, now).len()
+pub(super) fn serving_hosts(part: &Part, hosts: &Hosts, balancer: &HostName, now: u64) -> usize {
+    serving(part, hosts, balancer, now).len()
 }
 
-fn serving(scenario: &Scenario, hosts: &Hosts, balancer: &HostName, now: u64) -> BTreeSet<HostName> {
-    let Some(pool) = &scenario.service.balancer else { return BTreeSet::new() };
+fn serving(part: &Part, hosts: &Hosts, balancer: &HostName, now: u64) -> BTreeSet<HostName> {
+    let Some(pool) = &part.service.balancer else { return BTreeSet::new() };
     let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else { return BTreeSet::new() };
     let answers = |member: &MemberKey| {
-        let key = InstanceKey { service: scenario.name.clone(), slot: member.slot };
+        let key = InstanceKey { service: part.name.clone(), slot: member.slot };
         hosts.get(&member.host).is_some_and(|host| host.answers(&key, now))
     };
     let is_in = real.running.iter().filter(|(member, state)| **state == MemberState::Ready && answers(member));
@@ -156,18 +171,21 @@ pub(super) fn check_judged(rollout: &Rollout) -> Result<(), String> {
     }
 }
 
-/// 13: a success means every host really runs the new release, and no other but what is warm and out everywhere.
+/// 13: a success means every host (of a rehearsal, all but those that people left out by name) really runs the new release, and no other but what is warm and out everywhere.
 pub(super) fn check_completeness(
-    scenario: &Scenario,
-    hosts: &Hosts,
+    part: &Part,
+    ours: &[HostName],
+    (hosts, declared): (&Hosts, &BTreeSet<HostName>),
     release: ReleaseId,
     warm: Option<ReleaseId>,
 ) -> Result<(), String> {
-    for name in &scenario.service.hosts {
+    for name in ours {
         let Some(host) = hosts.get(name) else { return Err(format!("13: {name} does not exist")) };
-        for (key, process) in host.processes.iter().filter(|(_, it)| it.release != release && it.failed.is_none()) {
+        let others = |(key, it): &(&InstanceKey, &Process)| key.service == part.name && it.release != release;
+        for (key, process) in host.processes.iter().filter(others).filter(|(_, it)| it.failed.is_none()) {
             let member = MemberKey { host: name.clone(), slot: key.slot };
-            let mut pools = hosts.values().flat_map(|host| host.pools.values());
+            let alive = hosts.iter().filter(|(name, _)| !declared.contains(*name));
+            let mut pools = alive.filter_map(|(_, host)| host.pools.get(&part.service.balancer.as_ref()?.pool));
             let routed = pools.any(|pool| pool.running.get(&member) == Some(&MemberState::Ready));
             if warm != Some(process.release) || routed {
                 return Err(format!("13: succeeded while {key} on {name} runs another release"));
@@ -177,20 +195,28 @@ pub(super) fn check_completeness(
     Ok(())
 }
 
-/// At the end of everything: one release on every host, every host in on every balancer.
-pub(super) fn check_rest(scenario: &Scenario, hosts: &Hosts, goal: Option<ReleaseId>, now: u64) -> Result<(), String> {
-    for name in &scenario.service.hosts {
-        let Some(host) = hosts.get(name) else { continue };
-        let running: Vec<ReleaseId> = host.processes.values().map(|process| process.release).collect();
+/// At the end of everything: one release on every host of a service, none on any other, every host in on every balancer.
+pub(super) fn check_rest(
+    part: &Part,
+    ours: &[HostName],
+    hosts: &Hosts,
+    (goal, declared): (Option<ReleaseId>, &BTreeSet<HostName>),
+    now: u64,
+) -> Result<(), String> {
+    for (name, host) in hosts {
+        let goal = goal.filter(|_| ours.contains(name));
+        let own = host.processes.iter().filter(|(key, _)| key.service == part.name);
+        let running: Vec<ReleaseId> = own.map(|(_, process)| process.release).collect();
         if running != goal.into_iter().collect::<Vec<_>>() {
-            return Err(format!("liveness: {name} runs {running:?}, not {goal:?}"));
+            return Err(format!("liveness: {} on {name}: {running:?}, not {goal:?}", part.name));
         }
     }
-    let expected = if goal.is_some() { scenario.service.hosts.len() } else { 0 };
-    for balancer in scenario.service.balancer.iter().flat_map(|pool| &pool.on) {
-        let serving = serving_hosts(scenario, hosts, balancer, now);
+    let expected = if goal.is_some() { ours.len() } else { 0 };
+    let balancers = part.service.balancer.iter().flat_map(|pool| &pool.on);
+    for balancer in balancers.filter(|balancer| !declared.contains(*balancer)) {
+        let serving = serving_hosts(part, hosts, balancer, now);
         if serving != expected {
-            return Err(format!("liveness: {serving} of {expected} hosts serve through {balancer}"));
+            return Err(format!("liveness: {serving} of {expected} hosts of {} serve through {balancer}", part.name));
         }
     }
     Ok(())

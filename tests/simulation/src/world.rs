@@ -5,13 +5,13 @@ use super::coordinator::{Coordinator, Store};
 use super::host::{Effect, Host};
 use super::news::differs;
 use super::random::Random;
-use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, Quality, Scenario};
-use super::{Outcome, truth};
+use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, Part, Quality, Scenario};
+use super::{Outcome, strategies, truth};
 use baton_core::fleet::report::HostReport;
-use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::spec::{HostSpec, PoolSpec};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::hook::HookKey;
-use baton_core::name::{HostName, RolloutId};
+use baton_core::name::{HostName, LabelValue, PoolName, ReleaseId, RolloutId, ServiceName};
 use baton_core::rollout::command::Command;
 use baton_core::rollout::{RolloutState, Turned};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,11 +34,15 @@ pub(super) struct World<'a> {
     /// The hooks that really happened, and how often people asked for another attempt.
     pub(super) ran: BTreeSet<(HookKey, u32)>,
     pub(super) retries: u32,
-    /// How often people let a paused rollout go on: they do not say it for ever.
-    pub(super) resumed: u32,
+    /// How often people let paused rollouts of a service go on: they do not say it for ever.
+    pub(super) resumed: BTreeMap<usize, u32>,
     pub(super) tidied: u32,
-    /// Hosts that people drained or skipped, ever.
+    /// When people last said that what is broken for ever is gone.
+    pub(super) given_up: u64,
+    /// Hosts that people drained, skipped, added or took away, ever.
     pub(super) taken_out: BTreeSet<HostName>,
+    /// Balancers that people declared dead, ever.
+    pub(super) declared: BTreeSet<HostName>,
     tell: &'a mut dyn FnMut(&str),
 }
 
@@ -66,9 +70,11 @@ impl<'a> World<'a> {
             rollouts: 0,
             ran: BTreeSet::new(),
             retries: 0,
-            resumed: 0,
+            resumed: BTreeMap::new(),
             tidied: 0,
+            given_up: 0,
             taken_out: BTreeSet::new(),
+            declared: BTreeSet::new(),
             tell,
         }
     }
@@ -100,20 +106,28 @@ impl World<'_> {
 
     fn begin(&mut self) {
         let mut coordinator = Coordinator::start(&mut self.store, 0);
-        let balancers = self.scenario.service.balancer.iter().flat_map(|pool| pool.on.clone());
-        let names: Vec<HostName> = self.scenario.service.hosts.iter().cloned().chain(balancers).collect();
-        for name in names {
-            coordinator.join(&mut self.store, &name);
+        let accepted = self.random.chance(50);
+        let spare = self.scenario.spare.clone();
+        let mut names = BTreeSet::new();
+        for Part { service, .. } in &self.scenario.parts {
+            names.extend(service.hosts.iter().chain(service.balancer.iter().flat_map(|pool| &pool.on)).cloned());
+        }
+        for (index, name) in names.into_iter().chain(spare.clone()).enumerate() {
+            let rack = LabelValue::new(if index % 2 == 0 { "a" } else { "b" }).expect("a value");
+            let accepted = accepted || Some(&name) != spare.as_ref();
+            coordinator.join(&mut self.store, &name, [(strategies::rack(), rack)].into(), accepted);
             self.hosts.insert(name.clone(), Host::new());
             self.agenda.look_at(&name, 1);
         }
         self.coordinator = Some(coordinator);
-        self.bring_first();
+        (0..self.scenario.parts.len()).for_each(|place| self.bring_first(place));
         for (at, happening) in self.scenario.script.clone() {
             self.agenda.at(at, Event::Happens(happening));
         }
-        let side = self.scenario.service.ports.len() > 1;
-        self.sometimes(if side { "side by side" } else { "in place" });
+        for place in 0..self.scenario.parts.len() {
+            let side = self.scenario.parts.get(place).is_some_and(|part| part.service.ports.len() > 1);
+            self.sometimes(if side { "side by side" } else { "in place" });
+        }
     }
 
     fn event(&mut self, event: Event) -> Result<(), String> {
@@ -158,21 +172,21 @@ impl World<'_> {
 
     /// An agent looks, decides, acts and reports; the invariants look at what it did.
     fn agent_looks(&mut self, name: &HostName) -> Result<(), String> {
-        let new = self.scenario.new.id();
-        let rejected = (self.scenario.quality == Quality::RejectedArtifact).then_some(new);
         let now = self.now;
         let ready = self.who_is_ready(name);
         let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
         if !host.agent {
             return Ok(());
         }
-        let answers = |member: &MemberKey| ready.get(member).copied().unwrap_or(false);
-        let effects = host.pass(now, self.scenario.quality, new, &answers, &mut self.random);
+        let answers = |pool: &PoolName, member: &MemberKey| ready.get(pool).is_some_and(|ready| ready.contains(member));
+        let quality = |release: ReleaseId| self.scenario.quality_of(release);
+        let effects = host.pass(now, &quality, &answers, &mut self.random);
         for effect in &effects {
             self.log(|| format!("{name} {effect:?}"));
-            truth::check_effect(&self.scenario, &self.hosts, name, effect, &self.store.fleet, now)?;
-            if matches!(effect, Effect::Left(..)) && !self.scenario.capacity_faults && self.at_rest_before() {
-                truth::check_floor(&self.scenario, &self.hosts, name, &self.taken_out, now)?;
+            let believed = (&self.store.fleet, &self.declared);
+            truth::check_effect(&self.scenario, &self.hosts, name, effect, believed, now)?;
+            if let Effect::Left(pool, _) = effect {
+                self.check_floor(name, pool)?;
             }
             self.note_deadline(name, effect);
             if let Effect::Ran(key, attempt) = effect {
@@ -183,7 +197,8 @@ impl World<'_> {
             return self.happen(Happening::AgentCrash(name.clone(), 2_000));
         }
         let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
-        let report = host.report(now, rejected);
+        let spoilt = self.scenario.parts.iter().filter(|part| part.quality == Quality::RejectedArtifact);
+        let report = host.report(now, &spoilt.map(|part| part.new.id()).collect::<Vec<_>>());
         let news = host.last_report.as_ref().is_none_or(|last| differs(last, &report));
         let again = if host.is_moving(now) { LOOK } else { HEARTBEAT };
         if news || now >= host.last_sent + HEARTBEAT {
@@ -196,26 +211,29 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a balancer's own probe would find: nothing where there is no balancer.
-    fn who_is_ready(&self, name: &HostName) -> BTreeMap<MemberKey, bool> {
-        let mut ready = BTreeMap::new();
-        if self.hosts.get(name).is_none_or(|host| host.ledger.pools.is_empty()) {
-            return ready;
-        }
-        for (host, real) in &self.hosts {
-            for slot in self.scenario.service.slots() {
-                let key = InstanceKey { service: self.scenario.name.clone(), slot };
-                let is_ready = real.powered && real.is_ready(&key, self.now);
-                ready.insert(MemberKey { host: host.clone(), slot }, is_ready);
-            }
-        }
-        ready
+    /// What a balancer's own probe would find in each pool: nothing where there is no balancer.
+    fn who_is_ready(&self, name: &HostName) -> BTreeMap<PoolName, BTreeSet<MemberKey>> {
+        let pools = self.hosts.get(name).map(|host| &host.ledger.pools);
+        let found = |spec: &PoolSpec| {
+            let is_ready = |member: &&MemberKey| {
+                let key = InstanceKey { service: spec.service.clone(), slot: member.slot };
+                self.hosts.get(&member.host).is_some_and(|real| real.powered && real.is_ready(&key, self.now))
+            };
+            spec.members.keys().filter(is_ready).cloned().collect()
+        };
+        pools.into_iter().flatten().map(|(name, spec)| (name.clone(), found(spec))).collect()
     }
 
-    /// The floor can only be asked for once the first release serves everywhere.
-    fn at_rest_before(&self) -> bool {
-        self.store.fleet.services.get(&self.scenario.name).is_some_and(|service| service.committed.is_some())
-            && self.scenario.quality == Quality::Good
+    /// The floor can only be asked for once the first release serves everywhere, and while nobody but us takes anything away.
+    fn check_floor(&self, balancer: &HostName, pool: &PoolName) -> Result<(), String> {
+        let Some(part) = self.scenario.part_of_pool(pool) else { return Ok(()) };
+        let live = self.store.fleet.services.get(&part.name).filter(|service| service.committed.is_some());
+        let Some(service) = live.filter(|service| service.orders.removal.is_none()) else { return Ok(()) };
+        let ours = !self.scenario.capacity_faults && part.quality == Quality::Good && !self.declared.contains(balancer);
+        if !ours {
+            return Ok(());
+        }
+        truth::check_floor(part, &service.hosts, &self.hosts, balancer, &self.taken_out, self.now)
     }
 
     fn host_receives(&mut self, name: &HostName, spec: &HostSpec) -> Result<(), String> {
@@ -241,9 +259,17 @@ impl World<'_> {
         let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
         let before = self.store.fleet.rollouts.clone();
         let forgotten = self.store.forgotten.len();
+        let known: BTreeSet<ServiceName> = self.store.fleet.services.keys().cloned().collect();
         let specs = coordinator.pass(&mut self.store, self.now, twice)?;
         if let Some(wake) = coordinator.wake_at {
             self.agenda.wake_at(wake.max(self.now + 1));
+        }
+        let is_known = |name: &ServiceName| self.store.fleet.services.contains_key(name);
+        let gone = self.scenario.parts.iter().any(|part| known.contains(&part.name) && !is_known(&part.name));
+        // With a service its hooks are forgotten.
+        self.ran.retain(|(key, _)| is_known(&key.service));
+        if gone {
+            self.sometimes("a service was removed");
         }
         if self.store.forgotten.len() > forgotten {
             self.sometimes("a release was forgotten");
@@ -259,8 +285,12 @@ impl World<'_> {
     }
 
     fn one_active_rollout(&self) -> Result<(), String> {
-        let active = self.store.fleet.rollouts.values().filter(|rollout| rollout.state.is_active()).count();
-        if active > 1 { Err(format!("8: {active} active rollouts")) } else { Ok(()) }
+        let mut seen = BTreeSet::new();
+        let mut active = self.store.fleet.rollouts.values().filter(|rollout| rollout.state.is_active());
+        match active.find(|rollout| !seen.insert(&rollout.service)) {
+            Some(second) => Err(format!("8: {} is one of two active rollouts", second.id)),
+            None => Ok(()),
+        }
     }
 
     fn note_ends(&mut self, before: &BTreeMap<RolloutId, baton_core::rollout::Rollout>) -> Result<(), String> {
@@ -273,9 +303,14 @@ impl World<'_> {
                 (RolloutState::Succeeded, _) => {
                     self.sometimes("rollout succeeded");
                     truth::check_judged(&rollout)?;
-                    let warm = self.store.fleet.services.get(&rollout.service).and_then(|service| service.warm);
+                    let service = self.store.fleet.services.get(&rollout.service);
+                    let warm = service.and_then(|service| service.warm);
                     let before = rollout.from.filter(|_| rollout.strategy.keeps_old());
-                    truth::check_completeness(&self.scenario, &self.hosts, rollout.to, before)?;
+                    if let (Some(part), Some(service)) = (self.scenario.part(&rollout.service), service) {
+                        let left_out = |host: &HostName| rollout.left_out.iter().any(|it| it.host == *host);
+                        let ours: Vec<_> = service.hosts.iter().filter(|host| !left_out(host)).cloned().collect();
+                        truth::check_completeness(part, &ours, (&self.hosts, &self.declared), rollout.to, before)?;
+                    }
                     if rollout.strategy.lockstep && rollout.from.is_some() {
                         self.sometimes("a wave entered together");
                     }
@@ -297,86 +332,33 @@ impl World<'_> {
     fn note_deadline(&mut self, name: &HostName, effect: &Effect) {
         let Effect::Stopped(key) = effect else { return };
         let member = MemberKey { host: name.clone(), slot: key.slot };
-        let busy = self.hosts.values().any(|it| it.pools.values().any(|pool| pool.in_flight(&member, self.now) > 0));
+        let pool = self.scenario.part(&key.service).and_then(|part| part.service.balancer.as_ref()).map(|it| &it.pool);
+        let pools = self.hosts.values().filter_map(|host| host.pools.get(pool?));
+        let busy = pools.into_iter().any(|pool| pool.in_flight(&member, self.now) > 0);
         if busy {
             self.sometimes("drain deadline passed with requests in flight");
         }
-    }
-
-    /// Once the script is over a person looks in: what is paused is gone on with, and what cannot go on is taken back.
-    fn is_over(&mut self) -> bool {
-        let scripted = self.scenario.script.iter().map(|(at, _)| *at).max().unwrap_or_default();
-        if self.now <= scripted || self.coordinator.is_none() || self.any_cut() {
-            return false;
-        }
-        let paused = self.store.fleet.rollouts.values().any(|rollout| rollout.state == RolloutState::Paused);
-        if paused {
-            let command = self.way_on();
-            self.command(command);
-            return false;
-        }
-        if self.asks_for_approval() {
-            let (service, by) = (self.scenario.name.clone(), "ana".to_owned());
-            let is_good = self.random.chance(70);
-            self.command(if is_good { Command::Promote { service, by } } else { Command::Abort { service, by } });
-            return false;
-        }
-        if let Some(command) = self.tidying() {
-            self.command(command);
-            return false;
-        }
-        if self.scenario.broken.is_some() {
-            return !self.is_rolling();
-        }
-        !self.is_rolling() && (self.is_committed_to_crashes() || !self.any_moving()) && self.judge_rest().is_ok()
-    }
-
-    /// A release that crashes later than anybody watched it is live, and crashes: there is no rest to judge.
-    fn is_committed_to_crashes(&self) -> bool {
-        let committed = self.store.fleet.services.get(&self.scenario.name).and_then(|service| service.committed);
-        self.scenario.quality == Quality::CrashesLater && committed == Some(self.scenario.new.id())
-    }
-
-    fn judge_rest(&self) -> Result<(), String> {
-        if self.is_committed_to_crashes() || self.scenario.broken.is_some() {
-            return Ok(());
-        }
-        let service = self.store.fleet.services.get(&self.scenario.name);
-        let goal = service.and_then(|service| service.committed);
-        truth::check_rest(&self.scenario, &self.hosts, goal, self.now)
-    }
-
-    fn where_it_stands(&self) -> String {
-        let rollouts: Vec<_> =
-            self.store.fleet.rollouts.values().map(|it| (it.id.clone(), it.state, it.pause.clone())).collect();
-        let waiting = self.coordinator.as_ref().map(|coordinator| &coordinator.waiting);
-        format!("{rollouts:?} {:?}, waiting for {waiting:?}", self.judge_rest())
     }
 
     pub(super) fn is_rolling(&self) -> bool {
         self.store.fleet.rollouts.values().any(|rollout| rollout.state.is_active())
     }
 
-    fn any_cut(&self) -> bool {
-        let lasts = |name: &HostName| self.scenario.broken.as_ref() != Some(name);
-        self.hosts.iter().any(|(name, host)| lasts(name) && (host.cut || !host.agent))
-    }
-
-    fn any_moving(&self) -> bool {
-        self.hosts.values().any(|host| host.is_moving(self.now))
-    }
-
     pub(super) fn any_draining(&self) -> bool {
         use baton_core::fleet::spec::MemberState::Out;
-        let pools = self.hosts.values().flat_map(|host| host.pools.values());
-        pools.flat_map(|pool| pool.running.iter()).any(|(member, state)| {
-            *state == Out
-                && self.hosts.get(&member.host).is_some_and(|host| host.processes.keys().any(|it| it.slot == member.slot))
+        self.scenario.parts.iter().any(|part| {
+            let pools = self.hosts.values().filter_map(|host| host.pools.get(&part.service.balancer.as_ref()?.pool));
+            let mut out = pools.flat_map(|pool| &pool.running).filter(|(_, state)| **state == Out);
+            out.any(|(member, _)| {
+                let key = InstanceKey { service: part.name.clone(), slot: member.slot };
+                self.hosts.get(&member.host).is_some_and(|host| host.processes.contains_key(&key))
+            })
         })
     }
 
-    pub(super) fn command(&mut self, command: Command) {
-        let Some(coordinator) = &mut self.coordinator else { return };
+    /// Asks for something. Returns whether it was accepted and changed anything.
+    pub(super) fn command(&mut self, command: Command) -> bool {
+        let Some(coordinator) = &mut self.coordinator else { return false };
         let word = format!("{command:?}");
         let forgotten = self.store.forgotten.len();
         let accepted = coordinator.command(&mut self.store, command, self.now);
@@ -385,6 +367,7 @@ impl World<'_> {
         }
         self.log(|| format!("{} accepted={accepted}", word.chars().take(12).collect::<String>()));
         self.agenda.wake_at(self.now);
+        accepted
     }
 
     pub(super) fn next_id(&mut self) -> RolloutId {

@@ -30,10 +30,26 @@ impl Check<'_> {
         }
         for (value, group) in self.groups(service, strategy).into_iter().filter(|(_, group)| group.len() > 1) {
             let serve = |extent: &Extent<'_>| group.iter().any(|host| extent.serving.contains(host));
-            if serve(&had) && !serve(&has) && !self.ends_on_purpose(name) {
+            // Nobody loses anything with a host that says itself that no process of the service is left.
+            let lost = group.iter().any(|host| had.serving.contains(host) && !self.has_ended(name, service, host));
+            if lost && !serve(&has) && !self.ends_on_purpose(name) {
                 violations.push(violation(5, name, format!("no host of {name} labelled {value} would be in")));
             }
         }
+    }
+
+    /// Whether a host says now that nothing of what leads to it is left.
+    fn has_ended(&self, name: &ServiceName, service: &Service, host: &HostName) -> bool {
+        let told = self.fleet.hosts.get(host).into_iter().flat_map(|known| known.issued.instances.keys());
+        let members = told.filter(|key| key.service == *name).map(|key| MemberKey { host: host.clone(), slot: key.slot });
+        let balancers = || service.balancer.iter().flat_map(|it| it.on.iter().map(move |on| (on, &it.pool)));
+        let is_in = |member: &MemberKey| {
+            balancers().any(|(on, pool)| {
+                let told = self.fleet.hosts.get(on).and_then(|on| on.issued.pools.get(pool)?.members.get(member));
+                told.is_some_and(|told| told.state == MemberState::Ready)
+            })
+        };
+        members.filter(is_in).all(|member| self.is_known_gone(name, &member))
     }
 
     /// The hosts of a service that take part, by what the label says by which a strategy spreads them.

@@ -88,7 +88,8 @@ impl Check<'_> {
 
     /// The rollout of a service that goes on after the proposal.
     fn active(&self, name: &ServiceName) -> Option<&Rollout> {
-        let mut rollouts = self.fleet.rollouts.keys().filter_map(|id| self.rollout(id));
+        let ids = self.fleet.rollouts.keys().chain(self.proposal.rollouts.keys());
+        let mut rollouts = ids.filter_map(|id| self.rollout(id));
         rollouts.find(|rollout| rollout.service == *name && rollout.state.is_active())
     }
 

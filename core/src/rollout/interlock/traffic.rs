@@ -233,7 +233,7 @@ impl Check<'_> {
     }
 
     /// Whether the host of a member says now that no process of it is left: nobody loses anything when it is taken out.
-    fn is_known_gone(&self, name: &ServiceName, member: &MemberKey) -> bool {
+    pub(super) fn is_known_gone(&self, name: &ServiceName, member: &MemberKey) -> bool {
         let key = InstanceKey { service: name.clone(), slot: member.slot };
         let host = self.fleet.hosts.get(&member.host).filter(|host| host.connected);
         host.and_then(|host| host.heard.as_ref().filter(|heard| heard.report.observed == host.issued.stamp()))

@@ -2,9 +2,12 @@
 
 use super::{Obedient, REST, by, rollout};
 use crate::text::host;
+use baton_core::fleet::Labels;
+use baton_core::hook::Point;
 use baton_core::name::{ServiceName, Version};
 use baton_core::rollout::RolloutState;
-use baton_core::rollout::command::{Command, apply};
+use baton_core::rollout::command::{Busy, Command, Deploy, apply};
+use std::collections::BTreeSet;
 
 /// Every command there is, about `service` and `name`.
 fn commands(world: &Obedient, service: &str, name: &str) -> Vec<Command> {
@@ -31,7 +34,21 @@ fn commands(world: &Obedient, service: &str, name: &str) -> Vec<Command> {
         Command::Drain { host: host(name), stop: false, by: by(), why: why() },
         Command::Undrain { host: host(name), by: by() },
         Command::RemoveHost { host: host(name), force: false, by: by() },
+        Command::RemoveHost { host: host(name), force: true, by: by() },
+        Command::Rollback { id: id(), service: service(), by: by(), force: true },
+        Command::Cancel { service: service(), queued: Some(id()), by: by() },
+        Command::Vouch { service: service(), point: Point::Migrate, host: None, by: by(), why: why() },
+        Command::Freeze { service: None, lasts: None, by: by(), why: why() },
+        Command::Unfreeze { service: None, by: by() },
+        Command::DeclareDead { host: host(name), by: by(), why: why() },
+        Command::Revive { host: host(name), by: by() },
+        Command::Label { host: host(name), set: Labels::new(), unset: BTreeSet::new(), by: by() },
+        Command::Accept { host: host(name), by: by() },
+        Command::Recover { without: BTreeSet::new(), by: by() },
         Command::Deploy(Box::new(world.deploy("r-9", "v3"))),
+        Command::Deploy(Box::new(Deploy { busy: Busy::Queue, ..world.deploy("r-9", "v3") })),
+        Command::Deploy(Box::new(Deploy { busy: Busy::Supersede, ..world.deploy("r-9", "v3") })),
+        Command::Deploy(Box::new(Deploy { busy: Busy::Supersede, ..world.deploy("r-9", "v1") })),
     ]
 }
 
@@ -52,7 +69,7 @@ fn every_command_in_every_state_is_carried_out_or_refused_with_nothing_changed()
             let before = world.fleet.clone();
             match apply(&mut world.fleet, command.clone(), world.now) {
                 Err(problem) => {
-                    assert!((700..800).contains(&problem.code.0) && problem.help.is_some(), "{problem:?}");
+                    assert!((700..900).contains(&problem.code.0) && problem.help.is_some(), "{problem:?}");
                     assert_eq!(world.fleet, before, "{command:?} was refused and changed something in {state}");
                 }
                 Ok(_) => world.settle(),
@@ -72,7 +89,13 @@ fn what_nobody_knows_is_refused_by_every_command() {
     for command in commands(&Obedient::at(REST), "shop", "web9") {
         let mut world = Obedient::at(REST);
         match command {
-            Command::Drain { .. } | Command::Undrain { .. } | Command::RemoveHost { .. } => {
+            Command::Drain { .. }
+            | Command::Undrain { .. }
+            | Command::DeclareDead { .. }
+            | Command::Revive { .. }
+            | Command::Label { .. }
+            | Command::Accept { .. }
+            | Command::RemoveHost { .. } => {
                 assert_eq!(world.refused(command), 703);
             }
             Command::Skip { .. } | Command::Rehearse { .. } | Command::Retry { host: Some(_), .. } => {
