@@ -132,13 +132,16 @@ fn what_was_stored_before_there_were_other_sources_is_read_as_it_was() {
     before["past"] = serde_json::json!({ "requests": 500, "errors": 5 });
     let readings = serde_json::json!({ "requests": 9, "errors": 2, "cut": 1, "whose": "new", "latency": vec![7; BUCKETS] });
     before["meters"] = serde_json::json!({ "balancers": { "lb1": { "process": "p", "members": { "web1/0": readings } } } });
-    before.insert("slow".to_owned(), serde_json::json!({
+    let (guard, past) = (&before["guard"], &before["past"]);
+    let tail = serde_json::json!({
+        "guard": guard, "new": past, "old": past, "squares": "3e0", "slots": 8, "worst": ["web1", 4],
+    });
+    let slow = serde_json::json!({
         "hosts": { "web1": [[9, 500, 40], [10, 500, 20], [12, 500, 3]] },
         "everywhere": null,
-        "tails": [0, 1, 2].map(|_| serde_json::json!({
-            "guard": before["guard"], "new": before["past"], "old": before["past"], "squares": "3e0", "slots": 8, "worst": ["web1", 4],
-        })),
-    }));
+        "tails": [tail, tail, tail],
+    });
+    before.insert("slow".to_owned(), slow);
     let read: Judgement = serde_json::from_value(before.into()).unwrap();
     let again = serde_json::to_value(&read).unwrap();
     assert_eq!((&again["before"][0], &again["past"]), (&500.into(), &serde_json::json!([500, 5])));

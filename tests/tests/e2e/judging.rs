@@ -141,7 +141,6 @@ async fn twice_as_long(front: Front) {
     let proof = ended.proof.unwrap();
     assert_eq!((proof.new_failed, proof.old_failed), (0, 0), "{proof:?}");
     // Some eight seconds where nothing else runs: four looks, and what of a look had passed. Never as late as the watch ends.
-    println!("{front:?}: noticed after {} ms", proof.mixed_ms);
     assert!(proof.mixed_ms < 20_000, "noticed after {} ms", proof.mixed_ms);
 }
 
