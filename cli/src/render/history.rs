@@ -93,8 +93,19 @@ fn proof(rollout: &RolloutView) -> Page {
         prober(&mut page, rollout);
         return page;
     };
-    let all = if proof.restarts > 0 { ", and more were answered that nobody counted" } else { "" };
-    page.text(format!("  {} failed of {} requests seen by the load balancer{all}", count(failed), count(requests)));
+    let all = match (proof.restarts, failed) {
+        (0, _) => format!("{} failed of {} requests seen by the load balancer", count(failed), count(requests)),
+        // What nobody counted may have failed: no zero is claimed.
+        (_, 0) => format!("{} requests seen by the load balancer, and more that nobody counted", count(requests)),
+        (_, failed) => {
+            format!(
+                "at least {} failed of at least {} requests, and some that nobody counted",
+                count(failed),
+                count(requests)
+            )
+        }
+    };
+    page.text(format!("  {all}"));
     let side = |version: &str, failed: u64, requests: u64| {
         format!(
             "  {:<12}{} of {} failed",

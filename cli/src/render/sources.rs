@@ -1,8 +1,9 @@
 //! Who counts failures beside the load balancers, and what keeps what they say from being compared.
 
 use super::page::Page;
-use super::units::count;
-use baton_proto::v1::{RolloutView, ServiceView, SourceView};
+use super::units::{count, counted as number_of};
+use crate::outcome::state;
+use baton_proto::v1::{ProofView, RolloutView, ServiceView, SourceView};
 
 /// What each of them counted; never "0 failed" where nothing was compared.
 pub(super) fn counted(page: &mut Page, rollout: &RolloutView) {
@@ -29,6 +30,29 @@ pub(super) fn doubts(page: &mut Page, rollout: &RolloutView) {
     }
 }
 
+/// Why what the load balancers count is no evidence, or not all of it.
+pub(super) fn uncounted(page: &mut Page, service: &ServiceView, rollout: &RolloutView) {
+    let on_trial = !service.pool.is_empty() && !rollout.from_version.is_empty() && rollout.state != state::REVERTING;
+    if !on_trial {
+        return;
+    }
+    let of = |proof: &ProofView| (proof.new_requests > 0, proof.old_requests > 0, proof.restarts);
+    let Some((new, old, restarts)) = rollout.proof.as_ref().map(of) else { return };
+    let missing = match (new, old) {
+        (true, true) => None,
+        (true, false) => Some(rollout.from_version.as_str()),
+        (false, true) => Some(rollout.to_version.as_str()),
+        (false, false) => Some("either release"),
+    };
+    if let Some(missing) = missing {
+        page.text(format!("  the load balancers: no evidence, while they have counted no request of {missing}"));
+    }
+    if restarts > 0 {
+        let times = number_of(restarts.into(), "time", "times");
+        page.text(format!("  their counters began anew {times}: what was answered in between is evidence for nobody"));
+    }
+}
+
 /// The same of a service at rest, as it would be if a rollout began now.
 pub(super) fn at_rest(page: &mut Page, service: &ServiceView) {
     for source in service.sources.iter().filter(|source| !source.doubts.is_empty()) {
@@ -45,7 +69,7 @@ fn all(rollout: &RolloutView) -> impl Iterator<Item = &SourceView> {
 
 #[cfg(test)]
 mod tests {
-    use super::{at_rest, counted, doubts};
+    use super::{at_rest, counted, doubts, uncounted};
     use crate::render::page::{Look, Page};
     use baton_proto::v1::{ProofView, RolloutView, ServiceView, SourceView};
 
@@ -91,5 +115,40 @@ mod tests {
         let expect = "  the instances' own metrics (/metrics): no evidence, while\n    web2/1: GET /metrics: answered 404\n";
         assert_eq!(said(doubts, source), expect);
         assert_eq!(said(doubts, SourceView::default()), "");
+    }
+
+    #[test]
+    fn what_the_load_balancers_did_not_count_is_said_of_a_release_on_trial() {
+        let nothing = "  the load balancers: no evidence, while they have counted no request of ";
+        let anew = "  their counters began anew 2 times: what was answered in between is evidence for nobody\n";
+        let proof = |new_requests, old_requests, restarts| {
+            Some(ProofView { new_requests, old_requests, restarts, ..ProofView::default() })
+        };
+        for (proof, expect) in [
+            (None, String::new()),
+            (proof(0, 0, 0), format!("{nothing}either release\n")),
+            (proof(0, 7, 0), format!("{nothing}2.1.0\n")),
+            (proof(7, 0, 2), format!("{nothing}2.0.4\n{anew}")),
+            (proof(7, 7, 2), anew.to_owned()),
+            (proof(7, 7, 0), String::new()),
+        ] {
+            let service = ServiceView { pool: "shop".into(), ..ServiceView::default() };
+            let (from_version, to_version) = ("2.0.4".into(), "2.1.0".into());
+            let rollout = RolloutView { from_version, to_version, proof, ..RolloutView::default() };
+            let said = |service: &ServiceView, rollout: &RolloutView| {
+                let mut page = Page::new();
+                uncounted(&mut page, service, rollout);
+                page.to_text(Look::default())
+            };
+            assert_eq!(said(&service, &rollout), expect);
+            // Where nothing could be compared, nothing is missing.
+            assert_eq!(said(&ServiceView::default(), &rollout), "", "behind no load balancer");
+            assert_eq!(
+                said(&service, &RolloutView { from_version: String::new(), ..rollout.clone() }),
+                "",
+                "the first release"
+            );
+            assert_eq!(said(&service, &RolloutView { state: "reverting".into(), ..rollout }), "");
+        }
     }
 }

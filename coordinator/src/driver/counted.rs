@@ -4,7 +4,6 @@
 //! the same transaction as everything else of that pass. A look that was not stored did not happen: the next one sees what
 //! it would have seen.
 
-use baton_core::analysis::POLL;
 use baton_core::analysis::counters::Counters;
 use baton_core::analysis::growth::Growth;
 use baton_core::analysis::history::{History, Summary};
@@ -14,6 +13,7 @@ use baton_core::analysis::probes::{Answer, Probes};
 use baton_core::analysis::series::{Answer as Counts, Series};
 use baton_core::analysis::slowness::Pace;
 use baton_core::analysis::source::Slots;
+use baton_core::analysis::turn::Turn;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, ReleaseId, RolloutId, ServiceName};
@@ -21,10 +21,6 @@ use baton_core::rollout::place::Places;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-/// Reports come every two seconds, a little earlier or later.
-const LEAST: Duration = POLL.saturating_sub(Duration::from_millis(150));
 
 /// Every service whose instances are measured, or whose requests are counted.
 #[derive(Debug, Default)]
@@ -49,32 +45,29 @@ struct Service {
     probes: Probes,
     /// The rollout these readings belong to.
     rollout: Option<RolloutId>,
-    looked: Option<Moment>,
-    /// A balancer was read since the last look.
-    news: bool,
-    /// The memory of an instance was seen for a whole step since.
-    grown: bool,
-    /// The counters of an instance were read since, or could not be.
-    read: bool,
-    /// A Prometheus was asked since.
-    asked: bool,
-    /// The prober heard something since.
-    probed: bool,
+    /// When it is time to look at what the balancers counted,
+    balanced: Turn,
+    /// at what was read of instances, or why nothing could be,
+    read: Turn,
+    /// at what a Prometheus said,
+    asked: Turn,
+    /// and at what is no bet: what the prober heard, and memory that was seen for a whole step. It is looked at with the others.
+    seen: Turn,
 }
 
 impl Counted {
     /// Takes in what a host says.
-    pub(super) fn hear(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, now: Moment) {
+    pub(super) fn hear(&mut self, fleet: &Fleet, host: &HostName, report: &HostReport, at: Moment) {
         let Some(issued) = fleet.hosts.get(host).map(|host| &host.issued) else { return };
         for (pool, spec) in &issued.pools {
             let Some(said) = report.pools.get(pool) else { continue };
             let rollout = fleet.active_rollout(&spec.service);
-            let service = self.service(fleet, &spec.service, now);
+            let service = self.service(fleet, &spec.service, at);
             service.meters.read(host, said, |member| whose(fleet, &spec.service, rollout, member));
-            service.news = true;
+            service.balanced.hear(at);
         }
-        self.measure(fleet, host, report, now);
-        self.read(fleet, host, report, now);
+        self.measure(fleet, host, report, at);
+        self.read(fleet, host, report, at);
         self.forget_gone(host, report);
     }
 
@@ -84,7 +77,7 @@ impl Counted {
         let Some(rollout) = fleet.rollouts.get(id).filter(|rollout| rollout.state.is_active()) else { return };
         let service = self.service(fleet, &rollout.service, at);
         service.probes.take(at, answer);
-        service.probed = true;
+        service.seen.hear(at);
     }
 
     /// Takes in what a Prometheus says of a service's releases.
@@ -98,7 +91,7 @@ impl Counted {
         for (release, answer) in answers {
             service.series.see(release, whose_release(rollout, release), answer);
         }
-        service.asked = true;
+        service.asked.hear(now);
     }
 
     /// Takes in how much memory the instances of a host take.
@@ -109,7 +102,9 @@ impl Counted {
                 continue;
             };
             let service = self.service(fleet, &key.service, now);
-            service.grown |= service.growth.see(&member(key), instance, *bytes);
+            if service.growth.see(&member(key), instance, *bytes) {
+                service.seen.hear(now);
+            }
             self.measured.entry(host.clone()).or_default().insert(key.clone());
         }
     }
@@ -123,7 +118,7 @@ impl Counted {
             let whose = whose_release(fleet.active_rollout(&key.service), instance.release);
             let service = self.service(fleet, &key.service, now);
             service.counters.see(&MemberKey { host: host.clone(), slot: key.slot }, instance, whose, reading);
-            service.read = true;
+            service.read.hear(now);
             self.measured.entry(host.clone()).or_default().insert(key.clone());
         }
     }
@@ -158,23 +153,27 @@ impl Counted {
     pub(super) fn looks(&mut self, fleet: &Fleet, now: Moment) -> BTreeMap<RolloutId, Judgement> {
         let mut looks = BTreeMap::new();
         for (name, service) in &mut self.services {
-            if !service.has_news() {
+            if !service.is_due(now) {
                 continue;
             }
             let rollout = fleet.active_rollout(name);
-            if !service.is_due(rollout, now) {
-                continue;
-            }
             // One that began since the last report: what was counted before is not its own, and would be counted at every look.
             service.belong_to(rollout, now);
             match rollout {
-                Some(rollout) => {
+                Some(rollout) if service.is_due(now) => {
                     looks.insert(rollout.id.clone(), service.after(rollout, now));
                 }
+                Some(_) => {}
                 None => service.rest(now),
             }
         }
         looks
+    }
+
+    /// When a look at a rollout's counts is late though nobody says anything.
+    pub(super) fn late_at(&self) -> Option<Moment> {
+        let judged = self.services.values().filter(|service| service.rollout.is_some());
+        judged.filter_map(Service::late_at).min()
     }
 
     /// What each service's traffic was like lately, while nothing was on trial.
@@ -211,8 +210,9 @@ impl Counted {
     pub(super) fn close(&self, rollout: &mut Rollout, looked: bool, now: Moment) {
         let service = self.services.get(&rollout.service).filter(|service| service.rollout.as_ref() == Some(&rollout.id));
         if let Some(service) = service {
-            let traffic = if looked { Traffic::default() } else { service.meters.clone().take() };
-            rollout.judgement.close(&traffic, now);
+            let in_it = looked && service.balanced.is_due(now);
+            let nothing = Traffic::default();
+            rollout.judgement.close(if in_it { &nothing } else { service.meters.pending() }, now);
             rollout.judgement.proof.probes = service.probes.clone();
         }
     }
@@ -234,20 +234,17 @@ impl Service {
             probes: rollout.map(|rollout| rollout.judgement.proof.probes.clone().resumed()).unwrap_or_default(),
             meters: known.map(|rollout| rollout.judgement.meters.clone()).unwrap_or_default(),
             rollout: known.map(|rollout| rollout.id.clone()),
-            looked: known.and_then(|rollout| rollout.judgement.looked),
+            balanced: Turn::after(known.and_then(|rollout| rollout.judgement.looked)),
             ..Self::default()
         }
     }
 
-    const fn has_news(&self) -> bool {
-        self.news || self.grown || self.read || self.asked || self.probed
+    fn is_due(&self, now: Moment) -> bool {
+        [self.balanced, self.read, self.asked].iter().any(|turn| turn.is_due(now)) || self.seen.is_late(now)
     }
 
-    fn is_due(&self, rollout: Option<&Rollout>, now: Moment) -> bool {
-        let soon = self.looked.is_some_and(|looked| now.since(looked) < LEAST);
-        // The first answer is looked at when it comes: a rollout that is over sooner must not end as one where nobody could ask.
-        let unseen = rollout.is_some_and(|rollout| rollout.judgement.proof.probes.asked == 0) && self.probes.asked > 0;
-        !soon || unseen
+    fn late_at(&self) -> Option<Moment> {
+        [self.balanced, self.read, self.asked, self.seen].iter().filter_map(Turn::late_at).min()
     }
 
     fn belong_to(&mut self, rollout: Option<&Rollout>, now: Moment) {
@@ -264,6 +261,8 @@ impl Service {
         self.series.relabel();
         self.meters.relabel();
         self.probes = Probes::default();
+        // Its first looks are at the first that is said, its first answer among it: it may be over soon.
+        (self.balanced, self.read, self.asked, self.seen) = Default::default();
         let releases = rollout.map(|rollout| (Some(rollout.to), rollout.from));
         if let Some((to, from)) = releases {
             self.growth.keep(|release| [to, from].contains(&Some(*release)));
@@ -272,8 +271,6 @@ impl Service {
     }
 
     fn after(&self, rollout: &Rollout, now: Moment) -> Judgement {
-        let mut meters = self.meters.clone();
-        let traffic = meters.take();
         let mut judgement = if rollout.judgement.has_begun() {
             rollout.judgement.clone()
         } else {
@@ -281,23 +278,30 @@ impl Service {
             judgement.proof.capacity = rollout.judgement.proof.capacity.clone();
             judgement
         };
-        let mut counters = self.counters.clone();
-        let slots = counters.take();
-        let mut series = self.series.clone();
-        let found = series.take();
-        (judgement.meters, judgement.counters, judgement.series) = (meters, counters, series);
         let strategy = &rollout.strategy;
         let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
         let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
-        // What nobody counted is no look at no requests.
-        if self.news {
-            judgement.look(settings, &traffic, now);
+        // What nobody counted is no look at no requests; and what is not looked at yet is read again where nobody lives to do it.
+        let is_looked_at = |turn: &Turn| turn.heard().is_none() || turn.is_due(now);
+        if is_looked_at(&self.balanced) {
+            judgement.meters = self.meters.settled();
+            if let Some(counted) = self.balanced.heard() {
+                judgement.look(settings, self.meters.pending(), counted);
+            }
         }
-        if self.read && strategy.scrape.is_some() {
-            judgement.look_at_metrics(settings, &self.counters_usual.summary(now), slots);
+        if is_looked_at(&self.read) {
+            judgement.counters = self.counters.clone();
+            let slots = judgement.counters.take();
+            if self.read.heard().is_some() && strategy.scrape.is_some() {
+                judgement.look_at_metrics(settings, &self.counters_usual.summary(now), slots);
+            }
         }
-        if self.asked && strategy.prometheus.is_some() {
-            judgement.look_at_series(settings, &self.series_usual.summary(now), found);
+        if is_looked_at(&self.asked) {
+            judgement.series = self.series.clone();
+            let slots = judgement.series.take();
+            if self.asked.heard().is_some() && strategy.prometheus.is_some() {
+                judgement.look_at_series(settings, &self.series_usual.summary(now), slots);
+            }
         }
         judgement.proof.probes = self.probes.clone();
         judgement.memory.growth = self.growth.clone();
@@ -307,29 +311,34 @@ impl Service {
         judgement
     }
 
-    fn took(&mut self, now: Moment) -> (Traffic, Slots, Slots) {
-        self.looked = Some(now);
-        (self.news, self.grown, self.probed) = (false, false, false);
-        (self.read, self.asked) = (false, false);
-        (self.meters.take(), self.counters.take(), self.series.take())
+    /// The look is durable.
+    fn took(&mut self, now: Moment) {
+        if take(&mut self.balanced, now) {
+            self.meters.take();
+        }
+        if take(&mut self.read, now) {
+            self.counters.take();
+        }
+        if take(&mut self.asked, now) {
+            self.series.take();
+        }
+        self.seen.pass(now);
     }
 
     /// Nothing is on trial: what was counted is what the service is usually like.
     fn rest(&mut self, now: Moment) {
-        let (balanced, read, asked) = (self.news, self.read, self.asked);
-        if !(balanced || read || asked) {
-            (self.grown, self.probed) = (false, false);
-            return;
-        }
-        let (traffic, counted, found) = self.took(now);
-        if balanced {
+        if take(&mut self.balanced, now) {
+            let traffic = self.meters.take();
             self.remember(&traffic, now);
         }
-        for (seen, slots, usual) in [(read, counted, &mut self.counters_usual), (asked, found, &mut self.series_usual)] {
-            if seen {
-                usual.take(now, &slots.old.into_values().collect::<Vec<_>>());
-            }
+        let old = |slots: Slots| slots.old.into_values().collect::<Vec<_>>();
+        if take(&mut self.read, now) {
+            self.counters_usual.take(now, &old(self.counters.take()));
         }
+        if take(&mut self.asked, now) {
+            self.series_usual.take(now, &old(self.series.take()));
+        }
+        self.seen.pass(now);
     }
 
     /// Nothing is on trial: this is what the service is usually like.
@@ -337,6 +346,15 @@ impl Service {
         self.history.take(now, &traffic.of(Whose::Old));
         self.pace.take(traffic);
     }
+}
+
+/// Whether it was this one's turn; it no longer is.
+fn take(turn: &mut Turn, now: Moment) -> bool {
+    let due = turn.is_due(now);
+    if due {
+        turn.take();
+    }
+    due
 }
 
 /// Notes in every rollout under way how many of its service's hosts serve now.

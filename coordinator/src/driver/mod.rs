@@ -174,15 +174,18 @@ impl Driver {
         if self.trouble.is_none() && self.fleet.fenced().is_none() {
             self.links.send(&self.fleet.hosts);
         }
-        Ok(self.next_wake(wake_at, now))
+        let decides = self.trouble.is_none() && self.fleet.fenced().is_none();
+        let look_at = self.counted.late_at().filter(|_| decides);
+        Ok(self.next_wake(earlier(wake_at, look_at), now))
     }
 
     /// Takes in what was heard. Nothing here is durable: agents repeat it.
     fn observe(&mut self, mail: Mail, now: Moment) {
         for (name, (at, report)) in mail.reports {
-            self.counted.hear(&self.fleet, &name, &report, now);
+            let at = self.clock.at(at);
+            self.counted.hear(&self.fleet, &name, &report, at);
             if let Some(host) = self.fleet.hosts.get_mut(&name) {
-                host.heard = Some(Heard { at: self.clock.at(at), report });
+                host.heard = Some(Heard { at, report });
                 self.unshown.get_or_insert_with(Instant::now);
             }
         }

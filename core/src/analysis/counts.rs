@@ -6,9 +6,18 @@ use std::ops::AddAssign;
 
 /// Requests, and how many of them failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "(u64, u64)")]
 pub struct Counts {
     pub requests: u64,
     pub errors: u64,
+}
+
+/// As they are written now, and as they once were.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Pair(u64, u64),
+    Named { requests: u64, errors: u64 },
 }
 
 /// One poll: both releases, over the same time.
@@ -42,6 +51,19 @@ impl Counts {
     #[must_use]
     pub fn share(self) -> Option<f64> {
         (self.requests > 0).then(|| self.errors as f64 / self.requests as f64)
+    }
+}
+
+impl From<Stored> for Counts {
+    fn from(stored: Stored) -> Self {
+        let (Stored::Pair(requests, errors) | Stored::Named { requests, errors }) = stored;
+        Self { requests, errors }
+    }
+}
+
+impl From<Counts> for (u64, u64) {
+    fn from(counts: Counts) -> Self {
+        (counts.requests, counts.errors)
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Caution {
 
 /// What the bettor owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "([Real; 5], u32, Real)")]
 pub struct Guard {
     /// By alternative.
     wealth: [Real; 5],
@@ -40,6 +41,27 @@ pub struct Guard {
     polls: u32,
     /// The most it was ever worth.
     highest: Real,
+}
+
+/// As it is written now, and as it once was.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Row([Real; 5], u32, Real),
+    Named { wealth: [Real; 5], polls: u32, highest: Real },
+}
+
+impl From<Stored> for Guard {
+    fn from(stored: Stored) -> Self {
+        let (Stored::Row(wealth, polls, highest) | Stored::Named { wealth, polls, highest }) = stored;
+        Self { wealth, polls, highest }
+    }
+}
+
+impl From<Guard> for ([Real; 5], u32, Real) {
+    fn from(guard: Guard) -> Self {
+        (guard.wealth, guard.polls, guard.highest)
+    }
 }
 
 impl Default for Guard {

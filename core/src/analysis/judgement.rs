@@ -40,17 +40,21 @@ pub struct Judgement {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Source>,
     /// What was read of them last.
+    #[serde(skip_serializing_if = "is_default")]
     pub counters: Counters,
     /// On those that a Prometheus knows of; None until it knew of some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<Source>,
     /// What it said last.
+    #[serde(skip_serializing_if = "is_default")]
     pub series: Series,
     /// On slower answers; None where no balancer counts how long they take.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slow: Option<Slowness>,
     /// The most all bets together were ever worth.
     highest: Real,
     /// The largest of them when that was enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
     named: Option<Signal>,
     pub gate: Gate,
     pub proof: Proof,
@@ -58,11 +62,18 @@ pub struct Judgement {
     /// What the old release counted before the rollout and in it, every request.
     past_requests: Counts,
     /// Where most failures of the new release were.
+    #[serde(skip_serializing_if = "Option::is_none")]
     worst: Option<(HostName, u64)>,
     /// What the memory of the instances did.
+    #[serde(skip_serializing_if = "is_default")]
     pub memory: Memory,
     /// The last look at the counters.
     pub looked: Option<Moment>,
+}
+
+/// What nobody used is not stored.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What one look needs besides the counters.

@@ -4,6 +4,7 @@
 //! what it counted in between is nobody's, and that is said.
 
 use super::counts::Counts;
+use super::packed::Packed;
 use super::proof::Cut;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::Latency;
@@ -40,16 +41,49 @@ struct Panel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Row")]
 struct Reading {
     requests: u64,
     errors: u64,
     cut: u64,
     whose: Whose,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    latency: Option<Latency>,
+    latency: Option<Packed>,
     /// Of the requests in flight.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     oldest: Option<Duration>,
+}
+
+/// There is one of each member of each service: its numbers are stored in their order, without their names.
+type Row = (u64, u64, u64, Whose, Option<Packed>, Option<Duration>);
+
+/// As it is written now, and as it once was.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Row(Row),
+    Named {
+        requests: u64,
+        errors: u64,
+        cut: u64,
+        whose: Whose,
+        #[serde(default)]
+        latency: Option<Packed>,
+        #[serde(default)]
+        oldest: Option<Duration>,
+    },
+}
+
+impl From<Stored> for Reading {
+    fn from(stored: Stored) -> Self {
+        let (Stored::Row((requests, errors, cut, whose, latency, oldest))
+        | Stored::Named { requests, errors, cut, whose, latency, oldest }) = stored;
+        Self { requests, errors, cut, whose, latency, oldest }
+    }
+}
+
+impl From<Reading> for Row {
+    fn from(it: Reading) -> Self {
+        (it.requests, it.errors, it.cut, it.whose, it.latency, it.oldest)
+    }
 }
 
 /// What was counted between two looks.
@@ -97,19 +131,35 @@ impl Meters {
             panel.process.clone_from(&report.balancer);
             self.pending.restarts = self.pending.restarts.saturating_add(u32::from(known));
         }
-        panel.members.retain(|member, _| report.members.contains_key(member));
+        // Both are in the same order: who is no longer there is passed over, and forgotten.
+        let mut known = std::mem::take(&mut panel.members).into_iter().peekable();
+        let (pending, mut members) = (&mut self.pending, Vec::with_capacity(report.members.len()));
         for (key, member) in &report.members {
-            let last = panel.members.get(key);
-            let whose = match (last, member.running) {
+            while known.next_if(|(other, _)| other < key).is_some() {}
+            let last = known.next_if(|(other, _)| other == key).map(|(_, last)| last);
+            let whose = match (&last, member.running) {
                 (Some(last), MemberState::Out) => last.whose,
-                (last, _) => whose(key).or(last.map(|last| last.whose)).unwrap_or(Whose::Other),
+                (last, _) => whose(key).or(last.as_ref().map(|last| last.whose)).unwrap_or(Whose::Other),
             };
             let now = Reading::of(member, whose);
             if let Some(last) = last {
-                self.pending.add(key, last, &now);
+                pending.add(key, &last, &now, member.latency.as_ref());
             }
-            panel.members.insert(key.clone(), now);
+            members.push((key.clone(), now));
         }
+        panel.members = members.into_iter().collect();
+    }
+
+    /// What was counted since the last time.
+    #[must_use]
+    pub const fn pending(&self) -> &Traffic {
+        &self.pending
+    }
+
+    /// The readings alone: what was counted up to them was looked at.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        Self { balancers: self.balancers.clone(), pending: Traffic::default() }
     }
 
     /// What was counted since the last time, and begins to count anew.
@@ -133,14 +183,14 @@ impl Meters {
 
 impl Reading {
     fn of(member: &MemberReport, whose: Whose) -> Self {
-        let latency = member.latency.clone();
+        let latency = member.latency.as_ref().map(Packed::from);
         let oldest = member.oldest;
         Self { requests: member.requests, errors: member.errors, cut: member.cut, whose, latency, oldest }
     }
 }
 
 impl Traffic {
-    fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading) {
+    fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading, latency: Option<&Latency>) {
         let cut = now.cut.checked_sub(last.cut).unwrap_or(now.cut);
         self.cut = self.cut.saturating_add(cut);
         if cut > 0 {
@@ -155,7 +205,7 @@ impl Traffic {
         if requests > 0 || errors > 0 {
             *self.slots.entry((now.whose, key.clone())).or_default() += Counts::new(requests, errors);
         }
-        let took = now.latency.as_ref().zip(last.latency.as_ref()).and_then(|(now, last)| now.since(last));
+        let took = latency.zip(last.latency.as_ref()).and_then(|(now, last)| now.since(&last.latency()));
         if let Some(took) = took.filter(|took| took.total() > 0) {
             *self.latencies.entry((now.whose, key.clone())).or_default() += &took;
         }

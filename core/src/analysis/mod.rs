@@ -22,6 +22,7 @@ pub mod judgement;
 pub mod memory;
 pub mod meters;
 pub mod notice;
+pub mod packed;
 pub mod probes;
 pub mod proof;
 pub mod real;
@@ -32,6 +33,7 @@ pub mod slowness;
 pub mod source;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 
 use std::time::Duration;
 

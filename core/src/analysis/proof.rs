@@ -1,6 +1,7 @@
 //! What the balancers counted while a rollout went on: the only thing "0 failed" may ever be said of.
 
 use super::counts::Counts;
+use super::judgement::is_default;
 use super::meters::{Traffic, Whose};
 use super::probes::Probes;
 use crate::name::HostName;
@@ -15,13 +16,16 @@ pub struct Proof {
     pub old: Counts,
     pub new: Counts,
     /// Answered by neither release of the rollout.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub other: Counts,
     /// Requests cut at a drain's deadline.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cut: u64,
     /// The hosts they were at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cuts: BTreeMap<HostName, Cut>,
     /// How often a balancer's counters began anew: what it answered in between is not in here.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub restarts: u32,
     /// Looks at the counters.
     pub polls: u32,
@@ -29,14 +33,15 @@ pub struct Proof {
     pub mixed_from: Option<Moment>,
     pub mixed_until: Option<Moment>,
     /// The longest time in which no request at all was counted, in steps of a look.
-    #[serde(with = "millis")]
+    #[serde(default, with = "millis", skip_serializing_if = "Duration::is_zero")]
     pub quiet: Duration,
     /// Since when none was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     quiet_since: Option<Moment>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub capacity: Capacity,
     /// What somebody saw who asked through the balancer all the time, where somebody was to.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub probes: Probes,
 }
 

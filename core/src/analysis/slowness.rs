@@ -7,9 +7,9 @@
 use super::counts::{Counts, Poll};
 use super::guard::{Caution, Guard};
 use super::meters::{Traffic, Whose};
+use super::packed::Packed;
 use super::real::Real;
 use super::settings::GuardSettings;
-use crate::fleet::MemberKey;
 use crate::fleet::latency::{BOUNDS_MS, BUCKETS, Latency};
 use crate::name::HostName;
 use serde::{Deserialize, Serialize};
@@ -36,10 +36,26 @@ const MOST: f64 = 15.0;
 
 /// What is usual: by quantile, the last bucket whose answers are not slow, and how many are beyond it all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marks([Mark; QUANTILES.len()]);
+#[serde(from = "Stored", into = "Row")]
+pub struct Marks {
+    /// Of so many answers.
+    answers: u32,
+    beyond: [(u8, u32); QUANTILES.len()],
+}
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(u8, u64, u64)", into = "(u8, u64, u64)")]
+/// The answers, and of each quantile the bucket and the answers beyond it.
+type Row = (u32, u8, u32, u8, u32, u8, u32);
+
+/// As they are written now, and as they once were.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Row(Row),
+    Each([(u8, u64, u64); QUANTILES.len()]),
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     bucket: u8,
     usual: Counts,
@@ -48,10 +64,11 @@ struct Mark {
 /// How long a service at rest takes, by host. It fades, and is not stored: a rollout freezes what it needs of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pace {
-    hosts: BTreeMap<HostName, Latency>,
+    hosts: BTreeMap<HostName, Packed>,
     takes: u32,
     /// What was frozen of it last, to see how unevenly slow answers are spread.
-    usual: Slowness,
+    usual: Usual,
+    spreads: [Spread; QUANTILES.len()],
 }
 
 /// Ten minutes of looks; then what came before counts half.
@@ -63,26 +80,65 @@ const REFREEZE: u32 = 30;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Slowness {
-    hosts: BTreeMap<HostName, Marks>,
-    everywhere: Option<Marks>,
+    #[serde(flatten)]
+    usual: Usual,
     /// The old release's answers in the rollout itself, until they say how long it usually takes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    gathered: Option<Latency>,
+    gathered: Option<Packed>,
     tails: [Tail; QUANTILES.len()],
+}
+
+/// How long the old release usually takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Usual {
+    hosts: BTreeMap<HostName, Marks>,
+    everywhere: Option<Marks>,
+}
+
+/// How unevenly the old release's slow answers are spread over its members and looks: squares in units of chance, and of how
+/// many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Spread {
+    squares: Real,
+    slots: u32,
 }
 
 /// One quantile's count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTail", into = "TailRow")]
 pub struct Tail {
     guard: Guard,
     pub new: Counts,
     pub old: Counts,
-    /// How unevenly the old release's slow answers are spread over its members and looks: squares in units of chance, and
-    /// of how many.
-    squares: Real,
-    slots: u32,
+    spread: Spread,
     /// Where most slow answers of the new release were in one look.
     worst: Option<(HostName, u64)>,
+}
+
+/// A tail's numbers in their order.
+type TailRow = (Guard, Counts, Counts, Real, u32, Option<(HostName, u64)>);
+
+/// As it is written now, and as it once was.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredTail {
+    Row(TailRow),
+    Named { guard: Guard, new: Counts, old: Counts, squares: Real, slots: u32, worst: Option<(HostName, u64)> },
+}
+
+impl From<StoredTail> for Tail {
+    fn from(stored: StoredTail) -> Self {
+        let (StoredTail::Row((guard, new, old, squares, slots, worst))
+        | StoredTail::Named { guard, new, old, squares, slots, worst }) = stored;
+        Self { guard, new, old, spread: Spread { squares, slots }, worst }
+    }
+}
+
+impl From<Tail> for TailRow {
+    fn from(it: Tail) -> Self {
+        (it.guard, it.new, it.old, it.spread.squares, it.spread.slots, it.worst)
+    }
 }
 
 impl Marks {
@@ -92,42 +148,62 @@ impl Marks {
         if latency.total() < ENOUGH {
             return None;
         }
-        let mut marks = [Mark::default(); QUANTILES.len()];
-        for (mark, per_mille) in marks.iter_mut().zip(QUANTILES) {
+        let mut marks = Self { answers: few(latency.total()), beyond: [(0, 0); QUANTILES.len()] };
+        for (mark, per_mille) in marks.beyond.iter_mut().zip(QUANTILES) {
             let most = latency.about(per_mille)? * SLACK;
             let bucket = BOUNDS_MS.partition_point(|bound| (*bound as f64) < most).min(BUCKETS - 1);
-            mark.bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
-            mark.usual = mark.slow(latency);
+            let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
+            *mark = (bucket, few(beyond(bucket, latency).errors));
         }
-        Some(Self(marks))
+        Some(marks)
+    }
+
+    fn get(&self, quantile: usize) -> Option<Mark> {
+        let (bucket, slow) = *self.beyond.get(quantile)?;
+        Some(Mark { bucket, usual: Counts::new(self.answers.into(), slow.into()) })
     }
 
     /// Longer than this is slow; None where nothing is.
     #[must_use]
     pub fn bound(self, quantile: usize) -> Option<Duration> {
-        let bound = BOUNDS_MS.get(usize::from(self.0.get(quantile)?.bucket))?;
+        let bound = BOUNDS_MS.get(usize::from(self.get(quantile)?.bucket))?;
         Some(Duration::from_millis(*bound))
     }
 }
 
-impl From<(u8, u64, u64)> for Mark {
-    fn from((bucket, requests, errors): (u8, u64, u64)) -> Self {
-        Self { bucket, usual: Counts::new(requests, errors) }
+/// What fades within ten minutes is never more than this, or it does not matter how much more.
+fn few(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// How many answers took longer than a bucket's.
+fn beyond(bucket: u8, latency: &Latency) -> Counts {
+    let beyond = latency.counts().iter().skip(usize::from(bucket) + 1);
+    Counts::new(latency.total(), beyond.fold(0, |sum: u64, count| sum.saturating_add(*count)))
+}
+
+impl From<Stored> for Marks {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Row((answers, a, slow_a, b, slow_b, c, slow_c)) => {
+                Self { answers, beyond: [(a, slow_a), (b, slow_b), (c, slow_c)] }
+            }
+            Stored::Each(each) => {
+                let answers = each.iter().map(|(_, answers, _)| few(*answers)).max().unwrap_or(0);
+                Self { answers, beyond: each.map(|(bucket, _, slow)| (bucket, few(slow))) }
+            }
+        }
     }
 }
 
-impl From<Mark> for (u8, u64, u64) {
-    fn from(mark: Mark) -> Self {
-        (mark.bucket, mark.usual.requests, mark.usual.errors)
+impl From<Marks> for Row {
+    fn from(marks: Marks) -> Self {
+        let [(a, slow_a), (b, slow_b), (c, slow_c)] = marks.beyond;
+        (marks.answers, a, slow_a, b, slow_b, c, slow_c)
     }
 }
 
 impl Mark {
-    fn slow(self, latency: &Latency) -> Counts {
-        let beyond = latency.counts().iter().skip(usize::from(self.bucket) + 1);
-        Counts::new(latency.total(), beyond.fold(0, |sum: u64, count| sum.saturating_add(*count)))
-    }
-
     /// What is usual here, as much (or, with -1, as little) as chance may hide.
     fn usually(self, sign: f64) -> f64 {
         let slow = self.usual.errors as f64;
@@ -142,16 +218,24 @@ impl Pace {
         self.takes += 1;
         if self.takes >= FADES {
             self.takes = 0;
-            self.hosts.values_mut().for_each(Latency::halve);
-            self.hosts.retain(|_, latency| latency.total() > 0);
+            self.hosts.retain(|_, packed| {
+                let mut latency = packed.latency();
+                latency.halve();
+                *packed = Packed::from(&latency);
+                latency.total() > 0
+            });
         }
         if self.takes.is_multiple_of(REFREEZE) {
             self.usual = self.freeze();
         }
-        self.usual.spread(traffic);
+        let slots = self.usual.slots(traffic, Whose::Old);
+        self.spreads.iter_mut().zip(&slots).for_each(|(spread, slots)| spread.take(slots));
         for ((whose, member), latency) in &traffic.latencies {
             if *whose == Whose::Old {
-                *self.hosts.entry(member.host.clone()).or_default() += latency;
+                let known = self.hosts.entry(member.host.clone()).or_default();
+                let mut sum = known.latency();
+                sum += latency;
+                *known = Packed::from(&sum);
             }
         }
     }
@@ -159,67 +243,44 @@ impl Pace {
     /// What a rollout that begins now compares with; None where nobody counts how long answers take.
     #[must_use]
     pub fn frozen(&self) -> Option<Slowness> {
-        (!self.hosts.is_empty()).then(|| self.freeze())
+        let tails = self.spreads.map(|spread| Tail { spread, ..Tail::default() });
+        (!self.hosts.is_empty()).then(|| Slowness { usual: self.freeze(), gathered: None, tails })
     }
 
-    fn freeze(&self) -> Slowness {
+    fn freeze(&self) -> Usual {
         let mut everywhere = Latency::default();
-        self.hosts.values().for_each(|latency| everywhere += latency);
-        let hosts = self.hosts.iter().filter_map(|(host, latency)| Some((host.clone(), Marks::of(latency)?)));
-        let tails = self.usual.tails.each_ref().map(Tail::begun);
-        Slowness { hosts: hosts.collect(), everywhere: Marks::of(&everywhere), gathered: None, tails }
+        let mut hosts = BTreeMap::new();
+        for (host, packed) in &self.hosts {
+            let latency = packed.latency();
+            everywhere += &latency;
+            hosts.extend(Marks::of(&latency).map(|marks| (host.clone(), marks)));
+        }
+        Usual { hosts, everywhere: Marks::of(&everywhere) }
     }
 }
 
 impl Slowness {
     /// Takes one look at both releases.
     pub fn look(&mut self, settings: &GuardSettings, traffic: &Traffic) {
-        if self.everywhere.is_none() {
+        if self.usual.everywhere.is_none() {
             self.gather(traffic);
             return;
         }
-        for quantile in 0..QUANTILES.len() {
-            let (new, old) = (self.slots(traffic, Whose::New, quantile), self.slots(traffic, Whose::Old, quantile));
-            if let Some(tail) = self.tails.get_mut(quantile) {
-                tail.look(settings, &new, &old);
-            }
-        }
-    }
-
-    /// Takes one look at a service at rest.
-    fn spread(&mut self, traffic: &Traffic) {
-        for quantile in 0..QUANTILES.len() {
-            let old = self.slots(traffic, Whose::Old, quantile);
-            if let Some(tail) = self.tails.get_mut(quantile) {
-                tail.spread(&old);
-            }
+        let [new, old] = [Whose::New, Whose::Old].map(|whose| self.usual.slots(traffic, whose));
+        for ((tail, new), old) in self.tails.iter_mut().zip(&new).zip(&old) {
+            tail.look(settings, new, old);
         }
     }
 
     /// Nothing is known from before: the first answers of the old release say how long it usually takes. None of them is
     /// judged by what it helped to say.
     fn gather(&mut self, traffic: &Traffic) {
-        let gathered = self.gathered.get_or_insert_default();
+        let mut gathered = self.gathered.as_ref().map(Packed::latency).unwrap_or_default();
         for ((_, _), latency) in traffic.latencies.iter().filter(|((whose, _), _)| *whose == Whose::Old) {
-            *gathered += latency;
+            gathered += latency;
         }
-        self.everywhere = Marks::of(gathered);
-        if self.everywhere.is_some() {
-            self.gathered = None;
-        }
-    }
-
-    fn slots<'a>(&self, traffic: &'a Traffic, of: Whose, quantile: usize) -> Vec<Slot<'a>> {
-        let latencies = traffic.latencies.iter().filter(|((whose, _), _)| *whose == of);
-        let slot = |((_, member), latency): (&'a (Whose, MemberKey), &Latency)| {
-            let mark = *self.marks(&member.host)?.0.get(quantile)?;
-            Some(Slot { host: &member.host, counts: mark.slow(latency), mark })
-        };
-        latencies.filter_map(slot).collect()
-    }
-
-    fn marks(&self, host: &HostName) -> Option<Marks> {
-        self.hosts.get(host).copied().or(self.everywhere)
+        self.usual.everywhere = Marks::of(&gathered);
+        self.gathered = self.usual.everywhere.is_none().then(|| Packed::from(&gathered));
     }
 
     /// What the bet on each quantile is worth.
@@ -236,7 +297,26 @@ impl Slowness {
     #[must_use]
     pub fn worst(&self, quantile: usize) -> Option<(&HostName, Duration)> {
         let (host, _) = self.tails.get(quantile)?.worst.as_ref()?;
-        Some((host, self.marks(host)?.bound(quantile)?))
+        Some((host, self.usual.marks(host)?.bound(quantile)?))
+    }
+}
+
+impl Usual {
+    /// Of each quantile: what each member of one side counted in this look.
+    fn slots<'a>(&self, traffic: &'a Traffic, of: Whose) -> [Vec<Slot<'a>>; QUANTILES.len()] {
+        let mut slots = [const { Vec::new() }; QUANTILES.len()];
+        for ((_, member), latency) in traffic.latencies.iter().filter(|((whose, _), _)| *whose == of) {
+            let Some(marks) = self.marks(&member.host) else { continue };
+            for (quantile, slots) in slots.iter_mut().enumerate() {
+                let slot = |mark: Mark| Slot { host: &member.host, counts: beyond(mark.bucket, latency), mark };
+                slots.extend(marks.get(quantile).map(slot));
+            }
+        }
+        slots
+    }
+
+    fn marks(&self, host: &HostName) -> Option<Marks> {
+        self.hosts.get(host).copied().or(self.everywhere)
     }
 }
 
@@ -251,11 +331,11 @@ struct Slot<'a> {
 impl Tail {
     fn look(&mut self, settings: &GuardSettings, new: &[Slot<'_>], old: &[Slot<'_>]) {
         let poll = Poll { new: sum(new), old: sum(old) };
-        let caution = Caution { phi: self.unevenness(), most: MOST };
+        let caution = Caution { phi: self.spread.unevenness(), most: MOST };
         let mut past = usually(old);
         past += self.old;
         self.guard.bet(&allowing(settings, new, old), past, poll, caution);
-        self.spread(old);
+        self.spread.take(old);
         self.new += poll.new;
         self.old += poll.old;
         for slot in new {
@@ -264,14 +344,16 @@ impl Tail {
             }
         }
     }
+}
 
+impl Spread {
     /// How much likelier slow answers make others, at the same member and time: 1 where they do not.
-    fn unevenness(&self) -> f64 {
+    fn unevenness(self) -> f64 {
         let (granted, uneven) = GRANTED;
         ((granted * uneven + self.squares.get()) / (granted + f64::from(self.slots))).max(1.0)
     }
 
-    fn spread(&mut self, slots: &[Slot<'_>]) {
+    fn take(&mut self, slots: &[Slot<'_>]) {
         for slot in slots {
             let usual = slot.mark.usual.share().unwrap_or(0.0).clamp(1e-4, 1.0 - 1e-4);
             let expected = slot.counts.requests as f64 * usual;
@@ -285,11 +367,6 @@ impl Tail {
             self.slots /= 2;
             self.squares = Real::new(self.squares.get() / 2.0);
         }
-    }
-
-    /// What a rollout begins with.
-    fn begun(&self) -> Self {
-        Self { squares: self.squares, slots: self.slots, ..Self::default() }
     }
 }
 

@@ -124,6 +124,9 @@ struct JudgeArgs {
     /// Simulated rollouts of each truth
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     runs: u64,
+    /// Only how long a verdict takes, and what is kept of each service
+    #[arg(long)]
+    state: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -194,7 +197,7 @@ pub fn main() -> ExitCode {
                 Bench::Handover(args) => handover::run(args).await,
                 Bench::Balancers(args) => balancers::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
-                Bench::Judge(args) => Ok(judge::run(&args)),
+                Bench::Judge(args) => judge::run(&args),
                 Bench::Plan(args) => plan::run(&args),
                 Bench::Crash(args) => crash::run(args).await,
                 Bench::Kills(args) => kills::run(args).await,

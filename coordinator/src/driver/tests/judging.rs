@@ -197,6 +197,40 @@ async fn a_coordinator_that_was_killed_in_mid_bake_goes_on_where_it_was() {
     assert_eq!(judgement.failures.unit, stored.failures.unit);
 }
 
+/// The verdict on a release that fails a few of its requests, and after how many polls, of a coordinator that is killed after so
+/// many.
+async fn judged(killed_after: Option<u32>) -> (u32, Vec<baton_core::rollout::Evidence>) {
+    let failing = (200, 5);
+    let (mut stage, counters, mut agents) = with_traffic(failing).await;
+    stage.access.ask(super::deploy(careful(), "2.0")).await.unwrap();
+    let id = "r-2".parse().unwrap();
+    let polls =
+        |picture: &Picture| picture.fleet.rollouts.get(&id).map_or(0, |rollout| rollout.judgement.failures.guard.polls());
+    if let Some(after) = killed_after {
+        patiently(&stage, |picture| polls(picture) >= after).await;
+        stage.driver.abort();
+        agents.iter().for_each(JoinHandle::abort);
+        stage = Stage::on(Arc::clone(&stage.store), plan).await;
+        agents = web(&stage);
+        // Its next heartbeat.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        agents.push(balancer(&stage, &counters, failing));
+    }
+    let found = |picture: &Arc<Picture>| !picture.fleet.rollouts[&id].evidence.is_empty();
+    let picture = patiently(&stage, found).await;
+    agents.iter().for_each(JoinHandle::abort);
+    (polls(&picture), picture.fleet.rollouts[&id].evidence.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_was_killed_in_mid_bake_gives_the_same_verdict_at_the_same_poll() {
+    let (polls, evidence) = judged(None).await;
+    assert!((3..20).contains(&polls), "{polls}");
+    for after in 1..polls {
+        assert_eq!(judged(Some(after)).await, (polls, evidence.clone()), "killed after {after}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gate_without_traffic_pauses_says_what_is_missing_and_can_be_resumed() {
     use baton_core::analysis::settings::{GateSettings, NotEnough};

@@ -1,3 +1,4 @@
+mod bad;
 mod counters;
 mod counting;
 mod judging;

@@ -2,6 +2,7 @@
 //! others do, on simulated traffic.
 
 mod judges;
+mod state;
 mod statistics;
 mod world;
 
@@ -41,10 +42,16 @@ struct Row {
     median_requests: Option<u64>,
 }
 
-pub(super) fn run(args: &JudgeArgs) -> Measured {
+pub(super) fn run(args: &JudgeArgs) -> anyhow::Result<Measured> {
     let began = Instant::now();
+    // First, while nothing else was allocated that could make room for it.
+    let state = state::measured()?;
+    if args.state {
+        let (document, summary) = (json!({ "state": state, "violations": state.violations() }), state.to_string());
+        return Ok(Measured { document, summary, good: state.violations().is_empty() });
+    }
     let rows: Vec<(World, BTreeMap<Judge, Row>)> = WORLDS.iter().map(|world| (*world, judged(world, args.runs))).collect();
-    let violations = violations(&rows);
+    let violations = [state.violations(), violations(&rows)].concat();
     let worlds: Vec<_> = rows
         .iter()
         .map(|(world, rows)| json!({ "truth": world.name, "minutes": world.minutes, "requests_per_s": world.rate, "judges": rows }))
@@ -54,6 +61,7 @@ pub(super) fn run(args: &JudgeArgs) -> Measured {
         "seconds": began.elapsed().as_secs_f64(),
         "promised": PROMISED.map(|(truth, strict, tolerant)| json!({ "truth": truth, "guard_strict": strict, "guard": tolerant })),
         "worlds": worlds,
+        "state": state,
         "violations": violations,
     });
     let mut summary = format!("{:<30}", "TRUTH");
@@ -72,8 +80,9 @@ pub(super) fn run(args: &JudgeArgs) -> Measured {
     summary.push_str(
         "\nworse releases: median requests until taken back (share noticed); others: share taken back in an hour\n",
     );
+    summary.push_str(&format!("\n{state}"));
     violations.iter().for_each(|violation| summary.push_str(&format!("✗ {violation}\n")));
-    Measured { document, summary, good: violations.is_empty() }
+    Ok(Measured { document, summary, good: violations.is_empty() })
 }
 
 impl Row {
