@@ -26,7 +26,7 @@ const MEMORY_MAX: u64 = 16 * 1024 * 1024;
 const CALLS: usize = 200;
 const FLOODERS: usize = 4;
 /// What comes first is what everybody may send at once. After so long a flood goes on as it always will.
-const BEGINNING: Duration = Duration::from_millis(500);
+const BEGINNING: Duration = Duration::from_millis(250);
 
 /// What is repeated on one connection for as long as the other side takes it.
 #[derive(Debug, Clone, Copy)]

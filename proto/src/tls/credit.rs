@@ -23,8 +23,8 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    pub(super) fn new(terms: Terms) -> Self {
-        Self { terms, has: terms.burst, debt: 0, refilled: Instant::now() }
+    pub(super) fn new(terms: Terms, now: Instant) -> Self {
+        Self { terms, has: terms.burst, debt: 0, refilled: now }
     }
 
     pub(super) fn spend(&mut self, units: u64) {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// A fleet behind one address comes back at once after a restart, and a script that asks again and again is no flood: a
 /// handshake takes about a thousandth of a second of a processor.
-const TERMS: Terms = Terms { burst: 300, rate: 50 };
+const TERMS: Terms = Terms { burst: 100, rate: 50 };
 
 /// Beyond so many addresses those are forgotten that have not come lately.
 const ADDRESSES: usize = 1_024;
@@ -34,7 +34,7 @@ impl Handshakes {
         if sources.len() >= ADDRESSES {
             sources.retain(|_, credit| !credit.is_whole(now));
         }
-        let credit = sources.entry(source(address)).or_insert_with(|| Credit::new(TERMS));
+        let credit = sources.entry(source(address)).or_insert_with(|| Credit::new(TERMS, now));
         // What time gave is counted before it is spent, or a long rest would pay for nothing.
         credit.paid_at(now);
         credit.spend(1);

@@ -36,7 +36,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new() -> Self {
         Self {
-            credit: Credit::new(TERMS),
+            credit: Credit::new(TERMS, Instant::now()),
             written: 0,
             pause: None,
             frames: Frames { skip: PREFACE, head: [0; HEAD], have: 0 },

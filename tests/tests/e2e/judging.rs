@@ -166,7 +166,7 @@ async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails_b
 
 #[tokio::test]
 async fn an_incident_that_slows_both_releases_takes_neither_back() {
-    let (stage, load) = paced(Front::Builtin, Duration::from_secs(16)).await.unwrap();
+    let (stage, load) = paced(Front::Builtin, Duration::from_secs(12)).await.unwrap();
     let manifest = stage.manifest();
     let watched = deploy(&stage, &manifest, "2", 20);
     let incident = async {
