@@ -11,8 +11,9 @@ use crate::fleet::latency::Latency;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which release of a rollout answered.
@@ -33,11 +34,27 @@ pub struct Meters {
     pending: Traffic,
 }
 
-/// One balancer's counters of one pool.
+/// One balancer's counters of one pool, as they were read: whoever keeps them shares them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Readings")]
+struct Panel(Arc<Readings>);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Panel {
+struct Readings {
     process: String,
     members: BTreeMap<MemberKey, Reading>,
+}
+
+impl From<Readings> for Panel {
+    fn from(readings: Readings) -> Self {
+        Self(Arc::new(readings))
+    }
+}
+
+impl Serialize for Panel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,31 +140,27 @@ impl Meters {
         if report.problem.is_some() {
             return;
         }
-        let known = self.balancers.contains_key(balancer);
-        let panel = self.balancers.entry(balancer.clone()).or_default();
-        let anew = panel.process != report.balancer;
-        if anew {
-            panel.members.clear();
-            panel.process.clone_from(&report.balancer);
-            self.pending.restarts = self.pending.restarts.saturating_add(u32::from(known));
-        }
+        let before = self.balancers.get(balancer).cloned();
+        let anew = before.as_ref().is_none_or(|before| before.0.process != report.balancer);
+        self.pending.restarts = self.pending.restarts.saturating_add(u32::from(anew && before.is_some()));
         // Both are in the same order: who is no longer there is passed over, and forgotten.
-        let mut known = std::mem::take(&mut panel.members).into_iter().peekable();
+        let mut known = before.iter().filter(|_| !anew).flat_map(|before| &before.0.members).peekable();
         let (pending, mut members) = (&mut self.pending, Vec::with_capacity(report.members.len()));
         for (key, member) in &report.members {
-            while known.next_if(|(other, _)| other < key).is_some() {}
-            let last = known.next_if(|(other, _)| other == key).map(|(_, last)| last);
-            let whose = match (&last, member.running) {
+            while known.next_if(|(other, _)| *other < key).is_some() {}
+            let last = known.next_if(|(other, _)| *other == key).map(|(_, last)| last);
+            let whose = match (last, member.running) {
                 (Some(last), MemberState::Out) => last.whose,
-                (last, _) => whose(key).or(last.as_ref().map(|last| last.whose)).unwrap_or(Whose::Other),
+                (last, _) => whose(key).or(last.map(|last| last.whose)).unwrap_or(Whose::Other),
             };
             let now = Reading::of(member, whose);
             if let Some(last) = last {
-                pending.add(key, &last, &now, member.latency.as_ref());
+                pending.add(key, last, &now, member.latency.as_ref());
             }
             members.push((key.clone(), now));
         }
-        panel.members = members.into_iter().collect();
+        let readings = Readings { process: report.balancer.clone(), members: members.into_iter().collect() };
+        self.balancers.insert(balancer.clone(), readings.into());
     }
 
     /// What was counted since the last time.
@@ -175,7 +188,7 @@ impl Meters {
 
     /// From now on what is there is the old release: a rollout begins, or ended.
     pub fn relabel(&mut self) {
-        for reading in self.balancers.values_mut().flat_map(|panel| panel.members.values_mut()) {
+        for reading in self.balancers.values_mut().flat_map(|panel| Arc::make_mut(&mut panel.0).members.values_mut()) {
             reading.whose = Whose::Old;
         }
     }

@@ -6,11 +6,12 @@
 
 use crate::fleet::latency::{BUCKETS, InvalidLatency, Latency};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A [`Latency`] that is looked at rarely.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "String")]
-pub struct Packed(Box<str>);
+pub struct Packed(Arc<str>);
 
 /// As it is written now, and as it once was.
 #[derive(Deserialize)]
@@ -96,7 +97,7 @@ impl TryFrom<Stored> for Packed {
 
 impl From<Packed> for String {
     fn from(packed: Packed) -> Self {
-        packed.0.into()
+        packed.0.as_ref().to_owned()
     }
 }
 
