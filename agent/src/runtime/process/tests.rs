@@ -165,7 +165,12 @@ async fn another_process_with_the_same_number_is_not_adopted() {
     running.incarnation = format!("{}0", running.incarnation);
     host.runtime.journal.write(&running);
     let successor = host.successor();
-    let found = successor.list().await.unwrap();
+    let mut found = successor.list().await.unwrap();
+    // The start is an exec away from wearing its mark.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !found.iter().any(|found| found.alive) && Instant::now() < deadline {
+        found = host.successor().list().await.unwrap();
+    }
     // The journal lies; the mark in the environment does not.
     assert_eq!(
         found,
