@@ -5,7 +5,7 @@ use baton_tests::fleet::contract::{self, ContractArgs};
 use baton_tests::fleet::life::{self, UpArgs};
 use baton_tests::fleet::network::{self, Direction};
 use baton_tests::fleet::record::Fleet;
-use baton_tests::fleet::trial::{self, TrialArgs};
+use baton_tests::fleet::trial::{self, LifetimeArgs, TrialArgs};
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -48,6 +48,8 @@ enum Verb {
     List,
     /// Play Baton's test on a fleet of its own: releases under load, while what can die does
     Test(TrialArgs),
+    /// Live with the packages from nothing to nothing, as .deb and as .rpm, on hosts of its own
+    Lifetime(LifetimeArgs),
     /// Run the agent's contract tests with systemd on a host of their own
     Contract(ContractArgs),
     /// End the fleet: no process, mount or namespace stays
@@ -74,6 +76,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Reboot { host, power: true } => Fleet::load()?.host(&host)?.lose_power()?,
         Verb::List => list(&Fleet::load()?)?,
         Verb::Test(args) => return test(&args),
+        Verb::Lifetime(args) => trial::live(&args)?,
         Verb::Contract(args) => contract::keep(&args)?,
         Verb::Down => life::down()?,
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const SUITE: &str = "bookworm";
 
 /// What a host needs from the first boot on: nothing is fetched later, so that a fleet comes up without a network.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,haproxy,procps,ca-certificates";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,haproxy,procps,ca-certificates,rpm";
 
 /// Where Debian comes from, unless `BATON_FLEET_MIRROR` names a nearer place.
 const MIRROR: &str = "http://deb.debian.org/debian";

@@ -44,6 +44,12 @@ impl Host {
         host_folder(&self.name).join("root")
     }
 
+    /// What of them is not the base's.
+    #[must_use]
+    pub fn own(&self) -> PathBuf {
+        host_folder(&self.name).join("own")
+    }
+
     /// Lays the host's own files over the base.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A fleet's life: up from nothing, and down to nothing.
 
 use super::front::Front;
+use super::packages::{Format, Packages};
 use super::record::Fleet;
 use super::run::run;
 use super::{STATE, base, cgroups, needs, network, provision};
@@ -36,13 +37,24 @@ pub fn shared() -> PathBuf {
 /// With what is missing on this machine, or what went wrong; then `down` cleans up.
 pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
     needs::check()?;
-    let packages = provision::Packages::find(&args.packages)?;
+    let packages = Packages::find(&args.packages, Format::Deb)?;
+    let fleet = boot(args.hosts, &args.fronts, &packages)?;
+    provision::provision(&fleet, &packages)?;
+    Ok(fleet)
+}
+
+/// Boots every host, with the packages at hand and nothing of Baton installed.
+///
+/// # Errors
+/// As [`up`].
+pub fn boot(hosts: u8, fronts: &[Front], packages: &Packages) -> anyhow::Result<Fleet> {
+    needs::check()?;
     // Said before anything boots.
-    args.fronts.iter().try_for_each(|front| front.program().map(drop))?;
+    fronts.iter().try_for_each(|front| front.program().map(drop))?;
     if Path::new(STATE).exists() {
         bail!("a fleet is up already: `fleet down` ends it");
     }
-    let mut fleet = Fleet::of(args.hosts, &args.fronts)?;
+    let mut fleet = Fleet::of(hosts, fronts)?;
     let base = base::ensure()?;
     // From here on, whatever happens, `down` finds the record.
     fleet.save()?;
@@ -61,7 +73,6 @@ pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
     for host in &fleet.hosts {
         host.wait_booted()?;
     }
-    provision::provision(&fleet, &packages)?;
     Ok(fleet)
 }
 

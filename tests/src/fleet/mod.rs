@@ -18,6 +18,7 @@ pub mod host;
 pub mod life;
 pub mod needs;
 pub mod network;
+pub mod packages;
 pub mod pool;
 pub mod provision;
 pub mod record;

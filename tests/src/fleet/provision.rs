@@ -1,67 +1,14 @@
-//! From booted hosts to a fleet: packages by dpkg, load balancers as the documentation has them, agents joined by token.
+//! From booted hosts to a fleet: packages installed, load balancers as the documentation has them, agents joined by token.
 
 use super::host::Host;
+use super::packages::Packages;
 use super::record::{COORDINATOR, Fleet, Part};
 use super::run::until;
 use anyhow::{Context as _, anyhow, bail};
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where packages lie on a host before they are installed.
-const LAID_OUT: &str = "/var/tmp/baton";
 
 /// The coordinator's port, as it is by default.
 const PORT: u16 = 7443;
-
-/// Baton's packages.
-#[derive(Debug, Clone)]
-pub struct Packages {
-    files: Vec<PathBuf>,
-}
-
-impl Packages {
-    /// Finds one .deb of each.
-    ///
-    /// # Errors
-    /// When one is missing; the help says how they are made.
-    pub fn find(folder: &Path) -> anyhow::Result<Self> {
-        let mut files = Vec::new();
-        for name in ["baton", "baton-agent", "baton-coordinator"] {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            let found = entries.map(|entry| entry.path()).find(|path| {
-                let file = path.file_name().unwrap_or_default().to_string_lossy();
-                file.starts_with(&format!("{name}_")) && file.ends_with(".deb")
-            });
-            files
-                .push(found.with_context(|| format!("no {name}_*.deb in {}: run packaging/build first", folder.display()))?);
-        }
-        Ok(Self { files })
-    }
-
-    /// Copies them to a host.
-    ///
-    /// # Errors
-    /// When there is no room.
-    pub fn lay_out(&self, host: &Host) -> anyhow::Result<()> {
-        let folder = host.root().join(LAID_OUT.trim_start_matches('/'));
-        fs::create_dir_all(&folder)?;
-        for file in &self.files {
-            fs::copy(file, folder.join(file.file_name().unwrap_or_default()))?;
-        }
-        Ok(())
-    }
-
-    /// Installs some of them, as a user would.
-    fn install(&self, host: &Host, names: &[&str]) -> anyhow::Result<()> {
-        let wanted = self.files.iter().filter_map(|file| file.file_name()).map(|file| file.to_string_lossy());
-        let wanted = wanted.filter(|file| names.iter().any(|name| file.starts_with(&format!("{name}_"))));
-        let paths = wanted.map(|file| format!("{LAID_OUT}/{file}")).collect::<Vec<_>>();
-        let words = ["dpkg", "--install"].into_iter().chain(paths.iter().map(String::as_str)).collect::<Vec<_>>();
-        host.run(&words)?;
-        Ok(())
-    }
-}
 
 /// Installs, configures and joins everything.
 ///

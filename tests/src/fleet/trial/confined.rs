@@ -24,9 +24,7 @@ fn wrong(host: &Host) -> anyhow::Result<Vec<String>> {
     // It starts a moment after the other half.
     wait_active(host, LINK)?;
     let mut wrong = Vec::new();
-    let said = host.run(&["systemd-analyze", "security", "--no-pager", &format!("{LINK}.service")])?;
-    let exposure = said.lines().find_map(|line| line.split_once("Overall exposure level")?.1.rsplit_once(": "));
-    let exposure: f64 = exposure.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).context("no exposure")?;
+    let exposure = exposure(host, &format!("{LINK}.service"))?;
     if exposure > EXPOSURE {
         wrong.push(format!("{LINK} on {} is exposed by {exposure}", host.name));
     }
@@ -37,4 +35,14 @@ fn wrong(host: &Host) -> anyhow::Result<Vec<String>> {
         wrong.push(format!("{LINK} on {} has rights: {status}", host.name));
     }
     Ok(wrong)
+}
+
+/// How exposed a unit is on a host where it runs, by systemd's own measure.
+///
+/// # Errors
+/// When the host does not say.
+pub(super) fn exposure(host: &Host, unit: &str) -> anyhow::Result<f64> {
+    let said = host.run(&["systemd-analyze", "security", "--no-pager", unit])?;
+    let exposure = said.lines().find_map(|line| line.split_once("Overall exposure level")?.1.rsplit_once(": "));
+    exposure.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).with_context(|| format!("no exposure: {said}"))
 }

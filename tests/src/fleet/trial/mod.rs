@@ -10,6 +10,7 @@ mod confined;
 mod fault;
 mod idle;
 mod instances;
+mod lifetime;
 mod notice;
 mod operator;
 mod rest;
@@ -18,6 +19,7 @@ mod story;
 mod verdict;
 
 pub use idle::Idle;
+pub use lifetime::{LifetimeArgs, live};
 pub use notice::Notice;
 pub use rest::Rest;
 pub use verdict::{Answer, Summary};
