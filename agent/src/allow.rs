@@ -26,6 +26,9 @@ pub struct Allow {
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
     pub commands: Vec<String>,
+    /// Whether a release that names no user would run as root here. No key: it follows from the runtime.
+    #[serde(skip)]
+    pub unnamed_is_root: bool,
 }
 
 /// Every key, with what its value must be.
@@ -40,7 +43,7 @@ pub const KEYS: Keys = &[
 impl Default for Allow {
     fn default() -> Self {
         let any = || vec!["*".to_owned()];
-        Self { services: any(), users: any(), root: false, secrets: any(), commands: Vec::new() }
+        Self { services: any(), users: any(), root: false, secrets: any(), commands: Vec::new(), unnamed_is_root: false }
     }
 }
 
@@ -65,15 +68,19 @@ impl Allow {
                 &format!("services = [{service:?}]"),
             ));
         }
-        if let Some(user) = &release.run.user {
-            let asked = format!("run.user = {user:?}");
-            if is_root(user) {
-                if !self.root {
-                    return Err(refused("lets a release run as root", &asked, "root = true"));
-                }
-            } else if !any(&self.users, user) {
-                return Err(refused("lets a release run as this user", &asked, &format!("users = [{user:?}]")));
+        match &release.run.user {
+            Some(user) if is_root(user) && !self.root => {
+                return Err(refused("lets a release run as root", &format!("run.user = {user:?}"), "root = true"));
             }
+            Some(user) if !is_root(user) && !any(&self.users, user) => {
+                let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
+                return Err(refused("lets a release run as this user", &asked, &line));
+            }
+            None if self.unnamed_is_root && !self.root => {
+                let asked = "no run.user, and without systemd it would run as the agent does, which is root";
+                return Err(refused("lets a release run as root", asked, "root = true"));
+            }
+            _ => {}
         }
         for (name, secret) in &release.run.secrets {
             let (list, of) = match secret {
@@ -192,6 +199,13 @@ mod tests {
             let judged = allow(settings).judge(&release);
             assert_eq!(judged.is_ok(), allowed, "{settings}: {release:?}: {judged:?}");
             assert!(judged.err().is_none_or(|problem| problem.code == Code(563) && problem.help.is_some()));
+        }
+        for (settings, user, allowed) in
+            [("", None, false), ("", Some("shop"), true), ("", Some("root"), false), ("root = true", None, true)]
+        {
+            let allow = Allow { unnamed_is_root: true, ..allow(settings) };
+            let judged = allow.judge(&release(|it| it.run.user = user.map(str::to_owned)));
+            assert_eq!(judged.is_ok(), allowed, "as root without systemd, {settings}: {user:?}: {judged:?}");
         }
     }
 

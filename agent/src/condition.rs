@@ -104,7 +104,7 @@ fn room(state: &std::path::Path) -> Option<Problem> {
     let disk = rustix::fs::statvfs(state).ok()?;
     little_room([(disk.f_bavail, disk.f_blocks), (disk.f_favail, disk.f_files)]).map(|[space, files]| {
         Problem::new(Code(544), "the disk of this host's state folder is nearly full")
-            .saw(state.display().to_string(), format!("{space} % of the space and {files} % of the files are free"))
+            .saw(state.display().to_string(), format!("free are {space} % of its space and {files} % of its files"))
             .help("make room there: the next release, or what this host must remember, will not fit")
     })
 }

@@ -2,10 +2,11 @@
 
 use crate::allow::{self, Allow};
 use crate::balancer::{self, BalancerConfig};
+use baton_core::name::HostName;
 use baton_core::problem::{Code, Problem};
 use baton_core::settings::{self, Keys, Mistakes};
 use baton_proto::tls::with_port;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +26,7 @@ pub struct Config {
     /// `HOST:PORT` of the coordinator; empty: the one this host joined.
     pub coordinator: String,
     /// The name to ask for when joining; the coordinator decides.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "host_name")]
     pub name: Option<String>,
     /// Where balancers reach this host's instances; none: where its connection comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +47,7 @@ pub struct Config {
 /// Every key, with what its value must be.
 pub const KEYS: Keys = &[
     ("coordinator", "the coordinator's address, such as \"coord.example.net:7443\""),
-    ("name", "a host name in quotes"),
+    ("name", "a host's name in quotes, such as \"web1\""),
     ("address", "an IP address, such as \"192.0.2.11\""),
     ("state", "a folder, such as \"/var/lib/baton-agent\""),
     ("runtime", "one of \"auto\", \"systemd\" and \"process\""),
@@ -135,6 +136,11 @@ impl Config {
     }
 }
 
+/// A name that a host can have: the coordinator would refuse any other, and later.
+fn host_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    HostName::deserialize(from).map(|name| Some(name.to_string()))
+}
+
 /// Everything that is wrong, table by table; nothing where the file is no TOML at all.
 fn mistakes(file: &settings::File<'_>) -> Vec<(usize, Problem)> {
     let Ok(mut root) = DeTable::parse(file.text) else { return Vec::new() };
@@ -197,6 +203,7 @@ mod tests {
             "runtime = \"docker\"\n",
             ["`runtime` must be one of \"auto\", \"systemd\" and \"process\"", "agent.toml:1:11", ""],
         );
+        check("name = \"w b\"\n", ["`name` must be a host's name in quotes, such as \"web1\"", "agent.toml:1:8", ""]);
         check("address = 7\n", ["`address` must be an IP address, such as \"192.0.2.11\"", "agent.toml:1:11", ""]);
         check("allow = 7\n", ["`allow` must be a table: [allow]", "agent.toml:1:9", ""]);
         check("name = \"web1\"\n[allow]\nroot = \"yes\"\n", ["`allow.root` must be true or false", "agent.toml:3:8", ""]);

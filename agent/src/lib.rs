@@ -29,6 +29,7 @@ pub mod session;
 pub mod text;
 pub mod upgrade;
 
+use allow::Allow;
 use artifact::{Bounds, Folder, Unpacker};
 use baton_core::problem::{Code, Problem};
 use baton_proto::unit;
@@ -70,13 +71,14 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let unpacker = Unpacker::Child(owned(&[words, &["unpack"]].concat()));
     let archives = Archives::default();
+    let runtime = runtime::open(config.runtime, &config.state.join("run"), owned(words)).await?;
+    let allow = Allow { unnamed_is_root: runtime.unnamed_is_root(), ..config.allow.clone() };
     let means = Means {
-        runtime: runtime::open(config.runtime, &config.state.join("run"), owned(words)).await?,
+        runtime: Arc::clone(&runtime),
         placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default(), unpacker)?),
         source: Arc::new(archives.clone()),
-        allow: config.allow.clone(),
+        allow,
     };
-    let runtime = means.runtime.clone();
     let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());

@@ -90,6 +90,8 @@ fn carried(status: &Status) -> Option<Problem> {
     (problem.code != ProblemCode(0)).then_some(problem)
 }
 
+const LOOK: &str = "does it run? on its machine: systemctl status baton-coordinator, journalctl -u baton-coordinator";
+
 fn guessed(status: Code, message: &str, source: Option<&(dyn std::error::Error + 'static)>) -> Problem {
     let chain = std::iter::successors(source, |error| (*error).source()).map(ToString::to_string);
     let (code, what, help) = match status {
@@ -100,9 +102,9 @@ fn guessed(status: Code, message: &str, source: Option<&(dyn std::error::Error +
         Code::Unimplemented => {
             (code::NOT_UNDERSTOOD, "the coordinator does not know this call", Some("is its version older?"))
         }
-        Code::DeadlineExceeded => (code::NO_ANSWER, "no answer from the coordinator in time", None),
-        Code::Unavailable => (code::BROKEN, "the connection to the coordinator broke", None),
-        Code::Unknown if source.is_some() => (code::BROKEN, "the connection to the coordinator broke", None),
+        Code::DeadlineExceeded => (code::NO_ANSWER, "no answer from the coordinator in time", Some(LOOK)),
+        Code::Unavailable => (code::BROKEN, "the connection to the coordinator broke", Some(LOOK)),
+        Code::Unknown if source.is_some() => (code::BROKEN, "the connection to the coordinator broke", Some(LOOK)),
         _ => (code::CALL_FAILED, "the coordinator could not do this", None),
     };
     let mut problem = Problem::new(code, what).saw("status", format!("{status:?}: {message}"));

@@ -20,7 +20,7 @@ fn releases_on_real_hosts_fail_no_request_and_end_by_themselves_whatever_dies() 
     }
     let packages = env::var_os("BATON_PACKAGES").map_or_else(|| PathBuf::from("../dist"), PathBuf::from);
     let fronts = vec![Front::Haproxy, Front::Nginx, Front::Envoy];
-    let fleet = UpArgs { hosts: 4, fronts, packages };
+    let fleet = UpArgs { hosts: 4, fronts, balancers: None, packages };
     let summary = play(&TrialArgs { fleet, rate: 200, only: None, running: false, keep: false, json: false }).unwrap();
     assert!(summary.passed, "{summary:#?}");
 }

@@ -42,6 +42,7 @@ pub(crate) fn socket_slow(path: &Path, waited_ms: u128) -> Problem {
 pub(crate) fn socket_broken(path: &Path, error: &io::Error) -> Problem {
     Problem::new(Code(404), format!("the balancer broke off in the middle of its answer on {}", path.display()))
         .saw("error", error.to_string())
+        .help("does it restart, or end? its own log says why")
 }
 
 /// The control socket answered with something else than was asked for.

@@ -98,6 +98,7 @@ pub(crate) async fn ended_unseen(service: &str, runtime: &dyn crate::runtime::Ru
     let problem = Problem::new(Code(207), format!("{service} exited while the agent was not running"))
         .saw("process", format!("pid {} is gone", running.pid));
     log_lines(problem, runtime.log(running).await)
+        .help("how it ended nobody saw: its own logs and the host's, from before the agent's last start, may say")
 }
 
 /// B0210: it runs, and did not become ready in its time.

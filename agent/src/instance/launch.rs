@@ -2,7 +2,7 @@
 
 use super::{Life, Wanted, evidence};
 use crate::connections::listeners_at;
-use crate::runtime::{Launch, Running};
+use crate::runtime::{Launch, Running, command};
 use baton_core::problem::Problem;
 use baton_core::release::Probe;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 impl Life {
     pub(super) async fn start(&self) -> Result<Running, Problem> {
         let Some(wanted) = &self.wanted else { return Err(evidence::unknown(self)) };
+        self.probe_is_there(wanted)?;
         self.port_is_free(wanted).await?;
         let run = &wanted.release.run;
         let launch = Launch {
@@ -30,6 +31,18 @@ impl Life {
             listen: run.listen.clone(),
         };
         self.runtime.start(launch).await.map_err(|problem| evidence::not_started(self, problem))
+    }
+
+    /// A probe's program that is not there would be missed at every question, until the start's time is over.
+    fn probe_is_there(&self, wanted: &Wanted) -> Result<(), Problem> {
+        let Probe::Exec { command } = &wanted.release.health.probe else { return Ok(()) };
+        match command::resolve(&wanted.fill(&self.key, command), &wanted.folder) {
+            Ok(_) => Ok(()),
+            Err(problem) => {
+                let problem = problem.help("check health.exec in baton.toml, and what the archive holds");
+                Err(evidence::not_started(self, problem))
+            }
+        }
     }
 
     /// A port somebody else listens on can only end in a wrong answer or an exit: said before anything is started.

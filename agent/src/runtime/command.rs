@@ -182,7 +182,11 @@ fn not_executable(shown: &str, path: &Path) -> Problem {
     let mode = fs::metadata(path).map(|metadata| format!("{:04o}", metadata.permissions().mode() & 0o7777));
     Problem::new(Code(202), format!("the command `{shown}` may not be executed"))
         .saw("mode", mode.unwrap_or_else(|error| text::io_error(&error)))
-        .help(format!("run `chmod +x {shown}` before the archive is made"))
+        .help(match Path::new(shown).is_absolute() {
+            // The host's own file, which is as it is on purpose.
+            true => "name a program in run.command; one of the release without a leading `/`".to_owned(),
+            false => format!("run `chmod +x {shown}` before the archive is made"),
+        })
 }
 
 fn interpreter(path: &Path) -> Option<String> {

@@ -59,6 +59,11 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// The last lines an instance wrote.
     fn log<'a>(&'a self, running: &'a Running) -> Answer<'a, Vec<String>>;
 
+    /// Whether an instance whose release names no user runs as root.
+    fn unnamed_is_root(&self) -> bool {
+        false
+    }
+
     /// Removes what is kept about an instance that ended.
     fn forget<'a>(&'a self, key: &'a InstanceKey) -> Answer<'a, ()>;
 

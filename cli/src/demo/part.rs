@@ -3,6 +3,7 @@
 use super::app::{self, AppArgs};
 use super::clock::duration;
 use super::load::{Config, Load, executions};
+use super::stage::BROKEN_STAGE;
 use super::warden;
 use crate::errors::Failure;
 use crate::exit::Exit;
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use baton_agent::enroll::Claim;
 use baton_agent::link::Place;
 use baton_agent::runtime::{handing, hold};
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::ffi::OsString;
@@ -106,7 +107,7 @@ pub(super) fn run(args: PartArgs, output: &Output) -> Result<Exit, Failure> {
         Part::Load(args) => traffic(args, output),
         Part::Warden(args) => guard(&args),
     };
-    ended.map_err(|error| Problem::new(Code(1090), format!("{error:#}")).into())
+    ended.map_err(|error| Problem::new(BROKEN_STAGE, format!("{error:#}")).into())
 }
 
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

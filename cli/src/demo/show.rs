@@ -3,21 +3,18 @@
 use super::acts::{self, Theatre};
 use super::document::Document;
 use super::part::runtime;
-use super::stage::{Front, Place, Setup, Stage};
+use super::stage::{BROKEN_STAGE, Front, Place, Setup, Stage, look};
 use super::{DemoArgs, prompt};
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-
-/// Something of the demo's machinery did not work: not a verdict on a release.
-const BROKEN_STAGE: Code = Code(1090);
 
 /// Time for three looks at the balancer's counters.
 const WATCHED: Duration = Duration::from_secs(6);
@@ -32,8 +29,11 @@ pub(super) fn run(args: DemoArgs, output: &Output) -> Result<Exit, Failure> {
     }
     let shown = runtime().and_then(|runtime| runtime.block_on(guarded(args, output)));
     shown.map_err(|error| {
-        let problem = Problem::new(BROKEN_STAGE, "the demo could not go on").saw("cause", format!("{error:#}"));
-        problem.help("nothing was left behind; `baton demo` starts afresh").into()
+        let problem = error.downcast::<Problem>().unwrap_or_else(|error| {
+            let problem = Problem::new(BROKEN_STAGE, "the demo could not go on").saw("cause", format!("{error:#}"));
+            problem.help("nothing was left behind; `baton demo` starts afresh")
+        });
+        problem.into()
     })
 }
 
@@ -65,6 +65,9 @@ async fn show(args: DemoArgs, output: &Output) -> anyhow::Result<Exit> {
         Place::InPlace | Place::SideBySide => format!("{} hosts and a load balancer", args.hosts),
     };
 
+    if let Some(known) = look(&setup)? {
+        say(output, &known);
+    }
     let stage = Stage::raise(setup).await?;
     say(output, &format!("a coordinator, {parts} are up, in {:.1} s", begun.elapsed().as_secs_f64()));
     say(output, "they speak mutual TLS on loopback, as they would between machines");

@@ -194,7 +194,7 @@ fn way(rollout: &RolloutView) -> String {
 
 fn outcome(rollout: &RolloutView) -> Line {
     let (tone, word) = match rollout.state.as_str() {
-        state::SUCCEEDED => (Tone::Good, "live"),
+        state::SUCCEEDED => (Tone::Good, "succeeded"),
         state::REVERTED => (Tone::Bad, "rolled back"),
         state::FAILED => (Tone::Bad, "failed"),
         other => (Tone::Busy, other),

@@ -49,6 +49,9 @@ fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Pa
             for seen in &problem.seen {
                 page.text(format!("    {}  {}", seen.label, seen.evidence));
             }
+            if !problem.help.is_empty() {
+                page.text(format!("    help: {}", problem.help));
+            }
         }
     }
     sources::uncounted(&mut page, service, rollout);

@@ -63,7 +63,7 @@ fn marks(service: &ServiceView, ended: &Ended) -> Option<Mark> {
 
 const fn unseen(exit: Exit) -> &'static str {
     match exit {
-        Exit::Interrupted => "interrupted before anything was seen; the rollout goes on",
+        Exit::Interrupted => "interrupted before anything was seen; what was asked for goes on",
         _ => "nothing was seen of the rollout in time; it goes on",
     }
 }

@@ -1,5 +1,6 @@
 //! `baton releases [SERVICE]`.
 
+use super::target::no_service;
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::Failure;
@@ -44,6 +45,9 @@ pub async fn run(args: ReleasesArgs, context: Context<'_>) -> Result<Exit, Failu
     let view = connection.view("").await?;
     // The call is about one service: all of them are asked for one by one.
     let names = match service {
+        Some(name) if view.services.iter().all(|service| service.name != name) => {
+            return Err(no_service(&name, &view.services).into());
+        }
         Some(name) => vec![name],
         None => view.services.into_iter().map(|service| service.name).collect(),
     };

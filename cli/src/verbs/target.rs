@@ -82,6 +82,14 @@ pub async fn one_service(connection: &mut Connection, named: Option<&str>) -> Re
     Ok((service, view))
 }
 
+/// B0133: nothing is called so.
+pub(super) fn no_service(name: &str, services: &[ServiceView]) -> Problem {
+    let names = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
+    Problem::new(code::UNKNOWN_NAME, format!("there is no service {name}"))
+        .saw("services", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+        .help("baton status shows them")
+}
+
 fn choose<'a>(view: &'a FleetView, named: Option<&str>) -> Result<&'a ServiceView, Problem> {
     let names = || view.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");
     match (named, view.services.as_slice()) {
@@ -89,11 +97,12 @@ fn choose<'a>(view: &'a FleetView, named: Option<&str>) -> Result<&'a ServiceVie
             Err(Problem::new(code::UNKNOWN_NAME, "there is no service yet").help("baton deploy brings the first release"))
         }
         (None, [only]) => Ok(only),
-        (None, _) => Err(Problem::new(code::UNKNOWN_NAME, "which service?").saw("services", names())),
-        (Some(name), services) => services
-            .iter()
-            .find(|service| service.name == name)
-            .ok_or_else(|| Problem::new(code::UNKNOWN_NAME, format!("there is no service {name}")).saw("services", names())),
+        (None, _) => Err(Problem::new(code::UNKNOWN_NAME, "which service?")
+            .saw("services", names())
+            .help("name one behind the command")),
+        (Some(name), services) => {
+            services.iter().find(|service| service.name == name).ok_or_else(|| no_service(name, services))
+        }
     }
 }
 

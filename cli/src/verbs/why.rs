@@ -72,6 +72,7 @@ fn subject<'a>(view: &'a FleetView, name: Option<&str>) -> Result<Subject<'a>, P
         let names: Vec<&str> = names.map(String::as_str).collect();
         Problem::new(code::UNKNOWN_NAME, format!("no service and no host is called {name}"))
             .saw("there are", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+            .help("baton status shows services, baton hosts list shows hosts")
     })
 }
 

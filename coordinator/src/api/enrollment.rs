@@ -147,7 +147,7 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
                 .help("with it: baton login; a host's is made by: baton token create")
         }
         Redeemed::NameNotAllowed => Problem::new(code::NAME, format!("this join token is not for the name {shown}"))
-            .help("join with --name and one of the names the token was made for"),
+            .help("say --name with one of the names the token was made for"),
         Redeemed::NameInUse(admits) => taken(&shown).help(match admits {
             Admits::Host => format!("if this machine takes its place: baton-agent join --replace --name {shown} …"),
             Admits::Operator(_) => format!("if this login takes its place: baton login --replace --name {shown} …"),

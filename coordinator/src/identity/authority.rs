@@ -132,7 +132,7 @@ impl Authority {
         if !path.exists() {
             return Err(Problem::new(Code(1002), "this coordinator has no authority yet")
                 .saw("missing", path.display().to_string())
-                .help("baton-coordinator init"));
+                .help("baton-coordinator init, with the --config that is used otherwise"));
         }
         let certificate_pem = read_text(&path)?;
         Self::read(certificate_pem, &read_text(&folder.join(KEY))?).map_err(|reason| broken(folder, &reason))

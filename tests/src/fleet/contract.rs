@@ -29,7 +29,7 @@ const PROGRAM: &str = "/usr/bin/baton-contract";
 /// # Errors
 /// When a test failed, or the host does not come up.
 pub fn keep(args: &ContractArgs) -> anyhow::Result<()> {
-    let up = UpArgs { hosts: 1, fronts: vec![Front::Haproxy], packages: args.packages.clone() };
+    let up = UpArgs { hosts: 1, fronts: vec![Front::Haproxy], balancers: None, packages: args.packages.clone() };
     let kept = life::up(&up).and_then(|fleet| run(&fleet, args));
     let down = life::down();
     kept.and(down)

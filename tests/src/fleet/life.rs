@@ -19,6 +19,9 @@ pub struct UpArgs {
     /// Load balancers, each on a host of its own
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["haproxy", "nginx", "envoy"])]
     pub fronts: Vec<Front>,
+    /// How many of them, in that order and again from the first; else each once
+    #[arg(long, value_name = "N")]
+    pub balancers: Option<u8>,
     /// A folder with Baton's .deb packages, as packaging/build makes it
     #[arg(long, default_value = "dist")]
     pub packages: PathBuf,
@@ -38,7 +41,9 @@ pub fn shared() -> PathBuf {
 pub fn up(args: &UpArgs) -> anyhow::Result<Fleet> {
     needs::check()?;
     let packages = Packages::find(&args.packages, Format::Deb)?;
-    let fleet = boot(args.hosts, &args.fronts, &packages)?;
+    let many = args.balancers.map_or(args.fronts.len(), usize::from);
+    let fronts = args.fronts.iter().copied().cycle().take(many).collect::<Vec<_>>();
+    let fleet = boot(args.hosts, &fronts, &packages)?;
     provision::provision(&fleet, &packages)?;
     Ok(fleet)
 }

@@ -167,6 +167,17 @@ async fn a_command_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
+async fn a_probe_that_does_not_exist_is_not_waited_for() {
+    let scene = Scene::enter().await;
+    let manifest = scene.stage().manifest().replace("http = \"/healthz\"", "exec = \"bin/healthy\"");
+    let archive = scene.archive("unasked", Fault::Nothing);
+    let begun = std::time::Instant::now();
+    let problem = scene.must_be_taken_back("unasked", &manifest, &archive).await;
+    assert_says(&problem, 201..202, &["bin/healthy", "health.exec"]);
+    assert!(begun.elapsed() < Duration::from_millis(1900), "a probe that is not there was waited for");
+}
+
+#[tokio::test]
 async fn a_port_taken_by_a_stranger_is_found_before_anything_starts() {
     let scene = Scene::enter().await;
     let strangers = scene.take_free_places();

@@ -1,12 +1,14 @@
 //! The load balancer of a stage: what its agent is told, its program, and its configuration.
 
 use super::files::{host_names, quoted, write_text};
-use super::{BALANCER_HOST, Places, SECOND_BALANCER_HOST, SERVICE, Setup};
+use super::{BALANCER_HOST, BROKEN_STAGE, Places, SECOND_BALANCER_HOST, SERVICE, Setup};
 use anyhow::Context as _;
 use baton_core::fleet::latency::BOUNDS_MS;
+use baton_core::problem::Problem;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 pub(super) const HAPROXY: &str = "haproxy";
 const NGINX: &str = "nginx";
@@ -179,11 +181,38 @@ fn program(setup: &Setup, front: Front) -> String {
     }
 }
 
-/// Whether this nginx knows the directive that keeps idle connections over a reload; one that does not refuses to start with it.
-fn keeps_idle(nginx: &str) -> bool {
+/// Looks for the programs of a stage before anything of it is started; what is to be known of them.
+///
+/// # Errors
+/// B1090: one of them is not there.
+pub fn look(setup: &Setup) -> Result<Option<String>, Problem> {
+    for front in [Some(setup.front), setup.second].into_iter().flatten().filter(|front| front.part().is_some()) {
+        let (name, program) = (front.name(), program(setup, front));
+        if let Err(error) = std::process::Command::new(&program).arg("-v").stdin(Stdio::null()).output() {
+            return Err(Problem::new(BROKEN_STAGE, format!("{name} cannot be started"))
+                .saw(program, error.to_string())
+                .help(format!("install {name} so that it is found in PATH, or leave --balancer out")));
+        }
+        if front == Front::Nginx && !keeps_idle(&program) {
+            return Ok(Some(format!(
+                "nginx {} closes kept connections at every change, and a request that meets one of these fails; 1.27.4 and \
+                 later keep them",
+                nginx_version(&program)
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn nginx_version(nginx: &str) -> String {
     let said = std::process::Command::new(nginx).arg("-v").output().map(|output| output.stderr).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
-    let version = said.rsplit_once('/').map_or("", |(_, version)| version.trim());
+    said.rsplit_once('/').map_or("", |(_, version)| version.trim()).to_owned()
+}
+
+/// Whether this nginx knows the directive that keeps idle connections over a reload; one that does not refuses to start with it.
+fn keeps_idle(nginx: &str) -> bool {
+    let version = nginx_version(nginx);
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
     [0; 3].map(|_: u32| numbers.next().unwrap_or(0)) >= [1, 27, 4]
 }

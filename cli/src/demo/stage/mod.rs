@@ -11,8 +11,9 @@ pub mod release;
 
 use super::warden::{Program, Warden};
 use anyhow::{Context as _, bail};
+use baton_core::problem::Code;
 use control::Control;
-pub use front::Front;
+pub use front::{Front, look};
 pub use places::Places;
 use release::Behaviour;
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,6 +31,9 @@ pub const BALANCER_HOST: &str = "lb1";
 pub const SECOND_BALANCER_HOST: &str = "lb2";
 pub const COORDINATOR: &str = "coordinator";
 pub const HAPROXY: &str = front::HAPROXY;
+
+/// Something of a stage's machinery did not work: not a verdict on a release.
+pub const BROKEN_STAGE: Code = Code(1090);
 
 /// From the first process to a fleet that listens.
 const RAISE_TIMEOUT: Duration = Duration::from_secs(20);
