@@ -157,9 +157,9 @@ fn what_was_stored_before_there_were_other_sources_is_read_as_it_was() {
 fn readings_survive_a_restart_of_the_coordinator() {
     let lb: HostName = "lb1".parse().unwrap();
     let mut meters = Meters::default();
-    meters.read(&lb, &pool(100, 1), |_| Some(Whose::New));
+    meters.read(&lb, &pool(100, 1), Moment(0), |_| Some(Whose::New));
     let mut again = stored(&meters);
-    again.read(&lb, &pool(200, 1), |_| None);
+    again.read(&lb, &pool(200, 1), Moment(2000), |_| None);
     assert_eq!(again.take().sum(Whose::New), Counts::new(100, 1));
 }
 
@@ -171,7 +171,7 @@ fn stored_size(pool: &PoolReport, seen: impl Fn(u64) -> Traffic) -> usize {
         pace.take(&seen(look));
     }
     let mut judgement = Judgement::begin(&history.summary(Moment(1_200_000)), pace.frozen());
-    judgement.meters.read(&"lb1".parse().unwrap(), pool, |_| Some(Whose::Old));
+    judgement.meters.read(&"lb1".parse().unwrap(), pool, Moment(0), |_| Some(Whose::Old));
     (0..50).for_each(|look| judgement.look(ON_TRIAL, &seen(look), Moment(look * 2000)));
     serde_json::to_string(&judgement).unwrap().len()
 }
@@ -208,7 +208,7 @@ fn a_thousand_members_are_judged_in_a_millisecond() {
     for look in 0..20 {
         let seen = pool(look * 1000, 1000);
         let began = Instant::now();
-        meters.read(&lb, &seen, whose);
+        meters.read(&lb, &seen, Moment(look * 2000), whose);
         judgement.look(ON_TRIAL, &meters.take(), Moment(look * 2000));
         best = best.min(began.elapsed());
     }

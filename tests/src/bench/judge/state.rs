@@ -92,7 +92,7 @@ impl Rest {
         let mut rest = Self::default();
         let release = ReleaseId(Digest::of(b"1.0"));
         for look in 0..RESTS {
-            rest.meters.read(&service.balancer, &service.counted(look), |_| Some(Whose::Old));
+            rest.meters.read(&service.balancer, &service.counted(look), Moment(look * 2000), |_| Some(Whose::Old));
             let traffic = rest.meters.take();
             rest.history.take(Moment(look * 2000), &traffic.of(Whose::Old));
             rest.pace.take(&traffic);
@@ -143,7 +143,7 @@ fn judged(service: &Service, rest: &Rest) -> anyhow::Result<(Judgement, Vec<Dura
     for look in RESTS..RESTS + LOOKS {
         let report = service.counted(look);
         let began = Instant::now();
-        meters.read(&service.balancer, &report, whose);
+        meters.read(&service.balancer, &report, Moment(look * 2000), whose);
         // As the driver does.
         judgement.meters = meters.settled();
         judgement.look(settings, meters.pending(), Moment(look * 2000));
