@@ -384,11 +384,11 @@ mod tests {
             let (text, list) = holed(proof.clone(), 0);
             assert!(text.contains("  3 016 requests seen by the load balancer, and more that nobody counted\n"), "{text}");
             assert!(!text.contains("0 failed"), "{text}");
-            assert!(list.lines().nth(1).unwrap().contains("3 016     –       0"), "{list}");
+            assert!(list.lines().nth(1).unwrap().contains("3 016      –        0"), "{list}");
             let (text, list) = holed(proof, 52);
             let said = "  at least 52 failed of at least 3 016 requests, and some that nobody counted\n";
             assert!(text.contains(said), "{text}");
-            assert!(list.lines().nth(1).unwrap().contains("3 016     ≥ 52    0"), "{list}");
+            assert!(list.lines().nth(1).unwrap().contains("3 016      ≥ 52     0"), "{list}");
         }
         assert!(holed(told, 0).0.contains(&format!("  not counted {not_counted}\n")));
         assert!(holed(untold, 0).0.contains("  restarts    the counters began anew 1 times\n"));
