@@ -6,6 +6,7 @@
 use super::counts::Counts;
 use super::packed::Packed;
 use super::proof::{Cut, Hole};
+use super::rows::Rows;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::Latency;
 use crate::fleet::report::{MemberReport, PoolReport};
@@ -46,7 +47,7 @@ struct Readings {
     /// When.
     #[serde(default)]
     at: Moment,
-    members: BTreeMap<MemberKey, Reading>,
+    members: Rows<MemberKey, Reading>,
 }
 
 impl From<Readings> for Panel {
@@ -126,6 +127,18 @@ pub struct Traffic {
     pub unread: BTreeMap<HostName, Option<Moment>>,
 }
 
+/// What one reading has brought of one side, by member.
+struct Came {
+    slots: Vec<((Whose, MemberKey), Counts)>,
+    latencies: Vec<((Whose, MemberKey), Latency)>,
+}
+
+impl Came {
+    const fn new() -> Self {
+        Self { slots: Vec::new(), latencies: Vec::new() }
+    }
+}
+
 impl Traffic {
     #[must_use]
     pub fn of(&self, whose: Whose) -> Vec<Counts> {
@@ -160,7 +173,8 @@ impl Meters {
         let anew = before.as_ref().is_none_or(|before| before.0.process != report.balancer);
         let mut restarts = u32::from(anew && before.is_some());
         // Both are in the same order: who is no longer there is passed over, and forgotten.
-        let mut known = before.iter().filter(|_| !anew).flat_map(|before| &before.0.members).peekable();
+        let mut known = before.iter().filter(|_| !anew).flat_map(|before| before.0.members.iter()).peekable();
+        let mut came = [const { Came::new() }; 3];
         let (pending, mut members) = (&mut self.pending, Vec::with_capacity(report.members.len()));
         for (key, member) in &report.members {
             while known.next_if(|(other, _)| *other < key).is_some() {}
@@ -171,11 +185,13 @@ impl Meters {
             };
             let now = Reading::of(member, whose);
             if let Some(last) = last {
-                restarts += u32::from(!pending.add(key, last, &now, member.latency.as_ref()));
+                let came = &mut came[whose as usize];
+                restarts += u32::from(!pending.add(came, key, last, &now, member.latency.as_ref()));
             }
             members.push((key.clone(), now));
         }
-        if let Some(before) = before.filter(|_| restarts > 0) {
+        pending.take_in(came);
+        if let Some(before) = before.as_ref().filter(|_| restarts > 0) {
             pending.begins_anew(balancer, Hole { times: restarts, missing: at.since(before.0.at) });
         }
         let readings = Readings { process: report.balancer.clone(), at, members: members.into_iter().collect() };
@@ -228,7 +244,7 @@ impl Traffic {
     }
 
     /// Whether a member's counters went on from the last reading.
-    fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading, latency: Option<&Latency>) -> bool {
+    fn add(&mut self, came: &mut Came, key: &MemberKey, last: &Reading, now: &Reading, latency: Option<&Latency>) -> bool {
         let cut = now.cut.checked_sub(last.cut).unwrap_or(now.cut);
         self.cut = self.cut.saturating_add(cut);
         if cut > 0 {
@@ -238,12 +254,32 @@ impl Traffic {
         let counted = now.requests.checked_sub(last.requests).zip(now.errors.checked_sub(last.errors));
         let Some((requests, errors)) = counted else { return false };
         if requests > 0 || errors > 0 {
-            *self.slots.entry((now.whose, key.clone())).or_default() += Counts::new(requests, errors);
+            came.slots.push(((now.whose, key.clone()), Counts::new(requests, errors)));
         }
         let took = latency.zip(last.latency.as_ref()).and_then(|(now, last)| now.since(&last.latency()));
         if let Some(took) = took.filter(|took| took.total() > 0) {
-            *self.latencies.entry((now.whose, key.clone())).or_default() += &took;
+            came.latencies.push(((now.whose, key.clone()), took));
         }
         true
+    }
+
+    /// Takes in what one reading has brought, of each side in the members' order: where it is the first since the last look, as
+    /// it mostly is, nothing has to be looked for.
+    fn take_in(&mut self, came: [Came; 3]) {
+        let (mut slots, mut latencies) = (Vec::new(), Vec::new());
+        for came in came {
+            slots.extend(came.slots);
+            latencies.extend(came.latencies);
+        }
+        if self.slots.is_empty() {
+            self.slots = slots.into_iter().collect();
+        } else {
+            slots.into_iter().for_each(|(key, counts)| *self.slots.entry(key).or_default() += counts);
+        }
+        if self.latencies.is_empty() {
+            self.latencies = latencies.into_iter().collect();
+        } else {
+            latencies.into_iter().for_each(|(key, took)| *self.latencies.entry(key).or_default() += &took);
+        }
     }
 }
