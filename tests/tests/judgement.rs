@@ -8,6 +8,7 @@ use baton_core::analysis::history::History;
 use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::memory::Memory;
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
+use baton_core::analysis::proof::{Hole, Proof};
 use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::MemberKey;
@@ -157,10 +158,30 @@ fn what_was_stored_before_there_were_other_sources_is_read_as_it_was() {
 fn readings_survive_a_restart_of_the_coordinator() {
     let lb: HostName = "lb1".parse().unwrap();
     let mut meters = Meters::default();
-    meters.read(&lb, &pool(100, 1), |_| Some(Whose::New));
+    meters.read(&lb, &pool(100, 1), Moment(0), |_| Some(Whose::New));
     let mut again = stored(&meters);
-    again.read(&lb, &pool(200, 1), |_| None);
+    again.read(&lb, &pool(200, 1), Moment(2000), |_| None);
     assert_eq!(again.take().sum(Whose::New), Counts::new(100, 1));
+    // And when they were read: a balancer that began anew meanwhile was not counted since then.
+    let anew = PoolReport { balancer: "4243-1718000001".into(), ..pool(7, 1) };
+    let mut later = stored(&again);
+    later.read(&lb, &anew, Moment(5000), |_| None);
+    assert_eq!(later.take().holes, BTreeMap::from([(lb, Hole { times: 1, missing: Duration::from_secs(3) })]));
+}
+
+#[test]
+fn what_was_not_counted_is_stored() {
+    let mut traffic = seen(1);
+    let hole = Hole { times: 1, missing: Duration::from_millis(2_100) };
+    traffic.holes.insert("lb1".parse().unwrap(), hole);
+    traffic.unread.insert("lb2".parse().unwrap(), Some(Moment(2000)));
+    traffic.restarts = 1;
+    let mut proof = Proof::default();
+    proof.take(&traffic, None, Moment(6000));
+    assert_eq!(stored(&proof), proof);
+    let said = "the counters of lb1 began anew once, and for up to 2s 100ms nobody counted; \
+                the counters of lb2 could not be read at last, for 4s, so nothing is proven";
+    assert_eq!(stored(&proof).unproven().unwrap(), said);
 }
 
 /// How many bytes are stored with a rollout of a service of four members, after many looks.
@@ -171,7 +192,7 @@ fn stored_size(pool: &PoolReport, seen: impl Fn(u64) -> Traffic) -> usize {
         pace.take(&seen(look));
     }
     let mut judgement = Judgement::begin(&history.summary(Moment(1_200_000)), pace.frozen());
-    judgement.meters.read(&"lb1".parse().unwrap(), pool, |_| Some(Whose::Old));
+    judgement.meters.read(&"lb1".parse().unwrap(), pool, Moment(0), |_| Some(Whose::Old));
     (0..50).for_each(|look| judgement.look(ON_TRIAL, &seen(look), Moment(look * 2000)));
     serde_json::to_string(&judgement).unwrap().len()
 }
@@ -208,7 +229,7 @@ fn a_thousand_members_are_judged_in_a_millisecond() {
     for look in 0..20 {
         let seen = pool(look * 1000, 1000);
         let began = Instant::now();
-        meters.read(&lb, &seen, whose);
+        meters.read(&lb, &seen, Moment(look * 2000), whose);
         judgement.look(ON_TRIAL, &meters.take(), Moment(look * 2000));
         best = best.min(began.elapsed());
     }

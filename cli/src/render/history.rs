@@ -22,7 +22,13 @@ pub fn table(list: &RolloutList) -> Page {
         let rollout = record.rollout.clone().unwrap_or_default();
         let (requests, failed) = rollout.proof.as_ref().and_then(sum).unzip();
         let number = |number: Option<u64>| number.map_or_else(|| "not counted".to_owned(), count);
+        let holed = rollout.proof.as_ref().is_some_and(has_hole);
         let tone = if failed.unwrap_or(0) > 0 { Tone::Bad } else { Tone::Plain };
+        let failed = match (failed, holed) {
+            (None, _) | (Some(0), true) => "–".to_owned(),
+            (Some(failed), true) => format!("≥ {}", count(failed)),
+            (Some(failed), false) => count(failed),
+        };
         table.row(vec![
             Line::of(&rollout.id),
             Line::of(&record.service),
@@ -31,7 +37,7 @@ pub fn table(list: &RolloutList) -> Page {
             Line::of(ended(record, &rollout)),
             Line::of(millis(rollout.elapsed_ms)),
             Line::of(number(requests)),
-            Line::default().span(tone, failed.map_or_else(|| "–".to_owned(), count)),
+            Line::default().span(tone, failed),
             cut(&rollout),
             Line::of(&rollout.by),
         ]);
@@ -93,8 +99,8 @@ fn proof(rollout: &RolloutView) -> Page {
         prober(&mut page, rollout);
         return page;
     };
-    let all = match (proof.restarts, failed) {
-        (0, _) => format!("{} failed of {} requests seen by the load balancer", count(failed), count(requests)),
+    let all = match (has_hole(proof), failed) {
+        (false, _) => format!("{} failed of {} requests seen by the load balancer", count(failed), count(requests)),
         // What nobody counted may have failed: no zero is claimed.
         (_, 0) => format!("{} requests seen by the load balancer, and more that nobody counted", count(requests)),
         (_, failed) => {
@@ -135,7 +141,9 @@ fn proof(rollout: &RolloutView) -> Page {
     if proof.quiet_ms > 0 {
         page.text(format!("  {:<12}no request was counted for {} at most", "quiet", millis(proof.quiet_ms)));
     }
-    if proof.restarts > 0 {
+    if !proof.not_counted.is_empty() {
+        page.text(format!("  {:<12}{}", "not counted", proof.not_counted));
+    } else if proof.restarts > 0 {
         page.text(format!("  {:<12}the counters began anew {} times", "restarts", count(proof.restarts.into())));
     }
     memory(&mut page, rollout);
@@ -149,6 +157,11 @@ fn proof(rollout: &RolloutView) -> Page {
         page.text(format!("  {:<12}{}; {}", "judged by", proof.unit, proof.chance));
     }
     page
+}
+
+/// Whether something was answered that nobody counted: of it no zero is claimed.
+const fn has_hole(proof: &ProofView) -> bool {
+    proof.restarts > 0 || !proof.not_counted.is_empty()
 }
 
 /// What the memory of the instances did: it needs no load balancer.
@@ -353,6 +366,32 @@ mod tests {
                 assert!(!text.contains("0 failed"), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn what_nobody_counted_after_a_restart_is_named_and_nothing_is_said_to_have_no_failures() {
+        let not_counted = "the counters of lb1 began anew once, and for up to 2s nobody counted".to_owned();
+        let holed = |proof: ProofView, new_failed| {
+            let record = record(Some(ProofView { new_requests: 812, new_failed, old_requests: 2_204, ..proof }));
+            let list = table(&RolloutList { rollouts: vec![record.clone()] }).to_text(Look::default());
+            (one(&record).to_text(Look::default()), list)
+        };
+        let told = ProofView { restarts: 1, not_counted: not_counted.clone(), ..ProofView::default() };
+        // Of a coordinator that cannot tell which, and of a load balancer that could not be read at last.
+        let untold = ProofView { restarts: 1, ..ProofView::default() };
+        let unread = ProofView { not_counted: "the counters of lb1 could not be read at last".into(), ..untold.clone() };
+        for proof in [told.clone(), untold.clone(), ProofView { restarts: 0, ..unread }] {
+            let (text, list) = holed(proof.clone(), 0);
+            assert!(text.contains("  3 016 requests seen by the load balancer, and more that nobody counted\n"), "{text}");
+            assert!(!text.contains("0 failed"), "{text}");
+            assert!(list.lines().nth(1).unwrap().contains("3 016      –        0"), "{list}");
+            let (text, list) = holed(proof, 52);
+            let said = "  at least 52 failed of at least 3 016 requests, and some that nobody counted\n";
+            assert!(text.contains(said), "{text}");
+            assert!(list.lines().nth(1).unwrap().contains("3 016      ≥ 52     0"), "{list}");
+        }
+        assert!(holed(told, 0).0.contains(&format!("  not counted {not_counted}\n")));
+        assert!(holed(untold, 0).0.contains("  restarts    the counters began anew 1 times\n"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::page::Page;
 use super::units::{count, counted as number_of};
 use crate::outcome::state;
-use baton_proto::v1::{ProofView, RolloutView, ServiceView, SourceView};
+use baton_proto::v1::{RolloutView, ServiceView, SourceView};
 
 /// What each of them counted; never "0 failed" where nothing was compared.
 pub(super) fn counted(page: &mut Page, rollout: &RolloutView) {
@@ -36,9 +36,8 @@ pub(super) fn uncounted(page: &mut Page, service: &ServiceView, rollout: &Rollou
     if !on_trial {
         return;
     }
-    let of = |proof: &ProofView| (proof.new_requests > 0, proof.old_requests > 0, proof.restarts);
-    let Some((new, old, restarts)) = rollout.proof.as_ref().map(of) else { return };
-    let missing = match (new, old) {
+    let Some(proof) = rollout.proof.as_ref() else { return };
+    let missing = match (proof.new_requests > 0, proof.old_requests > 0) {
         (true, true) => None,
         (true, false) => Some(rollout.from_version.as_str()),
         (false, true) => Some(rollout.to_version.as_str()),
@@ -47,9 +46,18 @@ pub(super) fn uncounted(page: &mut Page, service: &ServiceView, rollout: &Rollou
     if let Some(missing) = missing {
         page.text(format!("  the load balancers: no evidence, while they have counted no request of {missing}"));
     }
-    if restarts > 0 {
-        let times = number_of(restarts.into(), "time", "times");
+    if !proof.not_counted.is_empty() {
+        page.text(format!("  {}: what was answered then is evidence for nobody", proof.not_counted));
+    } else if proof.restarts > 0 {
+        let times = number_of(proof.restarts.into(), "time", "times");
         page.text(format!("  their counters began anew {times}: what was answered in between is evidence for nobody"));
+    }
+}
+
+/// In which unit what the load balancers count is compared, once it is.
+pub(super) fn unit(page: &mut Page, rollout: &RolloutView) {
+    if let Some(proof) = rollout.proof.as_ref().filter(|proof| !proof.unit.is_empty()) {
+        page.text(format!("  judged by {}", proof.unit));
     }
 }
 
@@ -69,8 +77,9 @@ fn all(rollout: &RolloutView) -> impl Iterator<Item = &SourceView> {
 
 #[cfg(test)]
 mod tests {
-    use super::{at_rest, counted, doubts, uncounted};
+    use super::{at_rest, counted, doubts, uncounted, unit};
     use crate::render::page::{Look, Page};
+    use baton_core::analysis::counts::Unit;
     use baton_proto::v1::{ProofView, RolloutView, ServiceView, SourceView};
 
     fn said(render: fn(&mut Page, &RolloutView), source: SourceView) -> String {
@@ -118,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_that_failures_are_compared_in_is_said_once_they_are() {
+        for unit_of in [Unit::Requests, Unit::Slots].map(Unit::words) {
+            let proof = Some(ProofView { unit: unit_of.to_owned(), ..ProofView::default() });
+            let mut page = Page::new();
+            unit(&mut page, &RolloutView { proof, ..RolloutView::default() });
+            unit(&mut page, &RolloutView { proof: Some(ProofView::default()), ..RolloutView::default() });
+            assert_eq!(page.to_text(Look::default()), format!("  judged by {unit_of}\n"));
+        }
+    }
+
+    #[test]
     fn what_the_load_balancers_did_not_count_is_said_of_a_release_on_trial() {
         let nothing = "  the load balancers: no evidence, while they have counted no request of ";
         let anew = "  their counters began anew 2 times: what was answered in between is evidence for nobody\n";
@@ -130,6 +150,10 @@ mod tests {
             (proof(0, 7, 0), format!("{nothing}2.1.0\n")),
             (proof(7, 0, 2), format!("{nothing}2.0.4\n{anew}")),
             (proof(7, 7, 2), anew.to_owned()),
+            (
+                proof(7, 7, 2).map(|proof| ProofView { not_counted: "lb1 was away for 2s".into(), ..proof }),
+                "  lb1 was away for 2s: what was answered then is evidence for nobody\n".to_owned(),
+            ),
             (proof(7, 7, 0), String::new()),
         ] {
             let service = ServiceView { pool: "shop".into(), ..ServiceView::default() };

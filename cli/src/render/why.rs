@@ -55,6 +55,7 @@ fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Pa
         }
     }
     sources::uncounted(&mut page, service, rollout);
+    sources::unit(&mut page, rollout);
     sources::doubts(&mut page, rollout);
     evidence(&mut page, rollout);
     page.line(Line::of("  you can: ").plain(you_can(service, rollout, fleet)));

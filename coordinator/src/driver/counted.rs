@@ -63,7 +63,7 @@ impl Counted {
             let Some(said) = report.pools.get(pool) else { continue };
             let rollout = fleet.active_rollout(&spec.service);
             let service = self.service(fleet, &spec.service, at);
-            service.meters.read(host, said, |member| whose(fleet, &spec.service, rollout, member));
+            service.meters.read(host, said, at, |member| whose(fleet, &spec.service, rollout, member));
             service.balanced.hear(at);
         }
         self.measure(fleet, host, report, at);

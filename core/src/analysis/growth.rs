@@ -4,11 +4,11 @@
 //! rose by in four minutes. What a release's instances grew by at most at about an age is its curve: an instance that warms up
 //! is compared with others that did.
 
+use super::rows::Rows;
 use crate::fleet::MemberKey;
 use crate::fleet::report::{InstanceReport, InstanceState};
 use crate::name::ReleaseId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One floor each.
@@ -30,14 +30,14 @@ const ABOUT: u32 = 2;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Growth {
-    tracks: BTreeMap<MemberKey, Track>,
-    curves: BTreeMap<ReleaseId, Curve>,
+    tracks: Rows<MemberKey, Track>,
+    curves: Rows<ReleaseId, Curve>,
 }
 
 /// By age, in half octaves of steps: the most an instance grew by in one window, in KiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Curve(BTreeMap<u32, u64>);
+struct Curve(Rows<u32, u64>);
 
 /// One start of an instance, since it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +80,8 @@ impl Growth {
         }
         track.next(step, least);
         if let Some((age, by)) = track.window().and_then(|window| Some((window.last()?.0, rise(window)))) {
-            self.curves.entry(track.release).or_default().take(age, by);
+            let release = track.release;
+            self.curve(release).take(age, by);
         }
         true
     }
@@ -103,10 +104,14 @@ impl Growth {
 
     /// Learns what another has seen of releases.
     pub fn learn(&mut self, other: &Self) {
-        for (release, curve) in &other.curves {
-            let own = self.curves.entry(*release).or_default();
+        for (release, curve) in other.curves.iter() {
+            let own = self.curve(*release);
             curve.0.iter().for_each(|(age, by)| own.most(*age, *by));
         }
+    }
+
+    fn curve(&mut self, release: ReleaseId) -> &mut Curve {
+        self.curves.entry(release)
     }
 
     /// Nothing is watched any more; what was seen of releases stays.
@@ -129,7 +134,7 @@ impl Growth {
     pub fn usual(&self, release: ReleaseId, age: u32) -> Option<u64> {
         let age = half_octaves(age);
         let about = age.saturating_sub(ABOUT)..=age.saturating_add(ABOUT);
-        self.curves.get(&release)?.0.range(about).map(|(_, by)| *by).max()
+        self.curves.get(&release)?.0.iter().filter(|(age, _)| about.contains(age)).map(|(_, by)| *by).max()
     }
 }
 
@@ -139,7 +144,7 @@ impl Curve {
     }
 
     fn most(&mut self, age: u32, by: u64) {
-        let most = self.0.entry(age).or_default();
+        let most = self.0.entry(age);
         *most = by.max(*most);
     }
 }
@@ -155,12 +160,13 @@ impl Track {
     }
 
     fn next(&mut self, step: u32, least: u64) {
-        // The first step is the first requests: they fill what every request needs.
-        if self.step > 0 {
-            self.floors.push((self.step, self.least));
-        }
         let first = self.step.saturating_sub(WINDOW);
         self.floors.retain(|(step, _)| *step >= first);
+        // The first step is the first requests: they fill what every request needs.
+        if self.step > 0 {
+            self.floors.reserve_exact(1);
+            self.floors.push((self.step, self.least));
+        }
         if step.saturating_sub(self.step) > GAP {
             self.floors.clear();
         }

@@ -13,8 +13,15 @@ use serde::{Deserialize, Serialize};
 /// The alternatives, by how much worse the odds of a failure are, and how much is bet on each.
 pub const ALTERNATIVES: [(f64, f64); 5] = [(2.0, 0.2), (4.0, 0.3), (10.0, 0.3), (30.0, 0.1), (1000.0, 0.1)];
 
-/// Half is bet at the start, half is spread over this many polls: an hour of them. A fault that starts late is caught, too.
+/// Bet at the start.
+const FIRST: f64 = 0.49;
+/// As much is spread over this many polls, an hour of them: a fault that starts late is caught, too.
 pub const SPREAD: u32 = 1800;
+/// And the rest over all that follow, less and less. What was bet on a release that is no worse is soon worth nothing, at much
+/// traffic within half a minute, and would win nothing back; this is the floor that it never falls below: after two hours three
+/// millionths, after a day twenty billionths. All three together are 1, however many polls there are, so the floor is paid out of
+/// `alpha`, and a release that is no worse is taken back no more often.
+const LATER: f64 = 1.0 - 2.0 * FIRST;
 
 /// What a single poll may multiply a bet by at most: however bad it is, one poll never decides alone.
 const MOST: f64 = 30.0;
@@ -66,7 +73,7 @@ impl From<Guard> for ([Real; 5], u32, Real) {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { wealth: ALTERNATIVES.map(|(_, weight)| Real::new(weight / 2.0)), polls: 0, highest: Real::new(1.0) }
+        Self { wealth: ALTERNATIVES.map(|(_, weight)| Real::new(weight * FIRST)), polls: 0, highest: Real::new(1.0) }
     }
 }
 
@@ -85,7 +92,7 @@ impl Guard {
         }
         let border = Border { ratio: settings.ratio(), margin: settings.margin() };
         let old = guess(past);
-        let fresh = if self.polls < SPREAD { 0.5 / f64::from(SPREAD) } else { 0.0 };
+        let fresh = unbet(self.polls) - unbet(self.polls.saturating_add(1));
         let temper = if phi.is_finite() && phi > 1.0 { 1.0 / phi } else { 1.0 };
         for (wealth, (odds, weight)) in self.wealth.iter_mut().zip(ALTERNATIVES) {
             let rates = Rates { old, new: with_odds(old, odds) };
@@ -104,8 +111,7 @@ impl Guard {
     /// `M`: what all bets and what is not bet yet are worth now.
     #[must_use]
     pub fn worth(&self) -> f64 {
-        let unbet = 0.5 * (1.0 - f64::from(self.polls.min(SPREAD)) / f64::from(SPREAD));
-        self.wealth.iter().map(|wealth| wealth.get()).sum::<f64>() + unbet
+        self.wealth.iter().map(|wealth| wealth.get()).sum::<f64>() + unbet(self.polls)
     }
 
     /// Whether it ever was worth what releases that are no worse reach in at most `alpha` of all rollouts.
@@ -125,4 +131,10 @@ impl Guard {
     pub const fn polls(&self) -> u32 {
         self.polls
     }
+}
+
+/// What is not bet yet after so many polls.
+fn unbet(polls: u32) -> f64 {
+    let (polls, spread) = (f64::from(polls), f64::from(SPREAD));
+    if polls < spread { FIRST * (1.0 - polls / spread) + LATER } else { LATER * spread / polls }
 }

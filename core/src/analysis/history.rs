@@ -40,6 +40,7 @@ impl History {
         let number = now.0 / MINUTE;
         self.forget(number);
         if self.minutes.back().is_none_or(|minute| minute.number != number) {
+            self.minutes.reserve_exact(MINUTES.saturating_sub(self.minutes.len()));
             self.minutes.push_back(Minute { number, ..Minute::default() });
         }
         let Some(minute) = self.minutes.back_mut() else { return };

@@ -5,12 +5,14 @@
 
 use super::counts::Counts;
 use super::packed::Packed;
-use super::proof::Cut;
+use super::proof::{Cut, Hole};
+use super::rows::Rows;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::Latency;
 use crate::fleet::report::{MemberReport, PoolReport};
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
+use crate::time::Moment;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +44,10 @@ struct Panel(Arc<Readings>);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Readings {
     process: String,
-    members: BTreeMap<MemberKey, Reading>,
+    /// When.
+    #[serde(default)]
+    at: Moment,
+    members: Rows<MemberKey, Reading>,
 }
 
 impl From<Readings> for Panel {
@@ -116,6 +121,22 @@ pub struct Traffic {
     pub cuts: BTreeMap<HostName, Cut>,
     /// How often a balancer's counters began anew.
     pub restarts: u32,
+    /// Of which, and how long they had not been read for then.
+    pub holes: BTreeMap<HostName, Hole>,
+    /// The balancers that spoke: since when one cannot be read, or None where it could be.
+    pub unread: BTreeMap<HostName, Option<Moment>>,
+}
+
+/// What one reading has brought of one side, by member.
+struct Came {
+    slots: Vec<((Whose, MemberKey), Counts)>,
+    latencies: Vec<((Whose, MemberKey), Latency)>,
+}
+
+impl Came {
+    const fn new() -> Self {
+        Self { slots: Vec::new(), latencies: Vec::new() }
+    }
 }
 
 impl Traffic {
@@ -133,18 +154,27 @@ impl Traffic {
 }
 
 impl Meters {
-    /// Reads one pool of one balancer. `whose` says whose release a member is now, where that is known.
+    /// Reads one pool of one balancer, as it was at a moment. `whose` says whose release a member is now, where that is known.
     ///
     /// What a member answered while it was out was on its way before: it belongs to whoever was there then.
-    pub fn read(&mut self, balancer: &HostName, report: &PoolReport, whose: impl Fn(&MemberKey) -> Option<Whose>) {
-        if report.problem.is_some() {
+    pub fn read(
+        &mut self,
+        balancer: &HostName,
+        report: &PoolReport,
+        at: Moment,
+        whose: impl Fn(&MemberKey) -> Option<Whose>,
+    ) {
+        let before = self.balancers.get(balancer).cloned();
+        let unread = report.problem.as_ref().map(|_| before.as_ref().map_or(at, |before| before.0.at));
+        self.pending.unread.insert(balancer.clone(), unread);
+        if unread.is_some() {
             return;
         }
-        let before = self.balancers.get(balancer).cloned();
         let anew = before.as_ref().is_none_or(|before| before.0.process != report.balancer);
-        self.pending.restarts = self.pending.restarts.saturating_add(u32::from(anew && before.is_some()));
+        let mut restarts = u32::from(anew && before.is_some());
         // Both are in the same order: who is no longer there is passed over, and forgotten.
-        let mut known = before.iter().filter(|_| !anew).flat_map(|before| &before.0.members).peekable();
+        let mut known = before.iter().filter(|_| !anew).flat_map(|before| before.0.members.iter()).peekable();
+        let mut came = [const { Came::new() }; 3];
         let (pending, mut members) = (&mut self.pending, Vec::with_capacity(report.members.len()));
         for (key, member) in &report.members {
             while known.next_if(|(other, _)| *other < key).is_some() {}
@@ -155,11 +185,16 @@ impl Meters {
             };
             let now = Reading::of(member, whose);
             if let Some(last) = last {
-                pending.add(key, last, &now, member.latency.as_ref());
+                let came = &mut came[whose as usize];
+                restarts += u32::from(!pending.add(came, key, last, &now, member.latency.as_ref()));
             }
             members.push((key.clone(), now));
         }
-        let readings = Readings { process: report.balancer.clone(), members: members.into_iter().collect() };
+        pending.take_in(came);
+        if let Some(before) = before.as_ref().filter(|_| restarts > 0) {
+            pending.begins_anew(balancer, Hole { times: restarts, missing: at.since(before.0.at) });
+        }
+        let readings = Readings { process: report.balancer.clone(), at, members: members.into_iter().collect() };
         self.balancers.insert(balancer.clone(), readings.into());
     }
 
@@ -203,7 +238,13 @@ impl Reading {
 }
 
 impl Traffic {
-    fn add(&mut self, key: &MemberKey, last: &Reading, now: &Reading, latency: Option<&Latency>) {
+    fn begins_anew(&mut self, balancer: &HostName, hole: Hole) {
+        self.restarts = self.restarts.saturating_add(hole.times);
+        self.holes.entry(balancer.clone()).or_default().add(hole);
+    }
+
+    /// Whether a member's counters went on from the last reading.
+    fn add(&mut self, came: &mut Came, key: &MemberKey, last: &Reading, now: &Reading, latency: Option<&Latency>) -> bool {
         let cut = now.cut.checked_sub(last.cut).unwrap_or(now.cut);
         self.cut = self.cut.saturating_add(cut);
         if cut > 0 {
@@ -211,16 +252,34 @@ impl Traffic {
             self.cuts.entry(key.host.clone()).or_default().add(Cut { requests: cut, oldest: last.oldest });
         }
         let counted = now.requests.checked_sub(last.requests).zip(now.errors.checked_sub(last.errors));
-        let Some((requests, errors)) = counted else {
-            self.restarts = self.restarts.saturating_add(1);
-            return;
-        };
+        let Some((requests, errors)) = counted else { return false };
         if requests > 0 || errors > 0 {
-            *self.slots.entry((now.whose, key.clone())).or_default() += Counts::new(requests, errors);
+            came.slots.push(((now.whose, key.clone()), Counts::new(requests, errors)));
         }
         let took = latency.zip(last.latency.as_ref()).and_then(|(now, last)| now.since(&last.latency()));
         if let Some(took) = took.filter(|took| took.total() > 0) {
-            *self.latencies.entry((now.whose, key.clone())).or_default() += &took;
+            came.latencies.push(((now.whose, key.clone()), took));
+        }
+        true
+    }
+
+    /// Takes in what one reading has brought, of each side in the members' order: where it is the first since the last look, as
+    /// it mostly is, nothing has to be looked for.
+    fn take_in(&mut self, came: [Came; 3]) {
+        let (mut slots, mut latencies) = (Vec::new(), Vec::new());
+        for came in came {
+            slots.extend(came.slots);
+            latencies.extend(came.latencies);
+        }
+        if self.slots.is_empty() {
+            self.slots = slots.into_iter().collect();
+        } else {
+            slots.into_iter().for_each(|(key, counts)| *self.slots.entry(key).or_default() += counts);
+        }
+        if self.latencies.is_empty() {
+            self.latencies = latencies.into_iter().collect();
+        } else {
+            latencies.into_iter().for_each(|(key, took)| *self.latencies.entry(key).or_default() += &took);
         }
     }
 }

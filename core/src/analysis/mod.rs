@@ -26,6 +26,7 @@ pub mod packed;
 pub mod probes;
 pub mod proof;
 pub mod real;
+pub mod rows;
 pub mod series;
 pub mod settings;
 pub mod signals;

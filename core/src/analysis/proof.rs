@@ -27,6 +27,12 @@ pub struct Proof {
     /// How often a balancer's counters began anew: what it answered in between is not in here.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restarts: u32,
+    /// The balancers that was so with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holes: BTreeMap<HostName, Hole>,
+    /// Balancers that could not be read when they last spoke, and for how long by then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<HostName, Duration>,
     /// Looks at the counters.
     pub polls: u32,
     /// When both releases were first seen to answer in one look, and when last.
@@ -58,6 +64,23 @@ impl Cut {
     pub fn add(&mut self, more: Self) {
         self.requests = self.requests.saturating_add(more.requests);
         self.oldest = self.oldest.max(more.oldest);
+    }
+}
+
+/// What one balancer did not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// How often its counters began anew.
+    pub times: u32,
+    /// From the last reading before to the first one after, added up: at most for so long nobody counted.
+    #[serde(with = "millis")]
+    pub missing: Duration,
+}
+
+impl Hole {
+    pub fn add(&mut self, more: Self) {
+        self.times = self.times.saturating_add(more.times);
+        self.missing = self.missing.saturating_add(more.missing);
     }
 }
 
@@ -112,6 +135,15 @@ impl Proof {
             self.cuts.entry(host.clone()).or_default().add(*cut);
         }
         self.restarts = self.restarts.saturating_add(traffic.restarts);
+        for (balancer, hole) in &traffic.holes {
+            self.holes.entry(balancer.clone()).or_default().add(*hole);
+        }
+        for (balancer, since) in &traffic.unread {
+            match since {
+                Some(since) => self.unread.insert(balancer.clone(), now.since(*since)),
+                None => self.unread.remove(balancer),
+            };
+        }
         self.polls = self.polls.saturating_add(1);
         if old.requests > 0 && new.requests > 0 {
             self.mixed_from.get_or_insert(now);
@@ -131,6 +163,34 @@ impl Proof {
         all += self.new;
         all += self.other;
         (all.requests > 0).then_some(all)
+    }
+
+    /// Which balancers answered what nobody counted, and for how long; None: nobody knows of any.
+    #[must_use]
+    pub fn hole(&self) -> Option<String> {
+        let holes = self.holes.iter().map(|(balancer, hole)| {
+            let times = if hole.times == 1 { "once".to_owned() } else { format!("{} times", hole.times) };
+            let missing = humantime::format_duration(hole.missing);
+            format!("the counters of {balancer} began anew {times}, and for up to {missing} nobody counted")
+        });
+        let unread = self.unread.iter().map(|(balancer, missing)| {
+            format!("the counters of {balancer} could not be read at last, for {}", humantime::format_duration(*missing))
+        });
+        let mut all: Vec<String> = holes.chain(unread).collect();
+        if all.is_empty() && self.restarts > 0 {
+            all.push(format!("counters began anew {} times, and nobody counted meanwhile", self.restarts));
+        }
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Why it proves nothing, whatever was counted; None: it is whole.
+    #[must_use]
+    pub fn unproven(&self) -> Option<String> {
+        let why = match self.all() {
+            None => "no request was counted".to_owned(),
+            Some(_) => self.hole()?,
+        };
+        Some(format!("{why}, so nothing is proven"))
     }
 
     /// How long both releases answered.

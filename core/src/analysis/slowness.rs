@@ -9,11 +9,11 @@ use super::guard::{Caution, Guard};
 use super::meters::{Traffic, Whose};
 use super::packed::Packed;
 use super::real::Real;
+use super::rows::Rows;
 use super::settings::GuardSettings;
 use crate::fleet::latency::{BOUNDS_MS, BUCKETS, Latency};
 use crate::name::HostName;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What is frozen of the old release's latency, of a thousand answers.
@@ -64,7 +64,7 @@ struct Mark {
 /// How long a service at rest takes, by host. It fades, and is not stored: a rollout freezes what it needs of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pace {
-    hosts: BTreeMap<HostName, Packed>,
+    hosts: Rows<HostName, Packed>,
     takes: u32,
     /// What was frozen of it last, to see how unevenly slow answers are spread.
     usual: Usual,
@@ -92,7 +92,7 @@ pub struct Slowness {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Usual {
-    hosts: BTreeMap<HostName, Marks>,
+    hosts: Rows<HostName, Marks>,
     everywhere: Option<Marks>,
 }
 
@@ -153,7 +153,7 @@ impl Marks {
             let most = latency.about(per_mille)? * SLACK;
             let bucket = BOUNDS_MS.partition_point(|bound| (*bound as f64) < most).min(BUCKETS - 1);
             let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
-            *mark = (bucket, few(beyond(bucket, latency).errors));
+            *mark = (bucket, few(beyond(bucket, latency)));
         }
         Some(marks)
     }
@@ -177,9 +177,9 @@ fn few(count: u64) -> u32 {
 }
 
 /// How many answers took longer than a bucket's.
-fn beyond(bucket: u8, latency: &Latency) -> Counts {
-    let beyond = latency.counts().iter().skip(usize::from(bucket) + 1);
-    Counts::new(latency.total(), beyond.fold(0, |sum: u64, count| sum.saturating_add(*count)))
+fn beyond(bucket: u8, latency: &Latency) -> u64 {
+    let beyond = latency.counts().get(usize::from(bucket) + 1..).unwrap_or_default();
+    beyond.iter().fold(0, |sum: u64, count| sum.saturating_add(*count))
 }
 
 impl From<Stored> for Marks {
@@ -232,10 +232,9 @@ impl Pace {
         self.spreads.iter_mut().zip(&slots).for_each(|(spread, slots)| spread.take(slots));
         for ((whose, member), latency) in &traffic.latencies {
             if *whose == Whose::Old {
-                let known = self.hosts.entry(member.host.clone()).or_default();
-                let mut sum = known.latency();
+                let mut sum = self.hosts.get(&member.host).map(Packed::latency).unwrap_or_default();
                 sum += latency;
-                *known = Packed::from(&sum);
+                self.hosts.insert(member.host.clone(), Packed::from(&sum));
             }
         }
     }
@@ -249,13 +248,13 @@ impl Pace {
 
     fn freeze(&self) -> Usual {
         let mut everywhere = Latency::default();
-        let mut hosts = BTreeMap::new();
-        for (host, packed) in &self.hosts {
+        let mut hosts = Vec::new();
+        for (host, packed) in self.hosts.iter() {
             let latency = packed.latency();
             everywhere += &latency;
             hosts.extend(Marks::of(&latency).map(|marks| (host.clone(), marks)));
         }
-        Usual { hosts, everywhere: Marks::of(&everywhere) }
+        Usual { hosts: hosts.into_iter().collect(), everywhere: Marks::of(&everywhere) }
     }
 }
 
@@ -305,10 +304,16 @@ impl Usual {
     /// Of each quantile: what each member of one side counted in this look.
     fn slots<'a>(&self, traffic: &'a Traffic, of: Whose) -> [Vec<Slot<'a>>; QUANTILES.len()] {
         let mut slots = [const { Vec::new() }; QUANTILES.len()];
+        // Both are in the order of their hosts.
+        let mut known = self.hosts.iter().peekable();
         for ((_, member), latency) in traffic.latencies.iter().filter(|((whose, _), _)| *whose == of) {
-            let Some(marks) = self.marks(&member.host) else { continue };
+            while known.next_if(|(host, _)| **host < member.host).is_some() {}
+            let own = known.peek().filter(|(host, _)| **host == member.host).map(|(_, marks)| **marks);
+            let Some(marks) = own.or(self.everywhere) else { continue };
+            let total = latency.total();
             for (quantile, slots) in slots.iter_mut().enumerate() {
-                let slot = |mark: Mark| Slot { host: &member.host, counts: beyond(mark.bucket, latency), mark };
+                let counts = |mark: Mark| Counts::new(total, beyond(mark.bucket, latency));
+                let slot = |mark: Mark| Slot { host: &member.host, counts: counts(mark), mark };
                 slots.extend(marks.get(quantile).map(slot));
             }
         }

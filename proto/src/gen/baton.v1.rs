@@ -2770,6 +2770,9 @@ pub struct ProofView {
     /// Where requests were broken off.
     #[prost(message, repeated, tag = "21")]
     pub cuts: ::prost::alloc::vec::Vec<CutView>,
+    /// Which load balancers did not count for a while, and for how long; empty: none is known of.
+    #[prost(string, tag = "22")]
+    pub not_counted: ::prost::alloc::string::String,
 }
 /// What was broken off at one host.
 #[derive(serde::Serialize)]

@@ -50,6 +50,7 @@ pub(super) fn view(rollout: &Rollout, new: &str, old: &str) -> Option<ProofView>
         prober: rollout.strategy.prober.as_ref().map(|prober| prober_view(prober, &proof.probes)),
         sources,
         cuts: proof.cuts.iter().map(cut_view).collect(),
+        not_counted: proof.hole().unwrap_or_default(),
         would_have_caught: caught.map(|share| Share(share).to_string()).unwrap_or_default(),
     })
 }

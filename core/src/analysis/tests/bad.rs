@@ -37,7 +37,12 @@ fn judged(says: impl Fn(u64) -> Said, at: fn(u64) -> u64) -> Judgement {
             (key.parse().unwrap(), MemberReport { requests, errors, ..MemberReport::quiet(MemberState::Ready) })
         };
         let members = members.into_iter().map(member).collect();
-        meters.read(&"lb1".parse().unwrap(), &PoolReport { balancer, problem, members, ..PoolReport::default() }, whose);
+        meters.read(
+            &"lb1".parse().unwrap(),
+            &PoolReport { balancer, problem, members, ..PoolReport::default() },
+            Moment(at(look)),
+            whose,
+        );
         let settings = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
         judgement.look(settings, &meters.take(), Moment(at(look)));
         assert_eq!(judgement.verdict("2", "1"), None, "look {look}");

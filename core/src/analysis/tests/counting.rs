@@ -32,10 +32,10 @@ fn old(_: &MemberKey) -> Option<Whose> {
 #[test]
 fn only_what_came_since_the_last_look_counts() {
     let mut meters = Meters::default();
-    meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), Moment(0), old);
     assert_eq!(meters.take().sum(Whose::Old), Counts::default(), "what was before belongs to nobody");
-    meters.read(&lb(), &report("p1", &[("web1/0", 130, 6, MemberState::Ready)]), old);
-    meters.read(&lb(), &report("p1", &[("web1/0", 140, 6, MemberState::Ready)]), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 130, 6, MemberState::Ready)]), Moment(0), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 140, 6, MemberState::Ready)]), Moment(0), old);
     assert_eq!(meters.take().sum(Whose::Old), Counts::new(40, 1));
     assert_eq!(meters.take().sum(Whose::Old), Counts::default());
 }
@@ -43,10 +43,10 @@ fn only_what_came_since_the_last_look_counts() {
 #[test]
 fn what_a_member_answers_on_its_way_out_belongs_to_whoever_was_there() {
     let mut meters = Meters::default();
-    meters.read(&lb(), &report("p1", &[("web1/0", 100, 0, MemberState::Ready)]), old);
-    meters.read(&lb(), &report("p1", &[("web1/0", 110, 2, MemberState::Out)]), new);
+    meters.read(&lb(), &report("p1", &[("web1/0", 100, 0, MemberState::Ready)]), Moment(0), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 110, 2, MemberState::Out)]), Moment(0), new);
     assert_eq!(meters.take().sum(Whose::Old), Counts::new(10, 2));
-    meters.read(&lb(), &report("p1", &[("web1/0", 115, 3, MemberState::Ready)]), new);
+    meters.read(&lb(), &report("p1", &[("web1/0", 115, 3, MemberState::Ready)]), Moment(0), new);
     let traffic = meters.take();
     assert_eq!((traffic.sum(Whose::New), traffic.sum(Whose::Old)), (Counts::new(5, 1), Counts::default()));
 }
@@ -59,7 +59,7 @@ fn what_was_cut_is_known_by_host_and_as_old_as_it_was_when_it_was_last_seen() {
         for (member, cut) in report.members.values_mut().zip(cut) {
             (member.cut, member.oldest) = (cut, oldest.map(Duration::from_secs));
         }
-        meters.read(&lb(), &report, old);
+        meters.read(&lb(), &report, Moment(0), old);
         proof.take(&meters.take(), None, Moment(0));
     };
     read([0, 0], Some(31));
@@ -73,14 +73,14 @@ fn what_was_cut_is_known_by_host_and_as_old_as_it_was_when_it_was_last_seen() {
 #[test]
 fn counters_that_begin_anew_are_never_counted_twice_or_backwards() {
     let mut meters = Meters::default();
-    meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), old);
-    meters.read(&lb(), &report("p2", &[("web1/0", 7, 7, MemberState::Ready)]), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 100, 5, MemberState::Ready)]), Moment(0), old);
+    meters.read(&lb(), &report("p2", &[("web1/0", 7, 7, MemberState::Ready)]), Moment(0), old);
     let traffic = meters.take();
     assert_eq!((traffic.sum(Whose::Old), traffic.restarts), (Counts::default(), 1));
-    meters.read(&lb(), &report("p2", &[("web1/0", 3, 7, MemberState::Ready)]), old);
+    meters.read(&lb(), &report("p2", &[("web1/0", 3, 7, MemberState::Ready)]), Moment(0), old);
     let traffic = meters.take();
     assert_eq!((traffic.sum(Whose::Old), traffic.restarts), (Counts::default(), 1), "back without a restart");
-    meters.read(&lb(), &report("p2", &[("web1/0", 4, 9, MemberState::Ready)]), old);
+    meters.read(&lb(), &report("p2", &[("web1/0", 4, 9, MemberState::Ready)]), Moment(0), old);
     assert_eq!(
         meters.take().sum(Whose::Old),
         Counts::new(2, 2),
@@ -92,11 +92,11 @@ fn counters_that_begin_anew_are_never_counted_twice_or_backwards() {
 fn a_member_that_vanished_begins_anew_and_a_broken_reading_changes_nothing() {
     let mut meters = Meters::default();
     let both = report("p1", &[("web1/0", 100, 0, MemberState::Ready), ("web2/0", 50, 0, MemberState::Ready)]);
-    meters.read(&lb(), &both, old);
-    meters.read(&lb(), &report("p1", &[("web1/0", 110, 0, MemberState::Ready)]), old);
+    meters.read(&lb(), &both, Moment(0), old);
+    meters.read(&lb(), &report("p1", &[("web1/0", 110, 0, MemberState::Ready)]), Moment(0), old);
     let broken = PoolReport { problem: Some(Problem::new(Code(401), "gone")), ..PoolReport::default() };
-    meters.read(&lb(), &broken, old);
-    meters.read(&lb(), &both, old);
+    meters.read(&lb(), &broken, Moment(0), old);
+    meters.read(&lb(), &both, Moment(0), old);
     assert_eq!(
         meters.take().sum(Whose::Old),
         Counts::new(10, 0),
@@ -125,4 +125,32 @@ fn seeing_the_same_again_changes_nothing() {
     let seen = capacity.clone();
     capacity.see(2, 3, Moment(2_000));
     assert_eq!(capacity, seen);
+}
+
+#[test]
+fn a_hole_says_which_balancer_did_not_count_and_for_how_long_and_with_one_nothing_is_proven() {
+    let ready = |process: &str, requests| report(process, &[("web1/0", requests, 0, MemberState::Ready)]);
+    let broken = PoolReport { problem: Some(Problem::new(Code(401), "gone")), ..PoolReport::default() };
+    let unproven = |reports: &[(u64, &PoolReport)]| {
+        let (mut meters, mut proof) = (Meters::default(), Proof::default());
+        for (at, report) in reports {
+            meters.read(&lb(), report, Moment(*at), new);
+            proof.take(&meters.take(), None, Moment(*at));
+        }
+        proof.unproven()
+    };
+    let (first, second, anew, later) = (ready("p1", 9), ready("p1", 40), ready("p2", 3), ready("p2", 50));
+    let whole = [(0, &first), (2_000, &second)];
+    assert_eq!(unproven(&whole), None);
+    assert_eq!(unproven(&whole[..1]).unwrap(), "no request was counted, so nothing is proven");
+    let once = "the counters of lb1 began anew once, and for up to 2s nobody counted, so nothing is proven";
+    assert_eq!(unproven(&[whole[0], whole[1], (4_000, &anew), (6_000, &later)]).unwrap(), once);
+    let back = "the counters of lb1 began anew 2 times, and for up to 9s nobody counted, so nothing is proven";
+    assert_eq!(unproven(&[whole[1], (4_000, &first), (5_000, &second), (12_000, &anew)]).unwrap(), back);
+    // One that cannot be read goes on counting: what it answered is known once it can be.
+    let unread = "the counters of lb1 could not be read at last, for 4s, so nothing is proven";
+    let gone = [whole[0], whole[1], (4_000, &broken), (6_000, &broken)];
+    assert_eq!(unproven(&gone).unwrap(), unread);
+    let healed = ready("p1", 90);
+    assert_eq!(unproven(&[&gone[..], &[(8_000, &healed)]].concat()), None);
 }

@@ -101,6 +101,65 @@ fn a_bet_is_fair_under_the_null_hypothesis() {
     }
 }
 
+/// Looks from the first one at which the new release fails until the guard speaks, at 1,000 requests a second, a tenth of them to
+/// the new release, of which one in a thousand fails until then.
+fn looks_until_noticed(settings: &GuardSettings, good: u64, fails: f64, seed: u64) -> Option<u64> {
+    let (mut chance, mut guard, mut past) = (Chance(seed), Guard::default(), Counts::default());
+    for look in 0..good + 300 {
+        let new = if look < good { 0.001 } else { fails };
+        let seen = super::Poll { new: chance.counts(200, new), old: chance.counts(1800, 0.001) };
+        guard.look(settings, past, seen, 1.0);
+        past += seen.old;
+        if guard.speaks_against(settings) {
+            return look.checked_sub(good).map(|before| before + 1);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_release_that_turns_bad_after_two_hours_at_much_traffic_is_noticed_as_soon_as_one_that_does_after_half_of_one() {
+    for settings in [GuardSettings::default(), GuardSettings::strict()] {
+        for fails in [0.03, 0.2, 1.0] {
+            for seed in 0..3 {
+                let [soon, late] = [900, 3600].map(|good| looks_until_noticed(&settings, good, fails, seed));
+                let (soon, late) = (soon.unwrap(), late.unwrap());
+                assert!(late <= soon + 2 && late <= 9, "{fails}: {late} looks, and {soon} in the first hour");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_is_bet_however_late_is_one_in_all() {
+    // Where nothing may be bet on anything, what was bet stays as it is, and all of it can be seen.
+    let nothing = GuardSettings { margin_ppm: 999_999, ratio_percent: 1_000, ..GuardSettings::default() };
+    let mut guard = Guard::default();
+    assert!((guard.worth() - 1.0).abs() < 1e-6);
+    for look in 0..20_000 {
+        guard.look(&nothing, Counts::default(), poll((10, 0), (10, 0)), 1.0);
+        let worth = guard.worth();
+        assert!(worth <= 1.0 && worth > 0.999, "{worth} after {look}");
+    }
+    assert!(!guard.speaks_against(&nothing));
+}
+
+#[test]
+fn a_release_that_is_no_worse_is_hardly_ever_taken_back_in_three_hours() {
+    let settings = GuardSettings::strict();
+    let taken_back = (0..400).filter(|seed| {
+        let (mut chance, mut guard, mut past) = (Chance(*seed), Guard::default(), Counts::default());
+        for _ in 0..5400 {
+            let seen = super::Poll { new: chance.counts(4, 0.05), old: chance.counts(16, 0.05) };
+            guard.look(&settings, past, seen, 1.0);
+            past += seen.old;
+        }
+        guard.speaks_against(&settings)
+    });
+    let taken_back = taken_back.count();
+    assert!(taken_back <= 4, "{taken_back} of 400");
+}
+
 #[test]
 fn without_traffic_on_both_sides_nothing_is_evidence() {
     let mut guard = Guard::default();

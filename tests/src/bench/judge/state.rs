@@ -21,6 +21,8 @@ const VERDICT_MS: f64 = 1.0;
 const STATE_MIB: f64 = 16.0;
 
 const SERVICES: usize = 10_000;
+/// So many are held to see what all of them take: none shares anything with another but the names of its hosts.
+const HELD: usize = 250;
 /// Of each of them.
 const MEMBERS: usize = 4;
 /// Of the one that is judged in time.
@@ -42,9 +44,20 @@ pub(super) struct State {
     members_each: usize,
     /// What is stored with a rollout under way of each, all answers timed.
     stored_mib: f64,
-    /// What a coordinator holds in memory of each while nothing is on trial: shown, and not promised.
-    at_rest_mib: f64,
     promised_stored_mib: f64,
+    /// What a coordinator holds in memory of them while nothing is on trial: shown, and not promised.
+    at_rest: AtRest,
+}
+
+/// What is held in memory at rest, in MiB, by what it is for.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct AtRest {
+    /// The last reading of every counter: a rollout begins where they are.
+    readings: f64,
+    /// How many requests were answered, how many of them failed and how long they took, in the last ten minutes.
+    usual: f64,
+    /// What the memory of every instance did in the last minutes.
+    memory: f64,
 }
 
 /// A service's members, each of which answers.
@@ -92,7 +105,7 @@ impl Rest {
         let mut rest = Self::default();
         let release = ReleaseId(Digest::of(b"1.0"));
         for look in 0..RESTS {
-            rest.meters.read(&service.balancer, &service.counted(look), |_| Some(Whose::Old));
+            rest.meters.read(&service.balancer, &service.counted(look), Moment(look * 2000), |_| Some(Whose::Old));
             let traffic = rest.meters.take();
             rest.history.take(Moment(look * 2000), &traffic.of(Whose::Old));
             rest.pace.take(&traffic);
@@ -108,10 +121,9 @@ impl Rest {
 }
 
 pub(super) fn measured() -> anyhow::Result<State> {
+    let at_rest = at_rest()?;
     let few = Service::of(MEMBERS)?;
-    let rest = Rest::of(&few);
-    let at_rest_mib = held(&rest)?;
-    let (judgement, _) = judged(&few, &rest)?;
+    let (judgement, _) = judged(&few, &Rest::of(&few))?;
     let stored = serde_json::to_string(&judgement)?.len();
     let many = Service::of(MANY)?;
     let (_, mut looks) = judged(&many, &Rest::of(&many))?;
@@ -124,8 +136,8 @@ pub(super) fn measured() -> anyhow::Result<State> {
         services: SERVICES,
         members_each: MEMBERS,
         stored_mib: mib(stored * SERVICES),
-        at_rest_mib,
         promised_stored_mib: STATE_MIB,
+        at_rest,
     })
 }
 
@@ -143,7 +155,7 @@ fn judged(service: &Service, rest: &Rest) -> anyhow::Result<(Judgement, Vec<Dura
     for look in RESTS..RESTS + LOOKS {
         let report = service.counted(look);
         let began = Instant::now();
-        meters.read(&service.balancer, &report, whose);
+        meters.read(&service.balancer, &report, Moment(look * 2000), whose);
         // As the driver does.
         judgement.meters = meters.settled();
         judgement.look(settings, meters.pending(), Moment(look * 2000));
@@ -155,13 +167,24 @@ fn judged(service: &Service, rest: &Rest) -> anyhow::Result<(Judgement, Vec<Dura
     Ok((judgement, took))
 }
 
-/// What ten thousand copies take.
-fn held(rest: &Rest) -> anyhow::Result<f64> {
+fn at_rest() -> anyhow::Result<AtRest> {
+    let services: Vec<Service> = (0..HELD).map(|_| Service::of(MEMBERS)).collect::<Result<_, _>>()?;
+    // Whatever is needed on the way is there once one was made.
+    let first = services.first().map(Rest::of);
+    // All are kept until the end: what is given back would be taken anew, and not be seen.
+    let (readings, meters) = held(&services, |rest| rest.meters)?;
+    let (usual, past) = held(&services, |rest| (rest.history, rest.pace))?;
+    let (memory, growth) = held(&services, |rest| rest.growth)?;
+    drop((first, meters, past, growth));
+    Ok(AtRest { readings, usual, memory })
+}
+
+/// What a part of all services takes, and the parts of some.
+fn held<T>(services: &[Service], part: impl Fn(Rest) -> T) -> anyhow::Result<(f64, Vec<T>)> {
     let before = anonymous()?;
-    let all = vec![rest.clone(); SERVICES];
-    let after = anonymous()?;
-    drop(all);
-    Ok(mib(after.saturating_sub(before)))
+    let parts: Vec<T> = services.iter().map(|service| part(Rest::of(service))).collect();
+    let taken = anonymous()?.saturating_sub(before);
+    Ok((mib(taken / HELD * SERVICES), parts))
 }
 
 /// Memory of this process's own, in bytes.
@@ -194,11 +217,12 @@ impl std::fmt::Display for State {
             "{:.2} ms from a poll of {} members to a verdict (promised: {VERDICT_MS})",
             self.verdict_ms, self.members
         )?;
-        let Self { services, members_each, stored_mib, at_rest_mib, .. } = self;
+        let Self { services, members_each, stored_mib, at_rest: AtRest { readings, usual, memory }, .. } = self;
         writeln!(
             f,
             "{services} services of {members_each} members, every answer timed: {stored_mib} MiB stored with a rollout each \
-             (promised: {STATE_MIB}), {at_rest_mib} MiB held at rest"
+             (promised: {STATE_MIB}); at rest {readings} MiB of readings, {usual} of what is usual and {memory} of the instances' \
+             memory are held"
         )
     }
 }
