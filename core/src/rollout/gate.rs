@@ -123,15 +123,15 @@ pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
     against(rollout, problem)
 }
 
-/// Why a rollout that needs proof cannot end well: nothing was counted.
+/// Why a rollout that needs proof cannot end well: nothing was counted, or not everything.
 #[must_use]
 pub fn unproven(rollout: &Rollout) -> Option<String> {
     let proof = &rollout.judgement.proof;
     if is_vouched_for(rollout) {
         return None;
     }
-    if rollout.strategy.max_failed.is_some() && proof.all().is_none() {
-        return Some("no request was counted, so nothing is proven".to_owned());
+    if let Some(why) = rollout.strategy.max_failed.and_then(|_| proof.unproven()) {
+        return Some(why);
     }
     let silent = rollout.strategy.prober.is_some() && proof.probes.asked == 0;
     let why = proof.probes.last_trouble.as_deref().unwrap_or("nothing came back");

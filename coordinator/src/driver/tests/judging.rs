@@ -11,7 +11,17 @@ use std::sync::Mutex;
 type Counters = Arc<Mutex<BTreeMap<MemberKey, Counts>>>;
 
 /// A balancer's host that obeys, and counts so many requests a member every two seconds; release 2.0 fails some of them.
-fn balancer(stage: &Stage, counters: &Counters, (answered, failing): (u64, u64)) -> JoinHandle<()> {
+fn balancer(stage: &Stage, counters: &Counters, traffic: (u64, u64)) -> JoinHandle<()> {
+    counting(stage, counters, traffic, "")
+}
+
+/// The same with a process of its own.
+fn counting(
+    stage: &Stage,
+    counters: &Counters,
+    (answered, failing): (u64, u64),
+    process: &'static str,
+) -> JoinHandle<()> {
     let (access, counters) = (stage.access.clone(), Arc::clone(counters));
     tokio::spawn(async move {
         let host = samples::host("lb1");
@@ -31,6 +41,7 @@ fn balancer(stage: &Stage, counters: &Counters, (answered, failing): (u64, u64))
             let fleet = &access.picture().fleet;
             let mut counters = counters.lock().unwrap();
             for pool in report.pools.values_mut() {
+                pool.balancer.push_str(process);
                 for (key, member) in &mut pool.members {
                     let counter = counters.entry(key.clone()).or_default();
                     if counts && member.running == MemberState::Ready {
@@ -253,6 +264,27 @@ async fn a_gate_without_traffic_pauses_says_what_is_missing_and_can_be_resumed()
     silent.abort();
     let _counting = balancer(&stage, &counters, (200, 0));
     patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Succeeded)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_balancer_began_to_count_anew_a_required_proof_is_not_passed() {
+    let (stage, counters, mut agents) = with_first_release(0).await;
+    let mut shape = careful();
+    shape.strategy.max_failed = Some(0);
+    stage.access.ask(super::deploy(shape, "2.0")).await.unwrap();
+    let id = "r-2".parse().unwrap();
+    let looks =
+        |picture: &Picture| picture.fleet.rollouts.get(&id).map_or(0, |rollout| rollout.judgement.failures.guard.polls());
+    patiently(&stage, |picture| looks(picture) >= 5).await;
+    agents.pop().unwrap().abort();
+    counters.lock().unwrap().clear();
+    let _again = counting(&stage, &counters, (200, 0), " restarted");
+    let picture = patiently(&stage, |picture| state(picture, "r-2") == Some(RolloutState::Paused)).await;
+    let rollout = &picture.fleet.rollouts[&id];
+    let (pause, proof) = (rollout.pause.clone().unwrap(), &rollout.judgement.proof);
+    assert!(pause.why.starts_with("the counters of lb1 began anew once, and for up to "), "{pause:?}");
+    assert!(pause.why.ends_with(" nobody counted, so nothing is proven"), "{pause:?}");
+    assert_eq!((rollout.wave, proof.all().map(|all| all.errors)), (1, Some(0)), "nothing failed that was counted");
 }
 
 /// A balancer's host that obeys and counts nothing.
