@@ -382,17 +382,19 @@ impl<'a> Turn<'a> {
     /// Where the releases cannot coexist: whether no host runs another one, or will once it hears its newest spec or returns.
     ///
     /// A host that was told to run this release heard before that it runs nothing. A host that was told to run nothing must
-    /// have said so: until then its ledger may hold the other release, and start it.
+    /// have said so: until then its ledger may hold the other release, and start it. One that left the service holds a release
+    /// of it until it did.
     fn alone(&self, release: ReleaseId) -> Result<(), Reason> {
         if !self.strategy.exclusive {
             return Ok(());
         }
-        let Self { fleet, service, .. } = *self;
+        let Self { fleet, name, service, .. } = *self;
         let runs_another = |host: &&HostName| {
             let place = self.places.at(host);
             let mut told = place.issued().map(|(_, told)| told.release).peekable();
             let mute = told.peek().is_none() && place.host().and_then(Host::echoed).is_none();
-            (mute && service.hosts.contains(host))
+            let holds = || fleet.hosts.get(host).is_some_and(|known| known.issued.holds_any_of(name));
+            (mute && (service.hosts.contains(host) || holds()))
                 || told.any(|told| told != release)
                 || place.reported().any(|(_, instance)| instance.release != release && instance.state.may_run())
         };

@@ -301,3 +301,35 @@ fn it_refuses_to_start_a_release_beside_one_that_it_excludes() {
         proposal.run("web1", 0, "v2").breaks(22);
     }
 }
+
+#[test]
+fn it_refuses_to_start_a_release_beside_what_a_host_that_left_may_still_run() {
+    for (web2, holds, starts) in [("behind", true, false), ("behind", false, true), ("", true, true)] {
+        let mut proposal = Proposal::on(&format!("in-place max=100% v1->v2\n web1 a=v2:none:out\n web2 {web2}\n lb1"));
+        let fleet = &mut proposal.world.fleet;
+        fleet.rollouts.values_mut().for_each(|rollout| rollout.strategy.exclusive = true);
+        fleet.services.values_mut().for_each(|service| service.hosts = vec![host("web1")]);
+        if !holds {
+            fleet.hosts.get_mut(&host("web2")).expect("a host").issued.releases.clear();
+        }
+        match starts {
+            true => proposal.run("web1", 0, "v2").passes(),
+            false => proposal.run("web1", 0, "v2").breaks(22),
+        }
+    }
+}
+
+#[test]
+fn it_refuses_to_let_go_of_the_last_release_of_a_service_that_a_host_may_still_run() {
+    for (web2, goes) in [("behind", false), ("a=v1:leftover", false), ("a=v1:ready:out", false), ("", true)] {
+        let mut proposal = Proposal::on(&format!("in-place max=1\n web1 a=v1:ready:in\n web2 {web2}\n lb1"));
+        proposal.world.fleet.services.values_mut().for_each(|service| service.hosts = vec![host("web1")]);
+        let spec = proposal.spec("web2");
+        spec.releases.clear();
+        spec.instances.clear();
+        match goes {
+            true => proposal.passes(),
+            false => proposal.breaks(22),
+        }
+    }
+}
