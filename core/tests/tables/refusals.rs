@@ -144,6 +144,18 @@ fn it_refuses_to_disturb_more_hosts_than_may_be() {
 }
 
 #[test]
+fn it_refuses_to_disturb_more_hosts_than_may_be_in_a_rollout_that_begins_with_the_same_plan() {
+    let text = "side-by-side max=1 v1->v2\n web1 a=v1:ready:in b=v2:none:out\n web2 a=v1:ready:in b=v2:none:out\n lb1";
+    let begins = |hosts: &[&str]| {
+        let mut proposal = Proposal::on(text);
+        proposal.plan.rollouts = std::mem::take(&mut proposal.world.fleet.rollouts);
+        hosts.iter().fold(proposal, |proposal, name| proposal.run(name, 1, "v2"))
+    };
+    begins(&["web1"]).passes();
+    begins(&["web1", "web2"]).breaks(5);
+}
+
+#[test]
 fn it_refuses_to_stop_anything_while_one_of_two_balancers_may_route() {
     Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1\n lb2 silent")
         .run("web1", 0, "v2")
