@@ -1,7 +1,7 @@
 //! What counts as begun, and as one that serves: also in the very plan that turns a rollout round, ends it or begins it.
 
 use super::hooks::{begin, failed, retry};
-use super::{Obedient, by, rollout};
+use super::{by, rollout};
 use crate::text::{NOW, World, host, release, shop};
 use baton_core::fleet::hooks::HookState;
 use baton_core::fleet::orders::Queued;
