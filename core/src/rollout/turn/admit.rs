@@ -13,8 +13,8 @@ use crate::rollout::waiting::Reason;
 use crate::rollout::{Rollout, RolloutState};
 
 impl Turn<'_> {
-    /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
-    pub(super) fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
+    /// Whether a host that has not begun may do so now.
+    pub(super) fn its_turn(&self, standing: &Standing) -> Result<(), Reason> {
         if !standing.begun && standing.aside.is_none() {
             let held = self.rollout.is_some_and(|rollout| rollout.state == RolloutState::Paused);
             if held || self.order_holds || self.begun >= self.begun_limit {
@@ -24,6 +24,12 @@ impl Turn<'_> {
                 return Err(Reason::Exclusive { host: host.clone() });
             }
         }
+        Ok(())
+    }
+
+    /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
+    pub(super) fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
+        self.its_turn(standing)?;
         // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
         let aside = if standing.aside.is_some() { self.aside } else { 0 };
         // A host that may serve and is not known to is one of those that do not already.

@@ -138,6 +138,10 @@ impl<'a> Turn<'a> {
             Step::Wait(reason) => Err(reason.clone()),
             Step::Failed(problem) => Err(Reason::Failed { problem: problem.clone() }),
             Step::Drain(slot) => {
+                // Asked before anything is looked up: of many hosts most wait for their turn.
+                if standing.drains_told {
+                    self.its_turn(standing)?;
+                }
                 let place = self.places.at(&standing.host);
                 if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
