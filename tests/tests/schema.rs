@@ -182,6 +182,9 @@ fn what_has_no_default_is_required_and_what_is_planned_is_refused() {
 fn the_words_for_times_and_shares_are_those_of_the_parser() {
     let (validator, smallest) = (validator(), SMALLEST.parse::<toml::Table>().unwrap());
     let (smallest, number) = (with(smallest, "balancer.on", toml::Value::from(vec!["lb1"])), toml::Value::Integer);
+    // Rules are for a first wave that leaves somebody for the rest.
+    let smallest = with(smallest, "hosts", toml::Value::from(vec!["web1", "web2"]));
+    let smallest = with(smallest, "rollout.waves", toml::Value::from(vec![1]));
     let text = |words: &str| toml::Value::String(words.to_owned());
     let good = [
         ("rollout.drain", vec![text("30s"), text("0s"), text("1m 30s"), text("1 hour"), text(" 500ms "), text("2h30m")]),

@@ -125,6 +125,12 @@ impl HostSpec {
         Stamp { epoch: self.epoch, generation: self.generation }
     }
 
+    /// Whether the host is to hold a release of a service.
+    #[must_use]
+    pub fn holds_any_of(&self, service: &ServiceName) -> bool {
+        self.releases.values().any(|release| release.service == *service)
+    }
+
     /// Whether both ask for the same, whoever asks and whenever.
     #[must_use]
     pub fn same_content(&self, other: &HostSpec) -> bool {

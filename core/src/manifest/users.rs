@@ -4,7 +4,7 @@ use super::codes;
 use super::keys::Kind;
 use super::reader::{Finding, Reader, quoted};
 use crate::fleet::split::{InvalidSplit, Rule, UserKey};
-use crate::strategy::Users;
+use crate::strategy::{Users, Wave};
 
 /// More rules than this are a table for the application, not for a balancer.
 const RULES_MAX: usize = 16;
@@ -20,6 +20,29 @@ pub(super) fn users(reader: &mut Reader<'_, '_>) -> Option<Users> {
         return None;
     }
     Some(users)
+}
+
+/// Whether the waves leave anything for these words to say. Reported, where they do not.
+pub(super) fn fit(reader: &mut Reader<'_, '_>, users: &Users, waves: &[Wave], hosts: usize) -> bool {
+    let takes_all = waves.first().is_some_and(|wave| wave.share.is_none() && wave.hosts.of(hosts) >= hosts);
+    let shares = waves.iter().any(|wave| wave.share.is_some());
+    let (place, what, label, help) = match () {
+        () if !users.rules.is_empty() && takes_all => (
+            "rollout.match",
+            "in the first wave these requests alone go to the new release, and the first wave is every host",
+            "nobody would be left for the others",
+            "give rollout.waves, or the steps of a canary, a first one that leaves hosts; or leave match out",
+        ),
+        () if users.sticky.is_some() && users.rules.is_empty() && !shares => (
+            "rollout.sticky",
+            "nothing divides requests between the releases, so no user is kept on a side",
+            "neither shares of traffic nor match",
+            "use strategy = \"canary\" with steps such as \"5% for 5m\", or rollout.match; or leave sticky out",
+        ),
+        () => return true,
+    };
+    reader.report(Finding::error(codes::CONTRADICTION, reader.span(place), what).label(label).help(help));
+    false
 }
 
 /// What makes a user; inner None: nothing does.

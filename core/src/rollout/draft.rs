@@ -4,11 +4,12 @@ use super::Rollout;
 use super::hooks;
 use super::place::Place;
 use super::share::WEIGHT;
+use crate::fleet::report::HostReport;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use crate::fleet::split::{Side, TrafficSplit};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
-use crate::release::Probe;
+use crate::release::{Probe, Release};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -135,7 +136,8 @@ impl<'a> Draft<'a> {
         let mut unvisited = members.0.as_slice();
         for (name, known) in &fleet.hosts {
             let spec = self.specs.get(name).unwrap_or(&known.issued);
-            let releases = self.wanted_releases(spec, take_host(&mut unvisited, name), active);
+            let mut releases = self.wanted_releases(spec, take_host(&mut unvisited, name), active);
+            self.keep_signs(known, &mut releases);
             // Of a service nobody knows here (a restored coordinator's) a host goes on with what it has.
             let restart = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
                 Some(service) if stays(service, name, told.release) => Restart::Always,
@@ -163,7 +165,7 @@ impl<'a> Draft<'a> {
             if !stale {
                 continue;
             }
-            let documents = self.documents(&releases);
+            let documents = self.documents(known, &releases);
             if let Some(spec) = self.edit(name) {
                 spec.releases = documents;
                 for (key, instance) in &mut spec.instances {
@@ -287,9 +289,30 @@ impl<'a> Draft<'a> {
         wanted
     }
 
-    fn documents(&self, releases: &[ReleaseId]) -> BTreeMap<ReleaseId, crate::release::Release> {
-        let known = |release: &ReleaseId| Some((*release, self.fleet.releases.get(release)?.clone()));
-        releases.iter().filter_map(known).collect()
+    /// Of a service of which a host would hold nothing any more, it keeps what it has until it said, in answer to its newest spec,
+    /// that nothing of it runs there. A coordinator that begins meanwhile knows by that alone that something still may.
+    fn keep_signs(&self, known: &Host, wanted: &mut Vec<ReleaseId>) {
+        let issued = &known.issued;
+        if issued.releases.keys().all(|release| wanted.contains(release)) {
+            return;
+        }
+        let has_ended = |service: &ServiceName| {
+            let runs =
+                |report: &HostReport| report.instances.iter().any(|(key, it)| key.service == *service && it.state.may_run());
+            let told = issued.instances.keys().any(|key| key.service == *service);
+            !told && known.echoed().is_some_and(|report| !runs(report))
+        };
+        let held = |release: &ReleaseId| issued.releases.get(release).or_else(|| self.fleet.releases.get(release));
+        let goes = |service: &ServiceName| wanted.iter().filter_map(held).all(|release| release.service != *service);
+        let signs = issued.releases.iter().filter(|(_, it)| goes(&it.service) && !has_ended(&it.service));
+        let signs: Vec<ReleaseId> = signs.map(|(id, _)| *id).collect();
+        wanted.extend(signs);
+        wanted.sort_unstable();
+    }
+
+    fn documents(&self, known: &Host, releases: &[ReleaseId]) -> BTreeMap<ReleaseId, Release> {
+        let document = |id: &ReleaseId| self.fleet.releases.get(id).or_else(|| known.issued.releases.get(id)).cloned();
+        releases.iter().filter_map(|id| Some((*id, document(id)?))).collect()
     }
 
     /// Drops members of hosts that left the service, once nothing of it runs there. Of a host that people took away for good the

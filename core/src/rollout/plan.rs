@@ -254,6 +254,7 @@ fn look(
             connected: place.host().is_some_and(|host| host.connected),
             serves: place.serves(),
             goal,
+            drains_told: matches!(step, Step::Drain(slot) if place.issued().any(|(issued, _)| issued == slot)),
             step,
             begun,
             away: is_away(service, rollout, place),

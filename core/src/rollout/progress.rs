@@ -30,6 +30,8 @@ pub struct Standing {
     pub serves: bool,
     pub goal: Option<ReleaseId>,
     pub step: Step,
+    /// The step drains what the host was told to run, and no free slot.
+    pub drains_told: bool,
     /// Something was begun here and is not finished.
     pub begun: bool,
     /// By what was told nothing of it is in, or what the rollout goes to is not.

@@ -1,6 +1,7 @@
 //! Orders carried out by a fleet that does at once what it is told: where each of them ends.
 
 mod back;
+mod begun;
 mod beside;
 mod every;
 mod forgetting;

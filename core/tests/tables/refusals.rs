@@ -144,6 +144,18 @@ fn it_refuses_to_disturb_more_hosts_than_may_be() {
 }
 
 #[test]
+fn it_refuses_to_disturb_more_hosts_than_may_be_in_a_rollout_that_begins_with_the_same_plan() {
+    let text = "side-by-side max=1 v1->v2\n web1 a=v1:ready:in b=v2:none:out\n web2 a=v1:ready:in b=v2:none:out\n lb1";
+    let begins = |hosts: &[&str]| {
+        let mut proposal = Proposal::on(text);
+        proposal.plan.rollouts = std::mem::take(&mut proposal.world.fleet.rollouts);
+        hosts.iter().fold(proposal, |proposal, name| proposal.run(name, 1, "v2"))
+    };
+    begins(&["web1"]).passes();
+    begins(&["web1", "web2"]).breaks(5);
+}
+
+#[test]
 fn it_refuses_to_stop_anything_while_one_of_two_balancers_may_route() {
     Proposal::on("in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1\n lb2 silent")
         .run("web1", 0, "v2")
@@ -299,5 +311,37 @@ fn it_refuses_to_start_a_release_beside_one_that_it_excludes() {
         let rollout = proposal.world.fleet.rollouts.values_mut().next().expect("a rollout");
         rollout.strategy.exclusive = true;
         proposal.run("web1", 0, "v2").breaks(22);
+    }
+}
+
+#[test]
+fn it_refuses_to_start_a_release_beside_what_a_host_that_left_may_still_run() {
+    for (web2, holds, starts) in [("behind", true, false), ("behind", false, true), ("", true, true)] {
+        let mut proposal = Proposal::on(&format!("in-place max=100% v1->v2\n web1 a=v2:none:out\n web2 {web2}\n lb1"));
+        let fleet = &mut proposal.world.fleet;
+        fleet.rollouts.values_mut().for_each(|rollout| rollout.strategy.exclusive = true);
+        fleet.services.values_mut().for_each(|service| service.hosts = vec![host("web1")]);
+        if !holds {
+            fleet.hosts.get_mut(&host("web2")).expect("a host").issued.releases.clear();
+        }
+        match starts {
+            true => proposal.run("web1", 0, "v2").passes(),
+            false => proposal.run("web1", 0, "v2").breaks(22),
+        }
+    }
+}
+
+#[test]
+fn it_refuses_to_let_go_of_the_last_release_of_a_service_that_a_host_may_still_run() {
+    for (web2, goes) in [("behind", false), ("a=v1:leftover", false), ("a=v1:ready:out", false), ("", true)] {
+        let mut proposal = Proposal::on(&format!("in-place max=1\n web1 a=v1:ready:in\n web2 {web2}\n lb1"));
+        proposal.world.fleet.services.values_mut().for_each(|service| service.hosts = vec![host("web1")]);
+        let spec = proposal.spec("web2");
+        spec.releases.clear();
+        spec.instances.clear();
+        match goes {
+            true => proposal.passes(),
+            false => proposal.breaks(22),
+        }
     }
 }

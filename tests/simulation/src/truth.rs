@@ -98,10 +98,7 @@ fn alone(part: &Part, hosts: &Hosts, key: &InstanceKey, release: ReleaseId, stor
     }
     let other = hosts.iter().flat_map(|(name, host)| host.processes.iter().map(move |(key, process)| (name, key, process)));
     let mut other = other.filter(|(_, it, process)| it.service == key.service && process.failed.is_none());
-    // A host that left the service while it was cut off is unknown to a coordinator that began later.
-    let belongs = |name: &HostName| stored.services.get(&part.name).is_some_and(|service| service.hosts.contains(name));
-    let known = |name: &HostName| belongs(name) || hosts.get(name).is_some_and(|host| !host.cut);
-    match other.find(|(name, _, process)| process.release != release && known(name)) {
+    match other.find(|(.., process)| process.release != release) {
         Some((name, ..)) => Err(format!("22: a release started that cannot coexist with the one on {name}")),
         None => Ok(()),
     }

@@ -105,7 +105,11 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
     {
         in_place(reader, amount, hosts);
     }
-    balanced.then_some(Strategy {
+    let fits = match (&users, &waves, around.hosts) {
+        (Some(users), Some(waves), Some(hosts)) => users::fit(reader, users, waves, hosts),
+        _ => true,
+    };
+    let strategy = Strategy {
         placement: placement?,
         waves: waves?,
         max_unavailable: max_unavailable?,
@@ -126,7 +130,9 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         scrape: scrape?,
         prometheus: prometheus?,
         second_person: second_person?,
-    })
+    };
+    let proves = around.hosts.is_none_or(|hosts| can_be_proven(reader, &strategy, hosts));
+    (balanced && fits && proves).then_some(strategy)
 }
 
 /// Reads what hangs on the strategy while nobody knows which it is: what is wrong whichever it is, is told all the same.
@@ -316,6 +322,20 @@ fn needs_balancer(reader: &mut Reader<'_, '_>, means: &Meaning, waves: Option<&[
         "there is no [balancer]",
         "add [balancer] with `on` and `pool`",
     );
+    false
+}
+
+/// Reports a proof that can never be had: no request may fail, one is made all the time, and nobody serves for a while.
+fn can_be_proven(reader: &mut Reader<'_, '_>, strategy: &Strategy, hosts: usize) -> bool {
+    if strategy.prober.is_none() || strategy.max_failed != Some(0) || !strategy.interrupts(hosts) {
+        return true;
+    }
+    let what = "no request may fail, and nobody serves while the release is replaced: every rollout would be taken back";
+    let help = match strategy.exclusive {
+        true => "allow in max_failed what may fail meanwhile, or leave proof.probe out",
+        false => "allow in max_failed what may fail meanwhile, leave proof.probe out, or give run.ports a second port",
+    };
+    contradicts(reader, "proof.max_failed", what.to_owned(), "proof.probe asks all the time", help);
     false
 }
 

@@ -70,6 +70,10 @@ golden! {
     a_wave_has_no_more_hosts_than_there_are
     rules_and_users_are_what_a_balancer_can_tell
     rules_need_a_balancer
+    rules_leave_somebody_for_the_rest
+    users_are_kept_on_a_side_where_there_are_two
+    nobody_can_prove_that_nothing_failed_while_nobody_serves
+    one_host_in_place_proves_nothing_either
     a_secret_is_where_it_is_found
     a_secret_is_refused_and_never_shown
     a_secret_is_not_shown_in_a_file_that_is_no_toml

@@ -121,6 +121,27 @@ impl Check<'_> {
         }
     }
 
+    /// 22: a host that may still run something of a service keeps a release of it, by which whoever decides later knows that.
+    pub(super) fn signs(&self, violations: &mut Vec<Violation>) {
+        for (host, spec) in &self.proposal.specs {
+            let Some(known) = self.fleet.hosts.get(host) else { continue };
+            let kept: BTreeSet<&ServiceName> = spec.releases.values().map(|it| &it.service).collect();
+            let had: BTreeSet<&ServiceName> = known.issued.releases.values().map(|it| &it.service).collect();
+            for name in had.difference(&kept) {
+                let answer =
+                    known.heard.as_ref().map(|heard| &heard.report).filter(|it| it.observed == known.issued.stamp());
+                let is_told = known.issued.instances.keys().any(|key| key.service == **name);
+                let runs = answer.is_none_or(|report| {
+                    report.instances.iter().any(|(key, it)| key.service == **name && it.state.may_run())
+                });
+                if is_told || runs {
+                    let what = format!("{host} would let go of {name}, and has not said that nothing of it runs there");
+                    violations.push(violation(22, name, what));
+                }
+            }
+        }
+    }
+
     /// 22: where releases cannot coexist, none starts while any host runs, or was told to run, another.
     pub(super) fn exclusion(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
         if !self.strategy_of(name, service).exclusive {
@@ -141,8 +162,10 @@ impl Check<'_> {
                 let told: Vec<ReleaseId> = told.filter(|(key, _)| mine(key)).map(|(_, it)| it.release).collect();
                 let report = known.heard.as_ref().map(|heard| &heard.report);
                 let follows = report.is_some_and(|report| report.observed == known.issued.stamp());
+                let was_there =
+                    service.hosts.contains(*other) || known.issued.releases.values().any(|it| it.service == *name);
                 told.iter().any(|told| *told != release)
-                    || (told.is_empty() && !follows && service.hosts.contains(*other))
+                    || (told.is_empty() && !follows && was_there)
                     || seen.filter(|(key, _)| mine(key)).any(|(_, it)| runs(it))
             });
             if let Some((other, _)) = elsewhere {

@@ -44,6 +44,7 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
     let mut violations = Vec::new();
     check.fencing(&mut violations);
     check.memory(&mut violations);
+    check.signs(&mut violations);
     for (name, service) in &fleet.services {
         let service = proposal.services.get(name).unwrap_or(service);
         check.one_rollout(name, &mut violations);

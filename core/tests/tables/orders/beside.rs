@@ -106,3 +106,43 @@ fn a_host_that_has_crashed_goes_out_though_no_other_of_its_rack_serves() {
         assert_eq!(told == Some(false), goes, "{first}");
     }
 }
+
+#[test]
+fn where_releases_cannot_coexist_a_host_that_left_and_was_not_heard_since_is_waited_for() {
+    let mut world = Obedient::at("in-place max=100%\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    world.fleet.services.values_mut().for_each(|service| service.strategy.exclusive = true);
+    let mut deploy = world.deploy("r-4", "v1");
+    deploy.service.hosts = vec![host("web1")];
+    world.ask(Command::Deploy(Box::new(deploy)));
+    let is_told = |world: &Obedient| !world.fleet.hosts[&host("web2")].issued.instances.is_empty();
+    for _ in 0..20 {
+        if is_told(&world) {
+            world.pass();
+        }
+    }
+    assert!(!is_told(&world), "it is told to run nothing");
+    // It never hears that, and the coordinator begins anew.
+    let is_cut_off = |world: &mut Obedient| {
+        let web2 = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
+        (web2.connected, web2.heard) = (false, None);
+    };
+    is_cut_off(&mut world);
+    world.fleet.take_over();
+    while !world.fleet.rollouts.values().all(|rollout| rollout.state == RolloutState::Succeeded) {
+        world.pass();
+        is_cut_off(&mut world);
+    }
+    let mut deploy = world.deploy("r-5", "v2");
+    deploy.service.hosts = vec![host("web1")];
+    world.ask(Command::Deploy(Box::new(deploy)));
+    for _ in 0..20 {
+        world.pass();
+        is_cut_off(&mut world);
+    }
+    world.stand(&[("web1", ""), ("web2", "")]);
+    assert_eq!(world.words(), ["web1 exclusive"]);
+    world.fleet.hosts.get_mut(&host("web2")).expect("a host").connected = true;
+    world.settle();
+    world.stand(&[("web1", "v2:in"), ("web2", "")]);
+    assert!(world.fleet.hosts[&host("web2")].issued.releases.is_empty(), "nothing is kept of what it left");
+}

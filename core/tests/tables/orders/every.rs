@@ -80,6 +80,47 @@ fn every_command_in_every_state_is_carried_out_or_refused_with_nothing_changed()
     }
 }
 
+/// What people have asked for already, each by itself.
+fn earlier(world: &Obedient) -> Vec<Command> {
+    let (service, why) = (crate::text::shop, || "because".to_owned());
+    vec![
+        Command::Freeze { service: Some(service()), lasts: None, by: by(), why: why() },
+        Command::Freeze { service: None, lasts: None, by: by(), why: why() },
+        Command::RemoveService { service: service(), by: by() },
+        Command::Drain { host: host("web2"), stop: true, by: by(), why: why() },
+        Command::Skip { service: service(), host: host("web2"), by: by(), why: why() },
+        Command::Deploy(Box::new(Deploy { busy: Busy::Queue, ..world.deploy("r-8", "v2") })),
+        Command::Keep { service: service(), by: by() },
+    ]
+}
+
+#[test]
+fn every_command_after_every_order_is_carried_out_or_refused_with_nothing_changed() {
+    let under_way = "in-place max=1 v1->v2\n web1 a=v2:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
+    for state in [REST, under_way] {
+        for first in earlier(&Obedient::at(state)) {
+            let mut before = Obedient::at(state);
+            if apply(&mut before.fleet, first.clone(), before.now).is_err() {
+                continue;
+            }
+            before.pass();
+            for command in commands(&before, "shop", "web2") {
+                let mut world = Obedient { fleet: before.fleet.clone(), now: before.now, ..Obedient::default() };
+                match apply(&mut world.fleet, command.clone(), world.now) {
+                    Err(problem) => {
+                        assert!((700..900).contains(&problem.code.0) && problem.help.is_some(), "{problem:?}");
+                        assert_eq!(
+                            world.fleet, before.fleet,
+                            "{command:?} was refused and changed something after {first:?}"
+                        );
+                    }
+                    Ok(_) => world.settle(),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_nobody_knows_is_refused_by_every_command() {
     let service = commands(&Obedient::at(REST), "cart", "web2");

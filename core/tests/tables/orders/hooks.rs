@@ -4,7 +4,8 @@ use super::*;
 use baton_core::fleet::hooks::{HookSpec, HookState};
 use baton_core::hook::{Hook, HookKey, Hooks, Of};
 
-const SIDE: &str = "side-by-side max=1\n web1 a=v1:ready:in b=v1:none:out\n web2 a=v1:ready:in b=v1:none:out\n lb1";
+pub(super) const SIDE: &str =
+    "side-by-side max=1\n web1 a=v1:ready:in b=v1:none:out\n web2 a=v1:ready:in b=v1:none:out\n lb1";
 
 fn hook(point: Point) -> Hook {
     Hook { command: vec![format!("bin/{point}")], timeout: Duration::from_secs(60), no_way_back: false }
@@ -17,21 +18,21 @@ fn deploy(world: &Obedient, id: &str, points: &[Point]) -> Deploy {
     deploy
 }
 
-fn begin(text: &str, points: &[Point]) -> Obedient {
+pub(super) fn begin(text: &str, points: &[Point]) -> Obedient {
     let mut world = Obedient::at(text);
     let deploy = deploy(&world, "r-5", points);
     world.ask(Command::Deploy(Box::new(deploy)));
     world
 }
 
-fn failed() -> HookOutcome {
+pub(super) fn failed() -> HookOutcome {
     HookOutcome::Failed { problem: Problem::new(Code(801), "migrate failed on web1") }
 }
 
 impl Obedient {
     /// Passes until nothing changes, and what hosts were told to run and to start on the way, in order.
     #[track_caller]
-    fn story(&mut self) -> Vec<String> {
+    pub(super) fn story(&mut self) -> Vec<String> {
         let mut story: Vec<String> = Vec::new();
         for _ in 0..200 {
             let before = self.fleet.clone();
@@ -52,7 +53,7 @@ impl Obedient {
         panic!("it never comes to rest: {:?}", plan(&self.fleet, self.now).waiting);
     }
 
-    fn run(&self, point: Point) -> &HookState {
+    pub(super) fn run(&self, point: Point) -> &HookState {
         let mut runs = self.fleet.services[&shop()].hooks.iter().filter(|(key, _)| key.point == point);
         &runs.next().expect("it was asked for").1.state
     }
@@ -62,7 +63,7 @@ impl Obedient {
     }
 }
 
-fn retry(id: &str) -> Command {
+pub(super) fn retry(id: &str) -> Command {
     Command::Retry { id: rollout(id), service: shop(), host: None, by: by() }
 }
 

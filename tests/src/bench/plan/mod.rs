@@ -105,7 +105,7 @@ fn simulated(seed: u64) -> anyhow::Result<Simulated> {
     let (mut begun, mut ended) = (None, None);
     let outcome = calm(seed, SIMULATED_HOSTS, &mut |line| {
         let at = line.split_ascii_whitespace().next().and_then(|at| at.parse::<u64>().ok());
-        if begun.is_none() && line.ends_with("Wish(Deploy)") {
+        if begun.is_none() && line.contains(" Wish(0, Deploy(") {
             begun = busy().zip(at);
         }
         if begun.is_some() && line.contains(" is Succeeded") {
