@@ -216,6 +216,7 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
         return;
     }
     if let Some(why) = gate::unproven(rollout) {
+        let why = format!("{why}; baton promote {} takes it so", rollout.service);
         return pause(rollout, "baton".into(), why);
     }
     match (Hooks { fleet, service, rollout, now }).once(Point::AfterRollout) {

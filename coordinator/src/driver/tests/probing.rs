@@ -97,8 +97,18 @@ async fn a_prober_that_could_ask_nothing_proves_nothing_and_says_why() {
     tell(&stage, "r-1", Answer::Unasked("shop:80: no such host".into()));
     let picture = ended(&stage, "r-1").await;
     let pause = picture.fleet.rollouts[&"r-1".parse().unwrap()].pause.clone().unwrap();
-    assert_eq!(pause.why, "the prober could ask nothing, so nothing is proven: shop:80: no such host");
+    assert_eq!(
+        pause.why,
+        "the prober could ask nothing, so nothing is proven: shop:80: no such host; baton promote shop takes it so"
+    );
     assert_eq!((probes(&picture, "r-1").asked, probes(&picture, "r-1").unasked), (0, 1));
+
+    // To resume is to look again; to promote is to take it as it is.
+    let (service, by) = (picture.fleet.services.keys().next().unwrap().clone(), "ana".to_owned());
+    stage.access.ask(Ask::Resume { service: service.clone(), by: by.clone() }).await.unwrap();
+    stage.until(|picture| state(picture, "r-1") == Some(RolloutState::Paused)).await;
+    stage.access.ask(Ask::Promote { service, by }).await.unwrap();
+    stage.until(|picture| state(picture, "r-1") == Some(RolloutState::Succeeded)).await;
 }
 
 #[tokio::test(start_paused = true)]

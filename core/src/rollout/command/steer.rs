@@ -3,7 +3,7 @@
 use super::super::aside::aside;
 use super::super::progress::Standing;
 use super::super::queue;
-use super::super::{Consent, Direction, Rollout, RolloutState, plan, progress};
+use super::super::{Consent, Direction, Rollout, RolloutState, gate, plan, progress};
 use super::hooks;
 use super::{Accepted, begin, change, frozen, known, known_mut, not_of_service};
 use crate::fleet::orders::Order;
@@ -86,7 +86,9 @@ pub(super) fn promote(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Mome
 
 fn let_through(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Result<(), Problem> {
     let name = &rollout.service;
-    let goes_forward = rollout.state == RolloutState::Running && rollout.direction == Direction::Forward;
+    // One that is through and cannot be proven: a person may take it so.
+    let unproven = rollout.state == RolloutState::Paused && gate::unproven(rollout).is_some();
+    let goes_forward = (rollout.state == RolloutState::Running || unproven) && rollout.direction == Direction::Forward;
     let through = match progress::asks_for(rollout, standings, now) {
         Some(wave) => wave + 1,
         None if rollout.wave_done.is_some() => rollout.wave + 2,
@@ -98,6 +100,9 @@ fn let_through(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Re
             .help(format!("baton why {name}")));
     }
     rollout.promoted = through;
+    if unproven {
+        go_on(rollout);
+    }
     Ok(())
 }
 
