@@ -15,6 +15,7 @@ use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
+use senders::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
@@ -192,10 +193,8 @@ impl<T: Teller> Requests<T> {
 
     /// Since when is counted: another text whenever counting began anew. Read before the counters.
     pub(crate) fn begun(&self) -> String {
-        let drops = senders::table(self.shared.address)
-            .ok()
-            .and_then(|table| table.into_iter().find(|entry| entry.inode == self.shared.inode))
-            .map(|entry| entry.drops);
+        let own = |table: &[Entry]| table.iter().find(|entry| entry.inode == self.shared.inode).map(|entry| entry.drops);
+        let drops = senders::find(self.shared.address, own);
         let counted = &mut *self.shared.counted();
         match drops {
             Some(drops) => {
@@ -331,8 +330,9 @@ impl<T: Teller> Counted<T> {
             return *sender != Sender::Stranger;
         }
         self.lookups += 1;
-        let table = if self.lookups > LOOKUPS { Vec::new() } else { senders::table(to).unwrap_or_default() };
-        let (Some(entry), Some(believed)) = (senders::sender(&table, from, to), &self.believed) else {
+        let may_look = self.lookups <= LOOKUPS;
+        let entry = may_look.then(|| senders::find(to, |table| senders::sender(table, from, to).copied())).flatten();
+        let (Some(entry), Some(believed)) = (entry, &self.believed) else {
             self.lost += 1;
             return false;
         };

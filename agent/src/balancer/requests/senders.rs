@@ -8,6 +8,9 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// Tables that are read before a socket is held to be gone.
+const LOOKS: usize = 3;
+
 /// One UDP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -25,6 +28,12 @@ pub(super) struct Entry {
 pub(super) fn table(address: SocketAddr) -> io::Result<Vec<Entry>> {
     let path = if address.is_ipv4() { "/proc/net/udp" } else { "/proc/net/udp6" };
     Ok(fs::read_to_string(path)?.lines().filter_map(Entry::parse).collect())
+}
+
+/// What somebody looks for among these sockets. The kernel hands the table out in pages, and a socket that closes between two of
+/// them moves another one over the edge: what is not found is looked for again.
+pub(super) fn find<T>(address: SocketAddr, look: impl Fn(&[Entry]) -> Option<T>) -> Option<T> {
+    (0..LOOKS).find_map(|_| look(&table(address).ok()?))
 }
 
 impl Entry {
@@ -84,7 +93,7 @@ mod tests {
             let there = UdpSocket::bind(any).unwrap();
             there.connect(at).unwrap();
             let own = |entry: &Entry| entry.inode == rustix::fs::fstat(&here).unwrap().st_ino;
-            let drops = || table(at).unwrap().into_iter().find(own).unwrap().drops;
+            let drops = || find(at, |table| table.iter().copied().find(own)).unwrap().drops;
             assert_eq!(drops(), 0);
             let mut sent: u64 = 0;
             while drops() == 0 {
@@ -93,8 +102,7 @@ mod tests {
             }
             assert_eq!(drops(), 1, "of {sent}");
             let (_, from) = here.recv_from(&mut [0; 500]).unwrap();
-            let entries = table(at).unwrap();
-            let entry = sender(&entries, from, at).unwrap();
+            let entry = find(at, |table| sender(table, from, at).copied()).unwrap();
             assert_eq!((entry.inode, entry.remote), (rustix::fs::fstat(&there).unwrap().st_ino, at));
         }
     }
@@ -106,12 +114,11 @@ mod tests {
         let there = UdpSocket::bind("0.0.0.0:0").unwrap();
         there.send_to(b"x", at).unwrap();
         let (_, from) = here.recv_from(&mut [0; 1]).unwrap();
-        let entries = table(at).unwrap();
-        assert_eq!(sender(&entries, from, at).unwrap().inode, rustix::fs::fstat(&there).unwrap().st_ino);
+        let found = find(at, |table| sender(table, from, at).copied()).unwrap();
+        assert_eq!(found.inode, rustix::fs::fstat(&there).unwrap().st_ino);
         // One that talks with somebody else did not send it, nor did one with the same port of another address.
-        let elsewhere = Entry { remote: "127.0.0.1:1".parse().unwrap(), ..*sender(&entries, from, at).unwrap() };
-        let other =
-            Entry { local: SocketAddr::new([127, 0, 0, 2].into(), from.port()), ..*sender(&entries, from, at).unwrap() };
+        let elsewhere = Entry { remote: "127.0.0.1:1".parse().unwrap(), ..found };
+        let other = Entry { local: SocketAddr::new([127, 0, 0, 2].into(), from.port()), ..found };
         assert_eq!(sender(&[elsewhere, other], from, at), None);
     }
 }
