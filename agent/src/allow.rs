@@ -69,10 +69,12 @@ impl Allow {
             ));
         }
         match &release.run.user {
-            Some(user) if is_root(user) && !self.root => {
-                return Err(refused("lets a release run as root", &format!("run.user = {user:?}"), "root = true"));
+            Some(user) if is_root(user) => {
+                if !self.root {
+                    return Err(refused("lets a release run as root", &format!("run.user = {user:?}"), "root = true"));
+                }
             }
-            Some(user) if !is_root(user) && !any(&self.users, user) => {
+            Some(user) if !any(&self.users, user) => {
                 let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
                 return Err(refused("lets a release run as this user", &asked, &line));
             }

@@ -1,7 +1,7 @@
 //! What the traffic says of a rollout: what speaks against it, and whether the end of a bake is good enough to go on.
 
 use super::waiting::Reason;
-use super::{Direction, Evidence, Rollout};
+use super::{Direction, Evidence, Rollout, RolloutState};
 use crate::analysis::settings::{GateSettings, NotEnough};
 use crate::fleet::{Fleet, Service};
 use crate::name::ReleaseId;
@@ -136,6 +136,15 @@ pub fn unproven(rollout: &Rollout) -> Option<String> {
     let silent = rollout.strategy.prober.is_some() && proof.probes.asked == 0;
     let why = proof.probes.last_trouble.as_deref().unwrap_or("nothing came back");
     silent.then(|| format!("the prober could ask nothing, so nothing is proven: {why}"))
+}
+
+/// Whether it is paused because it cannot be proven, and for nothing else: then a person may take it as it is.
+#[must_use]
+pub fn is_paused_unproven(rollout: &Rollout) -> bool {
+    let by_baton = rollout.pause.as_ref().is_some_and(|pause| pause.by == "baton");
+    let is_through = rollout.wave_done.is_some() && rollout.wave + 1 == rollout.strategy.waves.len();
+    let paused = rollout.state == RolloutState::Paused && by_baton && rollout.evidence.is_empty();
+    paused && is_through && unproven(rollout).is_some()
 }
 
 /// What the traffic of the new release says against it.

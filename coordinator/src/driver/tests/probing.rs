@@ -93,7 +93,13 @@ async fn a_prober_that_could_ask_nothing_proves_nothing_and_says_why() {
     stage.admit(&["web1", "web2", "lb1"]).await;
     let _agents = agents(&stage);
     stage.access.ask(super::deploy(shape("http://shop/", Duration::from_secs(3)), "1.0")).await.unwrap();
-    stage.until(|picture| state(picture, "r-1").is_some()).await;
+    stage.until(|picture| picture.fleet.rollouts.values().any(|rollout| rollout.wave_done.is_some())).await;
+    // What a person holds only that word ends.
+    let (service, by) = ("shop".parse::<baton_core::name::ServiceName>().unwrap(), "ana".to_owned());
+    stage.access.ask(Ask::Pause { service: service.clone(), by: by.clone(), why: "lunch".into() }).await.unwrap();
+    let promoted = stage.access.ask(Ask::Promote { service: service.clone(), by: by.clone() }).await;
+    assert_eq!(promoted.unwrap_err().code, Code(728));
+    stage.access.ask(Ask::Resume { service: service.clone(), by: by.clone() }).await.unwrap();
     tell(&stage, "r-1", Answer::Unasked("shop:80: no such host".into()));
     let picture = ended(&stage, "r-1").await;
     let pause = picture.fleet.rollouts[&"r-1".parse().unwrap()].pause.clone().unwrap();
@@ -104,7 +110,6 @@ async fn a_prober_that_could_ask_nothing_proves_nothing_and_says_why() {
     assert_eq!((probes(&picture, "r-1").asked, probes(&picture, "r-1").unasked), (0, 1));
 
     // To resume is to look again; to promote is to take it as it is.
-    let (service, by) = (picture.fleet.services.keys().next().unwrap().clone(), "ana".to_owned());
     stage.access.ask(Ask::Resume { service: service.clone(), by: by.clone() }).await.unwrap();
     stage.until(|picture| state(picture, "r-1") == Some(RolloutState::Paused)).await;
     stage.access.ask(Ask::Promote { service, by }).await.unwrap();

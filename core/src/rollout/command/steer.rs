@@ -86,8 +86,7 @@ pub(super) fn promote(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Mome
 
 fn let_through(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Result<(), Problem> {
     let name = &rollout.service;
-    // One that is through and cannot be proven: a person may take it so.
-    let unproven = rollout.state == RolloutState::Paused && gate::unproven(rollout).is_some();
+    let unproven = gate::is_paused_unproven(rollout);
     let goes_forward = (rollout.state == RolloutState::Running || unproven) && rollout.direction == Direction::Forward;
     let through = match progress::asks_for(rollout, standings, now) {
         Some(wave) => wave + 1,
