@@ -68,21 +68,16 @@ impl Allow {
                 &format!("services = [{service:?}]"),
             ));
         }
-        match &release.run.user {
-            Some(user) if is_root(user) => {
-                if !self.root {
-                    return Err(refused("lets a release run as root", &format!("run.user = {user:?}"), "root = true"));
-                }
-            }
-            Some(user) if !any(&self.users, user) => {
-                let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
-                return Err(refused("lets a release run as this user", &asked, &line));
-            }
-            None if self.unnamed_is_root && !self.root => {
-                let asked = "no run.user, and without systemd it would run as the agent does, which is root";
-                return Err(refused("lets a release run as root", asked, "root = true"));
-            }
-            _ => {}
+        let user = release.run.user.as_deref();
+        let as_root = user.map_or(self.unnamed_is_root, is_root);
+        if as_root && !self.root {
+            let unnamed = "no run.user, and without systemd it would run as the agent does, which is root";
+            let asked = user.map_or_else(|| unnamed.to_owned(), |user| format!("run.user = {user:?}"));
+            return Err(refused("lets a release run as root", &asked, "root = true"));
+        }
+        if let Some(user) = user.filter(|user| !as_root && !any(&self.users, user)) {
+            let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
+            return Err(refused("lets a release run as this user", &asked, &line));
         }
         for (name, secret) in &release.run.secrets {
             let (list, of) = match secret {
