@@ -4,6 +4,8 @@
 //! rose by in four minutes. What a release's instances grew by at most at about an age is its curve: an instance that warms up
 //! is compared with others that did.
 
+use super::bytes::{Reader, Writer};
+use super::mark::Mark;
 use super::rows::Rows;
 use crate::fleet::MemberKey;
 use crate::fleet::report::{InstanceReport, InstanceState};
@@ -26,28 +28,59 @@ const SUSTAINED: u64 = 80;
 /// In half octaves: "about this age" is from half of it to twice as much.
 const ABOUT: u32 = 2;
 
+/// Bytes of the step under way.
+const ROOM: usize = 6;
+
 /// What is known of every instance of a service, and of the releases.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct Growth {
-    tracks: Rows<MemberKey, Track>,
-    curves: Rows<ReleaseId, Curve>,
+    releases: Rows<ReleaseId, Known>,
 }
 
-/// By age, in half octaves of steps: the most an instance grew by in one window, in KiB.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Curve(Rows<u32, u64>);
+/// One release: what its instances did, and those that run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Known {
+    curve: Curve,
+    tracks: Rows<MemberKey, Track>,
+}
+
+/// By age, in half octaves of steps: the most an instance grew by in one window, in KiB. One after the other: it is rarely
+/// looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Curve(Box<[u8]>);
 
 /// One start of an instance, since it is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Track {
-    release: ReleaseId,
-    incarnation: String,
+    incarnation: Mark,
+    /// Its [`Steps`], one number after the other.
+    numbers: Box<[u8]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Steps {
     /// The step under way, and the least that was seen in it.
     step: u32,
     least: u64,
     /// The steps before: at most a window of them.
+    floors: Vec<(u32, u64)>,
+}
+
+/// What is stored.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stored {
+    tracks: Rows<MemberKey, StoredTrack>,
+    curves: Rows<ReleaseId, Rows<u32, u64>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTrack {
+    release: ReleaseId,
+    incarnation: Mark,
+    step: u32,
+    least: u64,
     floors: Vec<(u32, u64)>,
 }
 
@@ -70,60 +103,68 @@ impl Growth {
         let InstanceState::Ready { since } = instance.state else { return false };
         let step = u32::try_from(since.as_secs() / STEP.as_secs()).unwrap_or(u32::MAX);
         let least = bytes / 1024;
-        let Some(track) = self.tracks.get_mut(member).filter(|track| track.is_of(instance) && track.step <= step) else {
-            self.tracks.insert(member.clone(), Track::new(instance, step, least));
+        let (release, incarnation) = (instance.release, Mark::of(&instance.incarnation));
+        let known = self.releases.get_mut(&release);
+        let same = known.and_then(|known| {
+            let track = known.tracks.get_mut(member).filter(|track| track.incarnation == incarnation)?;
+            let steps = track.steps();
+            (steps.step <= step).then_some((&mut known.curve, track, steps))
+        });
+        let Some((curve, track, mut steps)) = same else {
+            self.forget(member);
+            let steps = Steps { step, least, floors: Vec::new() };
+            self.releases.entry(release).tracks.insert(member.clone(), Track::of(incarnation, &steps));
             return false;
         };
-        if track.step == step {
-            track.least = track.least.min(least);
+        let is_over = steps.step < step;
+        if is_over {
+            steps.next(step, least);
+            if let Some((age, by)) = steps.window().and_then(|window| Some((window.last()?.0, rise(window)))) {
+                curve.take(age, by);
+            }
+        } else if steps.least <= least {
             return false;
         }
-        track.next(step, least);
-        if let Some((age, by)) = track.window().and_then(|window| Some((window.last()?.0, rise(window)))) {
-            let release = track.release;
-            self.curve(release).take(age, by);
-        }
-        true
+        steps.least = steps.least.min(least);
+        *track = Track::of(incarnation, &steps);
+        is_over
     }
 
     /// Forgets an instance that is gone.
     pub fn forget(&mut self, member: &MemberKey) {
-        self.tracks.remove(member);
+        self.releases.values_mut().for_each(|known| known.tracks.remove(member));
+        self.releases.retain(|_, known| *known != Known::default());
     }
 
     /// The instances that are followed.
     pub fn members(&self) -> impl Iterator<Item = &MemberKey> {
-        self.tracks.keys()
+        self.releases.values().flat_map(|known| known.tracks.keys())
     }
 
     /// Forgets what releases did that nobody goes to or comes from any more.
     pub fn keep(&mut self, is_known: impl Fn(&ReleaseId) -> bool) {
-        let Self { tracks, curves } = self;
-        curves.retain(|release, _| is_known(release) || tracks.values().any(|track| track.release == *release));
+        self.releases.retain(|release, known| is_known(release) || !known.tracks.is_empty());
     }
 
     /// Learns what another has seen of releases.
     pub fn learn(&mut self, other: &Self) {
-        for (release, curve) in other.curves.iter() {
-            let own = self.curve(*release);
-            curve.0.iter().for_each(|(age, by)| own.most(*age, *by));
+        for (release, known) in other.releases.iter().filter(|(_, known)| known.curve != Curve::default()) {
+            self.releases.entry(*release).curve.learn(&known.curve);
         }
-    }
-
-    fn curve(&mut self, release: ReleaseId) -> &mut Curve {
-        self.curves.entry(release)
     }
 
     /// Nothing is watched any more; what was seen of releases stays.
     pub fn rest(&mut self) {
-        self.tracks.clear();
+        self.releases.values_mut().for_each(|known| known.tracks.clear());
+        self.releases.retain(|_, known| *known != Known::default());
     }
 
     /// The instances of a release that were watched for a whole window.
     pub fn of(&self, release: ReleaseId) -> impl Iterator<Item = Grown<'_>> {
-        let tracks = self.tracks.iter().filter(move |(_, track)| track.release == release);
+        let tracks = self.releases.get(&release).into_iter().flat_map(|known| known.tracks.iter());
         tracks.filter_map(|(member, track)| {
-            let window = track.window()?;
+            let steps = track.steps();
+            let window = steps.window()?;
             let (from, age) = (window.first()?.1, window.last()?.0);
             Some(Grown { member, age, from, by: rise(window), steadily: is_steady(window) })
         })
@@ -134,37 +175,111 @@ impl Growth {
     pub fn usual(&self, release: ReleaseId, age: u32) -> Option<u64> {
         let age = half_octaves(age);
         let about = age.saturating_sub(ABOUT)..=age.saturating_add(ABOUT);
-        self.curves.get(&release)?.0.iter().filter(|(age, _)| about.contains(age)).map(|(_, by)| *by).max()
+        self.releases.get(&release)?.curve.iter().filter(|(age, _)| about.contains(age)).map(|(_, by)| by).max()
     }
 }
 
 impl Curve {
-    fn take(&mut self, age: u32, by: u64) {
-        self.most(half_octaves(age), by);
+    fn of(ages: &Rows<u32, u64>) -> Self {
+        let mut numbers = Writer::default();
+        ages.iter().flat_map(|(age, by)| [u64::from(*age), *by]).for_each(|number| numbers.number(number));
+        Self(numbers.done())
     }
 
-    fn most(&mut self, age: u32, by: u64) {
-        let most = self.0.entry(age);
-        *most = by.max(*most);
+    fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
+        let mut numbers = Reader::of(&self.0);
+        std::iter::from_fn(move || (!numbers.is_done()).then(|| (small(numbers.number()), numbers.number())))
+    }
+
+    fn take(&mut self, age: u32, by: u64) {
+        self.most([(half_octaves(age), by)].into_iter());
+    }
+
+    fn learn(&mut self, other: &Self) {
+        self.most(other.iter());
+    }
+
+    fn most(&mut self, others: impl Iterator<Item = (u32, u64)>) {
+        let mut ages: Rows<u32, u64> = self.iter().collect();
+        for (age, by) in others {
+            let most = ages.entry(age);
+            *most = by.max(*most);
+        }
+        *self = Self::of(&ages);
     }
 }
 
+impl From<Stored> for Growth {
+    fn from(stored: Stored) -> Self {
+        let mut growth = Self::default();
+        for (release, ages) in stored.curves.iter() {
+            growth.releases.entry(*release).curve = Curve::of(ages);
+        }
+        for (member, StoredTrack { release, incarnation, step, least, floors }) in stored.tracks.iter() {
+            let steps = Steps { step: *step, least: *least, floors: floors.clone() };
+            growth.releases.entry(*release).tracks.insert(member.clone(), Track::of(*incarnation, &steps));
+        }
+        growth
+    }
+}
+
+impl From<Growth> for Stored {
+    fn from(growth: Growth) -> Self {
+        let mut stored = Self::default();
+        for (release, known) in growth.releases.iter() {
+            if known.curve != Curve::default() {
+                stored.curves.insert(*release, known.curve.iter().collect());
+            }
+            for (member, track) in known.tracks.iter() {
+                let Steps { step, least, floors } = track.steps();
+                let track = StoredTrack { release: *release, incarnation: track.incarnation, step, least, floors };
+                stored.tracks.insert(member.clone(), track);
+            }
+        }
+        stored
+    }
+}
+
+/// What was a `u32` when it was written.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 impl Track {
-    fn new(instance: &InstanceReport, step: u32, least: u64) -> Self {
-        let (release, incarnation) = (instance.release, instance.incarnation.clone());
-        Self { release, incarnation, step, least, floors: Vec::new() }
+    fn of(incarnation: Mark, Steps { step, least, floors }: &Steps) -> Self {
+        let mut numbers = Writer::for_about(2 * floors.len() + ROOM);
+        numbers.number((*step).into());
+        numbers.number(*least);
+        // It is mostly the step after the one before, and takes about as much.
+        let (mut step, mut last) = (*step, *least);
+        for (before, floor) in floors.iter().rev() {
+            numbers.number(step.wrapping_sub(*before).into());
+            numbers.change(last, *floor);
+            (step, last) = (*before, *floor);
+        }
+        Self { incarnation, numbers: numbers.done() }
     }
 
-    fn is_of(&self, instance: &InstanceReport) -> bool {
-        self.release == instance.release && self.incarnation == instance.incarnation
+    fn steps(&self) -> Steps {
+        let mut numbers = Reader::of(&self.numbers);
+        let (step, least) = (small(numbers.number()), numbers.number());
+        let mut floors = Vec::with_capacity(WINDOW as usize + 1);
+        let mut next = (step, least);
+        while !numbers.is_done() {
+            next = (next.0.wrapping_sub(small(numbers.number())), numbers.changed(next.1));
+            floors.push(next);
+        }
+        floors.reverse();
+        Steps { step, least, floors }
     }
+}
 
+impl Steps {
     fn next(&mut self, step: u32, least: u64) {
         let first = self.step.saturating_sub(WINDOW);
         self.floors.retain(|(step, _)| *step >= first);
         // The first step is the first requests: they fill what every request needs.
         if self.step > 0 {
-            self.floors.reserve_exact(1);
             self.floors.push((self.step, self.least));
         }
         if step.saturating_sub(self.step) > GAP {

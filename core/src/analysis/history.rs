@@ -1,16 +1,19 @@
 //! What a service's own traffic was like in the last ten minutes: how many requests, how many failures, how burst-like.
 
+use super::bytes::{Reader, Writer};
 use super::counts::Counts;
 use crate::time::Moment;
-use std::collections::VecDeque;
 
-const MINUTES: usize = 10;
+const MINUTES: u64 = 10;
 const MINUTE: u64 = 60_000;
+/// Bytes of a minute, about.
+const ROOM: usize = 12;
 
 /// The last ten minutes, minute by minute. Not stored: it makes a verdict faster, and is not needed for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    minutes: VecDeque<Minute>,
+    /// One after the other: there is one of each service, and it is looked at every two seconds.
+    minutes: Box<[u8]>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,25 +41,27 @@ impl History {
     /// Takes one poll of a service at rest.
     pub fn take(&mut self, now: Moment, slots: &[Counts]) {
         let number = now.0 / MINUTE;
-        self.forget(number);
-        if self.minutes.back().is_none_or(|minute| minute.number != number) {
-            self.minutes.reserve_exact(MINUTES.saturating_sub(self.minutes.len()));
-            self.minutes.push_back(Minute { number, ..Minute::default() });
-        }
-        let Some(minute) = self.minutes.back_mut() else { return };
+        // A minute that is over for long, or lies ahead of a clock that was set back, does not count.
+        let counts = |minute: &Minute| minute.number >= first(number) && minute.number <= number;
+        let mut minutes: Vec<Minute> = self.minutes().filter(counts).collect();
+        let mut minute = minutes.pop_if(|minute| minute.number == number).unwrap_or(Minute { number, ..Minute::default() });
         let mut sum = Counts::default();
         slots.iter().for_each(|slot| sum += *slot);
         minute.polls += 1;
         minute.slots += slots.iter().filter(|slot| slot.requests > 0).count() as u64;
         minute.counts += sum;
         minute.squares = minute.squares.saturating_add(sum.errors.saturating_mul(sum.errors));
+        minutes.push(minute);
+        let mut numbers = Writer::for_about(self.minutes.len() + ROOM);
+        minutes.iter().flat_map(Minute::numbers).for_each(|it| numbers.number(it));
+        self.minutes = numbers.done();
     }
 
     #[must_use]
     pub fn summary(&self, now: Moment) -> Summary {
-        let first = (now.0 / MINUTE).saturating_sub(MINUTES as u64 - 1);
+        let first = first(now.0 / MINUTE);
         let mut all = Minute::default();
-        for minute in self.minutes.iter().filter(|minute| minute.number >= first) {
+        for minute in self.minutes().filter(|minute| minute.number >= first) {
             all.polls += minute.polls;
             all.slots += minute.slots;
             all.counts += minute.counts;
@@ -69,9 +74,24 @@ impl History {
         Summary { polls: all.polls, slots: all.slots, counts: all.counts, phi }
     }
 
-    /// A minute that is over for long, or lies ahead of a clock that was set back, does not count.
-    fn forget(&mut self, number: u64) {
-        let first = number.saturating_sub(MINUTES as u64 - 1);
-        self.minutes.retain(|minute| minute.number >= first && minute.number <= number);
+    fn minutes(&self) -> impl Iterator<Item = Minute> {
+        let mut numbers = Reader::of(&self.minutes);
+        std::iter::from_fn(move || (!numbers.is_done()).then(|| Minute::of([(); 6].map(|()| numbers.number()))))
+    }
+}
+
+/// The first minute that still counts in another.
+const fn first(number: u64) -> u64 {
+    number.saturating_sub(MINUTES - 1)
+}
+
+impl Minute {
+    const fn numbers(&self) -> [u64; 6] {
+        let Self { number, polls, slots, counts: Counts { requests, errors }, squares } = *self;
+        [number, polls, slots, requests, errors, squares]
+    }
+
+    const fn of([number, polls, slots, requests, errors, squares]: [u64; 6]) -> Self {
+        Self { number, polls, slots, counts: Counts { requests, errors }, squares }
     }
 }

@@ -178,7 +178,7 @@ impl Judgement {
     }
 
     fn note_worst(&mut self, traffic: &Traffic) {
-        for ((whose, member), counts) in &traffic.slots {
+        for ((whose, member), counts) in traffic.slots.iter() {
             let most = self.worst.as_ref().map_or(0, |(_, errors)| *errors);
             if *whose == Whose::New && counts.errors > most {
                 self.worst = Some((member.host.clone(), counts.errors));

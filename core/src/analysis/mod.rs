@@ -11,6 +11,7 @@
 //! [`judgement`] is everything a rollout remembers of all this.
 
 pub mod bet;
+mod bytes;
 pub mod counters;
 pub mod counts;
 pub mod failures;
@@ -19,6 +20,7 @@ pub mod growth;
 pub mod guard;
 pub mod history;
 pub mod judgement;
+mod mark;
 pub mod memory;
 pub mod meters;
 pub mod notice;

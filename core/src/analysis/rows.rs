@@ -13,6 +13,13 @@ pub struct Rows<K, V>(Vec<(K, V)>);
 
 impl<K, V> Default for Rows<K, V> {
     fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl<K, V> Rows<K, V> {
+    #[must_use]
+    pub const fn none() -> Self {
         Self(Vec::new())
     }
 }
@@ -53,6 +60,35 @@ impl<K: Ord, V> Rows<K, V> {
             at
         });
         &mut self.0[at].1
+    }
+
+    /// Takes in others, of which `add` says what becomes of two by the same name.
+    pub fn merge(&mut self, others: Self, mut add: impl FnMut(&mut V, V)) {
+        if self.is_empty() || others.is_empty() {
+            if self.is_empty() {
+                *self = others;
+            }
+            return;
+        }
+        let mut others = others.0.into_iter().peekable();
+        let mut all = Vec::with_capacity(self.0.len() + others.len());
+        for (key, mut value) in std::mem::take(&mut self.0) {
+            while let Some(before) = others.next_if(|(other, _)| *other < key) {
+                all.push(before);
+            }
+            if let Some((_, same)) = others.next_if(|(other, _)| *other == key) {
+                add(&mut value, same);
+            }
+            all.push((key, value));
+        }
+        all.extend(others);
+        self.0 = all;
+    }
+
+    /// In order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[(K, V)] {
+        &self.0
     }
 
     pub fn remove(&mut self, key: &K) {
@@ -104,6 +140,12 @@ impl<K: Ord, V> FromIterator<(K, V)> for Rows<K, V> {
     }
 }
 
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for Rows<K, V> {
+    fn from(rows: [(K, V); N]) -> Self {
+        rows.into_iter().collect()
+    }
+}
+
 impl<K: Serialize, V: Serialize> Serialize for Rows<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
@@ -143,7 +185,20 @@ mod tests {
         map.retain(|key, _| key % 3 > 0);
         assert_eq!(rows.get_mut(&1).copied(), map.get(&1).copied());
         let unsorted = [(3, 1), (1, 1), (3, 2)];
-        assert!(unsorted.into_iter().collect::<Rows<u8, u8>>().iter().eq(&BTreeMap::from(unsorted)));
+        assert!(Rows::from(unsorted).iter().eq(&BTreeMap::from(unsorted)));
+        for (one, other) in
+            [(0..0, 0..9), (0..9, 0..0), (0..9, 3..5), (3..5, 0..9), (0..5, 2..7), (0..2, 4..6), (4..6, 0..2)]
+        {
+            let of = |numbers: std::ops::Range<u8>| numbers.map(|number| (number, number)).collect::<Rows<u8, u8>>();
+            let mut merged = of(one.clone());
+            merged.merge(of(other.clone()), |value, more| *value += more + 100);
+            let expected: BTreeMap<u8, u8> = one
+                .clone()
+                .chain(other.clone())
+                .map(|key| (key, if one.contains(&key) && other.contains(&key) { 2 * key + 100 } else { key }))
+                .collect();
+            assert!(merged.iter().eq(&expected), "{one:?} and {other:?}: {merged:?}");
+        }
         rows.clear();
         assert!(rows.is_empty() && rows.get(&1).is_none());
     }

@@ -4,6 +4,7 @@
 //! host: a slow machine is no evidence against the release that runs there. What is compared is counts, both releases at the
 //! same time, so a database that slows both speaks against neither, and the guard's bet serves here, too.
 
+use super::bytes::{Reader, Writer};
 use super::counts::{Counts, Poll};
 use super::guard::{Caution, Guard};
 use super::meters::{Traffic, Whose};
@@ -14,6 +15,7 @@ use super::settings::GuardSettings;
 use crate::fleet::latency::{BOUNDS_MS, BUCKETS, Latency};
 use crate::name::HostName;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is frozen of the old release's latency, of a thousand answers.
@@ -64,12 +66,25 @@ struct Mark {
 /// How long a service at rest takes, by host. It fades, and is not stored: a rollout freezes what it needs of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pace {
-    hosts: Rows<HostName, Packed>,
+    hosts: Arc<[HostName]>,
+    /// What is known of each, in their order.
+    numbers: Box<[u8]>,
     takes: u32,
-    /// What was frozen of it last, to see how unevenly slow answers are spread.
-    usual: Usual,
+    /// What was frozen of all of them last.
+    everywhere: Option<Marks>,
     spreads: [Spread; QUANTILES.len()],
 }
+
+/// A host's.
+#[derive(Default)]
+struct Known {
+    latency: Latency,
+    /// What was frozen of it last, to see how unevenly slow answers are spread.
+    marks: Option<Marks>,
+}
+
+/// Bytes that are there before they are needed: counts grow.
+const ROOM: usize = 8;
 
 /// Ten minutes of looks; then what came before counts half.
 const FADES: u32 = 300;
@@ -215,28 +230,40 @@ impl Mark {
 impl Pace {
     /// Takes one look at a service at rest.
     pub fn take(&mut self, traffic: &Traffic) {
+        let mut hosts = self.unpacked();
         self.takes += 1;
         if self.takes >= FADES {
             self.takes = 0;
-            self.hosts.retain(|_, packed| {
-                let mut latency = packed.latency();
-                latency.halve();
-                *packed = Packed::from(&latency);
-                latency.total() > 0
+            hosts.retain(|_, known| {
+                known.latency.halve();
+                known.latency.total() > 0
             });
         }
         if self.takes.is_multiple_of(REFREEZE) {
-            self.usual = self.freeze();
+            self.everywhere = everywhere(&hosts);
+            hosts.values_mut().for_each(|known| known.marks = Marks::of(&known.latency));
         }
-        let slots = self.usual.slots(traffic, Whose::Old);
+        let marks = hosts.iter().map(|(host, known)| (host, known.marks));
+        let slots = slots(marks, self.everywhere, traffic, Whose::Old);
         self.spreads.iter_mut().zip(&slots).for_each(|(spread, slots)| spread.take(slots));
-        for ((whose, member), latency) in &traffic.latencies {
-            if *whose == Whose::Old {
-                let mut sum = self.hosts.get(&member.host).map(Packed::latency).unwrap_or_default();
-                sum += latency;
-                self.hosts.insert(member.host.clone(), Packed::from(&sum));
-            }
+        for ((_, member), latency) in traffic.took(Whose::Old) {
+            hosts.entry(member.host.clone()).latency += latency;
         }
+        self.pack(&hosts);
+    }
+
+    fn unpacked(&self) -> Rows<HostName, Known> {
+        let mut numbers = Reader::of(&self.numbers);
+        self.hosts.iter().map(|host| (host.clone(), Known::read(&mut numbers))).collect()
+    }
+
+    fn pack(&mut self, hosts: &Rows<HostName, Known>) {
+        if !hosts.keys().eq(self.hosts.iter()) {
+            self.hosts = hosts.keys().cloned().collect();
+        }
+        let mut numbers = Writer::for_about(self.numbers.len() + ROOM);
+        hosts.values().for_each(|known| known.write(&mut numbers));
+        self.numbers = numbers.done();
     }
 
     /// What a rollout that begins now compares with; None where nobody counts how long answers take.
@@ -247,14 +274,35 @@ impl Pace {
     }
 
     fn freeze(&self) -> Usual {
-        let mut everywhere = Latency::default();
-        let mut hosts = Vec::new();
-        for (host, packed) in self.hosts.iter() {
-            let latency = packed.latency();
-            everywhere += &latency;
-            hosts.extend(Marks::of(&latency).map(|marks| (host.clone(), marks)));
+        let hosts = self.unpacked();
+        let marks = hosts.iter().filter_map(|(host, known)| Some((host.clone(), Marks::of(&known.latency)?)));
+        Usual { hosts: marks.collect(), everywhere: everywhere(&hosts) }
+    }
+}
+
+fn everywhere(hosts: &Rows<HostName, Known>) -> Option<Marks> {
+    let mut everywhere = Latency::default();
+    hosts.values().for_each(|known| everywhere += &known.latency);
+    Marks::of(&everywhere)
+}
+
+impl Known {
+    fn write(&self, numbers: &mut Writer) {
+        numbers.latency(&self.latency);
+        numbers.number(self.marks.map_or(0, |marks| marks.answers.into()));
+        for (bucket, slow) in self.marks.iter().flat_map(|marks| marks.beyond) {
+            numbers.number(bucket.into());
+            numbers.number(slow.into());
         }
-        Usual { hosts: hosts.into_iter().collect(), everywhere: Marks::of(&everywhere) }
+    }
+
+    /// There are no marks of no answers.
+    fn read(numbers: &mut Reader<'_>) -> Self {
+        let latency = numbers.latency();
+        let answers = few(numbers.number());
+        let mut mark = || (u8::try_from(numbers.number()).unwrap_or(u8::MAX), few(numbers.number()));
+        let marks = (answers > 0).then(|| Marks { answers, beyond: [(); QUANTILES.len()].map(|()| mark()) });
+        Self { latency, marks }
     }
 }
 
@@ -275,7 +323,7 @@ impl Slowness {
     /// judged by what it helped to say.
     fn gather(&mut self, traffic: &Traffic) {
         let mut gathered = self.gathered.as_ref().map(Packed::latency).unwrap_or_default();
-        for ((_, _), latency) in traffic.latencies.iter().filter(|((whose, _), _)| *whose == Whose::Old) {
+        for (_, latency) in traffic.took(Whose::Old) {
             gathered += latency;
         }
         self.usual.everywhere = Marks::of(&gathered);
@@ -301,28 +349,37 @@ impl Slowness {
 }
 
 impl Usual {
-    /// Of each quantile: what each member of one side counted in this look.
     fn slots<'a>(&self, traffic: &'a Traffic, of: Whose) -> [Vec<Slot<'a>>; QUANTILES.len()] {
-        let mut slots = [const { Vec::new() }; QUANTILES.len()];
-        // Both are in the order of their hosts.
-        let mut known = self.hosts.iter().peekable();
-        for ((_, member), latency) in traffic.latencies.iter().filter(|((whose, _), _)| *whose == of) {
-            while known.next_if(|(host, _)| **host < member.host).is_some() {}
-            let own = known.peek().filter(|(host, _)| **host == member.host).map(|(_, marks)| **marks);
-            let Some(marks) = own.or(self.everywhere) else { continue };
-            let total = latency.total();
-            for (quantile, slots) in slots.iter_mut().enumerate() {
-                let counts = |mark: Mark| Counts::new(total, beyond(mark.bucket, latency));
-                let slot = |mark: Mark| Slot { host: &member.host, counts: counts(mark), mark };
-                slots.extend(marks.get(quantile).map(slot));
-            }
-        }
-        slots
+        slots(self.hosts.iter().map(|(host, marks)| (host, Some(*marks))), self.everywhere, traffic, of)
     }
 
     fn marks(&self, host: &HostName) -> Option<Marks> {
         self.hosts.get(host).copied().or(self.everywhere)
     }
+}
+
+/// Of each quantile: what each member of one side counted in this look. The hosts come in their order.
+fn slots<'a, 'b>(
+    hosts: impl Iterator<Item = (&'b HostName, Option<Marks>)>,
+    everywhere: Option<Marks>,
+    traffic: &'a Traffic,
+    of: Whose,
+) -> [Vec<Slot<'a>>; QUANTILES.len()] {
+    let took = traffic.took(of);
+    let mut slots = [(); QUANTILES.len()].map(|()| Vec::with_capacity(took.len()));
+    let mut known = hosts.peekable();
+    for ((_, member), latency) in took {
+        while known.next_if(|(host, _)| **host < member.host).is_some() {}
+        let own = known.peek().filter(|(host, _)| **host == member.host).and_then(|(_, marks)| *marks);
+        let Some(marks) = own.or(everywhere) else { continue };
+        let total = latency.total();
+        for (quantile, slots) in slots.iter_mut().enumerate() {
+            let counts = |mark: Mark| Counts::new(total, beyond(mark.bucket, latency));
+            let slot = |mark: Mark| Slot { host: &member.host, counts: counts(mark), mark };
+            slots.extend(marks.get(quantile).map(slot));
+        }
+    }
+    slots
 }
 
 /// A member and a look.

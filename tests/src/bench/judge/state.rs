@@ -22,7 +22,7 @@ const STATE_MIB: f64 = 16.0;
 
 const SERVICES: usize = 10_000;
 /// So many are held to see what all of them take: none shares anything with another but the names of its hosts.
-const HELD: usize = 250;
+const HELD: usize = 1000;
 /// Of each of them.
 const MEMBERS: usize = 4;
 /// Of the one that is judged in time.
