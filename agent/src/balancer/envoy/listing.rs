@@ -164,7 +164,8 @@ mod tests {
         let text = listing.render("shop");
         assert_eq!(Listing::parse(&text), Some(listing));
         assert!(text.contains("\"zone\": \"[::1]:80\"") && !text.contains("\"zone\": \"127.0.0.2:80\""), "{text}");
-        let chosen = |side| text.matches(&format!("\"envoy.lb\": {{\n                  \"baton\": \"{side}\"")).count();
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let chosen = |side| words.matches(&format!("\"envoy.lb\": {{ \"baton\": \"{side}\"")).count();
         assert_eq!((chosen("stable"), chosen("trial")), (1, 1), "who is out has no side there: {text}");
         assert!(text.contains("baton-7") && !text.contains("UNHEALTHY"), "{text}");
     }
