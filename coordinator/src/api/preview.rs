@@ -79,7 +79,7 @@ fn attached(under_way: &Rollout, version: &str) -> Problem {
             format!("baton watch {service} follows it"),
         ),
     };
-    Problem::new(Code(738), what).help(help)
+    Problem::new(Code(739), what).help(help)
 }
 
 /// Another artifact under a version that was released before: history and rollbacks name versions.
@@ -243,7 +243,7 @@ mod tests {
             [warning] => (warning.code, warning.what.clone()),
             other => panic!("{other:?}"),
         };
-        assert_eq!(warned(&picture), (738, "rollout r-1 brings shop 2.1.0 already: a deploy attaches to it".to_owned()));
+        assert_eq!(warned(&picture), (739, "rollout r-1 brings shop 2.1.0 already: a deploy attaches to it".to_owned()));
         picture.fleet.rollouts.values_mut().for_each(|rollout| rollout.state = RolloutState::Paused);
         let (_, paused) = warned(&picture);
         assert!(paused.contains("and is paused: a deploy attaches to it and lets nothing go on"), "{paused}");
