@@ -71,6 +71,13 @@ impl Condition {
         clock(apart).into_iter().chain(room(&self.state)).collect()
     }
 
+    /// Bytes that can still be written to the state folder, in whole mebibytes: what changes all the time is no news.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(self.state.as_path()).ok()?;
+        Some((disk.f_bavail.saturating_mul(disk.f_frsize) >> 20) << 20)
+    }
+
     /// What may be wrong with the machine, and whether it is.
     #[must_use]
     pub fn troubles(&self) -> [(&'static str, bool); 2] {

@@ -244,6 +244,7 @@ impl Talk<'_> {
         let mut report = view.report(Instant::now());
         report.memory = measured.of(&view).await;
         report.counters = scraper.of(&view);
+        report.room = ends.condition.room();
         report.problems.extend(ends.condition.problems());
         v1::HostReport::from(&report)
     }

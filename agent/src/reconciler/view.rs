@@ -92,6 +92,7 @@ impl View {
             // Measured by whoever sends it: nothing here follows from it.
             memory: BTreeMap::new(),
             counters: BTreeMap::new(),
+            room: None,
         }
     }
 

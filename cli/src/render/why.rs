@@ -150,6 +150,15 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
             });
             format!("{}baton abort {name}", show.chain(dead).collect::<String>())
         }
+        "exclusive" => {
+            let text = first.map_or("", |waiting| waiting.text.as_str());
+            let named = |host: &&HostView| text.split([' ', ',']).any(|word| word == host.name);
+            let left = |host: &&HostView| !host.connected && service.hosts.iter().all(|own| own.host != host.name);
+            let gone = fleet.hosts.iter().filter(left).find(named).map_or_else(String::new, |host| {
+                format!("if {0} never comes back: baton hosts remove {0} --force   ·   ", host.name)
+            });
+            format!("{gone}wait   ·   baton pause {name}   ·   baton rollback {name}")
+        }
         "failed" if rollout.state == state::REVERTING => {
             format!("to go on without it: baton skip {name} {host}   ·   where it stands: baton abort {name} --keep")
         }
@@ -228,6 +237,21 @@ help: the app ignores {port} (8104)
         view.waiting[0].reason = "balancer unreachable".into();
         let text = service(&view, &example::fleet()).to_text(Look::default());
         assert!(text.contains("you can: baton hosts show lb1   ·   baton abort shop"), "{text}");
+    }
+
+    #[test]
+    fn a_host_that_left_and_is_silent_can_be_removed_where_releases_wait_for_it() {
+        let mut view = example::service();
+        view.waiting.truncate(1);
+        view.waiting[0].reason = "exclusive".into();
+        view.waiting[0].text = "the two releases cannot coexist, and web9 is not that far".into();
+        let mut fleet = example::fleet();
+        fleet.hosts[0] = baton_proto::v1::HostView { name: "web9".into(), ..Default::default() };
+        let text = service(&view, &fleet).to_text(Look::default());
+        assert!(text.contains("you can: if web9 never comes back: baton hosts remove web9 --force   ·   wait"), "{text}");
+        fleet.hosts[0].connected = true;
+        let text = service(&view, &fleet).to_text(Look::default());
+        assert!(text.contains("you can: wait   ·   baton pause shop"), "it is there: {text}");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct HostReport {
     /// Instances that are there and ended by themselves before, on the release they have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub falls: BTreeMap<InstanceKey, Fall>,
+    /// Bytes that can still be written where releases are kept, where the host says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<u64>,
 }
 
 /// How an instance ended by itself, since it got its release or its agent was started.

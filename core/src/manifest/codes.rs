@@ -71,8 +71,8 @@ codes! {
     BAD_ENV = 120, "an environment variable that cannot be set",
         "Names are letters, digits and `_` and do not start with a digit; values are strings without NUL.";
     TOO_LATE = 121, "a deadline that ends before what it waits for",
-        "progress_deadline must be longer than a start, a drain or a stop may take, or a slow host pauses the rollout while \
-         everything is as it should be. This is a warning.";
+        "A rollout waits at least for as long as one host may take to drain, start and stop, whatever progress_deadline says. \
+         One that is shorter than a part of that is not what holds. This is a warning.";
     TOO_LARGE = 122, "the file is too large for a manifest",
         "A manifest is a few dozen lines; more than 256 KiB is some other file.";
     BAD_RULE = 123, "a rule or a user that no balancer can tell",

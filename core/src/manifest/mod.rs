@@ -220,7 +220,7 @@ fn own_port(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
     reader.report(finding.help("pass {port} to the program, unless it reads the port from $BATON_PORT by itself"));
 }
 
-/// Warns when the rollout would pause while a single host still does what it may.
+/// Warns of a deadline without an effect: whatever it says, a single host has the time for what it may do.
 fn deadlines(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
     let Manifest { strategy, health, run, .. } = manifest;
     let slowest = [
@@ -231,7 +231,10 @@ fn deadlines(reader: &mut Reader<'_, '_>, manifest: &Manifest) {
     ];
     if let Some((key, wait)) = slowest.into_iter().find(|(_, wait)| *wait >= strategy.progress_deadline) {
         let place = ["rollout.progress_deadline", key].into_iter().find(|path| reader.value(path).is_some());
-        let what = format!("the rollout pauses before {key} ({}) is over", humantime::format_duration(wait));
+        let what = format!(
+            "progress_deadline has no effect before {key} ({}) is over: a host may take that long",
+            humantime::format_duration(wait)
+        );
         let deadline = humantime::format_duration(strategy.progress_deadline);
         let finding = Finding::warning(codes::TOO_LATE, reader.span(place.unwrap_or(key)), what);
         reader

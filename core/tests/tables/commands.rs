@@ -1,6 +1,7 @@
 //! What operators ask, at rest and in the middle of things.
 
 use super::text::{NOW, World, host, release, shop};
+use baton_core::fleet::report::ReleaseState;
 use baton_core::name::RolloutId;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections};
 use baton_core::rollout::plan::plan;
@@ -73,6 +74,37 @@ fn a_deploy_is_refused_with_a_reason() {
         710,
     );
     refused(REST, |deploy| deploy.name = baton_core::name::ServiceName::new("cart").expect("a name"), 704);
+}
+
+#[test]
+fn a_release_that_does_not_fit_beside_what_a_host_keeps_is_refused_before_anything_is_touched() {
+    // Of releases of 100 bytes, with what each host has room for.
+    for (rooms, short) in [
+        ([None, None], ""),
+        ([Some(200), Some(1 << 40)], ""),
+        ([Some(199), Some(1 << 40)], "web1"),
+        ([Some(0), Some(7)], "web1, web2"),
+    ] {
+        let mut world = World::parse(REST);
+        for (name, room) in ["web1", "web2"].into_iter().zip(rooms) {
+            let known = world.fleet.hosts.get_mut(&host(name)).expect("a host");
+            known.issued.releases = [(release("v1").id(), release("v1"))].into();
+            let report = &mut known.heard.as_mut().expect("heard").report;
+            report.releases = [(release("v1").id(), ReleaseState::Held)].into();
+            report.room = room;
+        }
+        let found = objections(&world.fleet, &deploy(&world, "v3"), NOW);
+        let found: Vec<String> = found.iter().map(|problem| format!("{} {}", problem.code, problem.what)).collect();
+        let expect = (!short.is_empty()).then(|| format!("B0738 shop v3 does not fit on {short}"));
+        assert_eq!(found, Vec::from_iter(expect), "{rooms:?}");
+        assert!(objections(&world.fleet, &deploy(&world, "v1"), NOW).is_empty(), "what is there needs no room");
+        // What the host no longer has to keep goes by itself.
+        for name in ["web1", "web2"] {
+            let heard = world.fleet.hosts.get_mut(&host(name)).and_then(|it| it.heard.as_mut()).expect("heard");
+            heard.report.releases.insert(release("v0").id(), ReleaseState::Held);
+        }
+        assert!(objections(&world.fleet, &deploy(&world, "v3"), NOW).is_empty());
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl From<&HostReport> for v1::HostReport {
             memory: report.memory.iter().map(write_memory).collect(),
             counters: report.counters.iter().map(write_counters).collect(),
             falls: report.falls.iter().map(write_fall).collect(),
+            room: report.room,
         }
     }
 }
@@ -52,6 +53,7 @@ impl TryFrom<v1::HostReport> for HostReport {
             memory: keyed("memory", message.memory, |memory| Ok((parse("key", &memory.key)?, memory.bytes)))?,
             counters: keyed("counters", message.counters, read_counters)?,
             falls: keyed("falls", message.falls, read_fall)?,
+            room: message.room,
         })
     }
 }

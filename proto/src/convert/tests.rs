@@ -180,6 +180,7 @@ fn report() -> HostReport {
         observed: Stamp { epoch: Epoch(3), generation: Generation(9) },
         boot: "b3b1".to_owned(),
         memory: [("shop/2".parse().unwrap(), u64::MAX)].into(),
+        room: Some(0),
         counters: [
             ("shop/0".parse().unwrap(), Reading::Counted(Totals { requests: u64::MAX, errors: None })),
             ("shop/1".parse().unwrap(), Reading::Counted(Totals { requests: 7, errors: Some(0) })),

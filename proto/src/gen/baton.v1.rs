@@ -270,6 +270,9 @@ pub struct HostReport {
     /// Of instances that ended by themselves before, on the release they have.
     #[prost(message, repeated, tag = "11")]
     pub falls: ::prost::alloc::vec::Vec<InstanceFall>,
+    /// Bytes that can still be written where releases are kept; absent: it is not known.
+    #[prost(uint64, optional, tag = "12")]
+    pub room: ::core::option::Option<u64>,
 }
 /// How an instance ended by itself, since it got its release or its agent was started.
 #[derive(serde::Serialize)]

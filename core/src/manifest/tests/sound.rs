@@ -363,7 +363,7 @@ help: pass {port} to the program, unless it reads the port from $BATON_PORT by i
     }
     let manifest = sound(&format!("{SAMPLE}\n[rollout]\nprogress_deadline = \"20s\"\n"));
     let expect = r#"
-warning[B0121]: the rollout pauses before health.start_timeout (1m) is over
+warning[B0121]: progress_deadline has no effect before health.start_timeout (1m) is over: a host may take that long
   --> baton.toml:19:21
    |
 19 | progress_deadline = "20s"

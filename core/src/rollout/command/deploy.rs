@@ -90,6 +90,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
     problems.extend(before.and_then(|service| cut_off(service, deploy)));
     problems.extend(nobody_left(fleet, deploy));
     problems.extend(unlabelled(fleet, deploy));
+    problems.extend(no_room(fleet, deploy));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
     problems.extend(balancers::objections(fleet, &deploy.service));
@@ -249,6 +250,37 @@ fn unlabelled(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
             .saw("without it", without.join(", "))
             .help(format!("baton hosts label {first} {label}=VALUE, for each of them")),
     )
+}
+
+/// A release that a host has no room for beside what it keeps is told before anything is touched, and not by a full disk in the
+/// middle. Its archive lies there until it is unpacked, and what it unpacks to is hardly smaller: twice its size is the least.
+fn no_room(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
+    let artifact = deploy.release.artifact;
+    let needed = artifact.size.saturating_mul(2);
+    let short = |name: &HostName| {
+        let host = fleet.hosts.get(name).filter(|host| host.connected)?;
+        let report = host.report()?;
+        let room = report.room.filter(|room| *room < needed)?;
+        let is_there = || host.issued.releases.values().any(|it| it.artifact.digest == artifact.digest);
+        // What is no longer to be there goes, and makes room; how much, nobody knows before.
+        let makes_room = || report.releases.keys().any(|release| !host.issued.releases.contains_key(release));
+        (!is_there() && !makes_room()).then(|| {
+            let kept = |it: &&Release| it.service == deploy.name;
+            let kept: Vec<&str> = host.issued.releases.values().filter(kept).map(|it| it.version.as_str()).collect();
+            let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+            (name.to_string(), format!("{} MiB free, keeps of {}: {kept}", room >> 20, deploy.name))
+        })
+    };
+    let short: Vec<_> = deploy.service.hosts.iter().filter_map(short).collect();
+    let names: Vec<&str> = short.iter().map(|(name, _)| name.as_str()).collect();
+    let help =
+        format!("make room on the disk of the agent's state folder there: df -h /var/lib/baton-agent on {}", names.first()?);
+    let what = format!("{} {} does not fit on {}", deploy.name, deploy.release.version, names.join(", "));
+    let mut problem = Problem::new(Code(738), what)
+        .saw("needs", format!("{} MiB at least, half of it until it is unpacked", needed.div_ceil(1 << 20)))
+        .help(help);
+    problem.seen.extend(short);
+    Some(problem)
 }
 
 /// Two services cannot listen on one port of a host.
