@@ -9,6 +9,7 @@ use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::memory::Memory;
 use baton_core::analysis::meters::{Meters, Traffic, Whose};
 use baton_core::analysis::proof::{Hole, Proof};
+use baton_core::analysis::rows::Rows;
 use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
 use baton_core::analysis::slowness::Pace;
 use baton_core::fleet::MemberKey;
@@ -169,6 +170,54 @@ fn readings_survive_a_restart_of_the_coordinator() {
     assert_eq!(later.take().holes, BTreeMap::from([(lb, Hole { times: 1, missing: Duration::from_secs(3) })]));
 }
 
+/// As it was stored when a process and the start of an instance were stored by their names.
+fn with_names(judgement: &Judgement) -> Judgement {
+    let mut value = serde_json::to_value(judgement).unwrap();
+    let named = |place: &mut serde_json::Value, name: &str| {
+        assert!(place.as_str().is_some_and(|mark| mark.starts_with('#')), "{place}");
+        *place = name.into();
+    };
+    named(&mut value["meters"]["balancers"]["lb1"]["process"], "4242-1718000000");
+    for track in value["memory"]["growth"]["tracks"].as_object_mut().unwrap().values_mut() {
+        named(&mut track["incarnation"], "b-1");
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_rollout_under_way_in_an_upgrade_of_the_coordinator_goes_on_from_what_the_version_before_stored() {
+    let lb: HostName = "lb1".parse().unwrap();
+    let whose = |member: &MemberKey| Some(if member.host.as_str() == "web0" { Whose::New } else { Whose::Old });
+    let release = |name: &str| ReleaseId(Digest::of(name.as_bytes()));
+    let look = |judgement: &mut Judgement, look: u64| {
+        let mut counted = pool(look * 60, 2);
+        counted.members.values_mut().next().unwrap().errors = look * 2;
+        judgement.meters.read(&lb, &counted, Moment(look * 2000), whose);
+        for (host, version) in [("web0", "2.0"), ("web1", "1.0")] {
+            let (member, since) = (format!("{host}/0").parse().unwrap(), Duration::from_secs(look * 2));
+            judgement.memory.growth.see(&member, &ready_for(release(version), since), (64 << 20) + (look << 10));
+        }
+        let traffic = judgement.meters.take();
+        judgement.look(ON_TRIAL, &traffic, Moment(look * 2000));
+        judgement.verdict("2.0", "1.0").is_some()
+    };
+    let mut judgement = Judgement::default();
+    let mut verdict = (0..400).filter(|at| look(&mut judgement, *at));
+    let first = verdict.next().unwrap();
+    assert!(first > 9, "{first}");
+    let mut judgement = Judgement::default();
+    assert!(!(0..first - 4).any(|at| look(&mut judgement, at)));
+    let mut upgraded = with_names(&judgement);
+    assert_eq!(upgraded, judgement);
+    assert!(!(first - 4..first).any(|at| look(&mut upgraded, at)) && look(&mut upgraded, first), "at the same look");
+    assert_eq!((upgraded.proof.restarts, upgraded.proof.hole()), (0, None));
+    // A balancer that began anew meanwhile is said to have.
+    let anew = PoolReport { balancer: "4243-1718000001".into(), ..pool(7, 2) };
+    let mut upgraded = with_names(&judgement);
+    upgraded.meters.read(&lb, &anew, Moment(first * 2000), whose);
+    assert_eq!(upgraded.meters.pending().restarts, 1);
+}
+
 #[test]
 fn what_was_not_counted_is_stored() {
     let mut traffic = seen(1);
@@ -199,7 +248,7 @@ fn stored_size(pool: &PoolReport, seen: impl Fn(u64) -> Traffic) -> usize {
 
 #[test]
 fn ten_thousand_services_fit_into_sixteen_mebibytes() {
-    let size = stored_size(&pool(1 << 40, 4), |look| Traffic { latencies: BTreeMap::new(), ..seen(look) });
+    let size = stored_size(&pool(1 << 40, 4), |look| Traffic { latencies: Rows::none(), ..seen(look) });
     assert!(size <= 16 * 1024 * 1024 / 10_000, "{size} bytes");
 }
 
