@@ -219,17 +219,41 @@ fn a_rollout_under_way_in_an_upgrade_of_the_coordinator_goes_on_from_what_the_ve
 }
 
 #[test]
+fn a_member_that_is_away_while_the_coordinator_begins_again_is_still_waited_for_and_one_that_was_out_is_not() {
+    let lb: HostName = "lb1".parse().unwrap();
+    let mut both = pool(100, 2);
+    for (member, state) in both.members.values_mut().zip([MemberState::Ready, MemberState::Out]) {
+        member.running = state;
+    }
+    let mut meters = Meters::default();
+    meters.read(&lb, &both, Moment(0), |_| Some(Whose::New));
+    let mut meters = stored(&meters);
+    meters.read(&lb, &pool(0, 0), Moment(2000), |_| Some(Whose::New));
+    let waited_for = BTreeMap::from([(lb.clone(), BTreeMap::from([("web0/0".parse().unwrap(), Moment(0))]))]);
+    assert_eq!(meters.pending().gone, waited_for);
+    let again = stored(&meters);
+    assert_eq!(again, meters.settled());
+    let mut meters = again;
+    meters.read(&lb, &pool(170, 1), Moment(4000), |_| Some(Whose::New));
+    let traffic = meters.take();
+    assert_eq!((traffic.sum(Whose::New).requests, traffic.restarts, traffic.gone), (70, 0, BTreeMap::new()));
+}
+
+#[test]
 fn what_was_not_counted_is_stored() {
     let mut traffic = seen(1);
     let hole = Hole { times: 1, missing: Duration::from_millis(2_100) };
     traffic.holes.insert("lb1".parse().unwrap(), hole);
     traffic.unread.insert("lb2".parse().unwrap(), Some(Moment(2000)));
+    traffic.gone.insert("lb1".parse().unwrap(), BTreeMap::from([("web9/0".parse().unwrap(), Moment(3000))]));
+    traffic.unread.insert("lb1".parse().unwrap(), None);
     traffic.restarts = 1;
     let mut proof = Proof::default();
     proof.take(&traffic, None, Moment(6000));
     assert_eq!(stored(&proof), proof);
     let said = "the counters of lb1 began anew once, and for up to 2s 100ms nobody counted; \
-                the counters of lb2 could not be read at last, for 4s, so nothing is proven";
+                the counters of lb2 could not be read at last, for 4s; \
+                lb1 no longer says what web9/0 answered, for 3s, so nothing is proven";
     assert_eq!(stored(&proof).unproven().unwrap(), said);
 }
 

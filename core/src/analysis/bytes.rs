@@ -3,6 +3,7 @@
 //! Seven bits a byte, the lowest first; the eighth says that more follow. Whoever reads them asks in the order they were written
 //! in. They never leave the process.
 
+use super::mark::Mark;
 use crate::fleet::latency::{BUCKETS, Latency};
 
 const BITS: u32 = 7;
@@ -37,6 +38,11 @@ impl Writer {
         self.number(((change << 1) ^ (change >> (u64::BITS - 1))).cast_unsigned());
     }
 
+    /// As it is: any of its bytes may be any.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.0.extend(mark.0.to_le_bytes());
+    }
+
     /// From the first bucket with an answer to the last one.
     pub(super) fn latency(&mut self, latency: &Latency) {
         let counts = latency.counts();
@@ -47,8 +53,18 @@ impl Writer {
         counts.iter().take(end).skip(first).for_each(|count| self.number(*count));
     }
 
+    /// In as much memory as they take, and no part of what they were written in.
     pub(super) fn done(self) -> Box<[u8]> {
-        self.0.into()
+        self.0.as_slice().into()
+    }
+
+    /// In place of others: mostly they take as much, and nothing has to move.
+    pub(super) fn take_the_place_of(self, others: &mut Box<[u8]>) {
+        if others.len() == self.0.len() {
+            others.copy_from_slice(&self.0);
+        } else {
+            *others = self.done();
+        }
     }
 }
 
@@ -72,6 +88,12 @@ impl<'a> Reader<'a> {
             shift += BITS;
         }
         number
+    }
+
+    pub(super) fn mark(&mut self) -> Mark {
+        let Some((mark, rest)) = self.0.split_first_chunk() else { return Mark::default() };
+        self.0 = rest;
+        Mark(u64::from_le_bytes(*mark))
     }
 
     pub(super) fn changed(&mut self, from: u64) -> u64 {
@@ -106,6 +128,7 @@ mod tests {
             numbers.iter().for_each(|number| writer.number(*number));
             numbers.windows(2).for_each(|pair| writer.change(pair[0], pair[1]));
             writer.latency(latency);
+            writer.mark(Mark::of("4242-1718000000"));
         }
         let bytes = writer.done();
         let mut reader = Reader::of(&bytes);
@@ -113,9 +136,14 @@ mod tests {
             assert!(numbers.iter().all(|number| reader.number() == *number));
             assert!(numbers.windows(2).all(|pair| reader.changed(pair[0]) == pair[1]));
             assert_eq!(reader.latency(), *latency);
+            assert_eq!(reader.mark(), Mark::of("4242-1718000000"));
         }
         assert!(reader.is_done());
-        assert_eq!((reader.number(), reader.latency()), (0, Latency::default()), "nothing more was written");
+        assert_eq!(
+            (reader.number(), reader.latency(), reader.mark()),
+            (0, Latency::default(), Mark::default()),
+            "nothing more was written"
+        );
     }
 
     #[test]

@@ -28,8 +28,10 @@ const SUSTAINED: u64 = 80;
 /// In half octaves: "about this age" is from half of it to twice as much.
 const ABOUT: u32 = 2;
 
-/// Bytes of the step under way.
-const ROOM: usize = 6;
+/// Bytes of all but the floors.
+const ROOM: usize = 16;
+/// Floors are told by how many steps they are before the one under way: by a bit each.
+const TOLD: u32 = u64::BITS;
 
 /// What is known of every instance of a service, and of the releases.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,16 +52,13 @@ struct Known {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Curve(Box<[u8]>);
 
-/// One start of an instance, since it is ready.
+/// One start of an instance, since it is ready: its [`Steps`], one number after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Track {
-    incarnation: Mark,
-    /// Its [`Steps`], one number after the other.
-    numbers: Box<[u8]>,
-}
+struct Track(Box<[u8]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Steps {
+    incarnation: Mark,
     /// The step under way, and the least that was seen in it.
     step: u32,
     least: u64,
@@ -106,14 +105,14 @@ impl Growth {
         let (release, incarnation) = (instance.release, Mark::of(&instance.incarnation));
         let known = self.releases.get_mut(&release);
         let same = known.and_then(|known| {
-            let track = known.tracks.get_mut(member).filter(|track| track.incarnation == incarnation)?;
+            let track = known.tracks.get_mut(member)?;
             let steps = track.steps();
-            (steps.step <= step).then_some((&mut known.curve, track, steps))
+            (steps.incarnation == incarnation && steps.step <= step).then_some((&mut known.curve, track, steps))
         });
         let Some((curve, track, mut steps)) = same else {
             self.forget(member);
-            let steps = Steps { step, least, floors: Vec::new() };
-            self.releases.entry(release).tracks.insert(member.clone(), Track::of(incarnation, &steps));
+            let steps = Steps { incarnation, step, least, floors: Vec::new() };
+            self.releases.entry(release).tracks.insert(member.clone(), Track::of(&steps));
             return false;
         };
         let is_over = steps.step < step;
@@ -126,7 +125,7 @@ impl Growth {
             return false;
         }
         steps.least = steps.least.min(least);
-        *track = Track::of(incarnation, &steps);
+        steps.written().take_the_place_of(&mut track.0);
         is_over
     }
 
@@ -216,8 +215,8 @@ impl From<Stored> for Growth {
             growth.releases.entry(*release).curve = Curve::of(ages);
         }
         for (member, StoredTrack { release, incarnation, step, least, floors }) in stored.tracks.iter() {
-            let steps = Steps { step: *step, least: *least, floors: floors.clone() };
-            growth.releases.entry(*release).tracks.insert(member.clone(), Track::of(*incarnation, &steps));
+            let steps = Steps { incarnation: *incarnation, step: *step, least: *least, floors: floors.clone() };
+            growth.releases.entry(*release).tracks.insert(member.clone(), Track::of(&steps));
         }
         growth
     }
@@ -231,8 +230,8 @@ impl From<Growth> for Stored {
                 stored.curves.insert(*release, known.curve.iter().collect());
             }
             for (member, track) in known.tracks.iter() {
-                let Steps { step, least, floors } = track.steps();
-                let track = StoredTrack { release: *release, incarnation: track.incarnation, step, least, floors };
+                let Steps { incarnation, step, least, floors } = track.steps();
+                let track = StoredTrack { release: *release, incarnation, step, least, floors };
                 stored.tracks.insert(member.clone(), track);
             }
         }
@@ -246,35 +245,44 @@ fn small(number: u64) -> u32 {
 }
 
 impl Track {
-    fn of(incarnation: Mark, Steps { step, least, floors }: &Steps) -> Self {
-        let mut numbers = Writer::for_about(2 * floors.len() + ROOM);
-        numbers.number((*step).into());
-        numbers.number(*least);
-        // It is mostly the step after the one before, and takes about as much.
-        let (mut step, mut last) = (*step, *least);
-        for (before, floor) in floors.iter().rev() {
-            numbers.number(step.wrapping_sub(*before).into());
-            numbers.change(last, *floor);
-            (step, last) = (*before, *floor);
-        }
-        Self { incarnation, numbers: numbers.done() }
+    fn of(steps: &Steps) -> Self {
+        Self(steps.written().done())
     }
 
     fn steps(&self) -> Steps {
-        let mut numbers = Reader::of(&self.numbers);
-        let (step, least) = (small(numbers.number()), numbers.number());
+        let mut numbers = Reader::of(&self.0);
+        let (incarnation, step, least) = (numbers.mark(), small(numbers.number()), numbers.number());
+        let told = numbers.number();
         let mut floors = Vec::with_capacity(WINDOW as usize + 1);
-        let mut next = (step, least);
-        while !numbers.is_done() {
-            next = (next.0.wrapping_sub(small(numbers.number())), numbers.changed(next.1));
-            floors.push(next);
+        let mut last = least;
+        for ago in (0..TOLD).filter(|ago| told & 1 << ago > 0) {
+            last = numbers.changed(last);
+            floors.push((step.saturating_sub(ago), last));
         }
         floors.reverse();
-        Steps { step, least, floors }
+        Steps { incarnation, step, least, floors }
     }
 }
 
 impl Steps {
+    fn written(&self) -> Writer {
+        let Self { incarnation, step, least, floors } = self;
+        let mut numbers = Writer::for_about(floors.len() + ROOM);
+        numbers.mark(*incarnation);
+        numbers.number((*step).into());
+        numbers.number(*least);
+        let ago = |floor: u32| step.checked_sub(floor).filter(|ago| *ago < TOLD);
+        let told = floors.iter().filter_map(|(floor, _)| ago(*floor));
+        numbers.number(told.fold(0, |told, ago| told | 1 << ago));
+        // It takes about as much as in the step after.
+        let mut last = *least;
+        for (_, floor) in floors.iter().rev().filter(|(floor, _)| ago(*floor).is_some()) {
+            numbers.change(last, *floor);
+            last = *floor;
+        }
+        numbers
+    }
+
     fn next(&mut self, step: u32, least: u64) {
         let first = self.step.saturating_sub(WINDOW);
         self.floors.retain(|(step, _)| *step >= first);

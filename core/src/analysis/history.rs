@@ -53,8 +53,13 @@ impl History {
         minute.squares = minute.squares.saturating_add(sum.errors.saturating_mul(sum.errors));
         minutes.push(minute);
         let mut numbers = Writer::for_about(self.minutes.len() + ROOM);
-        minutes.iter().flat_map(Minute::numbers).for_each(|it| numbers.number(it));
-        self.minutes = numbers.done();
+        let mut before = 0;
+        for minute in &minutes {
+            numbers.change(before, minute.number);
+            minute.numbers().into_iter().for_each(|it| numbers.number(it));
+            before = minute.number;
+        }
+        numbers.take_the_place_of(&mut self.minutes);
     }
 
     #[must_use]
@@ -75,8 +80,13 @@ impl History {
     }
 
     fn minutes(&self) -> impl Iterator<Item = Minute> {
-        let mut numbers = Reader::of(&self.minutes);
-        std::iter::from_fn(move || (!numbers.is_done()).then(|| Minute::of([(); 6].map(|()| numbers.number()))))
+        let (mut numbers, mut number) = (Reader::of(&self.minutes), 0);
+        std::iter::from_fn(move || {
+            (!numbers.is_done()).then(|| {
+                number = numbers.changed(number);
+                Minute::of(number, [(); 5].map(|()| numbers.number()))
+            })
+        })
     }
 }
 
@@ -86,12 +96,13 @@ const fn first(number: u64) -> u64 {
 }
 
 impl Minute {
-    const fn numbers(&self) -> [u64; 6] {
-        let Self { number, polls, slots, counts: Counts { requests, errors }, squares } = *self;
-        [number, polls, slots, requests, errors, squares]
+    /// All but its own.
+    const fn numbers(&self) -> [u64; 5] {
+        let Self { polls, slots, counts: Counts { requests, errors }, squares, .. } = *self;
+        [polls, slots, requests, errors, squares]
     }
 
-    const fn of([number, polls, slots, requests, errors, squares]: [u64; 6]) -> Self {
+    const fn of(number: u64, [polls, slots, requests, errors, squares]: [u64; 5]) -> Self {
         Self { number, polls, slots, counts: Counts { requests, errors }, squares }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Two names that differ have the same one less often than once in a billion billions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub(super) struct Mark(u64);
+pub(super) struct Mark(pub(super) u64);
 
 /// What is stored begins with it, and no name does. Where names themselves were stored they are still read, and who expects
 /// a name reads one that is none of those it knows.

@@ -1,17 +1,18 @@
 //! From a balancer's counters to what happened since the last look, by release.
 //!
-//! Counters only ever grow while a balancer's process lives. One that restarted, went back, or forgot a member begins anew:
-//! what it counted in between is nobody's, and that is said.
+//! Counters only ever grow while a balancer's process lives. One that restarted, or went back, begins anew: what it counted in
+//! between is nobody's, and that is said. So it is of a member that is gone from among the others; one that comes back with its
+//! counters soon enough goes on.
 
-use super::bytes::{Reader, Writer};
+use super::bytes::Writer;
 use super::counts::Counts;
 use super::mark::Mark;
-use super::packed::Packed;
 use super::proof::{Cut, Hole};
+use super::readings::{Gone, Known, Panel, Reading, Readings};
 use super::rows::Rows;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::Latency;
-use crate::fleet::report::{MemberReport, PoolReport};
+use crate::fleet::report::PoolReport;
 use crate::fleet::spec::MemberState;
 use crate::name::HostName;
 use crate::time::Moment;
@@ -41,116 +42,6 @@ pub struct Meters {
 
 static NOTHING: Traffic = Traffic::none();
 
-/// One balancer's counters of one pool, as they were read: whoever keeps them shares them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Unpacked", into = "Unpacked")]
-struct Panel(Arc<Readings>);
-
-/// What is held of them, mostly of services at rest: numbers, and beside them whose they are.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Readings {
-    process: Mark,
-    /// When.
-    at: Moment,
-    /// The same from one reading to the next, while nobody comes or goes.
-    members: Arc<[MemberKey]>,
-    /// In the members' order.
-    numbers: Box<[u8]>,
-}
-
-/// What is stored.
-#[derive(Serialize, Deserialize)]
-struct Unpacked {
-    process: Mark,
-    #[serde(default)]
-    at: Moment,
-    members: Rows<MemberKey, Reading>,
-}
-
-impl From<Unpacked> for Panel {
-    fn from(Unpacked { process, at, members }: Unpacked) -> Self {
-        let mut numbers = Writer::default();
-        members.values().for_each(|reading| reading.write(&mut numbers));
-        let (members, numbers) = (members.keys().cloned().collect(), numbers.done());
-        Self(Arc::new(Readings { process, at, members, numbers }))
-    }
-}
-
-impl From<Panel> for Unpacked {
-    fn from(panel: Panel) -> Self {
-        let Readings { process, at, members, numbers } = &*panel.0;
-        let mut numbers = Reader::of(numbers);
-        let members = members.iter().map(|key| (key.clone(), Reading::read(&mut numbers))).collect();
-        Self { process: *process, at: *at, members }
-    }
-}
-
-/// The readings of before, in the order of the members.
-struct Known<'a> {
-    members: &'a [MemberKey],
-    numbers: Reader<'a>,
-}
-
-impl Known<'_> {
-    /// What was read of a member. Who comes before it is passed over: it is no longer there.
-    fn next(&mut self, key: &MemberKey) -> Option<Reading> {
-        while let Some((first, rest)) = self.members.split_first().filter(|(first, _)| *first <= key) {
-            self.members = rest;
-            let reading = Reading::read(&mut self.numbers);
-            if first == key {
-                return Some(reading);
-            }
-        }
-        None
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Row")]
-struct Reading {
-    requests: u64,
-    errors: u64,
-    cut: u64,
-    whose: Whose,
-    latency: Option<Latency>,
-    /// Of the requests in flight.
-    oldest: Option<Duration>,
-}
-
-/// There is one of each member of each service: its numbers are stored in their order, without their names.
-type Row = (u64, u64, u64, Whose, Option<Packed>, Option<Duration>);
-
-/// As it is written now, and as it once was.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Stored {
-    Row(Row),
-    Named {
-        requests: u64,
-        errors: u64,
-        cut: u64,
-        whose: Whose,
-        #[serde(default)]
-        latency: Option<Packed>,
-        #[serde(default)]
-        oldest: Option<Duration>,
-    },
-}
-
-impl From<Stored> for Reading {
-    fn from(stored: Stored) -> Self {
-        let (Stored::Row((requests, errors, cut, whose, latency, oldest))
-        | Stored::Named { requests, errors, cut, whose, latency, oldest }) = stored;
-        Self { requests, errors, cut, whose, latency: latency.as_ref().map(Packed::latency), oldest }
-    }
-}
-
-impl From<Reading> for Row {
-    fn from(it: Reading) -> Self {
-        (it.requests, it.errors, it.cut, it.whose, it.latency.as_ref().map(Packed::from), it.oldest)
-    }
-}
-
 /// What was counted between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -168,7 +59,14 @@ pub struct Traffic {
     pub holes: BTreeMap<HostName, Hole>,
     /// The balancers that spoke: since when one cannot be read, or None where it could be.
     pub unread: BTreeMap<HostName, Option<Moment>>,
+    /// Members that these no longer spoke of though they may have answered more: since when.
+    pub gone: BTreeMap<HostName, BTreeMap<MemberKey, Moment>>,
 }
+
+/// For so long a member that is gone may come back, and goes on from where it was.
+pub const COMES_BACK: Duration = Duration::from_secs(600);
+/// So many of one balancer are waited for.
+const GONE_MOST: usize = 1000;
 
 /// Bytes that are there before they are needed: counters grow.
 const ROOM: usize = 8;
@@ -195,6 +93,7 @@ impl Traffic {
             restarts: 0,
             holes: BTreeMap::new(),
             unread: BTreeMap::new(),
+            gone: BTreeMap::new(),
         }
     }
 
@@ -236,45 +135,63 @@ impl Meters {
         at: Moment,
         whose: impl Fn(&MemberKey) -> Option<Whose>,
     ) {
-        let before = self.balancers.get(balancer).map(|before| Arc::clone(&before.0));
-        let unread = report.problem.as_ref().map(|_| before.as_ref().map_or(at, |before| before.at));
+        let before = self.balancers.get(balancer).map(|before| &*before.0);
+        let unread = report.problem.as_ref().map(|_| before.map_or(at, |before| before.at));
         let pending = &mut **self.pending.get_or_insert_default();
         pending.unread.insert(balancer.clone(), unread);
         if unread.is_some() {
             return;
         }
         let process = Mark::of(&report.balancer);
-        let anew = before.as_ref().is_none_or(|before| before.process != process);
+        let anew = before.is_none_or(|before| before.process != process);
         let mut restarts = u32::from(anew && before.is_some());
-        let same = before.as_deref().filter(|_| !anew);
-        let (members, numbers) = same.map_or((&[][..], &[][..]), |before| (&*before.members, &*before.numbers));
-        let mut known = Known { members, numbers: Reader::of(numbers) };
+        let same = before.filter(|_| !anew);
+        let mut gone = same.and_then(|before| before.gone.as_deref().cloned()).unwrap_or_default();
+        let mut known = Known::of(same);
         let mut came = [const { Came::new() }; 3];
-        let (mut found, mut numbers) = (0, Writer::for_about(numbers.len() + ROOM));
+        let room = same.map_or(0, |before| before.numbers.len()) + ROOM;
+        let (mut found, mut there, mut numbers) = (0, Vec::new(), Writer::for_about(room));
         for (key, member) in &report.members {
             let last = known.next(key);
-            let whose = match (&last, member.running) {
-                (Some(last), MemberState::Out) => last.whose,
-                (last, _) => whose(key).or(last.as_ref().map(|last| last.whose)).unwrap_or(Whose::Other),
+            let back = gone.get(key).filter(|_| last.is_none());
+            let before = last.as_ref().or(back.map(|back| &back.last));
+            if before.is_some_and(|before| before.is_missing_in(member)) {
+                known.lost.extend(last.map(|last| (key.clone(), last)));
+                continue;
+            }
+            let whose = match (before, member.running) {
+                (Some(before), MemberState::Out) => before.whose,
+                (before, _) => whose(key).or(before.map(|before| before.whose)).unwrap_or(Whose::Other),
             };
             let now = Reading::of(member, whose);
-            if let Some(last) = last {
+            if let Some(last) = &last {
                 found += 1;
-                restarts += u32::from(!pending.add(&mut came[whose as usize], key, &last, &now));
+                restarts += u32::from(!pending.add(&mut came[whose as usize], key, last, &now));
+            } else if let Some(back) = back {
+                if !pending.goes_on(&mut came[whose as usize], key, back, &now) {
+                    pending.begins_anew(balancer, Hole { times: 1, missing: at.since(back.at) });
+                }
+                gone.remove(key);
             }
+            there.push(key);
             now.write(&mut numbers);
         }
         pending.take_in(came);
-        if let Some(before) = before.as_ref().filter(|_| restarts > 0) {
+        if let Some(before) = before.filter(|_| restarts > 0) {
             pending.begins_anew(balancer, Hole { times: restarts, missing: at.since(before.at) });
         }
-        let all = |before: &&Readings| before.members.len() == found && report.members.len() == found;
-        let members = match same.filter(all) {
+        for (key, last) in same.map_or_else(Vec::new, |before| known.end_at(before.at)) {
+            gone.insert(key, last);
+        }
+        pending.wait_for(balancer, &mut gone, at);
+        let gone = (!gone.is_empty()).then(|| Box::new(gone));
+        let members = match same.filter(|before| [before.members.len(), there.len()] == [found; 2]) {
             Some(before) => Arc::clone(&before.members),
-            None => report.members.keys().cloned().collect(),
+            None => there.into_iter().cloned().collect(),
         };
-        let readings = Readings { process, at, members, numbers: numbers.done() };
-        self.balancers.insert(balancer.clone(), Panel(Arc::new(readings)));
+        self.balancers
+            .entry(balancer.clone())
+            .renew(Readings { process, at, members, numbers: Box::default(), gone }, numbers);
     }
 
     /// What was counted since the last time.
@@ -302,47 +219,7 @@ impl Meters {
 
     /// From now on what is there is the old release: a rollout begins, or ended.
     pub fn relabel(&mut self) {
-        for panel in self.balancers.values_mut() {
-            let mut unpacked = Unpacked::from(panel.clone());
-            unpacked.members.values_mut().for_each(|reading| reading.whose = Whose::Old);
-            *panel = unpacked.into();
-        }
-    }
-}
-
-/// What is in the first number of a reading beside whose it is.
-const LATENCY: u64 = 4;
-const OLDEST: u64 = 8;
-
-impl Reading {
-    fn of(member: &MemberReport, whose: Whose) -> Self {
-        let MemberReport { requests, errors, cut, ref latency, oldest, .. } = *member;
-        Self { requests, errors, cut, whose, latency: latency.clone(), oldest }
-    }
-
-    fn write(&self, numbers: &mut Writer) {
-        let has = |is: bool, what: u64| if is { what } else { 0 };
-        numbers.number(self.whose as u64 | has(self.latency.is_some(), LATENCY) | has(self.oldest.is_some(), OLDEST));
-        [self.requests, self.errors, self.cut].into_iter().for_each(|number| numbers.number(number));
-        self.latency.iter().for_each(|latency| numbers.latency(latency));
-        if let Some(oldest) = self.oldest {
-            numbers.number(oldest.as_secs());
-            numbers.number(oldest.subsec_nanos().into());
-        }
-    }
-
-    fn read(numbers: &mut Reader<'_>) -> Self {
-        let what = numbers.number();
-        let whose = match what % LATENCY {
-            0 => Whose::Old,
-            1 => Whose::New,
-            _ => Whose::Other,
-        };
-        let [requests, errors, cut] = [(); 3].map(|()| numbers.number());
-        let latency = (what & LATENCY > 0).then(|| numbers.latency());
-        let oldest = (what & OLDEST > 0).then(|| Duration::from_secs(numbers.number()));
-        let oldest = oldest.map(|secs| secs.saturating_add(Duration::from_nanos(numbers.number())));
-        Self { requests, errors, cut, whose, latency, oldest }
+        self.balancers.values_mut().for_each(|panel| *panel = std::mem::take(panel).relabelled());
     }
 }
 
@@ -350,6 +227,39 @@ impl Traffic {
     fn begins_anew(&mut self, balancer: &HostName, hole: Hole) {
         self.restarts = self.restarts.saturating_add(hole.times);
         self.holes.entry(balancer.clone()).or_default().add(hole);
+    }
+
+    /// Whether nothing was missed of a member that was gone and is there again.
+    fn goes_on(&mut self, came: &mut Came, key: &MemberKey, back: &Gone, now: &Reading) -> bool {
+        if back.earlier {
+            // Nobody knows what of it is this rollout's.
+            return back.last.quiet || (back.last.requests, back.last.errors) == (now.requests, now.errors);
+        }
+        self.add(came, key, &back.last, now) || back.last.quiet
+    }
+
+    /// Says which members are gone, and gives up those that were for too long, or are too many.
+    fn wait_for(&mut self, balancer: &HostName, gone: &mut Rows<MemberKey, Gone>, now: Moment) {
+        let all = gone.as_slice().len();
+        let mut hole = Hole::default();
+        gone.retain(|_, gone| {
+            let missing = now.since(gone.at);
+            let waits = all <= GONE_MOST && missing <= COMES_BACK;
+            if !waits && gone.may_have_counted() {
+                hole = Hole { times: 1, missing: hole.missing.max(missing) };
+            }
+            waits
+        });
+        if hole.times > 0 {
+            self.begins_anew(balancer, hole);
+        }
+        let missed = gone.iter().filter(|(_, gone)| gone.may_have_counted());
+        let missed: BTreeMap<_, _> = missed.map(|(key, gone)| (key.clone(), gone.at)).collect();
+        if missed.is_empty() {
+            self.gone.remove(balancer);
+        } else {
+            self.gone.insert(balancer.clone(), missed);
+        }
     }
 
     /// Whether a member's counters went on from the last reading.

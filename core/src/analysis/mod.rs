@@ -27,6 +27,7 @@ pub mod notice;
 pub mod packed;
 pub mod probes;
 pub mod proof;
+mod readings;
 pub mod real;
 pub mod rows;
 pub mod series;

@@ -4,6 +4,7 @@ use super::counts::Counts;
 use super::judgement::is_default;
 use super::meters::{Traffic, Whose};
 use super::probes::Probes;
+use crate::fleet::MemberKey;
 use crate::name::HostName;
 use crate::time::{Moment, millis};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct Proof {
     /// Balancers that could not be read when they last spoke, and for how long by then.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unread: BTreeMap<HostName, Duration>,
+    /// Members that were no longer among those of a balancer when it last spoke, though they may have answered more: for how long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gone: BTreeMap<HostName, BTreeMap<MemberKey, Duration>>,
     /// Looks at the counters.
     pub polls: u32,
     /// When both releases were first seen to answer in one look, and when last.
@@ -143,6 +147,13 @@ impl Proof {
                 Some(since) => self.unread.insert(balancer.clone(), now.since(*since)),
                 None => self.unread.remove(balancer),
             };
+            let gone = traffic.gone.get(balancer).into_iter().flatten();
+            let gone = gone.map(|(member, since)| (member.clone(), now.since(*since))).collect::<BTreeMap<_, _>>();
+            if !gone.is_empty() {
+                self.gone.insert(balancer.clone(), gone);
+            } else if since.is_none() {
+                self.gone.remove(balancer);
+            }
         }
         self.polls = self.polls.saturating_add(1);
         if old.requests > 0 && new.requests > 0 {
@@ -176,7 +187,13 @@ impl Proof {
         let unread = self.unread.iter().map(|(balancer, missing)| {
             format!("the counters of {balancer} could not be read at last, for {}", humantime::format_duration(*missing))
         });
-        let mut all: Vec<String> = holes.chain(unread).collect();
+        let gone = self.gone.iter().filter_map(|(balancer, gone)| {
+            let (member, longest) = gone.iter().max_by_key(|(_, missing)| **missing)?;
+            let others = if gone.len() > 1 { format!(" and {} more", gone.len() - 1) } else { String::new() };
+            let longest = humantime::format_duration(*longest);
+            Some(format!("{balancer} no longer says what {member}{others} answered, for {longest}"))
+        });
+        let mut all: Vec<String> = holes.chain(unread).chain(gone).collect();
         if all.is_empty() && self.restarts > 0 {
             all.push(format!("counters began anew {} times, and nobody counted meanwhile", self.restarts));
         }

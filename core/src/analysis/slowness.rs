@@ -67,12 +67,17 @@ struct Mark {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pace {
     hosts: Arc<[HostName]>,
-    /// What is known of each, in their order.
+    /// What is known of them, in their order, after what is known of all.
     numbers: Box<[u8]>,
     takes: u32,
+}
+
+/// What its numbers say.
+struct Paced {
+    spreads: [Spread; QUANTILES.len()],
     /// What was frozen of all of them last.
     everywhere: Option<Marks>,
-    spreads: [Spread; QUANTILES.len()],
+    hosts: Rows<HostName, Known>,
 }
 
 /// A host's.
@@ -178,6 +183,21 @@ impl Marks {
         Some(Mark { bucket, usual: Counts::new(self.answers.into(), slow.into()) })
     }
 
+    /// There are none of no answers.
+    fn write(marks: Option<Self>, numbers: &mut Writer) {
+        numbers.number(marks.map_or(0, |marks| marks.answers.into()));
+        for (bucket, slow) in marks.iter().flat_map(|marks| marks.beyond) {
+            numbers.number(bucket.into());
+            numbers.number(slow.into());
+        }
+    }
+
+    fn read(numbers: &mut Reader<'_>) -> Option<Self> {
+        let answers = few(numbers.number());
+        let mut mark = || (u8::try_from(numbers.number()).unwrap_or(u8::MAX), few(numbers.number()));
+        (answers > 0).then(|| Self { answers, beyond: [(); QUANTILES.len()].map(|()| mark()) })
+    }
+
     /// Longer than this is slow; None where nothing is.
     #[must_use]
     pub fn bound(self, quantile: usize) -> Option<Duration> {
@@ -230,7 +250,7 @@ impl Mark {
 impl Pace {
     /// Takes one look at a service at rest.
     pub fn take(&mut self, traffic: &Traffic) {
-        let mut hosts = self.unpacked();
+        let Paced { mut spreads, mut everywhere, mut hosts } = self.unpacked();
         self.takes += 1;
         if self.takes >= FADES {
             self.takes = 0;
@@ -240,47 +260,49 @@ impl Pace {
             });
         }
         if self.takes.is_multiple_of(REFREEZE) {
-            self.everywhere = everywhere(&hosts);
+            everywhere = marks_of_all(&hosts);
             hosts.values_mut().for_each(|known| known.marks = Marks::of(&known.latency));
         }
         let marks = hosts.iter().map(|(host, known)| (host, known.marks));
-        let slots = slots(marks, self.everywhere, traffic, Whose::Old);
-        self.spreads.iter_mut().zip(&slots).for_each(|(spread, slots)| spread.take(slots));
+        let slots = slots(marks, everywhere, traffic, Whose::Old);
+        spreads.iter_mut().zip(&slots).for_each(|(spread, slots)| spread.take(slots));
         for ((_, member), latency) in traffic.took(Whose::Old) {
             hosts.entry(member.host.clone()).latency += latency;
         }
-        self.pack(&hosts);
+        self.pack(&Paced { spreads, everywhere, hosts });
     }
 
-    fn unpacked(&self) -> Rows<HostName, Known> {
+    fn unpacked(&self) -> Paced {
         let mut numbers = Reader::of(&self.numbers);
-        self.hosts.iter().map(|host| (host.clone(), Known::read(&mut numbers))).collect()
+        let spreads = [(); QUANTILES.len()].map(|()| Spread::read(&mut numbers));
+        let everywhere = Marks::read(&mut numbers);
+        let hosts = self.hosts.iter().map(|host| (host.clone(), Known::read(&mut numbers))).collect();
+        Paced { spreads, everywhere, hosts }
     }
 
-    fn pack(&mut self, hosts: &Rows<HostName, Known>) {
+    fn pack(&mut self, Paced { spreads, everywhere, hosts }: &Paced) {
         if !hosts.keys().eq(self.hosts.iter()) {
             self.hosts = hosts.keys().cloned().collect();
         }
         let mut numbers = Writer::for_about(self.numbers.len() + ROOM);
+        spreads.iter().for_each(|spread| spread.write(&mut numbers));
+        Marks::write(*everywhere, &mut numbers);
         hosts.values().for_each(|known| known.write(&mut numbers));
-        self.numbers = numbers.done();
+        numbers.take_the_place_of(&mut self.numbers);
     }
 
     /// What a rollout that begins now compares with; None where nobody counts how long answers take.
     #[must_use]
     pub fn frozen(&self) -> Option<Slowness> {
-        let tails = self.spreads.map(|spread| Tail { spread, ..Tail::default() });
-        (!self.hosts.is_empty()).then(|| Slowness { usual: self.freeze(), gathered: None, tails })
-    }
-
-    fn freeze(&self) -> Usual {
-        let hosts = self.unpacked();
+        let Paced { spreads, hosts, .. } = self.unpacked();
+        let tails = spreads.map(|spread| Tail { spread, ..Tail::default() });
         let marks = hosts.iter().filter_map(|(host, known)| Some((host.clone(), Marks::of(&known.latency)?)));
-        Usual { hosts: marks.collect(), everywhere: everywhere(&hosts) }
+        let usual = Usual { hosts: marks.collect(), everywhere: marks_of_all(&hosts) };
+        (!hosts.is_empty()).then_some(Slowness { usual, gathered: None, tails })
     }
 }
 
-fn everywhere(hosts: &Rows<HostName, Known>) -> Option<Marks> {
+fn marks_of_all(hosts: &Rows<HostName, Known>) -> Option<Marks> {
     let mut everywhere = Latency::default();
     hosts.values().for_each(|known| everywhere += &known.latency);
     Marks::of(&everywhere)
@@ -289,20 +311,11 @@ fn everywhere(hosts: &Rows<HostName, Known>) -> Option<Marks> {
 impl Known {
     fn write(&self, numbers: &mut Writer) {
         numbers.latency(&self.latency);
-        numbers.number(self.marks.map_or(0, |marks| marks.answers.into()));
-        for (bucket, slow) in self.marks.iter().flat_map(|marks| marks.beyond) {
-            numbers.number(bucket.into());
-            numbers.number(slow.into());
-        }
+        Marks::write(self.marks, numbers);
     }
 
-    /// There are no marks of no answers.
     fn read(numbers: &mut Reader<'_>) -> Self {
-        let latency = numbers.latency();
-        let answers = few(numbers.number());
-        let mut mark = || (u8::try_from(numbers.number()).unwrap_or(u8::MAX), few(numbers.number()));
-        let marks = (answers > 0).then(|| Marks { answers, beyond: [(); QUANTILES.len()].map(|()| mark()) });
-        Self { latency, marks }
+        Self { latency: numbers.latency(), marks: Marks::read(numbers) }
     }
 }
 
@@ -409,6 +422,16 @@ impl Tail {
 }
 
 impl Spread {
+    fn write(&self, numbers: &mut Writer) {
+        numbers.number((self.squares.get() as f32).to_bits().into());
+        numbers.number(self.slots.into());
+    }
+
+    fn read(numbers: &mut Reader<'_>) -> Self {
+        let squares = Real::new(f32::from_bits(few(numbers.number())).into());
+        Self { squares, slots: few(numbers.number()) }
+    }
+
     /// How much likelier slow answers make others, at the same member and time: 1 where they do not.
     fn unevenness(self) -> f64 {
         let (granted, uneven) = GRANTED;

@@ -13,6 +13,7 @@ mod commands;
 mod dead;
 mod divide;
 mod fence;
+mod judging;
 mod orders;
 mod refusals;
 mod rolling;

@@ -78,12 +78,12 @@ fn nothing_that_a_balancer_counts_badly_passes_or_proves_anything() {
             false,
         ),
         (
-            "the new member comes and goes",
+            "the new member comes and goes, and begins anew each time",
             |look| {
-                let both = vec![(NEW, look * 40, 0), (OLD, look * 40, 0)];
+                let both = vec![(NEW, 90_000 - look * 40, 0), (OLD, look * 40, 0)];
                 ("p".into(), if look.is_multiple_of(2) { both } else { vec![(OLD, look * 40, 0)] })
             },
-            false,
+            true,
         ),
     ];
     let mut wrong = Vec::new();
@@ -91,11 +91,24 @@ fn nothing_that_a_balancer_counts_badly_passes_or_proves_anything() {
         let judgement = judged(says, steadily);
         let (has, needs) = judgement.missing(&GATE).unwrap_or_default();
         let said = if anew { judgement.proof.restarts > 0 } else { judgement.proof.restarts == 0 };
-        if (has, needs > 0, judgement.proof.new.requests, said) != (0, true, 0, true) {
+        let claims = judgement.proof.unproven().is_none() && name != "no traffic of the new release";
+        if (has, needs > 0, judgement.proof.new.requests, said, claims) != (0, true, 0, true, false) {
             wrong.push(format!("{name}: {has} of {needs}, {:?}", judgement.proof));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_member_that_comes_and_goes_is_counted_whole() {
+    let judgement = judged(
+        |look| {
+            let both = vec![(NEW, look * 40, 0), (OLD, look * 40, 0)];
+            ("p".into(), if look.is_multiple_of(2) { both } else { vec![(OLD, look * 40, 0)] })
+        },
+        steadily,
+    );
+    assert_eq!((judgement.missing(&GATE), judgement.proof.new.requests), (None, (LOOKS - 2) * 40));
 }
 
 #[test]

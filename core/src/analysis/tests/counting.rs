@@ -89,19 +89,95 @@ fn counters_that_begin_anew_are_never_counted_twice_or_backwards() {
 }
 
 #[test]
-fn a_member_that_vanished_begins_anew_and_a_broken_reading_changes_nothing() {
+fn a_reading_that_fails_changes_nothing() {
     let mut meters = Meters::default();
-    let both = report("p1", &[("web1/0", 100, 0, MemberState::Ready), ("web2/0", 50, 0, MemberState::Ready)]);
-    meters.read(&lb(), &both, Moment(0), old);
-    meters.read(&lb(), &report("p1", &[("web1/0", 110, 0, MemberState::Ready)]), Moment(0), old);
+    let ready = |requests| report("p1", &[("web1/0", requests, 0, MemberState::Ready)]);
+    meters.read(&lb(), &ready(100), Moment(0), old);
     let broken = PoolReport { problem: Some(Problem::new(Code(401), "gone")), ..PoolReport::default() };
     meters.read(&lb(), &broken, Moment(0), old);
-    meters.read(&lb(), &both, Moment(0), old);
-    assert_eq!(
-        meters.take().sum(Whose::Old),
-        Counts::new(10, 0),
-        "110 and back to 100 is no traffic; 50 is where web2 begins"
-    );
+    meters.read(&lb(), &ready(110), Moment(0), old);
+    assert_eq!(meters.take().sum(Whose::Old), Counts::new(10, 0));
+}
+
+/// What a load balancer says of one member, second by second: nothing, that it has no such server, or its state, requests in
+/// flight and requests.
+#[derive(Clone, Copy)]
+enum Says {
+    Nothing,
+    NoServer,
+    Has(MemberState, u64, u64),
+}
+
+/// What was counted of it, how often counters began anew, and why nothing is proven.
+type Counted = (u64, u32, Option<String>);
+
+/// What it comes to, where a rollout begins with one of what is said.
+fn coming_and_going(says: &[(u64, Says)], begins_with: usize) -> Counted {
+    let (mut meters, mut proof) = (Meters::default(), Proof::default());
+    for (number, (second, says)) in says.iter().enumerate() {
+        let at = Moment(second * 1000);
+        let mut report = report("p1", &[("web2/0", second * 10, 0, MemberState::Ready)]);
+        let member = match *says {
+            Says::Nothing => None,
+            Says::NoServer => Some(MemberReport::quiet(MemberState::Out)),
+            Says::Has(state, in_flight, requests) => {
+                Some(MemberReport { requests, in_flight, ..MemberReport::quiet(state) })
+            }
+        };
+        report.members.extend(member.map(|member| ("web1/0".parse().unwrap(), member)));
+        if number == begins_with {
+            meters.relabel();
+        }
+        meters.read(&lb(), &report, at, new);
+        let traffic = meters.take();
+        proof.take(&traffic, None, at);
+    }
+    let others = says.last().map_or(0, |(second, _)| second * 10);
+    (proof.new.requests - others, proof.restarts, proof.unproven())
+}
+
+#[test]
+fn a_member_that_is_gone_and_comes_back_goes_on_or_leaves_a_hole_and_while_it_is_away_nothing_is_proven() {
+    use MemberState::{Out, Ready};
+    use Says::{Has, NoServer, Nothing};
+    const NEVER: usize = usize::MAX;
+    let away = |seconds| Some(format!("lb1 no longer says what web1/0 answered, for {seconds}s, so nothing is proven"));
+    let hole = |missing: &str| {
+        Some(format!("the counters of lb1 began anew once, and for up to {missing} nobody counted, so nothing is proven"))
+    };
+    let has = |requests| Has(Ready, 0, requests);
+    for gone in [Nothing, NoServer] {
+        let cases: [(&str, Vec<(u64, Says)>, usize, Counted); 10] = [
+            ("back in time", vec![(0, has(5)), (2, gone), (4, gone), (6, has(45))], NEVER, (40, 0, None)),
+            ("still away", vec![(0, has(5)), (2, has(9)), (4, gone), (6, gone)], NEVER, (4, 0, away(4))),
+            ("back with less", vec![(0, has(5)), (2, gone), (6, has(4)), (8, has(6))], NEVER, (2, 1, hole("6s"))),
+            ("away too long", vec![(0, has(5)), (2, gone), (603, gone), (604, has(90))], NEVER, (0, 1, hole("10m 3s"))),
+            ("out, and back in time", vec![(0, Has(Out, 0, 5)), (2, gone), (4, has(8))], NEVER, (3, 0, None)),
+            ("out, still away", vec![(0, Has(Out, 0, 5)), (2, gone)], NEVER, (0, 0, None)),
+            ("out, back with less", vec![(0, Has(Out, 0, 5)), (2, gone), (4, has(4)), (6, has(6))], NEVER, (2, 0, None)),
+            ("out, but with a request in flight", vec![(0, Has(Out, 1, 5)), (2, gone)], NEVER, (0, 0, away(2))),
+            ("away since before the rollout", vec![(0, has(5)), (2, gone), (4, gone)], 2, (0, 0, None)),
+            ("back in another rollout", vec![(0, has(5)), (2, gone), (4, has(9)), (6, has(10))], 2, (1, 1, hole("4s"))),
+        ];
+        for (name, says, begins_with, expect) in cases {
+            assert_eq!(coming_and_going(&says, begins_with), expect, "{name}");
+        }
+    }
+}
+
+#[test]
+fn no_more_members_that_are_gone_are_waited_for_than_a_balancer_may_have() {
+    let mut meters = Meters::default();
+    for look in 0..3_u64 {
+        let members = (0..900).map(|number| {
+            let member = MemberReport { requests: 9, ..MemberReport::quiet(MemberState::Ready) };
+            (format!("web{look}-{number}/0").parse().unwrap(), member)
+        });
+        let report = PoolReport { balancer: "p1".into(), members: members.collect(), ..PoolReport::default() };
+        meters.read(&lb(), &report, Moment(look * 2000), new);
+    }
+    let traffic = meters.take();
+    assert_eq!((traffic.restarts, traffic.gone.len()), (1, 0), "more than a thousand are a hole");
 }
 
 #[test]

@@ -45,13 +45,15 @@ pub(super) struct State {
     /// What is stored with a rollout under way of each, all answers timed.
     stored_mib: f64,
     promised_stored_mib: f64,
-    /// What a coordinator holds in memory of them while nothing is on trial: shown, and not promised.
+    /// What a coordinator holds in memory of them while nothing is on trial.
     at_rest: AtRest,
+    promised_at_rest_mib: f64,
 }
 
 /// What is held in memory at rest, in MiB, by what it is for.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AtRest {
+    all: f64,
     /// The last reading of every counter: a rollout begins where they are.
     readings: f64,
     /// How many requests were answered, how many of them failed and how long they took, in the last ten minutes.
@@ -138,6 +140,7 @@ pub(super) fn measured() -> anyhow::Result<State> {
         stored_mib: mib(stored * SERVICES),
         promised_stored_mib: STATE_MIB,
         at_rest,
+        promised_at_rest_mib: STATE_MIB,
     })
 }
 
@@ -171,12 +174,14 @@ fn at_rest() -> anyhow::Result<AtRest> {
     let services: Vec<Service> = (0..HELD).map(|_| Service::of(MEMBERS)).collect::<Result<_, _>>()?;
     // Whatever is needed on the way is there once one was made.
     let first = services.first().map(Rest::of);
-    // All are kept until the end: what is given back would be taken anew, and not be seen.
+    // All are kept until the end: what is given back would be taken anew, and not be seen. What is in holes between the parts
+    // is of all together only.
+    let (all, rests) = held(&services, |rest| rest)?;
     let (readings, meters) = held(&services, |rest| rest.meters)?;
     let (usual, past) = held(&services, |rest| (rest.history, rest.pace))?;
     let (memory, growth) = held(&services, |rest| rest.growth)?;
-    drop((first, meters, past, growth));
-    Ok(AtRest { readings, usual, memory })
+    drop((first, rests, meters, past, growth));
+    Ok(AtRest { all, readings, usual, memory })
 }
 
 /// What a part of all services takes, and the parts of some.
@@ -204,6 +209,7 @@ impl State {
         let measured = [
             (self.verdict_ms, VERDICT_MS, "ms from a poll of a thousand members to a verdict"),
             (self.stored_mib, STATE_MIB, "MiB are stored of ten thousand services"),
+            (self.at_rest.all, STATE_MIB, "MiB are held in memory of ten thousand services at rest"),
         ];
         let beyond = measured.into_iter().filter(|(measured, promised, _)| measured > promised);
         beyond.map(|(measured, promised, what)| format!("{measured} {what}, not {promised}")).collect()
@@ -217,12 +223,13 @@ impl std::fmt::Display for State {
             "{:.2} ms from a poll of {} members to a verdict (promised: {VERDICT_MS})",
             self.verdict_ms, self.members
         )?;
-        let Self { services, members_each, stored_mib, at_rest: AtRest { readings, usual, memory }, .. } = self;
+        let Self { services, members_each, stored_mib, at_rest, .. } = self;
+        let AtRest { all, readings, usual, memory } = at_rest;
         writeln!(
             f,
             "{services} services of {members_each} members, every answer timed: {stored_mib} MiB stored with a rollout each \
-             (promised: {STATE_MIB}); at rest {readings} MiB of readings, {usual} of what is usual and {memory} of the instances' \
-             memory are held"
+             (promised: {STATE_MIB}); {all} MiB held at rest (promised: {STATE_MIB}): {readings} of readings, {usual} of what is usual \
+             and {memory} of the instances' memory"
         )
     }
 }
