@@ -111,6 +111,9 @@ enum Says {
 /// What was counted of it, how often counters began anew, and why nothing is proven.
 type Counted = (u64, u32, Option<String>);
 
+/// Its name, what is said, what of that a rollout begins with, and what it comes to.
+type Coming = (&'static str, Vec<(u64, Says)>, usize, Counted);
+
 /// What it comes to, where a rollout begins with one of what is said.
 fn coming_and_going(says: &[(u64, Says)], begins_with: usize) -> Counted {
     let (mut meters, mut proof) = (Meters::default(), Proof::default());
@@ -147,7 +150,7 @@ fn a_member_that_is_gone_and_comes_back_goes_on_or_leaves_a_hole_and_while_it_is
     };
     let has = |requests| Has(Ready, 0, requests);
     for gone in [Nothing, NoServer] {
-        let cases: [(&str, Vec<(u64, Says)>, usize, Counted); 10] = [
+        let cases: [Coming; 10] = [
             ("back in time", vec![(0, has(5)), (2, gone), (4, gone), (6, has(45))], NEVER, (40, 0, None)),
             ("still away", vec![(0, has(5)), (2, has(9)), (4, gone), (6, gone)], NEVER, (4, 0, away(4))),
             ("back with less", vec![(0, has(5)), (2, gone), (6, has(4)), (8, has(6))], NEVER, (2, 1, hole("6s"))),
