@@ -9,11 +9,13 @@ use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::InstanceState;
 use baton_core::fleet::spec::Restart;
 use baton_core::manifest;
+use baton_core::name::HostName;
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Rollout, RolloutState, interlock};
 use baton_core::strategy::Strategy;
 use baton_core::time::Moment;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const MANIFEST: &str = r#"service = "shop"
@@ -219,4 +221,29 @@ fn the_gate_of_every_strategy_pauses_without_traffic_and_says_what_is_missing() 
         assert_eq!(rollout.state, RolloutState::Paused, "{}: {:?}", case.name, world.tell(&next));
         assert!(why.contains("not enough data: has 0 of"), "{}: {why}", case.name);
     }
+}
+
+#[test]
+fn where_proof_is_required_a_rollout_does_not_end_well_while_a_member_is_gone_from_the_counters_and_says_which() {
+    let case = &CASES[0];
+    let ends = |gone_at_last: bool| {
+        let mut world = case.world(case.done, "[proof]\nmax_failed = 0\n");
+        let rollout = case.rollout(&mut world);
+        (rollout.wave_done, rollout.progressed) = (Some(NOW), NOW);
+        let settings = Settings { guard: &GuardSettings::default(), gate: None, on_trial: true };
+        let lb: HostName = "lb1".parse().expect("a name");
+        for (at, is_gone) in [(0, true), (3000, gone_at_last)] {
+            let slot = ((Whose::New, "web1/0".parse().expect("a key")), Counts::new(9, 0));
+            let gone = is_gone.then(|| (lb.clone(), BTreeMap::from([("web2/0".parse().expect("a key"), Moment(0))])));
+            let unread = BTreeMap::from([(lb.clone(), None)]);
+            let traffic = Traffic { slots: [slot].into(), unread, gone: gone.into_iter().collect(), ..Traffic::default() };
+            rollout.judgement.look(settings, &traffic, Moment(at));
+        }
+        let next = plan(&world.fleet, NOW);
+        let rollout = next.rollouts.into_values().next().expect(case.name);
+        (rollout.state, rollout.pause.map(|pause| pause.why))
+    };
+    let why = "lb1 no longer says what web2/0 answered, for 3s, so nothing is proven; baton promote shop takes it so";
+    assert_eq!(ends(true), (RolloutState::Paused, Some(why.to_owned())));
+    assert_eq!(ends(false), (RolloutState::Succeeded, None), "it came back, and nothing was missed");
 }
