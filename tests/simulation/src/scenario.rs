@@ -110,7 +110,7 @@ impl Scenario {
         script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
         let loss = if random.chance(50) { random.between(0, 30) } else { 0 };
         let delay = random.between(1, 300);
-        if delay % 4 == 0 {
+        if delay.is_multiple_of(4) {
             let pools = parts.iter_mut().filter_map(|part| part.service.balancer.as_mut());
             pools.for_each(|pool| pool.slow_start = Duration::from_secs(delay / 20));
         }
