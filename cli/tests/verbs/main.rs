@@ -4,6 +4,7 @@
 
 mod agents;
 mod coordinator;
+mod reboot;
 mod world;
 
 use baton_core::problem::{Code, Problem};

@@ -14,6 +14,7 @@ mod dead;
 mod divide;
 mod fence;
 mod orders;
+mod reboot;
 mod refusals;
 mod rolling;
 mod spread;

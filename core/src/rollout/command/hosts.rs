@@ -32,7 +32,7 @@ pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order
 }
 
 /// Work on a host takes no more from a service than its strategy allows, and never all of it.
-fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
+pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
     if let Some((service, _)) = balanced(fleet, name).next() {
         return Err(Problem::new(Code(712), format!("{name} balances {service}: requests come in there"))
             .help("lead the traffic to another balancer first; Baton does not see who sends it"));
@@ -189,11 +189,11 @@ fn may_remove(fleet: &Fleet, name: &HostName, force: bool) -> Result<(), Problem
 }
 
 /// The services that run on a host.
-fn running<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+pub(crate) fn running<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
     fleet.services.iter().filter(move |(_, service)| service.hosts.contains(name))
 }
 
 /// The services whose requests come through a host.
-fn balanced<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+pub(crate) fn balanced<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
     fleet.services.iter().filter(move |(_, service)| service.balancer.as_ref().is_some_and(|it| it.on.contains(name)))
 }

@@ -12,6 +12,7 @@ mod steer;
 
 pub use begin::begin;
 pub use deploy::{Busy, Deploy, basis, objections};
+pub(crate) use hosts::{balanced, may_drain, running};
 pub use recall::recall;
 
 use super::{Rollout, RolloutState};
@@ -337,7 +338,7 @@ fn busy(active: &Rollout, now: Moment) -> Problem {
 }
 
 /// No new release, because people said so.
-fn frozen(name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
+pub(crate) fn frozen(name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
     let order = &freeze.order;
     let problem = Problem::new(Code(711), format!("{name} is frozen: {}", order.why))
         .saw("frozen by", order.by.clone())
@@ -359,7 +360,7 @@ fn unknown(fleet: &Fleet, name: &ServiceName) -> Problem {
 /// A command names a host that nobody knows.
 pub const NEVER_JOINED: Code = Code(703);
 
-fn never_joined(fleet: &Fleet, hosts: &[&HostName]) -> Problem {
+pub(crate) fn never_joined(fleet: &Fleet, hosts: &[&HostName]) -> Problem {
     let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
     let known: Vec<&str> = fleet.hosts.keys().map(HostName::as_str).collect();
     Problem::new(NEVER_JOINED, format!("{} never joined", names.join(", ")))
