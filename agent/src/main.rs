@@ -250,6 +250,7 @@ async fn status(config: &Config, json: bool) -> anyhow::Result<()> {
             show(&mut out, &report, ledger.as_ref().and_then(Ledger::spec))?;
         }
         None => {
+            config.endpoint()?;
             let ledger = Ledger::open(&config.state).context("cannot read the ledger")?;
             anyhow::ensure!(!json, "the agent does not run; nothing is known but its ledger");
             writeln!(out, "the agent does not run; its ledger:")?;

@@ -6,7 +6,6 @@ use crate::exit::Exit;
 use crate::outcome::{Wish, outcome, state};
 use crate::output::Output;
 use crate::screen::Screen;
-use crate::traffic::{Counted, Tally};
 use baton_core::problem::Problem;
 use baton_proto::problem::from_status;
 use baton_proto::v1::{FleetView, ServiceView, StatusRequest};
@@ -35,8 +34,6 @@ pub struct Follow {
     /// None: whichever is under way.
     pub rollout: Option<String>,
     pub wish: Wish,
-    /// Counters as they were before anything was asked for.
-    pub tally: Tally,
     pub timeout: Option<Duration>,
     /// Whether a paused rollout ends the waiting.
     pub pause: OnPause,
@@ -55,7 +52,6 @@ pub struct Ended {
     pub exit: Exit,
     /// The last view; None when there was none.
     pub service: Option<ServiceView>,
-    pub counted: Option<Counted>,
     /// Another rollout of the service began before this one was seen to end.
     pub superseded: bool,
     /// From the first moment to this one.
@@ -113,8 +109,8 @@ pub async fn follow(
     };
     screen.finish();
     let superseded = watcher.superseded;
-    let (counted, waited) = (watcher.follow.tally.counted(), asked.elapsed());
-    Ok(Ended { exit, counted, service: watcher.last, superseded, waited })
+    let waited = asked.elapsed();
+    Ok(Ended { exit, service: watcher.last, superseded, waited })
 }
 
 /// The state of waiting, without its sources.
@@ -139,7 +135,6 @@ impl Watcher {
             screen.notice("the coordinator answers again");
         }
         let Some(service) = view.services.iter().find(|service| service.name == self.follow.service) else { return };
-        self.follow.tally.observe(service, view);
         let id = service.rollout.as_ref().map(|rollout| rollout.id.as_str());
         let followed = self.follow.rollout.get_or_insert_with(|| id.unwrap_or_default().to_owned());
         if id == Some(followed) || followed.is_empty() {
@@ -277,20 +272,12 @@ mod tests {
     use crate::output::Output;
     use crate::render::example;
     use crate::screen::Screen;
-    use crate::traffic::Tally;
     use baton_proto::v1::{FleetView, RolloutView, ServiceView};
     use std::time::Duration;
     use tokio::time::Instant;
 
     fn watcher(timeout: Option<Duration>, pause: OnPause) -> Watcher {
-        Watcher::new(Follow {
-            service: "shop".into(),
-            rollout: Some("r-7f3".into()),
-            wish: Wish::Forward,
-            tally: Tally::default(),
-            timeout,
-            pause,
-        })
+        Watcher::new(Follow { service: "shop".into(), rollout: Some("r-7f3".into()), wish: Wish::Forward, timeout, pause })
     }
 
     fn see(watcher: &mut Watcher, service: ServiceView) {

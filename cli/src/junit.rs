@@ -147,7 +147,6 @@ mod tests {
         let ended = Ended {
             exit: Exit::RolledBack,
             service: Some(example::taken_back()),
-            counted: None,
             superseded: false,
             waited: Duration::ZERO,
         };

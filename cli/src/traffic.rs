@@ -1,181 +1,83 @@
-//! What the load balancers counted while somebody watched: the only ground on which "0 failed" may be said.
+//! What the load balancers counted of a rollout, as the coordinator kept it: the only ground on which "0 failed" may be said.
 
 use crate::render::units::count;
-use baton_proto::v1::{FleetView, HostView, PoolView, ServiceView};
+use baton_proto::v1::ProofView;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
-/// Requests of one service, added up over every balancer's counters from the first view on.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    seen: u64,
-    failed: u64,
-    cut: u64,
-    /// A balancer restarted or lost a count meanwhile: there were more requests than these, and they may have failed.
-    broken: bool,
-    pools: BTreeMap<String, Counters>,
-    cuts: BTreeMap<String, u64>,
-}
-
-/// One balancer's counters for the pool, as last seen.
-#[derive(Debug, Clone, Default)]
-struct Counters {
-    /// The balancer's process: another one begins at zero.
-    process: String,
-    members: BTreeMap<String, (u64, u64)>,
-}
-
-/// The sum, as `--json` says it.
+/// The sum over everybody, as `--json` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counted {
     pub seen: u64,
     pub failed: u64,
     /// Broken off at a drain's deadline.
     pub cut: u64,
-    /// False: counters were lost meanwhile, so that this is a lower bound.
+    /// False: something was answered that nobody counted, so that this is a lower bound.
     pub complete: bool,
 }
 
-impl Tally {
-    /// Adds what was counted since the last view; the first one is the baseline.
-    pub fn observe(&mut self, service: &ServiceView, fleet: &FleetView) {
-        if service.pool.is_empty() {
-            return;
-        }
-        for host in &fleet.hosts {
-            for pool in host.pools.iter().filter(|pool| pool.pool == service.pool) {
-                self.observe_pool(host, pool);
-            }
-        }
-        for host in &service.hosts {
-            // Counts since the member last went out: a smaller one is a new drain.
-            let before = self.cuts.insert(host.host.clone(), host.cut);
-            self.cut += before.map_or(0, |before| if host.cut >= before { host.cut - before } else { host.cut });
-        }
-    }
-
-    fn observe_pool(&mut self, host: &HostView, pool: &PoolView) {
-        // Nothing was read, so nothing is known: the counters may be old or empty.
-        if pool.problem.is_some() || pool.balancer.is_empty() {
-            return;
-        }
-        let known = self.pools.contains_key(&host.name);
-        let counters = self.pools.entry(host.name.clone()).or_default();
-        if known && counters.process != pool.balancer {
-            self.broken = true;
-            counters.members.clear();
-        }
-        counters.process.clone_from(&pool.balancer);
-        for member in &pool.members {
-            let now = (member.requests, member.errors);
-            // A member that comes later starts at zero, unless nothing of this balancer was seen before.
-            let before = counters.members.insert(member.key.clone(), now).unwrap_or(if known { (0, 0) } else { now });
-            if now.0 < before.0 || now.1 < before.1 {
-                self.broken = true;
-                continue;
-            }
-            self.seen += now.0 - before.0;
-            self.failed += now.1 - before.1;
-        }
-    }
-
-    /// The sum; None when no balancer's counters were seen.
-    #[must_use]
-    pub fn counted(&self) -> Option<Counted> {
-        let complete = !self.broken;
-        (!self.pools.is_empty()).then_some(Counted { seen: self.seen, failed: self.failed, cut: self.cut, complete })
-    }
-}
-
 impl Counted {
-    /// The sentence for people; None when nothing was counted, because counters come in only every other second at rest: "no
-    /// request" could be untrue.
+    /// None when no request was counted: nothing is known then of failures.
     #[must_use]
-    pub fn sentence(&self) -> Option<String> {
-        let Counted { seen, failed, cut, complete } = *self;
-        let cut_too = if cut > 0 { format!(", {} cut at the drain's deadline", count(cut)) } else { String::new() };
-        if complete && seen == 0 && failed == 0 && cut == 0 {
-            return None;
+    pub fn of(proof: &ProofView) -> Option<Self> {
+        let seen = proof.new_requests + proof.old_requests + proof.other_requests;
+        let failed = proof.new_failed + proof.old_failed + proof.other_failed;
+        let complete = proof.restarts == 0 && proof.not_counted.is_empty();
+        (seen > 0).then_some(Self { seen, failed, cut: proof.cut, complete })
+    }
+
+    /// The sentence for people. No zero is claimed where a request was cut, which failed for whoever sent it, or not counted.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { seen, failed, cut, complete } = *self;
+        let seen = count(seen);
+        let cut = if cut > 0 { format!(", {} cut at the drain's deadline", count(cut)) } else { String::new() };
+        match (complete, failed) {
+            (true, 0) if !cut.is_empty() => format!("{seen} requests seen by the load balancer{cut}"),
+            (true, failed) => format!("{} failed of {seen} requests seen by the load balancer{cut}", count(failed)),
+            (false, 0) => format!("{seen} requests seen by the load balancer, and more that nobody counted{cut}"),
+            (false, failed) => {
+                let failed = count(failed);
+                format!("at least {failed} failed of at least {seen} requests, and some that nobody counted{cut}")
+            }
         }
-        Some(match (complete, failed) {
-            // A request that was cut failed for whoever sent it, whatever the counter of failures says.
-            (true, 0) if cut > 0 => {
-                format!("{} requests seen by the load balancer, {} cut at the drain's deadline", count(seen), count(cut))
-            }
-            (true, failed) => {
-                format!("{} failed of {} requests seen by the load balancer{cut_too}", count(failed), count(seen))
-            }
-            // Its counters say nothing about the requests it forgot, so no zero is claimed.
-            (false, 0) => format!("the load balancer restarted and lost its counters: failures were not measured{cut_too}"),
-            (false, failed) => format!(
-                "at least {} failed of at least {} requests: the load balancer restarted and lost its counters{cut_too}",
-                count(failed),
-                count(seen)
-            ),
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
-    use crate::render::example::{balancer, service};
-    use baton_proto::v1::{FleetView, HostView, Problem, ServiceView};
+    use super::Counted;
+    use baton_proto::v1::ProofView;
 
-    fn tell(views: &[HostView]) -> Option<String> {
-        let mut tally = Tally::default();
-        for view in views {
-            tally.observe(&service(), &FleetView { hosts: vec![view.clone()], ..FleetView::default() });
-        }
-        tally.counted().and_then(|counted| counted.sentence())
+    fn said(proof: &ProofView) -> String {
+        Counted::of(proof).unwrap().sentence()
     }
 
     #[test]
-    fn what_was_counted_before_somebody_watched_does_not_count() {
-        let views = [balancer(&[("web2/0", 500, 9)], "pid 7"), balancer(&[("web2/0", 41_708, 9)], "pid 7")];
-        assert_eq!(tell(&views).unwrap(), "0 failed of 41 208 requests seen by the load balancer");
-    }
-
-    #[test]
-    fn a_new_slot_counts_from_zero_and_one_that_goes_keeps_its_share() {
-        let views = [
-            balancer(&[("web2/0", 100, 0)], "pid 7"),
-            balancer(&[("web2/0", 150, 0), ("web2/1", 10, 1)], "pid 7"),
-            balancer(&[("web2/1", 60, 1)], "pid 7"),
-        ];
-        assert_eq!(tell(&views).unwrap(), "1 failed of 110 requests seen by the load balancer");
-    }
-
-    #[test]
-    fn no_zero_is_claimed_when_the_balancer_forgot() {
-        let restarted = [balancer(&[("web2/0", 100, 0)], "pid 7"), balancer(&[("web2/0", 20, 0)], "pid 9")];
-        let told = tell(&restarted).unwrap();
-        assert!(!told.contains("0 failed"), "{told}");
-        let shrank = [balancer(&[("web2/0", 100, 1)], "pid 7"), balancer(&[("web2/0", 20, 0)], "pid 7")];
-        assert!(!tell(&shrank).unwrap().contains("0 failed"));
+    fn both_releases_count_and_the_oldest_one_too() {
+        let proof = ProofView {
+            new_requests: 40_000,
+            old_requests: 1_200,
+            other_requests: 8,
+            old_failed: 1,
+            ..ProofView::default()
+        };
+        assert_eq!(said(&proof), "1 failed of 41 208 requests seen by the load balancer");
     }
 
     #[test]
     fn nothing_is_claimed_without_counters() {
-        assert_eq!(tell(&[]), None);
-        let mut silent = balancer(&[("web2/0", 100, 0)], "pid 7");
-        silent.pools[0].problem = Some(Problem::default());
-        assert_eq!(tell(&[silent]), None);
-        let idle = balancer(&[("web2/0", 100, 0)], "pid 7");
-        assert_eq!(tell(&[idle.clone(), idle]), None);
+        assert_eq!(Counted::of(&ProofView::default()), None);
+        assert_eq!(Counted::of(&ProofView { cut: 2, ..ProofView::default() }), None);
     }
 
     #[test]
-    fn no_zero_is_claimed_when_requests_were_cut_at_the_deadline() {
-        let mut tally = Tally::default();
-        let fleet =
-            |requests| FleetView { hosts: vec![balancer(&[("web3/0", requests, 0)], "pid 7")], ..FleetView::default() };
-        let mut view: ServiceView = service();
-        for (requests, cut) in [(10, 5), (20, 7), (30, 0), (40, 1)] {
-            view.hosts[1].cut = cut;
-            tally.observe(&view, &fleet(requests));
-        }
-        let told = tally.counted().unwrap().sentence().unwrap();
-        assert_eq!(told, "30 requests seen by the load balancer, 3 cut at the drain's deadline");
+    fn no_zero_is_claimed_where_something_was_not_counted_or_cut() {
+        let counted = ProofView { new_requests: 1_148, ..ProofView::default() };
+        let forgot = ProofView { restarts: 1, ..counted.clone() };
+        assert_eq!(said(&forgot), "1 148 requests seen by the load balancer, and more that nobody counted");
+        let away = ProofView { not_counted: "lb1 for 2.0 s".into(), new_failed: 3, ..counted.clone() };
+        assert_eq!(said(&away), "at least 3 failed of at least 1 148 requests, and some that nobody counted");
+        let cut = ProofView { cut: 2, ..counted };
+        assert_eq!(said(&cut), "1 148 requests seen by the load balancer, 2 cut at the drain's deadline");
     }
 }

@@ -139,6 +139,9 @@ pub struct EnvoyConfig {
     pub admin: Place,
     /// The folder of the files, one a pool: `POOL.json`.
     pub folder: PathBuf,
+    /// The owner's routes, where requests are to be divided: Baton writes them into `~routes.json` of the folder.
+    #[serde(default)]
+    pub routes: Option<PathBuf>,
     /// What becomes of members that somebody changed by hand.
     #[serde(default)]
     pub drift: Drift,

@@ -349,6 +349,13 @@ pub(crate) fn envoy_cluster(pool: &str, lacks: &[String]) -> Problem {
         .help("write this into the cluster and restart Envoy: see docs/envoy.md")
 }
 
+/// The owner's routes are not to be had, so no request is divided.
+pub(crate) fn envoy_routes(path: &Path, seen: impl Display) -> Problem {
+    Problem::new(Code(451), format!("{} is not a route configuration that Baton can divide", path.display()))
+        .saw("seen", seen.to_string())
+        .help("docs/envoy.md has one to start from, under Dividing requests; what Envoy serves now stays in effect")
+}
+
 /// Something unreadable in one line: no control characters, and not too much of it.
 fn excerpt(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()

@@ -36,6 +36,7 @@ const NGINX: Keys = &[
 const ENVOY: Keys = &[
     ("admin", "the path of a unix socket, or an address of loopback such as \"127.0.0.1:9901\""),
     ("folder", "a folder"),
+    ("routes", "the path of a file with your route configuration as JSON"),
     ("drift", "one of \"correct\" and \"leave\""),
 ];
 

@@ -66,7 +66,8 @@ impl Streams<'_> {
             // Once for each reason: a coordinator that is away for a month fills no log.
             if told != Some(problem.code) {
                 let seen = text::evidence(&problem);
-                tracing::warn!(%problem, seen, "no session with the coordinator; this host goes on with what it was told last");
+                let help = problem.help.as_deref();
+                tracing::warn!(%problem, seen, help, "no session with the coordinator; this host goes on with what it was told last");
                 told = Some(problem.code);
             }
             let wait = waits.next().unwrap_or(WAIT_MAX);

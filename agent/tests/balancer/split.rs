@@ -226,7 +226,7 @@ mod haproxy {
     }
 }
 
-macro_rules! nginx {
+macro_rules! own_hash {
     ($($module:ident: $make:expr),* $(,)?) => {
         $(mod $module {
             const MAKE: crate::rig::front::Make = $make;
@@ -254,9 +254,10 @@ macro_rules! nginx {
     };
 }
 
-nginx! {
+own_hash! {
     nginx: crate::rig::front::Front::nginx,
     nginx_new: crate::rig::front::Front::nginx_new,
+    envoy: crate::rig::front::Front::envoy_split,
 }
 
 /// Whoever is asked for in vain keeps the members on trial out, and nothing is written.
@@ -283,6 +284,49 @@ async fn an_nginx_that_sends_requests_by_name_divides_nothing() {
     let bench = nobody_is_put_on_trial(front, &five, "share").await;
     let lacks = bench.driver.ability().split.lacks(&crate::rig::bench::shop(), &five.needs());
     assert_eq!(lacks, five.needs(), "known before anything is asked of it");
+}
+
+#[tokio::test]
+async fn an_envoy_whose_routes_are_not_baton_s_divides_nothing() {
+    let Some(front) = Front::envoy(&[]) else { return };
+    let five = split("5%", None, &[]);
+    let bench = nobody_is_put_on_trial(front, &five, "share").await;
+    let lacks = bench.driver.ability().split.lacks(&crate::rig::bench::shop(), &five.needs());
+    assert_eq!(lacks, five.needs(), "known before anything is asked of it");
+}
+
+/// What can be divided is known before there is a pool; and routes that their owner changes are divided as before.
+#[tokio::test]
+async fn an_envoy_follows_its_owner_s_routes() {
+    let places = places();
+    let Some(front) = Front::envoy_split(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    let pools = std::mem::take(&mut bench.pools);
+    bench.driver.reconcile(&bench.pools).await;
+    let rules = split("0%", Some("cookie uid"), &["header X-Beta = 1"]);
+    assert!(bench.driver.ability().split.lacks(&crate::rig::bench::shop(), &rules.needs()).is_empty());
+    bench.pools = pools;
+    bench.want(0, Ready);
+    bench.until("web0 is in", |pool| member(pool, 0).is_in()).await;
+    bench.side(1, Side::Trial);
+    bench.want(1, Ready);
+    bench.pool().split = Some(rules.clone());
+    bench.until("divided", |pool| member(pool, 1).is_in() && is_so(pool, &rules)).await;
+    let routes = bench.front.path("routes.json");
+    let owners = std::fs::read_to_string(&routes).expect("the routes");
+    let timed = owners.replace("\"cluster\": \"shop\",", "\"cluster\": \"shop\", \"timeout\": \"7s\",");
+    assert_ne!(timed, owners);
+    std::fs::write(&routes, &timed).expect("the routes");
+    let written = bench.front.path("eds/~routes.json");
+    let follows = || std::fs::read_to_string(&written).is_ok_and(|text| text.contains("7s"));
+    bench.until("taken over", |pool| follows() && is_so(pool, &rules)).await;
+    assert_eq!((ask(&bench, "X-Beta: 1\r\n").await, ask(&bench, "").await), (1, 0));
+    // What cannot be read changes nothing, and is said.
+    std::fs::write(&routes, "{").expect("the routes");
+    bench.driver.reconcile(&bench.pools).await;
+    let said: Vec<u16> = bench.driver.notes().iter().map(|note| note.code.0).collect();
+    assert_eq!(said, [451]);
+    assert_eq!((ask(&bench, "X-Beta: 1\r\n").await, ask(&bench, "").await), (1, 0));
 }
 
 #[tokio::test]

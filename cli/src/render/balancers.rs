@@ -32,7 +32,7 @@ pub fn list(hosts: &[&HostView]) -> Page {
     let mut table = Table::new(&["HOST", "DRIVER", "PROCESS", "POOLS", "OPEN", "IS"]);
     for host in hosts {
         let members = host.pools.iter().flat_map(|pool| &pool.members);
-        let mut processes: Vec<&str> = host.pools.iter().map(|pool| pool.balancer.as_str()).collect();
+        let mut processes: Vec<String> = host.pools.iter().map(|pool| process(&pool.balancer)).collect();
         processes.retain(|process| !process.is_empty());
         processes.dedup();
         table.row(vec![
@@ -48,15 +48,38 @@ pub fn list(hosts: &[&HostView]) -> Page {
 }
 
 fn state(host: &HostView) -> Line {
-    let drifts = drifted(&[host]).len() as u64;
+    let drifts = drifted(&[host]);
     if let Some(order) = &host.dead_balancer {
         return Line::default().span(Tone::Busy, format!("declared dead by {} {} ago", order.by, millis(order.since_ms)));
     }
-    match (host.connected, host.silent_ms, drifts) {
+    match (host.connected, host.silent_ms, drifts.as_slice()) {
         (false, 0, _) => Line::default().span(Tone::Bad, "not connected"),
         (false, silent, _) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),
-        (true, _, 0) => Line::default().span(Tone::Good, "as it should be"),
-        (true, _, drifts) => Line::default().span(Tone::Busy, counted(drifts, "difference", "differences")),
+        (true, _, []) => Line::default().span(Tone::Good, "as it should be"),
+        (true, _, [drift]) => Line::default().span(Tone::Busy, in_words(drift)),
+        (true, _, drifts) => {
+            Line::default().span(Tone::Busy, format!("{} differences: baton balancers drift", drifts.len()))
+        }
+    }
+}
+
+/// `pid 5973`, of an identity that says more than people read: `5973@1795935353`.
+fn process(identity: &str) -> String {
+    match identity.split_once('@') {
+        Some((pid, _)) if pid.bytes().all(|byte| byte.is_ascii_digit()) => format!("pid {pid}"),
+        Some((name, _)) => name.to_owned(),
+        None => identity.to_owned(),
+    }
+}
+
+/// `shop web3/0 is out, wanted ready`.
+fn in_words(drift: &Drift) -> String {
+    let Drift { pool, member, wanted, running, on_disk, problem, .. } = drift;
+    let of = if member.is_empty() { pool.clone() } else { format!("{pool} {member}") };
+    match (problem.is_empty(), running == wanted) {
+        (false, _) => format!("{of}: {problem}"),
+        (true, true) => format!("{of} is {} on disk, wanted {}", or_dash(on_disk), or_dash(wanted)),
+        (true, false) => format!("{of} is {}, wanted {}", or_dash(running), or_dash(wanted)),
     }
 }
 
@@ -78,7 +101,9 @@ pub fn show(host: &HostView) -> Page {
 pub(super) fn pools(page: &mut Page, host: &HostView) {
     for pool in &host.pools {
         page.line(Line::default());
-        page.line(Line::of("pool ").span(Tone::Strong, pool.pool.clone()).plain(format!("  balancer {}", pool.balancer)));
+        page.line(
+            Line::of("pool ").span(Tone::Strong, pool.pool.clone()).plain(format!("  balancer {}", process(&pool.balancer))),
+        );
         if let Some(split) = &pool.split {
             page.line(split_line(split));
         }
@@ -217,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_member_changed_by_hand_is_drift() {
-        let mut balancer = example::balancer(&[("web2/0", 1_200, 3), ("web3/0", 7, 0)], "pid 77");
+        let mut balancer = example::balancer(&[("web2/0", 1_200, 3), ("web3/0", 7, 0)], "77@1795935353+7314078.0");
         balancer.driver = "haproxy".into();
         assert_eq!(text(&drift(&[&balancer])), "every member is as it should be on 1 balancer\n");
         balancer.pools[0].members[1].running = "out".into();
@@ -227,7 +252,7 @@ mod tests {
         );
         assert_eq!(
             text(&list(&[&balancer])),
-            "HOST   DRIVER    PROCESS   POOLS   OPEN   IS\nlb1    haproxy   pid 77    shop    0      1 difference\n"
+            "HOST   DRIVER    PROCESS   POOLS   OPEN   IS\nlb1    haproxy   pid 77    shop    0      shop web3/0 is out, wanted ready\n"
         );
     }
 

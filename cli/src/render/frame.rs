@@ -55,6 +55,11 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
     if let Some(seen) = service.rollout.as_ref().and_then(history::guard) {
         page.line(Line::default().span(Tone::Quiet, "guard    ").plain(seen));
     }
+    if !service.warm_version.is_empty() {
+        let left = millis(service.warm_left_ms);
+        let text = format!("{} for {left} more: baton rollback {} is one switch", service.warm_version, service.name);
+        page.line(Line::default().span(Tone::Quiet, "warm     ").plain(text));
+    }
     page.extend(orders(service));
     for (host, problem) in service.rollout.iter().flat_map(evidence) {
         page.line(Line::default().span(Tone::Bad, "failed   ").plain(format!("{host}: {problem}")));
@@ -261,6 +266,13 @@ mod tests {
                 "web4   2.0.4           · waiting            –           2",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_kept_warm_is_said_with_what_is_left() {
+        let service = ServiceView { warm_version: "2.0.4".into(), warm_left_ms: 52_000, ..service() };
+        let lines = lines(&service, &Drawing::default());
+        assert!(lines.contains(&"warm     2.0.4 for 52 s more: baton rollback shop is one switch".to_owned()), "{lines:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::table::Table;
 use super::units::{count, counted as number_of, millis};
 use crate::errors::{from_host, problem_page};
 use crate::outcome::{is_active, state};
+use crate::traffic::Counted;
 use baton_proto::v1::{CutView, Notice, ProofView, RolloutList, RolloutRecord, RolloutView};
 
 #[must_use]
@@ -20,14 +21,12 @@ pub fn table(list: &RolloutList) -> Page {
         Table::new(&["ROLLOUT", "SERVICE", "RELEASE", "OUTCOME", "ENDED", "TOOK", "REQUESTS", "FAILED", "CUT", "BY"]);
     for record in &list.rollouts {
         let rollout = record.rollout.clone().unwrap_or_default();
-        let (requests, failed) = rollout.proof.as_ref().and_then(sum).unzip();
-        let number = |number: Option<u64>| number.map_or_else(|| "not counted".to_owned(), count);
-        let holed = rollout.proof.as_ref().is_some_and(has_hole);
-        let tone = if failed.unwrap_or(0) > 0 { Tone::Bad } else { Tone::Plain };
-        let failed = match (failed, holed) {
-            (None, _) | (Some(0), true) => "–".to_owned(),
-            (Some(failed), true) => format!("≥ {}", count(failed)),
-            (Some(failed), false) => count(failed),
+        let counted = rollout.proof.as_ref().and_then(Counted::of);
+        let (tone, failed) = match counted {
+            None | Some(Counted { failed: 0, complete: false, .. }) => (Tone::Plain, "–".to_owned()),
+            Some(Counted { failed: 0, .. }) => (Tone::Plain, count(0)),
+            Some(Counted { failed, complete: false, .. }) => (Tone::Bad, format!("≥ {}", count(failed))),
+            Some(Counted { failed, .. }) => (Tone::Bad, count(failed)),
         };
         table.row(vec![
             Line::of(&rollout.id),
@@ -36,7 +35,7 @@ pub fn table(list: &RolloutList) -> Page {
             outcome(&rollout),
             Line::of(ended(record, &rollout)),
             Line::of(millis(rollout.elapsed_ms)),
-            Line::of(number(requests)),
+            Line::of(counted.map_or_else(|| "not counted".to_owned(), |counted| count(counted.seen))),
             Line::default().span(tone, failed),
             cut(&rollout),
             Line::of(&rollout.by),
@@ -57,7 +56,7 @@ fn cuts(proof: &ProofView) -> String {
 
 /// What was cut at the end of a drain, which is no failure and no success either.
 fn cut(rollout: &RolloutView) -> Line {
-    match rollout.proof.as_ref().filter(|proof| proof.cut > 0 || sum(proof).is_some()) {
+    match rollout.proof.as_ref().filter(|proof| proof.cut > 0 || Counted::of(proof).is_some()) {
         None => Line::of("–"),
         Some(proof) if proof.cut > 0 => Line::default().span(Tone::Bad, count(proof.cut)),
         Some(_) => Line::of("0"),
@@ -92,26 +91,14 @@ pub fn one(record: &RolloutRecord) -> Page {
 /// What the load balancers counted; never "0 failed" where nobody counted.
 fn proof(rollout: &RolloutView) -> Page {
     let mut page = Page::new();
-    let Some((proof, (requests, failed))) = rollout.proof.as_ref().and_then(|proof| Some((proof, sum(proof)?))) else {
+    let Some((proof, counted)) = rollout.proof.as_ref().and_then(|proof| Some((proof, Counted::of(proof)?))) else {
         page.text("  no request was counted by a load balancer, so nothing is known of failures");
         memory(&mut page, rollout);
         sources::counted(&mut page, rollout);
         prober(&mut page, rollout);
         return page;
     };
-    let all = match (has_hole(proof), failed) {
-        (false, _) => format!("{} failed of {} requests seen by the load balancer", count(failed), count(requests)),
-        // What nobody counted may have failed: no zero is claimed.
-        (_, 0) => format!("{} requests seen by the load balancer, and more that nobody counted", count(requests)),
-        (_, failed) => {
-            format!(
-                "at least {} failed of at least {} requests, and some that nobody counted",
-                count(failed),
-                count(requests)
-            )
-        }
-    };
-    page.text(format!("  {all}"));
+    page.text(format!("  {}", counted.sentence()));
     let side = |version: &str, failed: u64, requests: u64| {
         format!(
             "  {:<12}{} of {} failed",
@@ -159,11 +146,6 @@ fn proof(rollout: &RolloutView) -> Page {
     page
 }
 
-/// Whether something was answered that nobody counted: of it no zero is claimed.
-const fn has_hole(proof: &ProofView) -> bool {
-    proof.restarts > 0 || !proof.not_counted.is_empty()
-}
-
 /// What the memory of the instances did: it needs no load balancer.
 fn memory(page: &mut Page, rollout: &RolloutView) {
     if let Some(proof) = rollout.proof.as_ref().filter(|proof| !proof.memory.is_empty()) {
@@ -190,12 +172,6 @@ fn prober(page: &mut Page, rollout: &RolloutView) {
     if seen.restarts > 0 {
         page.text(format!("  {:<12}the prober began anew {} times", "restarts", count(seen.restarts.into())));
     }
-}
-
-/// Requests and failures of everybody, where any were counted.
-fn sum(proof: &ProofView) -> Option<(u64, u64)> {
-    let requests = proof.new_requests + proof.old_requests + proof.other_requests;
-    (requests > 0).then_some((requests, proof.new_failed + proof.old_failed + proof.other_failed))
 }
 
 fn way(rollout: &RolloutView) -> String {

@@ -77,8 +77,10 @@ pub async fn run(args: BalancersArgs, context: Context<'_>) -> Result<Exit, Fail
             tell(&host, "declared dead", "nobody waits for it until it answers again", output);
         }
         Balancers::Revive { host } => {
+            let dead = connection.view("").await?.hosts.iter().any(|it| it.name == host && it.dead_balancer.is_some());
             connection.control.revive(HostRequest { host: host.clone(), ..HostRequest::default() }).await?;
-            tell(&host, "revived", "its word is waited for", output);
+            let words = if dead { "its word is waited for" } else { "it was not declared dead" };
+            tell(&host, "revived", words, output);
         }
     }
     Ok(Exit::Done)

@@ -12,7 +12,6 @@ use crate::manifest::{FileArgs, Loaded, load};
 use crate::outcome::{Wish, is_active};
 use crate::render::page::Page;
 use crate::render::units::millis;
-use crate::traffic::Tally;
 use crate::upload::{Archive, stat, upload};
 use baton_core::name::{Digest, Version};
 use baton_core::problem::Problem;
@@ -140,15 +139,10 @@ async fn deploy(args: &DeployArgs, context: Context<'_>) -> Result<Done, Failure
     if args.wait.no_wait {
         return Ok(Done::Otherwise(ending::accepted(name, &rollout, context.output)));
     }
-    let mut tally = Tally::default();
-    if let Some(service) = service(&prepared.before, name) {
-        tally.observe(service, &prepared.before);
-    }
     let follow = Follow {
         service: name.to_owned(),
         rollout: Some(rollout),
         wish: Wish::Forward,
-        tally,
         timeout: args.wait.timeout,
         pause: OnPause::End,
     };

@@ -11,6 +11,7 @@ use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
 use crate::render::units::{duration, millis};
 use crate::screen::Screen;
+use crate::traffic::Counted;
 use baton_proto::v1::{RolloutView, ServiceView};
 use serde_json::{Value, json};
 
@@ -103,8 +104,8 @@ fn answer(service: &ServiceView, ended: &Ended) -> Page {
             .span(tone, format!("{} {}", service.name, rollout.to_version))
             .plain(format!(": {} · {took}", sentence(service, ended))),
     );
-    if let Some(counted) = ended.counted.and_then(|counted| counted.sentence()) {
-        page.text(counted);
+    if let Some(counted) = rollout.proof.as_ref().and_then(Counted::of) {
+        page.text(counted.sentence());
     }
     page
 }
@@ -134,7 +135,7 @@ fn document(service: &ServiceView, ended: &Ended) -> Value {
         "elapsed_ms": rollout.elapsed_ms,
         "waited_ms": u64::try_from(ended.waited.as_millis()).unwrap_or(u64::MAX),
         "turned_by": rollout.turned_by,
-        "requests": ended.counted,
+        "requests": rollout.proof.as_ref().and_then(Counted::of),
         "evidence": rollout.evidence,
     })
 }
@@ -196,8 +197,7 @@ mod tests {
     use crate::follow::Ended;
     use crate::render::example;
     use crate::render::page::Look;
-    use crate::traffic::Counted;
-    use baton_proto::v1::{HookView, Problem, RolloutView, Seen, ServiceView};
+    use baton_proto::v1::{HookView, Problem, ProofView, RolloutView, Seen, ServiceView};
     use std::time::Duration;
 
     fn live() -> ServiceView {
@@ -207,15 +207,17 @@ mod tests {
 
     #[test]
     fn success_says_where_it_is_live_and_what_was_measured() {
-        let counted = Some(Counted { seen: 41_208, failed: 0, cut: 0, complete: true });
+        let mut measured = live();
+        let proof = ProofView { new_requests: 41_208, ..ProofView::default() };
+        measured.rollout.as_mut().unwrap().proof = Some(proof);
         let ended =
-            Ended { exit: Exit::Done, service: Some(live()), counted, superseded: false, waited: Duration::from_secs(30) };
+            Ended { exit: Exit::Done, service: Some(measured.clone()), superseded: false, waited: Duration::from_secs(30) };
         assert_eq!(
-            answer(&live(), &ended).to_text(Look::default()),
+            answer(&measured, &ended).to_text(Look::default()),
             "shop 2.1.0: live on 3 of 3 hosts · service healthy on 2.1.0 · 12 s\n\
              0 failed of 41 208 requests seen by the load balancer\n"
         );
-        let late = Ended { exit: Exit::TimedOut, counted: None, service: Some(example::service()), ..ended };
+        let late = Ended { exit: Exit::TimedOut, service: Some(example::service()), ..ended };
         let text = answer(&example::service(), &late).to_text(Look::default());
         assert!(
             text.ends_with("not done in time, the rollout goes on · service healthy on 2.0.4 · waited for 30 s\n"),
@@ -248,7 +250,6 @@ mod tests {
         let ended = Ended {
             exit: Exit::RolledBack,
             service: Some(service.clone()),
-            counted: None,
             superseded: false,
             waited: Duration::from_secs(30),
         };

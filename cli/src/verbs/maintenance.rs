@@ -63,9 +63,11 @@ pub async fn drain(args: DrainArgs, context: Context<'_>) -> Result<Exit, Failur
 pub async fn undrain(args: UndrainArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
     let UndrainArgs { host, wait } = args;
+    let drained = connection.view("").await?.hosts.iter().any(|it| it.name == host && it.maintenance.is_some());
     connection.control.undrain_host(HostRequest { host: host.clone(), ..HostRequest::default() }).await?;
     let exit = settle(&mut connection, &host, wait, context, is_back).await?;
-    Ok(tell(&host, exit, "undrained", "serves again", &format!("baton hosts show {host}"), context))
+    let became = if drained { "serves again" } else { "was not drained" };
+    Ok(tell(&host, exit, "undrained", became, &format!("baton hosts show {host}"), context))
 }
 
 /// Forgets a host: its certificate is not accepted any more, and no pool names it.

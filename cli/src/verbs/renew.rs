@@ -43,7 +43,7 @@ pub struct RehearseArgs {
 /// When it is refused, or nothing more is heard.
 pub async fn restart(args: RestartArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
-    let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
+    let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
     if service.restart_interrupts && !args.yes {
         let what = format!("nobody serves {} while its instances start anew", service.name);
         let why = "every host gives its place up, and all at once";
@@ -53,7 +53,7 @@ pub async fn restart(args: RestartArgs, context: Context<'_>) -> Result<Exit, Fa
     }
     let request = ServiceRequest { service: service.name.clone(), why: String::new() };
     let rollout = connection.control.restart(request).await?.into_inner().rollout;
-    follow(&connection, &service, &before, rollout, args.wait, context).await
+    follow(&connection, &service, rollout, args.wait, context).await
 }
 
 /// Drains one host, starts its instance anew and brings it back, and tells how long each part took.
@@ -62,12 +62,12 @@ pub async fn restart(args: RestartArgs, context: Context<'_>) -> Result<Exit, Fa
 /// When it is refused, or nothing more is heard.
 pub async fn rehearse(args: RehearseArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
-    let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
+    let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
     let (name, host) = (service.name.clone(), args.host.unwrap_or_default());
     let request = PlaceRequest { service: name, host, ..PlaceRequest::default() };
     let rollout = connection.control.rehearse(request).await?.into_inner().rollout;
     let steps = Steps::of(connection.clone(), &service.name, &rollout);
-    let exit = follow(&connection, &service, &before, rollout, args.wait, context).await?;
+    let exit = follow(&connection, &service, rollout, args.wait, context).await?;
     let (host, took) = steps.end();
     if took.is_empty() {
         return Ok(exit);

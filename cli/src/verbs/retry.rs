@@ -9,8 +9,7 @@ use crate::exit::Exit;
 use crate::follow::{Follow, OnPause};
 use crate::outcome::Wish;
 use crate::render::page::Page;
-use crate::traffic::Tally;
-use baton_proto::v1::{FleetView, PlaceRequest, ServiceView};
+use baton_proto::v1::{PlaceRequest, ServiceView};
 use clap::Args;
 use serde_json::json;
 
@@ -46,7 +45,7 @@ pub struct SkipArgs {
 /// When there is nothing to try again, or nothing more is heard.
 pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
-    let (service, before) = one_service(&mut connection, args.service.as_deref()).await?;
+    let (service, _) = one_service(&mut connection, args.service.as_deref()).await?;
     let (name, host) = (service.name.clone(), args.host.clone().unwrap_or_default());
     let request = PlaceRequest { service: name, host, ..PlaceRequest::default() };
     let rollout = connection.control.retry(request).await?.into_inner().rollout;
@@ -58,7 +57,7 @@ pub async fn retry(args: RetryArgs, context: Context<'_>) -> Result<Exit, Failur
         context.output.next(&format!("baton status {}", service.name));
         return Ok(Exit::Done);
     }
-    follow(&connection, &service, &before, rollout, args.wait, context).await
+    follow(&connection, &service, rollout, args.wait, context).await
 }
 
 /// Leaves a host out of rollouts, by name and on the record.
@@ -124,7 +123,6 @@ async fn vouch(
 pub(super) async fn follow(
     connection: &Connection,
     service: &ServiceView,
-    before: &FleetView,
     rollout: String,
     wait: WaitArgs,
     context: Context<'_>,
@@ -132,13 +130,10 @@ pub(super) async fn follow(
     if wait.no_wait {
         return Ok(ending::accepted(&service.name, &rollout, context.output));
     }
-    let mut tally = Tally::default();
-    tally.observe(service, before);
     let follow = Follow {
         service: service.name.clone(),
         rollout: Some(rollout),
         wish: Wish::Forward,
-        tally,
         timeout: wait.timeout,
         pause: OnPause::End,
     };

@@ -9,7 +9,6 @@ use crate::exit::Exit;
 use crate::follow::{Follow, OnPause};
 use crate::outcome::{Wish, is_active, state};
 use crate::render::page::Page;
-use crate::traffic::Tally;
 use baton_proto::v1::{AbortRequest, RollbackRequest, ServiceView};
 use clap::Args;
 use serde_json::json;
@@ -115,7 +114,7 @@ enum Way {
 
 async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
-    let (service, before) = one_service(&mut connection, service).await?;
+    let (service, _) = one_service(&mut connection, service).await?;
     let (name, why) = (service.name.clone(), String::new());
     let reply = match way {
         Way::Rollback { version, force } => {
@@ -136,13 +135,10 @@ async fn back(service: Option<&str>, wait: WaitArgs, way: Way, context: Context<
     }
     // The rollout that was under way is to go back; a new one brings the release before, forward.
     let turned = service.rollout.as_ref().is_some_and(|active| is_active(active) && active.id == rollout);
-    let mut tally = Tally::default();
-    tally.observe(&service, &before);
     let follow = Follow {
         service: service.name,
         rollout: Some(rollout),
         wish: if turned { Wish::Back } else { Wish::Forward },
-        tally,
         timeout: wait.timeout,
         pause: OnPause::End,
     };

@@ -10,7 +10,6 @@ use crate::follow::{Follow, OnPause, follow};
 use crate::outcome::{self, Wish, is_active};
 use crate::render::frame::{Drawing, frame};
 use crate::screen::Screen;
-use crate::traffic::Tally;
 use baton_core::problem::Problem;
 use baton_proto::v1::{FleetView, ServiceView};
 use clap::Args;
@@ -32,23 +31,17 @@ pub struct WatchArgs {
 /// When the coordinator cannot be asked.
 pub async fn run(args: WatchArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let mut connection = Connection::open(context.connect)?;
-    let (service, view) = match args.service.as_deref() {
-        Some(name) => one_service(&mut connection, Some(name)).await?,
-        None => {
-            let view = connection.view("").await?;
-            (busy(&view)?.clone(), view)
-        }
+    let service = match args.service.as_deref() {
+        Some(name) => one_service(&mut connection, Some(name)).await?.0,
+        None => busy(&connection.view("").await?)?.clone(),
     };
     let Some(rollout) = service.rollout.as_ref().filter(|rollout| is_active(rollout)) else {
         return Ok(at_rest(&service, context));
     };
-    let mut tally = Tally::default();
-    tally.observe(&service, &view);
     let what = Follow {
         service: service.name.clone(),
         rollout: Some(rollout.id.clone()),
         wish: Wish::Forward,
-        tally,
         timeout: args.timeout,
         pause: OnPause::Wait,
     };

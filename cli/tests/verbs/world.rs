@@ -137,6 +137,8 @@ pub(crate) fn rolling(state: &str, requests: u64) -> FleetView {
         hosts_total: 2,
         elapsed_ms: 4_000,
         placement: "in-place".into(),
+        // Each of the two instances had been sent a thousand before.
+        proof: (requests > 1_000).then(|| ProofView { new_requests: 2 * (requests - 1_000), ..ProofView::default() }),
         ..RolloutView::default()
     });
     fleet

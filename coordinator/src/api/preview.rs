@@ -9,8 +9,8 @@ use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
-use baton_core::rollout::Rollout;
 use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
+use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::strategy::{Placement, Strategy};
 use baton_core::time::Moment;
 use baton_proto::v1::{Notice, PlanView, PlannedWave};
@@ -55,12 +55,31 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
     match apply(&mut after, Command::Deploy(Box::new(deploy)), now) {
         Ok(Accepted::AlreadyLive) => view.already_live = true,
         Ok(Accepted::Rollout(id)) => {
+            view.warnings.extend(fleet.rollouts.get(&id).map(|under_way| (&attached(under_way, &view.to_version)).into()));
             let order = after.rollouts.get(&id).map_or(&hosts, |rollout: &Rollout| &rollout.hosts);
             view.waves = waves(order, &strategy);
         }
         Ok(_) | Err(_) => view.waves = waves(&hosts, &strategy),
     }
     (view, problems)
+}
+
+/// A rollout to the same release is under way: there will not be another one.
+fn attached(under_way: &Rollout, version: &str) -> Problem {
+    let Rollout { id, service, state, .. } = under_way;
+    let (what, help) = match state {
+        RolloutState::Paused => (
+            format!(
+                "rollout {id} brings {service} {version} already, and is paused: a deploy attaches to it and lets nothing go on"
+            ),
+            format!("baton why {service} says what it is paused for, baton resume {service} lets it go on"),
+        ),
+        _ => (
+            format!("rollout {id} brings {service} {version} already: a deploy attaches to it"),
+            format!("baton watch {service} follows it"),
+        ),
+    };
+    Problem::new(Code(739), what).help(help)
 }
 
 /// Another artifact under a version that was released before: history and rollbacks name versions.
@@ -211,5 +230,22 @@ mod tests {
         picture.fleet.releases.insert(wish.release.id(), wish.release.clone());
         let (plan, _) = preview(&picture, wish, Moment(0));
         assert!(plan.already_live && plan.waves.is_empty() && plan.changes.is_empty(), "{plan:?}");
+    }
+
+    #[test]
+    fn a_plan_says_that_its_release_is_on_its_way_already_and_paused() {
+        let mut picture = picture(&["web1"]);
+        let begun = wish(&["web1"]);
+        let deploy =
+            Deploy::new(RolloutId::new("r-1").unwrap(), begun.name.clone(), begun.shape, begun.release, "kim".into());
+        apply(&mut picture.fleet, Command::Deploy(Box::new(deploy)), Moment(0)).unwrap();
+        let warned = |picture: &Picture| match preview(picture, wish(&["web1"]), Moment(0)).0.warnings.as_slice() {
+            [warning] => (warning.code, warning.what.clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(warned(&picture), (739, "rollout r-1 brings shop 2.1.0 already: a deploy attaches to it".to_owned()));
+        picture.fleet.rollouts.values_mut().for_each(|rollout| rollout.state = RolloutState::Paused);
+        let (_, paused) = warned(&picture);
+        assert!(paused.contains("and is paused: a deploy attaches to it and lets nothing go on"), "{paused}");
     }
 }

@@ -229,6 +229,7 @@ impl fmt::Display for Reason {
             }
             Self::AgentSilent { silent_for } => write!(f, "its agent has been silent for {}", Seconds(*silent_for)),
             Self::Echo => f.write_str("its agent has not answered its newest spec yet"),
+            Self::Artifact { done: 0, .. } => f.write_str("fetching the release"),
             Self::Artifact { done, total } => write!(f, "fetching the release, {done} of {total} bytes"),
             Self::Draining { balancer, in_flight, oldest, out_for, deadline } => {
                 write!(f, "draining on {balancer}: {in_flight} open after {}", Seconds(*out_for))?;

@@ -22,8 +22,12 @@ async fn a_release_that_does_not_fit_is_taken_back_and_leaves_no_crumbs() {
     assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
 
     let load = traffic(&stage);
-    let big = pack(&[("bin/shop", 0o755, b"#!/bin/sh\n"), ("ballast", 0o644, &noise(TOO_MUCH))]).unwrap();
-    let rollout = control.deploy(&stage.manifest(), "2", &big).await.unwrap();
+    let with = |ballast: &[u8]| pack(&[("bin/shop", 0o755, b"#!/bin/sh\n"), ("ballast", 0o644, ballast)]).unwrap();
+    // Told before anything is touched, where the archive says it.
+    let refused = control.deploy(&stage.manifest(), "2", &with(&noise(TOO_MUCH))).await.unwrap_err();
+    assert!(refused.code.0 == 738 && !refused.seen.is_empty() && refused.help.is_some(), "{refused:#?}");
+    // And met by the full disk, where it does not: zeros are next to nothing until they are unpacked.
+    let rollout = control.deploy(&stage.manifest(), "2", &with(&vec![0; TOO_MUCH])).await.unwrap();
     let ended = in_time("the end of a release that does not fit", control.wait_ended(&rollout)).await.unwrap();
     assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
     let problem = ended.evidence.first().and_then(|evidence| evidence.problem.clone()).unwrap();

@@ -6,7 +6,7 @@ use crate::balancer::problem;
 use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use baton_core::problem::Problem;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -104,7 +104,7 @@ pub(super) async fn clusters(place: &Place) -> Result<BTreeMap<String, Hosts>, P
 
 pub(super) async fn counters(place: &Place) -> Result<Counters, Problem> {
     let path = "/stats?format=json&histogram_buckets=disjoint&\
-        filter=(version_text|update_rejected|update_failure|parent_connections|\\.zone\\..*\\.upstream_rq_time$)";
+        filter=(version_text|update_rejected|update_failure|parent_connections|~ruled\\.upstream_rq_total$|\\.zone\\..*\\.upstream_rq_time$)";
     let (value, _) = document(place, path).await.map_err(|silence| silence.problem(place))?;
     let stats = value["stats"].as_array().into_iter().flatten();
     let (mut counters, mut took) = (BTreeMap::new(), BTreeMap::new());
@@ -184,6 +184,32 @@ impl Counters {
         count("update_rejected") + count("update_failure")
     }
 
+    /// The version of the routes of a name that is in effect; None: no listener has them from a file. Where several have them,
+    /// they are in effect once all say so.
+    pub(super) fn routes(&self, name: &str) -> Option<&str> {
+        let mut versions = self.of_routes(name, "version_text").map(|value| value.as_str().unwrap_or_default());
+        let first = versions.next()?;
+        Some(if versions.all(|version| version == first) { first } else { "" })
+    }
+
+    /// Files of routes that Envoy would not have.
+    pub(super) fn refused_routes(&self, name: &str) -> u64 {
+        let counts = ["update_rejected", "update_failure"].into_iter().flat_map(|stat| self.of_routes(name, stat));
+        counts.filter_map(Value::as_u64).sum()
+    }
+
+    fn of_routes<'a>(&'a self, name: &str, stat: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+        let ending = format!(".rds.{name}.{stat}");
+        self.counters.iter().filter(move |(name, _)| name.ends_with(&ending)).map(|(_, value)| value)
+    }
+
+    /// Requests that routes of this name got.
+    pub(super) fn ruled(&self, route: &str) -> u64 {
+        let ending = format!(".route.{route}.upstream_rq_total");
+        let counts = self.counters.iter().filter(|(name, _)| name.ends_with(&ending));
+        counts.filter_map(|(_, value)| value.as_u64()).sum()
+    }
+
     /// How long the answers of a zone of a pool took, as seen from another.
     pub(super) fn took(&self, pool: &str, from: &str, zone: &str) -> Latency {
         self.took.get(&format!("cluster.{pool}.zone.{from}.{zone}.upstream_rq_time")).cloned().unwrap_or_default()
@@ -193,6 +219,13 @@ impl Counters {
     pub(super) fn parent_connections(&self) -> u64 {
         self.counters.get("server.parent_connections").and_then(Value::as_u64).unwrap_or_default()
     }
+}
+
+/// Whether a cluster's endpoints can be chosen by their side, and are all one where nobody asks for a side.
+pub(super) fn has_sides(cluster: &Value) -> bool {
+    let subsets = &cluster["lb_subset_config"];
+    let mut selectors = subsets["subset_selectors"].as_array().into_iter().flatten();
+    subsets["fallback_policy"] == "ANY_ENDPOINT" && selectors.any(|selector| selector["keys"] == json!([listing::SIDE]))
 }
 
 /// Whether a cluster can be driven through a file, and safely.
@@ -224,7 +257,6 @@ pub(super) fn suits(cluster: &Value, pool: &str, file: &Path) -> Result<(), Prob
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn buckets_that_are_ours_stay_and_others_count_where_they_end() {

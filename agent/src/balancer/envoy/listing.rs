@@ -1,7 +1,8 @@
 //! The file that Envoy watches: one pool's endpoints, with a version that Envoy says back.
 
 use baton_core::fleet::spec::MemberState;
-use serde_json::{Value, json};
+use baton_core::fleet::split::Side;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,6 +20,18 @@ pub(super) struct Line {
     pub(super) weight: u16,
     /// It is a zone of its own: of each, Envoy says how long answers took.
     pub(super) zoned: bool,
+    pub(super) side: Side,
+}
+
+/// The key in an endpoint's metadata by which routes choose between the sides of a pool.
+pub(super) const SIDE: &str = "baton";
+
+/// A side as it stands there.
+pub(super) const fn word(side: Side) -> &'static str {
+    match side {
+        Side::Stable => "stable",
+        Side::Trial => "trial",
+    }
 }
 
 const VERSION: &str = "baton-";
@@ -28,9 +41,14 @@ pub(super) fn number(version: &str) -> u64 {
     version.strip_prefix(VERSION).and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
+/// The version of a number.
+pub(super) fn version_text(number: u64) -> String {
+    format!("{VERSION}{number}")
+}
+
 impl Listing {
     pub(super) fn version_text(&self) -> String {
-        format!("{VERSION}{}", self.version)
+        version_text(self.version)
     }
 
     /// The whole file.
@@ -80,15 +98,32 @@ impl Line {
             "health_status": if self.state == MemberState::Ready { "HEALTHY" } else { "DRAINING" },
             "load_balancing_weight": self.weight.max(1),
         });
+        let mut own = Map::new();
         if self.state == MemberState::Drain {
-            endpoint["metadata"] = json!({ "filter_metadata": { "baton": { "state": "drain" } } });
+            own.insert("state".to_owned(), "drain".into());
+        }
+        if self.side == Side::Trial {
+            own.insert("side".to_owned(), word(self.side).into());
+        }
+        let mut metadata = Map::new();
+        if !own.is_empty() {
+            metadata.insert("baton".to_owned(), own.into());
+        }
+        // A side where nobody is in has no endpoint at all: then Envoy sends its requests to the other.
+        if self.state == MemberState::Ready {
+            metadata.insert("envoy.lb".to_owned(), json!({ SIDE: word(self.side) }));
+        }
+        if !metadata.is_empty() {
+            endpoint["metadata"] = json!({ "filter_metadata": metadata });
         }
         endpoint
     }
 
     fn of(endpoint: &Value, of_zone: &str) -> Option<(SocketAddr, Self)> {
         let address = address(&endpoint["endpoint"]["address"])?;
-        let polite = endpoint["metadata"]["filter_metadata"]["baton"]["state"] == "drain";
+        let own = &endpoint["metadata"]["filter_metadata"]["baton"];
+        let polite = own["state"] == "drain";
+        let side = if own["side"] == word(Side::Trial) { Side::Trial } else { Side::Stable };
         let state = match endpoint["health_status"].as_str() {
             None | Some("HEALTHY" | "UNKNOWN") => MemberState::Ready,
             Some("DRAINING") if !polite => MemberState::Out,
@@ -97,7 +132,7 @@ impl Line {
         };
         let weight = endpoint["load_balancing_weight"].as_u64().unwrap_or(1);
         let zoned = of_zone == zone(address);
-        Some((address, Self { state, weight: u16::try_from(weight).unwrap_or(u16::MAX), zoned }))
+        Some((address, Self { state, weight: u16::try_from(weight).unwrap_or(u16::MAX), zoned, side }))
     }
 }
 
@@ -118,16 +153,20 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let line = |state| Line { state, weight: 3, zoned: state != MemberState::Drain };
+        let line = |state, side| Line { state, weight: 3, zoned: state != MemberState::Drain, side };
         let members = BTreeMap::from([
-            ("127.0.0.1:80".parse().unwrap(), line(MemberState::Ready)),
-            ("127.0.0.2:80".parse().unwrap(), line(MemberState::Drain)),
-            ("[::1]:80".parse().unwrap(), line(MemberState::Out)),
+            ("127.0.0.1:80".parse().unwrap(), line(MemberState::Ready, Side::Stable)),
+            ("127.0.0.2:80".parse().unwrap(), line(MemberState::Drain, Side::Stable)),
+            ("127.0.0.3:80".parse().unwrap(), line(MemberState::Ready, Side::Trial)),
+            ("[::1]:80".parse().unwrap(), line(MemberState::Out, Side::Trial)),
         ]);
         let listing = Listing { version: 7, members };
         let text = listing.render("shop");
         assert_eq!(Listing::parse(&text), Some(listing));
         assert!(text.contains("\"zone\": \"[::1]:80\"") && !text.contains("\"zone\": \"127.0.0.2:80\""), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let chosen = |side| words.matches(&format!("\"envoy.lb\": {{ \"baton\": \"{side}\"")).count();
+        assert_eq!((chosen("stable"), chosen("trial")), (1, 1), "who is out has no side there: {text}");
         assert!(text.contains("baton-7") && !text.contains("UNHEALTHY"), "{text}");
     }
 

@@ -5,11 +5,14 @@
 //! this agent needs of a cluster is checked before anything is written, because some of Envoy's defaults send requests to
 //! who is out. Each member is a zone of its own, because it is of zones that Envoy says how long answers took.
 //!
-//! What it needs in Envoy's configuration stands in `docs/envoy.md`.
+//! Requests are divided by routes: where the owner gave his as a file, Baton writes them for Envoy, with each route to a pool
+//! divided. What all this needs in Envoy's configuration stands in `docs/envoy.md`.
 
 mod admin;
+mod dividing;
 mod listing;
 mod observe;
+mod routes;
 
 use super::conduct::Conductor;
 use super::drift::Settled;
@@ -17,11 +20,12 @@ use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, EnvoyConfig, durable, problem};
 use crate::connections::{self, Connection};
-use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::TrafficSplit;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
+use dividing::Dividing;
 use listing::{Line, Listing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -64,6 +68,7 @@ struct Envoy {
     /// Already cut since they went out.
     cut: BTreeSet<Endpoint>,
     complaints: BTreeMap<PoolName, String>,
+    dividing: Dividing,
 }
 
 /// Opens the driver.
@@ -88,6 +93,7 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
         outs: BTreeMap::new(),
         cut: BTreeSet::new(),
         complaints: BTreeMap::new(),
+        dividing: Dividing::default(),
     };
     Ok(Box::new(Conductor::new(envoy, settled)))
 }
@@ -95,6 +101,7 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
 impl Driver for Envoy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         self.write_missing(pools).await?;
+        self.follow_routes().await?;
         match admin::ready(&self.config.admin).await {
             Ok(ready) if ready.state == LIVE => self.look(&ready, pools).await,
             Ok(ready) => Err(problem::changing_hands(format!("Envoy says {}", ready.state))),
@@ -127,7 +134,8 @@ impl Driver for Envoy {
                 let before = listing.members.get(&change.address).map(|line| line.zoned);
                 let idle = self.idle.contains(&(name.clone(), change.address));
                 let zoned = before.is_none_or(|zoned| zoned || idle && change.state == MemberState::Ready);
-                listing.members.insert(change.address, Line { state: change.state, weight: change.weight, zoned });
+                let Change { state, weight, side, .. } = *change;
+                listing.members.insert(change.address, Line { state, weight, zoned, side });
             }
             listing.members.retain(|address, _| !self.done.contains(&(name.clone(), *address)));
             listing.version += 1;
@@ -139,13 +147,29 @@ impl Driver for Envoy {
         self.wait_for(&asked, &before).await
     }
 
-    async fn divide(&mut self, _: &PoolName, _: Option<&TrafficSplit>) -> Result<(), Problem> {
-        // Never asked for: see the ability.
-        Ok(())
+    async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
+        self.divide_routes(pool, split).await
     }
 
+    /// Every split, when the owner's routes lead to each pool there is and Envoy has them from Baton.
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "envoy".to_owned(), split: SplitAbility::None, pools: None }
+        let known: BTreeSet<PoolName> = self.now.keys().cloned().collect();
+        let pools = if known.is_empty() { self.dividing.clusters() } else { known };
+        let prepared = !pools.is_empty() && pools.iter().all(|pool| self.dividing.is_prepared(pool));
+        let split = if prepared { SplitAbility::Everything } else { SplitAbility::None };
+        BalancerAbility { driver: "envoy".to_owned(), split, pools: None }
+    }
+
+    fn lacks(&self, pool: &PoolName, split: &TrafficSplit) -> BTreeSet<Feature> {
+        if self.dividing.is_prepared(pool) { BTreeSet::new() } else { split.needs() }
+    }
+
+    async fn survey(&mut self) {
+        self.look_around().await;
+    }
+
+    fn notes(&self) -> Vec<Problem> {
+        self.dividing.trouble().into_iter().collect()
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {

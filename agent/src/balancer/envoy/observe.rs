@@ -24,6 +24,7 @@ impl Envoy {
         self.identify(ready).await?;
         let clusters = admin::clusters(&self.config.admin).await?;
         let counters = admin::counters(&self.config.admin).await?;
+        self.hear_routes(&counters);
         let mut seen = Seen { identity: self.identity.clone().unwrap_or_default(), ..Seen::default() };
         self.done.clear();
         self.idle.clear();
@@ -37,6 +38,8 @@ impl Envoy {
                 }
                 Err(problem) => Err(problem),
             };
+            let split = self.dividing.seen(name, pool.as_ref().ok(), &counters);
+            seen.splits.extend(split.map(|split| (name.clone(), split)));
             seen.pools.insert(name.clone(), pool);
         }
         Ok(seen)
@@ -58,6 +61,7 @@ impl Envoy {
                 tracing::warn!(identity = ?self.identity, "Envoy restarted");
             }
             self.suited.clear();
+            self.dividing.forget();
             self.complaints.clear();
             self.listed.clear();
         }
@@ -89,7 +93,33 @@ impl Envoy {
         let unknown = || problem::pool_unknown(name, format!("name a cluster of Envoy's configuration `{name}`"));
         let cluster = admin::cluster(&self.config.admin, name.as_str()).await?.ok_or_else(unknown)?;
         admin::suits(&cluster, name.as_str(), &self.path(name))?;
+        self.dividing.learn(name, admin::has_sides(&cluster));
         self.suited.insert(name.clone());
+        Ok(())
+    }
+
+    /// Looks at what can be done while there is no pool to look at, once for each Envoy.
+    pub(super) async fn look_around(&mut self) {
+        // What fails here is tried again.
+        if self.follow_routes().await.is_ok() && self.dividing.trouble().is_none() {
+            let _ = self.survey_clusters().await;
+        }
+    }
+
+    async fn survey_clusters(&mut self) -> Result<(), Problem> {
+        let ready = admin::ready(&self.config.admin).await.map_err(|silence| silence.problem(&self.config.admin))?;
+        self.identify(&ready).await?;
+        if self.dividing.surveyed == self.identity {
+            return Ok(());
+        }
+        let counters = admin::counters(&self.config.admin).await?;
+        self.hear_routes(&counters);
+        for name in self.dividing.clusters() {
+            if let Some(cluster) = admin::cluster(&self.config.admin, name.as_str()).await? {
+                self.dividing.learn(&name, admin::has_sides(&cluster));
+            }
+        }
+        self.dividing.surveyed = self.identity.clone();
         Ok(())
     }
 
@@ -108,15 +138,19 @@ impl Envoy {
         let addresses: BTreeSet<SocketAddr> =
             wanted.keys().chain(hosts.keys()).chain(file.members.keys()).copied().collect();
         let mut pool = PoolSeen::new();
+        let in_effect = counters.version(name.as_str()) == file.version_text();
         for address in addresses {
             let endpoint = (name.clone(), address);
             let member = wanted.get(&address);
             let weight = member.map_or(1, |member| member.weight);
             let host = hosts.get(&address);
             let disk = file.members.get(&address).copied();
-            let side = member.map_or_else(Default::default, |member| decide::side(spec, member));
             let mut seen = self.member(&endpoint, host, disk, weight, counters);
-            seen.side = (side, side);
+            let on_disk = disk.map(|line| line.side);
+            // Envoy does not say it: it is that of the file in effect.
+            let last = if in_effect { on_disk } else { self.now_of(&endpoint).map(|line| line.side) };
+            let asked = member.map_or_else(Default::default, |member| decide::side(spec, member));
+            seen.side = (last.or(on_disk).unwrap_or(asked), on_disk.unwrap_or(asked));
             if member.is_none() && seen.told == MemberState::Out && seen.in_flight == 0 {
                 self.done.insert(endpoint.clone());
             }
@@ -133,12 +167,22 @@ impl Envoy {
             let on_disk = || file.members.get(address).is_some_and(|line| line.zoned);
             hosts.get(address).map_or_else(on_disk, |host| host.zoned)
         };
-        let line = |address, seen: &MemberSeen| Line { state: seen.told, weight: seen.weight.0, zoned: zoned(address) };
+        let line = |address, seen: &MemberSeen| Line {
+            state: seen.told,
+            weight: seen.weight.0,
+            zoned: zoned(address),
+            side: seen.side.0,
+        };
         let members = running.map(|(address, seen)| (*address, line(address, seen)));
         let last = self.now.get(name).map_or(0, |listing| listing.version);
         let version = file.version.max(number(counters.version(name.as_str()))).max(last);
         self.now.insert(name.clone(), Listing { version, members: members.collect() });
         pool
+    }
+
+    /// What is known to run at an endpoint since the last look.
+    fn now_of(&self, endpoint: &Endpoint) -> Option<Line> {
+        self.now.get(&endpoint.0)?.members.get(&endpoint.1).copied()
     }
 
     fn member(

@@ -52,15 +52,8 @@ pub(super) fn unseen(split: &TrafficSplit) -> BTreeSet<Feature> {
 
 /// A split as nginx says it back, and as it stands in the file: `POOL SPLIT`, the split in its own words.
 pub(super) fn of_answer(text: &str) -> Option<(PoolName, TrafficSplit)> {
-    let (pool, text) = text.split_once(' ')?;
-    let mut parts = text.split(", ");
-    let first = parts.next()?;
-    let (share, sticky) = match first.split_once(" of users by ") {
-        Some((share, key)) => (share, Some(key.parse().ok()?)),
-        None => (first, None),
-    };
-    let rules = parts.map(|rule| rule.parse().ok()).collect::<Option<_>>()?;
-    Some((pool.parse().ok()?, TrafficSplit { share: share.parse().ok()?, sticky, rules }))
+    let (pool, split) = text.split_once(' ')?;
+    Some((pool.parse().ok()?, split.parse().ok()?))
 }
 
 /// The maps of a pool. A side where nobody is in is served by the other.

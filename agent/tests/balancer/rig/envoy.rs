@@ -7,7 +7,7 @@ use baton_core::fleet::spec::MemberState;
 use rustix::process::Signal;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -19,7 +19,41 @@ struct Envoy {
     child: Option<Child>,
 }
 
-pub(super) fn front(edit: impl Fn(String) -> String) -> Option<Front> {
+/// The owner's routes, of an Envoy that divides requests.
+const ROUTES: &str = "routes.json";
+
+/// The sample prepared for dividing requests.
+pub(super) fn split_front() -> Option<Front> {
+    let sample = include_str!("../../../examples/envoy-split.yaml");
+    let (listener, cluster) = sample.split_once("\n# and").expect("two parts");
+    let plain = |part: &str| {
+        part.lines().filter(|line| line.starts_with("    ")).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let (listener, cluster) = (plain(listener), plain(cluster));
+    let routes = include_str!("../../../examples/envoy-routes.json");
+    let mut front = front(
+        |config, folder| {
+            let folder = folder.to_string_lossy();
+            let (before, rest) = config.split_once("          route_config:\n").expect("routes in the sample");
+            let (_, after) = rest.split_once("  - name: till\n").expect("the other pool");
+            let config = format!("{before}{}  - name: till\n{after}", listener.replace("@FOLDER@", &folder));
+            config.replace("    lb_policy: ROUND_ROBIN\n", &format!("    lb_policy: ROUND_ROBIN\n{cluster}"))
+        },
+        |folder| {
+            fs::write(folder.join(ROUTES), routes).expect("the routes");
+            // As an agent that ran before Envoy would have written it.
+            let mut resource: serde_json::Value = serde_json::from_str(routes).expect("JSON");
+            resource["@type"] = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration".into();
+            let first = serde_json::json!({ "version_info": "first", "resources": [resource] });
+            fs::write(folder.join("eds/~routes.json"), first.to_string()).expect("the first routes");
+        },
+    )?;
+    let BalancerConfig::Envoy(config) = &mut front.config else { return None };
+    config.routes = Some(front.folder.path().join(ROUTES));
+    Some(front)
+}
+
+pub(super) fn front(edit: impl Fn(String, &Path) -> String, prepare: impl Fn(&Path)) -> Option<Front> {
     let binary = program("envoy", "BATON_ENVOY", "envoy")?;
     let folder = TempDir::new().expect("a folder");
     let (listen, till) = (place(), place());
@@ -35,16 +69,18 @@ pub(super) fn front(edit: impl Fn(String) -> String) -> Option<Front> {
     let listeners = at(&listener, listen) + &at(&listener, till).replace("shop", "till");
     let config = format!("{head}{listeners}  clusters:\n{cluster}{}", cluster.replace("shop", "till"));
     fs::create_dir(path("eds")).expect("a folder");
-    fs::write(path("envoy.yaml"), edit(config)).expect("the configuration");
+    fs::write(path("envoy.yaml"), edit(config, folder.path())).expect("the configuration");
     let empty = |pool: &str| {
         let text = include_str!("../../../examples/envoy-eds.json").replace("shop", pool);
         fs::write(path(&format!("eds/{pool}.json")), text).expect("the first file");
     };
     empty("shop");
     empty("till");
+    prepare(folder.path());
     let config = BalancerConfig::Envoy(EnvoyConfig {
         admin: Place::Unix(path("admin.sock")),
         folder: path("eds"),
+        routes: None,
         drift: baton_agent::balancer::Drift::Correct,
     });
     let mut envoy = Box::new(Envoy { binary, folder: folder.path().to_owned(), listen, child: None });

@@ -90,11 +90,16 @@ impl Front {
     }
 
     pub(crate) fn envoy(_: &[SocketAddr]) -> Option<Self> {
-        envoy::front(|config| config)
+        envoy::front(|config, _| config, |_| ())
+    }
+
+    /// The same, prepared for dividing requests.
+    pub(crate) fn envoy_split(_: &[SocketAddr]) -> Option<Self> {
+        envoy::split_front()
     }
 
     pub(crate) fn envoy_with(edit: impl Fn(String) -> String) -> Option<Self> {
-        envoy::front(edit)
+        envoy::front(|config, _| edit(config), |_| ())
     }
 
     pub(crate) fn nginx_with(edit: impl Fn(String) -> String) -> Option<Self> {

@@ -43,6 +43,21 @@ impl fmt::Display for TrafficSplit {
     }
 }
 
+impl FromStr for TrafficSplit {
+    type Err = InvalidSplit;
+
+    /// Reads what [`Display`](fmt::Display) wrote.
+    fn from_str(text: &str) -> Result<Self, InvalidSplit> {
+        let mut parts = text.split(", ");
+        let first = parts.next().unwrap_or_default();
+        let (share, sticky) = match first.split_once(" of users by ") {
+            Some((share, key)) => (share, Some(key.parse()?)),
+            None => (first, None),
+        };
+        Ok(Self { share: share.parse()?, sticky, rules: parts.map(str::parse).collect::<Result<_, _>>()? })
+    }
+}
+
 const KEY: &str = "`cookie NAME`, `header NAME` or `source`";
 const RULE: &str = "`header NAME = VALUE` or `cookie NAME = VALUE`";
 
