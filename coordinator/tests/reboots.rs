@@ -218,6 +218,14 @@ async fn the_first_host_that_does_not_come_back_pauses_the_rest_and_stays_out() 
     assert!(others.iter().all(|machine| machine.told().is_empty()), "nobody else was told");
     let second = site.reboot(named(&["web2"])).await.unwrap_err();
     assert_eq!(second.code, Code(744));
+    // It may go down at any moment: nobody brings it back before it is in another boot.
+    let request = v1::HostRequest { host: "web1".into(), ..v1::HostRequest::default() };
+    let undrained = ControlClient::new(site.admin()).undrain_host(request).await.unwrap_err();
+    assert_eq!((from_status(&undrained).code, site.out().await), (Code(746), vec!["web1".to_owned()]));
+    let hosts = ControlClient::new(site.admin()).status(v1::StatusRequest::default()).await.unwrap().into_inner().hosts;
+    let reboots: Vec<&str> =
+        hosts.iter().filter(|host| host.rebooting_ms.is_some()).map(|host| host.name.as_str()).collect();
+    assert_eq!(reboots, ["web1"]);
     // It is there again: the same one is told nothing more, and all go on.
     let _back = site.machine("web1", 2, None, Fate::Returns);
     site.steer("resume").await.unwrap();

@@ -9,7 +9,7 @@ use crate::upgrades::Steer;
 use baton_core::name::{HostName, RebootId};
 use baton_core::problem::{Code, Problem};
 use baton_core::reboot::Reboot;
-use baton_core::reboot::look::{NOT_ALLOWED, chosen, look};
+use baton_core::reboot::look::{NOT_ALLOWED, chosen, look, told};
 use baton_core::reboot::plan::{Next, Stand, plan};
 use baton_core::rollout::command::Command;
 use baton_core::upgrade::{Paused, State};
@@ -101,19 +101,33 @@ impl Reboots {
         let picture = self.0.access.picture();
         // Neither behind a fence nor without a store: what could not be remembered is not begun.
         if picture.trouble.is_some() {
-            return Ok(reboot.is_open().then_some(LOOK_EVERY));
+            return Ok(Some(LOOK_EVERY));
         }
         let next = self.planned(&reboot, &picture);
         self.keep(&mut kept, &reboot, &next.reboot, &picture).await?;
         let (open, mut after) = (next.reboot.is_open(), next.reboot.clone());
         let wait = next.wake_at.map_or(LOOK_EVERY, |at| at.since(self.0.access.now()).min(LOOK_EVERY));
-        let (drains, returns) = (next.drains.clone(), next.returns.clone());
+        let Next { drains, returns, tells, gives_up, .. } = next.clone();
+        let look_again = open || !gives_up.is_empty();
         self.show(next);
         for host in drains {
             let (by, why) = (reboot.by.clone(), format!("to be rebooted ({}): {}", reboot.id, reboot.why));
-            let drain = Command::Drain { host: host.clone(), stop: false, by, why };
+            let drain = Command::Drain { host: host.clone(), stop: false, reboot: true, by, why };
             if let Err(problem) = self.0.access.ask(Ask::Order(Box::new(drain))).await {
                 after = after.refused(&host, problem);
+            }
+        }
+        for (host, boot) in tells {
+            let tell = Command::Reboot { host: host.clone(), boot, by: reboot.by.clone() };
+            // Somebody brings it back just now, or requests are led there again: it is not told, and its turn goes on.
+            if let Err(problem) = self.0.access.ask(Ask::Order(Box::new(tell))).await {
+                tracing::info!(%host, %problem, "not told to reboot yet");
+            }
+        }
+        for host in gives_up {
+            let give_up = Command::GiveUpReboot { host: host.clone(), by: reboot.by.clone() };
+            if let Err(problem) = self.0.access.ask(Ask::Order(Box::new(give_up))).await {
+                tracing::warn!(%host, %problem, "not given up yet");
             }
         }
         for host in returns {
@@ -124,7 +138,7 @@ impl Reboots {
         }
         let before = kept.clone().unwrap_or_else(|| after.clone());
         self.keep(&mut kept, &before, &after, &picture).await?;
-        Ok(open.then_some(wait))
+        Ok(look_again.then_some(wait))
     }
 
     async fn keep(
@@ -146,7 +160,11 @@ impl Reboots {
         let now = self.0.access.now();
         let hellos = self.0.access.links().hellos();
         let allows = |host: &HostName| allows(host, hellos.get(host).map(|hello| &hello.reboots));
-        let seen = look(&picture.fleet, &reboot.order, allows, now);
+        // Whoever was told for reboots before these is looked after too.
+        let hosts = &picture.fleet.hosts;
+        let others = hosts.iter().filter(|(name, host)| told(host).is_some() && !reboot.order.contains(name));
+        let all: Vec<HostName> = reboot.order.iter().chain(others.map(|(name, _)| name)).cloned().collect();
+        let seen = look(&picture.fleet, &all, allows, now);
         plan(reboot, &seen, now)
     }
 

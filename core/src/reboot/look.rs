@@ -1,6 +1,6 @@
 //! A host as a reboot sees it: whether anything leads there, whether all of it serves, whether it may go.
 
-use crate::fleet::orders::Freeze;
+use crate::fleet::orders::{Freeze, Leaving};
 use crate::fleet::{Fleet, Host, Service};
 use crate::name::{HostName, ServiceName};
 use crate::problem::{Code, Problem};
@@ -27,6 +27,8 @@ pub struct Seen {
     pub boot: Option<String>,
     /// Somebody took it out of every balancer, and out of every rollout.
     pub in_maintenance: bool,
+    /// The boot it was told to leave: it stays out until it says another one.
+    pub told: Option<String>,
     /// Every balancer has read back that nothing leads there, and nothing is under way.
     pub drained: Result<(), String>,
     /// Everything that should run there is ready, was for long enough, and is in.
@@ -81,6 +83,7 @@ pub fn look(
             connected: host.connected,
             boot: report.map(|report| report.boot.clone()).filter(|boot| !boot.is_empty()),
             in_maintenance: host.maintenance.is_some(),
+            told: told(host).map(ToOwned::to_owned),
             drained: own.iter().try_for_each(|(of, standing)| is_drained(of.name, standing)),
             serves: own.iter().try_for_each(|(of, standing)| does_serve(of.name, standing)),
             may_go: may_go(fleet, name, host, own, now),
@@ -90,6 +93,15 @@ pub fn look(
         Some((name.clone(), seen))
     };
     hosts.iter().filter_map(see).collect()
+}
+
+/// The boot a host was told to leave, whether it has or not.
+#[must_use]
+pub fn told(host: &Host) -> Option<&str> {
+    match host.maintenance.as_ref()?.reboot.as_ref()? {
+        Leaving::Told { boot, .. } => Some(boot),
+        Leaving::Ahead => None,
+    }
 }
 
 fn is_drained(service: &ServiceName, standing: &Standing) -> Result<(), String> {

@@ -26,7 +26,11 @@ pub struct Next {
     /// Who is to be taken out of every balancer, and who is to be brought back.
     pub drains: BTreeSet<HostName>,
     pub returns: BTreeSet<HostName>,
-    /// Who should leave which boot now.
+    /// Who is to be told to leave which boot, where nothing leads to it: from then on it is out.
+    pub tells: BTreeMap<HostName, String>,
+    /// Of whom nobody waits for another boot any more.
+    pub gives_up: BTreeSet<HostName>,
+    /// Who was told, and should leave which boot now.
     pub orders: BTreeMap<HostName, String>,
     pub wake_at: Option<Moment>,
 }
@@ -50,7 +54,8 @@ pub fn plan(reboot: &Reboot, seen: &BTreeMap<HostName, Seen>, now: Moment) -> Ne
         end(&mut next, seen, now);
     }
     let stands = next.order.iter().map(|host| (host.clone(), stand(&next, host, seen.get(host)))).collect();
-    let (mut drains, mut returns, mut orders) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let (mut drains, mut returns) = (BTreeSet::new(), BTreeSet::new());
+    let (mut tells, mut orders) = (BTreeMap::new(), BTreeMap::new());
     let mut wake_at = None;
     for (host, course) in next.courses.iter().filter(|_| next.is_open()) {
         let Some(seen) = seen.get(host) else { continue };
@@ -59,7 +64,10 @@ pub fn plan(reboot: &Reboot, seen: &BTreeMap<HostName, Seen>, now: Moment) -> Ne
             Phase::Draining if course.ours && !seen.in_maintenance && holds => {
                 drains.insert(host.clone());
             }
-            Phase::Told if is_out(seen) && holds => {
+            Phase::Draining if is_out(seen) && seen.connected && holds => {
+                tells.extend(seen.boot.clone().map(|boot| (host.clone(), boot)));
+            }
+            Phase::Told if seen.told.as_ref() == Some(&course.boot) && holds => {
                 orders.insert(host.clone(), course.boot.clone());
             }
             Phase::Untold | Phase::Returned if course.ours && seen.in_maintenance => {
@@ -70,7 +78,14 @@ pub fn plan(reboot: &Reboot, seen: &BTreeMap<HostName, Seen>, now: Moment) -> Ne
         let ends = matches!(course.phase, Phase::Told | Phase::Returned) && holds;
         wake_at = earlier(wake_at, ends.then(|| course.since + next.back_within));
     }
-    Next { reboot: next, stands, drains, returns, orders, wake_at }
+    // One that comes back is out no more, and so needs no word of its own.
+    let waits = |host: &HostName| {
+        let course = next.courses.get(host).filter(|_| next.is_open());
+        course.is_some_and(|course| course.phase == Phase::Told || (course.phase == Phase::Returned && course.ours))
+    };
+    let gives_up = seen.iter().filter(|(host, seen)| seen.told.is_some() && !waits(host)).map(|(host, _)| host.clone());
+    let gives_up = gives_up.collect();
+    Next { reboot: next, stands, drains, returns, tells, gives_up, orders, wake_at }
 }
 
 /// Takes one host as far as what is seen of it allows.
@@ -103,12 +118,14 @@ fn advance(reboot: &mut Reboot, host: &HostName, seen: Option<&Seen>, now: Momen
 
 fn leave(course: &mut Course, seen: &Seen, host: &HostName) -> Result<Phase, Problem> {
     seen.allows.clone()?;
-    match &seen.boot {
-        Some(boot) if is_out(seen) && seen.connected => {
-            course.boot.clone_from(boot);
+    match (&seen.told, &seen.boot) {
+        // Who had drained it brought it back: its turn comes again.
+        _ if !course.ours && !seen.in_maintenance => Ok(Phase::Untold),
+        (Some(told), _) => {
+            course.boot.clone_from(told);
             Ok(Phase::Told)
         }
-        None if is_out(seen) && seen.connected => {
+        (None, None) if is_out(seen) && seen.connected => {
             Err(Problem::new(NOT_ALLOWED, format!("the agent of {host} does not say which boot its host is in"))
                 .help("upgrade it: baton agents upgrade"))
         }

@@ -173,7 +173,7 @@ fn by() -> String {
 }
 
 fn drain(name: &str, stop: bool) -> Command {
-    Command::Drain { host: host(name), stop, by: by(), why: "disk".into() }
+    Command::Drain { host: host(name), stop, reboot: false, by: by(), why: "disk".into() }
 }
 
 fn retry(name: Option<&str>) -> Command {

@@ -2973,6 +2973,12 @@ pub struct HostView {
     /// It joined with a token that named nobody, and no admin has said yet that it belongs here: it is told nothing.
     #[prost(bool, tag = "43")]
     pub waits_for_acceptance: bool,
+    /// It is drained to be rebooted, and was not told yet.
+    #[prost(bool, tag = "44")]
+    pub to_be_rebooted: bool,
+    /// For how long it has been told to reboot, while it has not said another boot.
+    #[prost(uint64, optional, tag = "45")]
+    pub rebooting_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -4,16 +4,23 @@ use super::super::aside::aside;
 use super::super::balancers;
 use super::steer::move_last;
 use super::{Accepted, never_joined};
-use crate::fleet::orders::{Maintenance, Order};
+use crate::fleet::orders::{Leaving, Maintenance, Order};
 use crate::fleet::{Fleet, Host, Labels, Service};
 use crate::name::{HostName, LabelKey, ServiceName};
 use crate::problem::{Code, Problem};
+use crate::time::Moment;
 use std::collections::BTreeSet;
 
 /// Labels of one host: what people can oversee, and what a plan may carry along.
 const LABELS_MAX: usize = 32;
 
-pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order) -> Result<Accepted, Problem> {
+pub(super) fn drain(
+    fleet: &mut Fleet,
+    name: &HostName,
+    stop: bool,
+    reboot: bool,
+    order: Order,
+) -> Result<Accepted, Problem> {
     let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
     if host.maintenance.as_ref().is_some_and(|maintenance| maintenance.stop == stop) {
         return Ok(Accepted::Unchanged);
@@ -25,8 +32,10 @@ pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order
         move_last(rollout, name);
     }
     if let Some(host) = fleet.hosts.get_mut(name) {
-        let order = host.maintenance.take().map_or(order, |maintenance| maintenance.order);
-        host.maintenance = Some(Maintenance { order, stop });
+        host.maintenance = Some(match host.maintenance.take() {
+            Some(before) => Maintenance { stop, ..before },
+            None => Maintenance { order, stop, reboot: reboot.then_some(Leaving::Ahead) },
+        });
     }
     Ok(Accepted::Noted)
 }
@@ -54,9 +63,12 @@ pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
     Ok(())
 }
 
-pub(super) fn undrain(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Problem> {
-    if !fleet.hosts.contains_key(name) {
-        return Err(never_joined(fleet, &[name]));
+pub(super) fn undrain(fleet: &mut Fleet, name: &HostName, now: Moment) -> Result<Accepted, Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    if let Some(since) = host.leaves() {
+        return Err(Problem::new(Code(746), format!("{name} was told to reboot, and is not back in another boot"))
+            .saw("told", format!("{} s ago", now.since(since).as_secs()))
+            .help("it comes back by itself: baton reboot shows how far it is; baton reboot --cancel gives up what does not come"));
     }
     let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
     Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })

@@ -5,6 +5,7 @@ mod begin;
 mod deploy;
 mod hooks;
 mod hosts;
+mod reboot;
 mod recall;
 mod renew;
 mod service;
@@ -126,14 +127,26 @@ pub enum Command {
         service: ServiceName,
         by: String,
     },
-    /// A host leaves every balancer for work on it; with `stop` its instances stop then.
+    /// A host leaves every balancer for work on it; with `stop` its instances stop then, and with `reboot` that is the work.
     Drain {
         host: HostName,
         stop: bool,
+        reboot: bool,
         by: String,
         why: String,
     },
     Undrain {
+        host: HostName,
+        by: String,
+    },
+    /// A host that is out of every balancer is told to leave its boot: from now on it is out until it says another one.
+    Reboot {
+        host: HostName,
+        boot: String,
+        by: String,
+    },
+    /// Nobody waits for its other boot any more.
+    GiveUpReboot {
         host: HostName,
         by: String,
     },
@@ -196,6 +209,8 @@ impl Command {
             Self::Freeze { service, .. } | Self::Unfreeze { service, .. } => service.as_ref(),
             Self::Drain { .. }
             | Self::Undrain { .. }
+            | Self::Reboot { .. }
+            | Self::GiveUpReboot { .. }
             | Self::DeclareDead { .. }
             | Self::Revive { .. }
             | Self::Label { .. }
@@ -211,6 +226,8 @@ impl Command {
         match self {
             Self::Drain { host, .. }
             | Self::Undrain { host, .. }
+            | Self::Reboot { host, .. }
+            | Self::GiveUpReboot { host, .. }
             | Self::DeclareDead { host, .. }
             | Self::Revive { host, .. }
             | Self::Label { host, .. }
@@ -268,8 +285,12 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         }
         Command::Unfreeze { service, .. } => service::unfreeze(fleet, service.as_ref()),
         Command::RemoveService { service, by } => service::remove(fleet, &service, by, now),
-        Command::Drain { host, stop, by, why } => hosts::drain(fleet, &host, stop, Order { by, why, since: now }),
-        Command::Undrain { host, .. } => hosts::undrain(fleet, &host),
+        Command::Drain { host, stop, reboot, by, why } => {
+            hosts::drain(fleet, &host, stop, reboot, Order { by, why, since: now })
+        }
+        Command::Undrain { host, .. } => hosts::undrain(fleet, &host, now),
+        Command::Reboot { host, boot, .. } => reboot::tell(fleet, &host, boot, now),
+        Command::GiveUpReboot { host, .. } => reboot::give_up(fleet, &host),
         Command::DeclareDead { host, by, why } => hosts::declare_dead(fleet, &host, Order { by, why, since: now }),
         Command::Revive { host, .. } => hosts::revive(fleet, &host),
         Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),

@@ -42,7 +42,12 @@ impl Check<'_> {
         if left.is_empty() { dead } else { left }
     }
 
-    fn nothing_leads_to(&self, balancer: &HostName, pool: &PoolName, member: &MemberKey) -> Result<(), &'static str> {
+    pub(super) fn nothing_leads_to(
+        &self,
+        balancer: &HostName,
+        pool: &PoolName,
+        member: &MemberKey,
+    ) -> Result<(), &'static str> {
         let host = self.fleet.hosts.get(balancer).ok_or("nobody ever joined")?;
         let told = |spec: &HostSpec| spec.pools.get(pool).and_then(|it| it.members.get(member)).map(|it| it.state);
         if told(&host.issued) != Some(MemberState::Out) {
