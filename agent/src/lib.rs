@@ -82,7 +82,7 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
     };
     let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
     let condition = Condition::new(config.state.clone());
-    let boot = boot::id()?;
+    let boot = boot::of_host()?;
     let (reboot, reboot_ends) = reboot::open(boot.clone(), config.allow.reboot, condition.clone());
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());

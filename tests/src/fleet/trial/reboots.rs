@@ -2,6 +2,7 @@
 
 use super::instances;
 use crate::fleet::pool::Pool;
+use crate::fleet::provision::journal;
 use crate::fleet::record::{Fleet, Part};
 use crate::fleet::run::said;
 use anyhow::Context as _;
@@ -26,7 +27,10 @@ pub(super) fn reboot(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>> 
     let hosts = view["hosts"].as_array().into_iter().flatten();
     let done = hosts.filter(|host| host["state"] == "done").count();
     if ended.status.code() != Some(0) || view["state"] != "succeeded" || done != before.len() {
+        let first = view["failed_host"].as_str().and_then(|host| fleet.host(host).ok());
+        wrong.extend(first.map(|host| journal(host, "baton-agent")));
         wrong.push(format!("the reboots ended with {:?}: {view}", ended.status.code()));
+        return Ok(wrong);
     }
     let after = boots(fleet)?;
     let same: Vec<&str> =
