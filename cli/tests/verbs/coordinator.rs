@@ -323,6 +323,9 @@ impl Control for Double {
     async fn steer_reboot(&self, request: Request<SteerRebootRequest>) -> Answer<RebootView> {
         let mut script = self.script();
         script.reboot_steered.push(request.into_inner().to);
+        if let Some(refusal) = script.refusal.clone() {
+            return Err(to_status(refusal));
+        }
         Ok(Response::new(script.next_reboot()))
     }
 

@@ -5,6 +5,7 @@
 mod agents;
 mod coordinator;
 mod reboot;
+mod refused;
 mod world;
 
 use baton_core::problem::{Code, Problem};

@@ -4,7 +4,7 @@ use crate::fleet::orders::{Freeze, Leaving};
 use crate::fleet::{Fleet, Host, Service};
 use crate::name::{HostName, ServiceName};
 use crate::problem::{Code, Problem};
-use crate::rollout::command::{balanced, frozen, may_drain, never_joined, running};
+use crate::rollout::command::{balanced, frozen, may_drain, may_miss, never_joined, running};
 use crate::rollout::converge::Step;
 use crate::rollout::plan::standings;
 use crate::rollout::progress::Standing;
@@ -139,7 +139,7 @@ fn may_go(fleet: &Fleet, name: &HostName, host: &Host, own: &[(&Known<'_>, &Stan
         if let Some(active) = fleet.active_rollout(of) {
             return Err(format!("rollout {} of {of} is under way", active.id));
         }
-        let (total, may_miss) = (service.hosts.len(), service.strategy.max_unavailable.at_most(service.hosts.len()));
+        let (total, may_miss) = (service.hosts.len(), may_miss(service));
         let others: Vec<&str> = down.iter().filter(|other| *other != name).map(HostName::as_str).collect();
         if host.maintenance.is_none() && (others.len() >= may_miss || others.len() + 1 >= total) {
             let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };

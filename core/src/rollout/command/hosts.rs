@@ -40,7 +40,14 @@ pub(super) fn drain(
     Ok(Accepted::Noted)
 }
 
-/// Work on a host takes no more from a service than its strategy allows, and never all of it.
+/// How many hosts of a service people may take out for work on them: what a release may take, and one at least. That releases may
+/// take none says that they need not; what needs a repair does.
+#[must_use]
+pub(crate) fn may_miss(service: &Service) -> usize {
+    service.strategy.max_unavailable.at_most(service.hosts.len()).max(1)
+}
+
+/// Work on a host takes no more from a service than its strategy allows, or one host, and never all of it.
 pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
     if let Some((service, _)) = balanced(fleet, name).next() {
         return Err(Problem::new(Code(712), format!("{name} balances {service}: requests come in there"))
@@ -48,7 +55,7 @@ pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
     }
     for (service_name, service) in running(fleet, name) {
         let total = service.hosts.len();
-        let may_miss = service.strategy.max_unavailable.at_most(total);
+        let may_miss = may_miss(service);
         let away: Vec<&str> =
             service.hosts.iter().filter(|host| aside(fleet, service, host).is_some()).map(HostName::as_str).collect();
         if away.len() < may_miss && away.len() + 1 < total {
@@ -56,7 +63,7 @@ pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
         }
         let what = format!("without {name} too few hosts of {service_name} would serve");
         return Err(Problem::new(Code(713), what)
-            .saw("hosts", format!("{total}, of which {may_miss} may be without (max_unavailable)"))
+            .saw("hosts", format!("{total}, of which {may_miss} may be without"))
             .saw("away", if away.is_empty() { "none".into() } else { away.join(", ") })
             .help("bring one of those back, add a host, or deploy with a larger rollout.max_unavailable"));
     }

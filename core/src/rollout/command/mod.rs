@@ -13,7 +13,7 @@ mod steer;
 
 pub use begin::begin;
 pub use deploy::{Busy, Deploy, basis, objections};
-pub(crate) use hosts::{balanced, may_drain, running};
+pub(crate) use hosts::{balanced, may_drain, may_miss, running};
 pub use recall::recall;
 
 use super::{Rollout, RolloutState};
