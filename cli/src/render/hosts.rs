@@ -166,15 +166,15 @@ web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
         let (list, status) = said(&host);
         assert_eq!(list, "drained by ana for 4.1 s, to be rebooted");
         assert_eq!(status, "web2  drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
-        (host.to_be_rebooted, host.rebooting_ms) = (false, Some(0));
+        (host.to_be_rebooted, host.rebooting_ms) = (false, Some(130_000));
         for connected in [true, false] {
             host.connected = connected;
             let (list, status) = said(&host);
-            assert_eq!(list, "rebooting for 0 s", "{connected}");
-            assert_eq!(status, "web2  rebooting for 0 s; drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
+            assert_eq!(list, "rebooting for 2 min 10 s", "{connected}");
+            assert_eq!(status, "web2  rebooting for 2 min 10 s; drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
         }
         let text = super::super::why::host(&host, &example::fleet()).to_text(Look::default());
-        assert!(text.contains("rebooting for 0 s") && text.contains("you can: wait   ·   baton reboot"), "{text}");
+        assert!(text.contains("rebooting for 2 min 10 s") && text.contains("you can: wait   ·   baton reboot"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ const ASK: [&str; 26] = [
     "deploy shop 2.1.0",
     "deploy shop 2.1.0 --no-wait",
     "rollback shop",
-    "rollback shop 2.0.3",
+    "rollback shop --to 2.0.3",
     "pause shop",
     "resume shop",
     "promote shop",
