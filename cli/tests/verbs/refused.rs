@@ -19,7 +19,7 @@ const ASK: [&str; 26] = [
     "skip shop web2",
     "restart shop --yes",
     "rehearse shop",
-    "freeze shop",
+    "freeze shop --why holidays",
     "unfreeze shop",
     "services remove shop --yes",
     "hosts drain web2",
