@@ -217,6 +217,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members: Default::default(),
             drain_deadline: std::time::Duration::from_secs(1),
+            slow_start: std::time::Duration::ZERO,
             split: None,
             exchange: Default::default(),
         };

@@ -103,8 +103,11 @@ pub(crate) fn reboot(id: &str) -> Reboot {
 }
 
 pub(crate) fn behind(mut service: Service, balancers: &[&str], pool: &str) -> Service {
-    service.balancer =
-        Some(BalancerPool { on: balancers.iter().map(|name| host(name)).collect(), pool: pool.parse().unwrap() });
+    service.balancer = Some(BalancerPool {
+        on: balancers.iter().map(|name| host(name)).collect(),
+        pool: pool.parse().unwrap(),
+        slow_start: std::time::Duration::ZERO,
+    });
     service
 }
 

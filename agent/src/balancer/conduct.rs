@@ -3,6 +3,7 @@
 use super::decide::{self, Answers, Decision};
 use super::drift::{self, Settled};
 use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
+use super::warming::{Pools, Warming};
 use super::{Balancer, Reconciled, divide, problem};
 use crate::probe::Question;
 use baton_core::fleet::MemberKey;
@@ -16,7 +17,7 @@ use baton_core::release::Probe;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// While requests are in flight at a member that goes out: each look costs well under a millisecond, and each
 /// millisecond waited is a millisecond a host does not serve.
@@ -40,6 +41,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 pub(crate) struct Conductor<D> {
     driver: D,
     settled: Settled,
+    warming: Warming,
     pace: Duration,
     /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
     ailing: u32,
@@ -48,8 +50,8 @@ pub(crate) struct Conductor<D> {
 }
 
 impl<D: Driver> Conductor<D> {
-    pub(crate) const fn new(driver: D, settled: Settled) -> Self {
-        Self { driver, settled, pace: MOVING, ailing: 0, draining: 0 }
+    pub(crate) fn new(driver: D, settled: Settled) -> Self {
+        Self { driver, settled, warming: Warming::default(), pace: MOVING, ailing: 0, draining: 0 }
     }
 
     async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
@@ -60,7 +62,7 @@ impl<D: Driver> Conductor<D> {
             return BTreeMap::new();
         }
         match self.settle(pools).await {
-            Ok((seen, decisions)) => self.report(pools, seen, &decisions),
+            Ok(done) => self.report(pools, done),
             Err(problem) => {
                 self.ail();
                 pools.keys().map(|pool| (pool.clone(), unknown(problem.clone()))).collect()
@@ -69,11 +71,10 @@ impl<D: Driver> Conductor<D> {
     }
 
     /// Does what is due, and comes back with the last look and why something was not done.
-    async fn settle(
-        &mut self,
-        pools: &BTreeMap<PoolName, PoolSpec>,
-    ) -> Result<(Seen, BTreeMap<PoolName, Decision>), Problem> {
-        let mut seen = self.driver.observe(pools).await?;
+    async fn settle<'a>(&mut self, asked: &'a BTreeMap<PoolName, PoolSpec>) -> Result<Done<'a>, Problem> {
+        let mut seen = self.driver.observe(asked).await?;
+        let eased = self.warming.ease(asked, &seen, self.driver.steps(), Instant::now());
+        let pools = &*eased;
         let (divided, undivided) = divide::before(&mut self.driver, pools, &seen).await?;
         let answers = ask(pools, &seen).await;
         let none = Answers::new();
@@ -106,16 +107,13 @@ impl<D: Driver> Conductor<D> {
             seen = self.driver.observe(pools).await?;
         }
         self.settled.note(pools, &seen).await;
-        Ok((seen, decisions))
+        Ok(Done { pools: eased, seen, decisions })
     }
 
-    fn report(
-        &mut self,
-        pools: &BTreeMap<PoolName, PoolSpec>,
-        mut seen: Seen,
-        decisions: &BTreeMap<PoolName, Decision>,
-    ) -> BTreeMap<PoolName, PoolReport> {
-        let reports: BTreeMap<PoolName, PoolReport> = pools
+    fn report(&mut self, asked: &BTreeMap<PoolName, PoolSpec>, done: Done<'_>) -> BTreeMap<PoolName, PoolReport> {
+        let Done { pools, mut seen, decisions } = done;
+        let now = Instant::now();
+        let mut reports: BTreeMap<PoolName, PoolReport> = pools
             .iter()
             .map(|(name, spec)| {
                 let report = match seen.pools.remove(name) {
@@ -130,7 +128,14 @@ impl<D: Driver> Conductor<D> {
                 (name.clone(), report)
             })
             .collect();
-        self.set_pace(pools, &reports);
+        for (name, report) in &mut reports {
+            let Some((asked, eased)) = asked.get(name).zip(pools.get(name)) else { continue };
+            for (key, member) in &mut report.members {
+                let Some((full, eased)) = asked.members.get(key).zip(eased.members.get(key)) else { continue };
+                member.full_in = self.warming.full_in(name, asked, eased, full, now);
+            }
+        }
+        self.set_pace(&pools, &reports);
         reports
     }
 
@@ -143,6 +148,7 @@ impl<D: Driver> Conductor<D> {
             self.ailing = 0;
             self.pace = REST;
         }
+        self.pace = self.pace.min(self.warming.next().unwrap_or(REST).max(MOVING));
         self.draining = if draining { self.draining.saturating_add(1) } else { 0 };
         if draining {
             self.pace = if self.draining <= MOVING_PASSES { MOVING } else { LINGERING };
@@ -153,6 +159,13 @@ impl<D: Driver> Conductor<D> {
         self.pace = AILING.saturating_mul(1 << (self.ailing / 20).min(5)).min(REST);
         self.ailing = self.ailing.saturating_add(1);
     }
+}
+
+/// What came of a pass: the pools as they were to be at its time, the last look, and why something was not done.
+struct Done<'a> {
+    pools: Pools<'a>,
+    seen: Seen,
+    decisions: BTreeMap<PoolName, Decision>,
 }
 
 impl<D: Driver> Balancer for Conductor<D> {
@@ -267,6 +280,7 @@ fn member_report(
         requests: there.requests,
         errors: there.errors,
         side: there.side.0,
+        full_in: None,
         latency: there.latency.clone(),
         problem: decided.or_else(|| discrepancy(key, decide::side(spec, member), member, there)),
     }
@@ -323,6 +337,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members,
             drain_deadline: Duration::from_secs(30),
+            slow_start: Duration::ZERO,
             exchange: Exchange::Each,
             split: None,
         }

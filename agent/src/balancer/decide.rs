@@ -235,6 +235,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members: members.collect(),
             drain_deadline: Duration::from_secs(1),
+            slow_start: Duration::ZERO,
             split: None,
             exchange,
         };
@@ -327,6 +328,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members: members.collect(),
             drain_deadline: Duration::from_secs(1),
+            slow_start: Duration::ZERO,
             split: None,
             exchange: Exchange::Host,
         };

@@ -160,6 +160,7 @@ mod tests {
             service: "shop".parse().unwrap(),
             members: members.collect(),
             drain_deadline: Duration::from_secs(30),
+            slow_start: Duration::ZERO,
             exchange: Exchange::Each,
             split: None,
         }

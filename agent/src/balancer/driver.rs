@@ -38,6 +38,11 @@ pub(crate) trait Driver: Send + fmt::Debug {
         std::future::ready(())
     }
 
+    /// In how many steps a weight may grow: each is a change.
+    fn steps(&self) -> u32 {
+        9
+    }
+
     /// Ends whatever is in flight at a member that is out, and counts it into [`MemberSeen::cut`].
     fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> impl Future<Output = Result<(), Problem>> + Send;
 

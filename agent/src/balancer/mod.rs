@@ -19,6 +19,7 @@ mod nginx;
 mod problem;
 mod refusal;
 mod requests;
+mod warming;
 
 pub use ask::Place;
 use baton_core::fleet::ability::BalancerAbility;

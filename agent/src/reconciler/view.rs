@@ -122,7 +122,8 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
             // What serves has requests in flight all the time; their number matters only once nothing new comes.
             let in_flight = if member.is_out() { member.in_flight } else { 0 };
             let counted = MemberReport { requests: 0, errors: 0, latency: None, oldest: None, ..member.clone() };
-            (MemberReport { out_for: Duration::ZERO, in_flight, ..counted }, drained)
+            let full_in = counted.full_in.map(|_| Duration::ZERO);
+            (MemberReport { out_for: Duration::ZERO, in_flight, full_in, ..counted }, drained)
         };
         members.iter().map(|(key, member)| (key.clone(), plain(member))).collect::<Vec<_>>()
     };

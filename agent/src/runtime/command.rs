@@ -19,6 +19,14 @@ pub struct Program {
     pub arguments: Vec<String>,
 }
 
+impl Program {
+    /// Its path, and what it is called with.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        std::iter::once(self.path.display().to_string()).chain(self.arguments.iter().cloned()).collect()
+    }
+}
+
 /// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -40,17 +48,13 @@ pub fn resolve(command: &[String], folder: &Path) -> Result<Program, Problem> {
     Ok(Program { path, arguments: arguments.to_vec() })
 }
 
-/// What is executed: the program itself, or a part of this agent that becomes it once it has its sockets.
+/// What is executed where a program is begun by a part of this agent, which then becomes it.
 #[must_use]
-pub(super) fn words<S>(parts: &[String], program: &Program, sockets: &[S]) -> Program {
-    match parts.split_first().filter(|_| !sockets.is_empty()) {
-        None => program.clone(),
-        Some((own, before)) => {
-            let own_words = before.iter().cloned().chain([handing::BEGIN.to_owned(), "--".to_owned()]);
-            let program_words = std::iter::once(program.path.display().to_string()).chain(program.arguments.clone());
-            Program { path: own.into(), arguments: own_words.chain(program_words).collect() }
-        }
-    }
+pub(super) fn begun(parts: &[String], program: &Program) -> Program {
+    let Some((own, before)) = parts.split_first() else { return program.clone() };
+    let own_words = before.iter().cloned().chain([handing::BEGIN.to_owned(), "--".to_owned()]);
+    let words = program.words().iter().map(|word| handing::spell(word)).collect::<Vec<_>>();
+    Program { path: own.into(), arguments: own_words.chain(words).collect() }
 }
 
 /// The environment of an instance: nothing of the agent's own, a search path, then what the release says.

@@ -2,6 +2,7 @@
 //!
 //! `LISTEN_PID` is the program's own process id, which nobody knows before the process exists. So the process begins as this
 //! executable, which takes the descriptors from its standard input, says who it is, and becomes the program: same process, same id.
+//! So begins, too, a program whose words somebody on the way would read as more than words.
 
 use super::sockets::{receive, send};
 use crate::text;
@@ -9,10 +10,11 @@ use baton_core::problem::{Code, Problem};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -29,6 +31,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const BEGIN: &str = "begin";
 /// The hidden word that makes this executable a holder of sockets.
 pub const HOLD: &str = "hold-sockets";
+
+/// A word in letters that mean nothing to anybody on the way: every other byte as `=` and two hexadecimal digits.
+pub(super) fn spell(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-./:_".contains(&byte);
+    word.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("={byte:02x}") }).collect()
+}
+
+/// The word that was [spelled](spell); none when nobody spelled it.
+fn unspell(spelled: &OsStr) -> Option<OsString> {
+    let mut bytes = spelled.as_encoded_bytes().iter();
+    let mut word = Vec::with_capacity(spelled.len());
+    while let Some(&byte) = bytes.next() {
+        let digit = |byte: &u8| u8::try_from(char::from(*byte).to_digit(16)?).ok();
+        word.push(if byte == b'=' { digit(bytes.next()?)? << 4 | digit(bytes.next()?)? } else { byte });
+    }
+    Some(OsString::from_vec(word))
+}
 
 /// The names a program finds for its sockets: its service, once for each.
 pub(super) fn names<S>(service: &str, sockets: &[S]) -> String {
@@ -70,7 +89,7 @@ impl Outcome {
     }
 }
 
-/// Becomes a program that is handed the sockets which wait at standard input. Returns only when that failed.
+/// Becomes a program, whose words are [spelled](spell), with the sockets that wait at standard input. Returns only when that failed.
 ///
 /// # Errors
 /// What kept it from becoming the program; whoever asked for it was told.
@@ -85,7 +104,8 @@ pub fn begin(program: &[OsString]) -> io::Result<()> {
 }
 
 fn become_program(program: &[OsString], sockets: &[OwnedFd]) -> io::Error {
-    let Some((path, arguments)) = program.split_first() else { return io::ErrorKind::InvalidInput.into() };
+    let words: Option<Vec<_>> = program.iter().map(|word| unspell(word)).collect();
+    let Some([path, arguments @ ..]) = words.as_deref() else { return io::ErrorKind::InvalidInput.into() };
     for (number, socket) in (FIRST..).zip(sockets) {
         if socket.as_raw_fd() != number {
             let _ = writeln!(io::stderr(), "descriptor {number} is in use: it was left open by whoever started the agent");
@@ -99,6 +119,28 @@ fn become_program(program: &[OsString], sockets: &[OwnedFd]) -> io::Error {
     if let Err(error) = nothing {
         return error;
     }
-    let (own, count) = (std::process::id().to_string(), sockets.len().to_string());
-    Command::new(path).args(arguments).env("LISTEN_PID", own).env("LISTEN_FDS", count).exec()
+    let mut program = Command::new(path);
+    program.args(arguments);
+    if !sockets.is_empty() {
+        program.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDS", sockets.len().to_string());
+    }
+    program.exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_was_spelled_is_the_word() {
+        for word in ["", "/usr/bin/app", "a b", "echo bye; exit 3", "$HOME ${HOME} 100% \\x41 \"'", "two\nlines\t", "é=3d="]
+        {
+            let spelled = spell(word);
+            assert!(spelled.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./:_=".contains(&byte)), "{spelled}");
+            assert_eq!(unspell(OsStr::new(&spelled)), Some(word.into()));
+        }
+        for wrong in ["=", "=4", "=zz", "a=+1"] {
+            assert_eq!(unspell(OsStr::new(wrong)), None);
+        }
+    }
 }

@@ -341,3 +341,41 @@ pub(crate) async fn weights_are_shares(make: Make) {
     let shares = [bench.apps[0].served() - before[0], bench.apps[1].served() - before[1]];
     assert!(shares[0].abs_diff(30) <= 2, "{shares:?}");
 }
+
+/// A member that comes in gets more with each step, also from an agent that was restarted meanwhile, and all in the end.
+pub(crate) async fn a_member_that_comes_in_gets_its_share_slowly(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::new(front, &places);
+    bench.pool().slow_start = Duration::from_millis(1500);
+    bench.pool().members.values_mut().for_each(|member| member.weight = 100);
+    bench.want(0, Ready);
+    let alone = bench.until("the first is in", |pool| member(pool, 0).is_in()).await;
+    assert_eq!(member(&alone, 0).full_in, None, "nobody else has more");
+    // Its time is over: it is as warm as can be.
+    let begun = Instant::now();
+    bench.until("it is warm", |_| begun.elapsed() > Duration::from_millis(1500)).await;
+    bench.want(1, Ready);
+    let coming = bench.until("the second is in", |pool| member(pool, 1).is_in() && member(pool, 1).full_in.is_some()).await;
+    assert!(codes(&coming).is_empty() && member(&coming, 0).full_in.is_none(), "{coming:#?}");
+    let first = second_of(&bench, 60).await;
+    assert!((1..=18).contains(&first), "{first} of 60");
+    let left = member(&coming, 1).full_in.expect("a time");
+    bench.restart_agent();
+    let now = member(&bench.pass().await, 1).full_in;
+    // Read from its weight, it may be at most a step younger than it is.
+    assert!(now.is_some_and(|now| now <= left + Duration::from_millis(170)), "{now:?} after {left:?}");
+    let grown = bench.until("it has its share", |pool| member(pool, 1).full_in.is_none()).await;
+    assert!(codes(&grown).is_empty(), "{grown:#?}");
+    let last = second_of(&bench, 40).await;
+    assert!(last.abs_diff(20) <= 2, "{last} of 40");
+}
+
+/// How many of so many requests the second application gets.
+async fn second_of(bench: &Bench, requests: u64) -> u64 {
+    let before = bench.apps[1].served();
+    for _ in 0..requests {
+        load::get(&mut None, bench.front.listen, "/", None).await.expect("an answer");
+    }
+    bench.apps[1].served() - before
+}

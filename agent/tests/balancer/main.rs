@@ -41,6 +41,7 @@ macro_rules! contract {
             bodies_pass_whole,
             errors_are_counted_where_they_happen,
             weights_are_shares,
+            a_member_that_comes_in_gets_its_share_slowly,
         ]);)*
     };
 }

@@ -56,6 +56,8 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         let on: Vec<_> = balancer.on.iter().map(|host| host.as_str()).collect();
         keys.push(("balancer.on", on.join(", ")));
         keys.push(("balancer.pool", balancer.pool.to_string()));
+        let slow_start = Some(balancer.slow_start).filter(|it| !it.is_zero());
+        keys.push(("balancer.slow_start", slow_start.map_or_else(String::new, seconds)));
     }
     let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));
     let hooks = release.hooks.0.iter().map(|(point, hook)| (format!("hooks.{point}"), shown(*point, hook)));

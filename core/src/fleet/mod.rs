@@ -14,7 +14,7 @@ use crate::name::{Epoch, HostName, LabelKey, LabelValue, PoolName, ReleaseId, Ro
 use crate::release::Release;
 use crate::rollout::Rollout;
 use crate::strategy::Strategy;
-use crate::time::Moment;
+use crate::time::{Moment, millis};
 use fence::Fence;
 use hooks::HookRuns;
 use orders::{Freeze, Leaving, Maintenance, Order, Orders};
@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +118,9 @@ pub struct BalancerPool {
     /// Hosts whose agents drive a balancer.
     pub on: Vec<HostName>,
     pub pool: PoolName,
+    /// How long a member that comes in takes to get its whole share; zero: none.
+    #[serde(default, with = "millis", skip_serializing_if = "Duration::is_zero")]
+    pub slow_start: Duration,
 }
 
 /// An instance on one host: `shop/0`.

@@ -152,6 +152,9 @@ pub struct MemberReport {
     /// The side of a split it serves.
     #[serde(default)]
     pub side: Side,
+    /// How long until it has its whole weight, while that grows.
+    #[serde(default)]
+    pub full_in: Option<Duration>,
     /// How long its answers took, where the balancer counts that.
     #[serde(default)]
     pub latency: Option<Latency>,
@@ -219,6 +222,7 @@ impl MemberReport {
             requests: 0,
             errors: 0,
             side: Side::Stable,
+            full_in: None,
             latency: None,
             problem: None,
         }

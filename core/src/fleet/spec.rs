@@ -66,6 +66,9 @@ pub struct PoolSpec {
     /// How long requests may go on at a member that is out; then they are cut and counted.
     #[serde(with = "millis")]
     pub drain_deadline: Duration,
+    /// How long a member that comes in takes to get its whole weight, as far as others have theirs; zero: none.
+    #[serde(default, with = "millis", skip_serializing_if = "Duration::is_zero")]
+    pub slow_start: Duration,
     /// How requests are divided between the sides of the members. None: all members are one side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<TrafficSplit>,

@@ -3,6 +3,7 @@
 use super::reader::{Reader, quoted};
 use crate::fleet::BalancerPool;
 use crate::name::{PoolName, ServiceName};
+use std::time::Duration;
 
 /// The pool in front of the service; inner None: nothing routes to it.
 pub(super) fn balancer(reader: &mut Reader<'_, '_>, service: Option<&ServiceName>) -> Option<Option<BalancerPool>> {
@@ -17,5 +18,6 @@ pub(super) fn balancer(reader: &mut Reader<'_, '_>, service: Option<&ServiceName
         reader.note("balancer.pool", quoted(name), None);
         reader.parse_name(name, reader.span("service"))
     };
-    Some(Some(BalancerPool { on: on?, pool: pool? }))
+    let slow_start = reader.duration("balancer.slow_start", Duration::ZERO);
+    Some(Some(BalancerPool { on: on?, pool: pool?, slow_start: slow_start? }))
 }

@@ -122,6 +122,12 @@ pub const KEYS: &[Key] = &[
     key("balancer.on", Kind::Hosts, Required, "The hosts whose agents drive a load balancer for this service."),
     key("balancer.pool", Kind::Text, Derived("the service's name"), "The pool in those balancers (HAProxy: the backend)."),
     key(
+        "balancer.slow_start",
+        Kind::Duration,
+        Value("0s"),
+        "How long an instance that is put in takes to get its whole share of the traffic; 0s: it has it at once.",
+    ),
+    key(
         "rollout.strategy",
         Kind::OneOf(&["rolling", "blue-green", "canary", "recreate"]),
         Value("rolling"),
@@ -304,7 +310,6 @@ pub const LATER: &[&str] = &[
     "run.ready",
     "run.limits",
     "health.grpc",
-    "balancer.slow_start",
     "balancer.preview",
 ];
 

@@ -48,10 +48,12 @@ impl<'a> Draft<'a> {
                 service: place.name.clone(),
                 members: BTreeMap::new(),
                 drain_deadline: manner.drain_deadline,
+                slow_start: balancer.slow_start,
                 split: None,
                 exchange: manner.exchange,
             });
             pool.drain_deadline = manner.drain_deadline;
+            pool.slow_start = balancer.slow_start;
             pool.exchange = manner.exchange;
             let weight = pool.members.get(&place.member(slot)).map_or(WEIGHT, |member| member.weight);
             pool.members

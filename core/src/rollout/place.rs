@@ -3,9 +3,9 @@
 //! Every question that leads to something irreversible is answered from a report that echoes the newest spec, of the host
 //! and of each balancer; no answer means wait.
 
-use super::Rollout;
 use super::waiting::Reason;
 use super::walk::Walk;
+use super::{Direction, Rollout};
 use crate::fleet::report::{InstanceReport, InstanceState, MemberReport, PoolReport};
 use crate::fleet::spec::{InstanceSpec, MemberSpec, MemberState, PoolSpec};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
@@ -317,17 +317,28 @@ impl<'a> Place<'a> {
             if let Err(reason) = balancer.reach() {
                 return Enrolled::Waiting(reason);
             }
-            let enrolling = |problem| Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name().clone(), problem });
-            let Some(pool) = balancer.echoed_pool() else { return enrolling(None) };
+            let enrolling = |problem, full_in| {
+                Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name().clone(), problem, full_in })
+            };
+            let Some(pool) = balancer.echoed_pool() else { return enrolling(None, None) };
             if pool.problem.is_some() {
                 return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
             }
             match balancer.member_report(slot) {
-                Some(member) if member.is_in() && balancer.divides(pool) => {}
-                member => return enrolling(member.and_then(|member| member.problem.clone())),
+                Some(member) if member.is_in() && balancer.divides(pool) => {
+                    // The way back does not wait for a share.
+                    if let (Some(left), true) = (member.full_in, self.goes_forward()) {
+                        return enrolling(None, Some(left));
+                    }
+                }
+                member => return enrolling(member.and_then(|member| member.problem.clone()), None),
             }
         }
         Enrolled::In
+    }
+
+    fn goes_forward(&self) -> bool {
+        self.rollout.is_none_or(|rollout| rollout.direction == Direction::Forward)
     }
 
     /// The first balancer that cannot be asked, or whose balancer does not answer: it may go on with what it has.

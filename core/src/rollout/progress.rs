@@ -347,7 +347,8 @@ fn progress_deadline(fleet: &Fleet, rollout: &Rollout, service: &Service) -> Dur
     let longest = [rollout.from, Some(rollout.to)].into_iter().flatten().filter_map(|id| fleet.releases.get(&id));
     let longest = longest.map(|it| it.health.start_timeout + it.health.healthy_for + it.run.stop.timeout).max();
     let alone = rollout.strategy.progress_deadline.max(rollout.strategy.drain_deadline + longest.unwrap_or_default());
-    alone + hooks::patience(fleet, service, rollout)
+    let slow_start = service.balancer.as_ref().map_or(Duration::ZERO, |balancer| balancer.slow_start);
+    alone + slow_start + hooks::patience(fleet, service, rollout)
 }
 
 fn start_timeout(fleet: &Fleet, release: ReleaseId) -> Duration {

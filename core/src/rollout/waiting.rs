@@ -74,6 +74,9 @@ pub enum Reason {
     Enrolling {
         balancer: HostName,
         problem: Option<Problem>,
+        /// It is in, and gets its whole share of the traffic in so long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        full_in: Option<Duration>,
     },
     /// A balancer cannot be reached or does not do what it is told: it may still route.
     BalancerUnreachable {
@@ -193,6 +196,7 @@ impl Reason {
             Self::Stopping { .. } => "stopping",
             Self::Probe { .. } => "probe",
             Self::Healthy { .. } => "healthy",
+            Self::Enrolling { full_in: Some(_), .. } => "slow start",
             Self::Enrolling { .. } => "enrolling",
             Self::BalancerUnreachable { .. } => "balancer unreachable",
             Self::Floor { .. } => "floor",
@@ -251,7 +255,10 @@ impl fmt::Display for Reason {
             Self::Healthy { ready_for, needed } => {
                 write!(f, "ready for {}, {} needed", Seconds(*ready_for), Seconds(*needed))
             }
-            Self::Enrolling { balancer, problem } => {
+            Self::Enrolling { balancer, full_in: Some(left), .. } => {
+                write!(f, "{balancer} gives it more and more of the traffic: all of its share in {}", Seconds(*left))
+            }
+            Self::Enrolling { balancer, problem, full_in: None } => {
                 write!(f, "{balancer} has not read back yet that it is in")?;
                 problem.iter().try_for_each(|problem| write!(f, ": {problem}"))
             }

@@ -64,6 +64,17 @@ fn a_watched_wave_that_cannot_be_done_any_more_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn a_host_that_gets_its_share_slowly_is_waited_for_on_the_way_forward_and_not_on_the_way_back() {
+    let hosts = "web1 a=v2:ready:in:growing\n web2 a=v1:ready:in\n lb1";
+    check(&format!("in-place max=1 v1->v2\n {hosts}"), "web1 waits: slow start\n web2 waits: waiting");
+    // Beside it the old instance serves until the new one has all of its share.
+    let both = "web1 a=v1:ready:in b=v2:ready:in:growing\n lb1";
+    check(&format!("side-by-side v1->v2\n {both}"), "web1 waits: slow start");
+    let back = "web1 a=v1:ready:in:growing b=v2:ready:in\n lb1";
+    check(&format!("side-by-side v1->v2 back evidence\n {back}"), "lb1 takes web1/b out");
+}
+
+#[test]
 fn nothing_is_drained_while_the_release_is_still_on_its_way() {
     check(
         "in-place max=1 v1->v2\n web1 a=v1:ready:in fetching=v2\n web2 a=v1:ready:in fetching=v2\n lb1",

@@ -197,7 +197,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
     Service {
         hosts,
         ports: if side_by_side { vec![8101, 8102] } else { vec![8101] },
-        balancer: (!on.is_empty()).then(|| BalancerPool { on, pool: pool() }),
+        balancer: (!on.is_empty()).then(|| BalancerPool { on, pool: pool(), slow_start: Duration::ZERO }),
         strategy,
         committed: (!first).then(|| release("v1").id()),
         previous: None,
@@ -327,11 +327,13 @@ fn enroll(fleet: &mut Fleet, balancer: &HostName, words: &[&str]) {
             service: shop(),
             members: BTreeMap::new(),
             drain_deadline: Duration::from_secs(30),
+            slow_start: Duration::ZERO,
             split: None,
             exchange: Exchange::Each,
         });
         pool_spec.members.insert(member.clone(), spec);
-        let report = MemberReport { in_flight, out_for: Duration::from_secs(1), ..MemberReport::quiet(told) };
+        let full_in = (parts.get(3) == Some(&"growing")).then(|| Duration::from_secs(12));
+        let report = MemberReport { in_flight, full_in, out_for: Duration::from_secs(1), ..MemberReport::quiet(told) };
         let heard = host.heard.as_mut().expect("a report");
         let pool: &mut PoolReport = heard.report.pools.entry(pool()).or_default();
         pool.members.insert(member, report);

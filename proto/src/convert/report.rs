@@ -168,6 +168,7 @@ fn write_member((key, report): (&MemberKey, &MemberReport)) -> v1::MemberReport 
         trial: report.side == Side::Trial,
         latency: report.latency.clone().map(Into::into).unwrap_or_default(),
         oldest_ms: report.oldest.map(millis),
+        full_in_ms: report.full_in.map(millis),
     }
 }
 
@@ -181,6 +182,7 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         requests: message.requests,
         errors: message.errors,
         side: side(message.trial),
+        full_in: message.full_in_ms.map(|left| duration("full_in_ms", left)).transpose()?,
         latency: latency(message.latency)?,
         oldest: message.oldest_ms.map(|oldest| duration("oldest_ms", oldest)).transpose()?,
         problem: optional("problem", message.problem)?,

@@ -93,6 +93,7 @@ fn write_pool((pool, spec): (&PoolName, &PoolSpec)) -> v1::PoolSpec {
         service: spec.service.to_string(),
         members: spec.members.iter().map(write_member).collect(),
         drain_deadline_ms: millis(spec.drain_deadline),
+        slow_start_ms: millis(spec.slow_start),
         split: spec.split.as_ref().map(Into::into),
         exchange: v1::Exchange::from(spec.exchange).into(),
     }
@@ -103,6 +104,7 @@ fn read_pool(message: v1::PoolSpec) -> Result<(PoolName, PoolSpec), InvalidMessa
         service: parse("service", &message.service)?,
         members: keyed("members", message.members, read_member)?,
         drain_deadline: duration("drain_deadline_ms", message.drain_deadline_ms)?,
+        slow_start: duration("slow_start_ms", message.slow_start_ms)?,
         split: optional("split", message.split)?,
         exchange: exchange(message.exchange)?,
     };

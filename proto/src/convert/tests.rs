@@ -114,6 +114,7 @@ fn spec() -> HostSpec {
                     ]
                     .into(),
                     drain_deadline: ms(30_000),
+                    slow_start: Duration::from_secs(30),
                     split: Some(split()),
                     exchange: Exchange::All,
                 },
@@ -124,6 +125,7 @@ fn spec() -> HostSpec {
                     service: "mail".parse().unwrap(),
                     members: [].into(),
                     drain_deadline: Duration::ZERO,
+                    slow_start: Duration::ZERO,
                     split: None,
                     exchange: Exchange::Each,
                 },
@@ -160,6 +162,7 @@ fn report() -> HostReport {
         on_disk,
         in_flight: 7,
         oldest: problem.is_some().then(|| ms(31_000)),
+        full_in: problem.is_none().then(|| ms(12_000)),
         out_for: ms(4_100),
         cut: 2,
         requests: 41_208,

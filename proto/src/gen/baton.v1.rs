@@ -209,6 +209,9 @@ pub struct PoolSpec {
     /// What a member that goes out waits for.
     #[prost(enumeration = "Exchange", tag = "6")]
     pub exchange: i32,
+    /// How long a member that comes in takes to get its whole weight, as far as others have theirs; zero: none.
+    #[prost(uint64, tag = "7")]
+    pub slow_start_ms: u64,
 }
 /// Who is sent to the trial side; keys and rules as a manifest has them: `cookie uid`, `header X-Beta = 1`.
 #[derive(serde::Serialize)]
@@ -532,6 +535,9 @@ pub struct MemberReport {
     /// How long the oldest request in flight has been open; absent: the balancer cannot tell, or there is none.
     #[prost(uint64, optional, tag = "12")]
     pub oldest_ms: ::core::option::Option<u64>,
+    /// How long until it has its whole weight; absent: it has it.
+    #[prost(uint64, optional, tag = "13")]
+    pub full_in_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3074,6 +3080,9 @@ pub struct MemberView {
     /// How long the oldest request in flight has been open; absent: the balancer cannot tell, or there is none.
     #[prost(uint64, optional, tag = "12")]
     pub oldest_ms: ::core::option::Option<u64>,
+    /// How long until it has its whole weight; absent: it has it.
+    #[prost(uint64, optional, tag = "13")]
+    pub full_in_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -77,7 +77,7 @@ impl Scope {
         Service {
             hosts: hosts.to_vec(),
             ports,
-            balancer: Some(BalancerPool { on: on.to_vec(), pool: pool() }),
+            balancer: Some(BalancerPool { on: on.to_vec(), pool: pool(), slow_start: std::time::Duration::ZERO }),
             strategy: self.strategy(),
             committed: None,
             previous: None,

@@ -65,6 +65,7 @@ pub(super) struct Pool {
     pub(super) disk: BTreeMap<MemberKey, MemberState>,
     busy_until: BTreeMap<MemberKey, u64>,
     out_since: BTreeMap<MemberKey, u64>,
+    in_since: BTreeMap<MemberKey, u64>,
 }
 
 /// What an agent's pass did to the world: what the invariants look at.
@@ -289,7 +290,8 @@ impl Host {
     pub(super) fn report(&self, now: u64, rejected: &[ReleaseId]) -> HostReport {
         let pools = self.ledger.pools.iter().filter_map(|(name, spec)| {
             let pool = self.pools.get(name)?;
-            let members = spec.members.keys().map(|member| (member.clone(), pool.report(member, now))).collect();
+            let members =
+                spec.members.keys().map(|member| (member.clone(), pool.report(member, spec.slow_start, now))).collect();
             Some((name.clone(), PoolReport { balancer: pool.identity.to_string(), members, ..PoolReport::default() }))
         });
         HostReport {
@@ -409,6 +411,7 @@ impl Pool {
                 }
                 self.running.insert(member.clone(), MemberState::Ready);
                 self.out_since.remove(member);
+                self.in_since.insert(member.clone(), now);
                 Some(true)
             }
             MemberState::Ready => {
@@ -442,13 +445,23 @@ impl Pool {
         self.out_since.get(member).map_or(Duration::ZERO, |since| Duration::from_millis(now - since))
     }
 
-    fn report(&self, member: &MemberKey, now: u64) -> MemberReport {
+    /// How long a member's share still grows: while some other has more.
+    fn full_in(&self, member: &MemberKey, slow_start: Duration, now: u64) -> Option<Duration> {
+        let is_in = |(member, _): &(&MemberKey, &u64)| self.running.get(*member) == Some(&MemberState::Ready);
+        let since = *self.in_since.get_key_value(member).filter(|it| is_in(it))?.1;
+        let is_last = self.in_since.iter().filter(is_in).any(|(_, before)| *before < since);
+        let left = slow_start.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+        Some(left).filter(|left| is_last && !left.is_zero())
+    }
+
+    fn report(&self, member: &MemberKey, slow_start: Duration, now: u64) -> MemberReport {
         let state = |states: &BTreeMap<MemberKey, MemberState>| states.get(member).copied();
         let disk = if mutant!("a restarted balancer forgets") { &self.running } else { &self.disk };
         MemberReport {
             on_disk: state(disk).unwrap_or(MemberState::Ready),
             in_flight: self.in_flight(member, now),
             out_for: self.out_for(member, now),
+            full_in: self.full_in(member, slow_start, now),
             ..MemberReport::quiet(state(&self.running).unwrap_or(MemberState::Ready))
         }
     }

@@ -37,7 +37,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 51] = [
+pub const SOMETIMES: [&str; 52] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -62,6 +62,7 @@ pub const SOMETIMES: [&str; 51] = [
     "rolled back to what was warm",
     "an approval was waited for",
     "traffic was shared by weight",
+    "a share was waited for",
     "nobody served between two that exclude each other",
     "a hook with unknown outcome",
     "an agent crashed in a migration",

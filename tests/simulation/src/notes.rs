@@ -51,8 +51,12 @@ impl World<'_> {
     }
 
     pub(super) fn asks_for_approval(&self, name: &ServiceName) -> bool {
+        self.waits(name, |reason| matches!(reason, Reason::Approval { .. }))
+    }
+
+    fn waits(&self, name: &ServiceName, is_it: impl Fn(&Reason) -> bool) -> bool {
         let waiting = self.coordinator.as_ref().and_then(|coordinator| coordinator.waiting.get(name));
-        waiting.into_iter().flatten().any(|waiting| matches!(waiting.reason, Reason::Approval { .. }))
+        waiting.into_iter().flatten().any(|waiting| is_it(&waiting.reason))
     }
 
     /// What is worth knowing of a pass, so that no check of it is empty.
@@ -68,6 +72,7 @@ impl World<'_> {
         self.note_hooks(place);
         let Some(part) = self.scenario.parts.get(place) else { return };
         let asks = self.asks_for_approval(&part.name);
+        let grows = self.waits(&part.name, |reason| matches!(reason, Reason::Enrolling { full_in: Some(_), .. }));
         let rolling = self.store.fleet.active_rollout(&part.name).filter(|rollout| rollout.from.is_some());
         let exclusive = rolling.map(|rollout| rollout.strategy.exclusive);
         let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
@@ -78,6 +83,9 @@ impl World<'_> {
         let nobody = exclusive == Some(true) && !balancers.any(serve);
         if asks {
             self.sometimes("an approval was waited for");
+        }
+        if grows {
+            self.sometimes("a share was waited for");
         }
         if shared {
             self.sometimes("traffic was shared by weight");

@@ -108,17 +108,13 @@ impl Scenario {
         let broken = broken.filter(|_| random.chance(10));
         let breaks = FAULTS_BEGIN + random.between(0, 30_000);
         script.extend(broken.iter().map(|it| (breaks, Happening::Cut(it.clone(), FOR_EVER))));
-        Self {
-            parts,
-            spare,
-            loss: if random.chance(50) { random.between(0, 30) } else { 0 },
-            delay: random.between(1, 300),
-            script,
-            last: LAST,
-            capacity_faults,
-            broken,
-            gives_up: random.chance(50),
+        let loss = if random.chance(50) { random.between(0, 30) } else { 0 };
+        let delay = random.between(1, 300);
+        if delay.is_multiple_of(4) {
+            let pools = parts.iter_mut().filter_map(|part| part.service.balancer.as_mut());
+            pools.for_each(|pool| pool.slow_start = Duration::from_secs(delay / 20));
         }
+        Self { parts, spare, loss, delay, script, last: LAST, capacity_faults, broken, gives_up: random.chance(50) }
     }
 
     /// A good release over so many hosts behind one balancer, one at a time, and nothing goes wrong.
@@ -179,7 +175,7 @@ impl Part {
         let service = Service {
             hosts: web.to_vec(),
             ports,
-            balancer: Some(BalancerPool { on: on.to_vec(), pool }),
+            balancer: Some(BalancerPool { on: on.to_vec(), pool, slow_start: std::time::Duration::ZERO }),
             strategy,
             committed: None,
             previous: None,

@@ -4,7 +4,7 @@ use super::host::{Effect, Host, Process};
 use super::scenario::{Part, Scenario};
 use baton_core::analysis::settings::NotEnough;
 use baton_core::fleet::spec::MemberState;
-use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
+use baton_core::fleet::{Fleet, InstanceKey, MemberKey, Service};
 use baton_core::hook::{HookKey, Of, Point};
 use baton_core::name::{HostName, ReleaseId};
 use baton_core::rollout::Rollout;
@@ -126,7 +126,7 @@ fn right_and_ready(part: &Part, hosts: &Hosts, member: &MemberKey, stored: &Flee
 /// Whoever people ever took out counts only while it serves: they may let it come back after something else was decided.
 pub(super) fn check_floor(
     part: &Part,
-    ours: &[HostName],
+    service: &Service,
     hosts: &Hosts,
     balancer: &HostName,
     taken_out: &BTreeSet<HostName>,
@@ -134,8 +134,9 @@ pub(super) fn check_floor(
 ) -> Result<(), String> {
     let serving = serving(part, hosts, balancer, now);
     let counted = |host: &&HostName| serving.contains(*host) || !taken_out.contains(*host);
-    let total = ours.iter().filter(counted).count();
-    let may_miss = part.service.strategy.max_unavailable.at_most(total);
+    let total = service.hosts.iter().filter(counted).count();
+    // Of the deploys that were asked for not every one is accepted.
+    let may_miss = service.strategy.max_unavailable.at_most(total);
     let serving = serving.len();
     if serving + may_miss < total {
         return Err(format!("1: {serving} of {total} hosts serve through {balancer}, {may_miss} may be missing"));

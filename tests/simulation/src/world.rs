@@ -233,7 +233,7 @@ impl World<'_> {
         if !ours {
             return Ok(());
         }
-        truth::check_floor(part, &service.hosts, &self.hosts, balancer, &self.taken_out, self.now)
+        truth::check_floor(part, service, &self.hosts, balancer, &self.taken_out, self.now)
     }
 
     fn host_receives(&mut self, name: &HostName, spec: &HostSpec) -> Result<(), String> {

@@ -203,6 +203,11 @@ impl Driver for Nginx {
         }
     }
 
+    /// Each is a reload.
+    fn steps(&self) -> u32 {
+        3
+    }
+
     fn notes(&self) -> Vec<Problem> {
         let deaf = self.requests.as_ref().err().cloned();
         self.notes.iter().cloned().chain(deaf).collect()

@@ -205,6 +205,7 @@ impl Host {
             service: "shop".parse().unwrap(),
             members,
             drain_deadline: Duration::from_secs(1),
+            slow_start: Duration::ZERO,
             exchange: Exchange::Each,
             split: None,
         };

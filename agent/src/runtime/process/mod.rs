@@ -82,7 +82,10 @@ impl ProcessRuntime {
     }
 
     async fn spawn(&self, launch: &Launch, program: &Program, sockets: &[Arc<OwnedFd>]) -> Result<Child, Problem> {
-        let words = command::words(&self.parts, program, sockets);
+        let words = match sockets {
+            [] => program.clone(),
+            _ => command::begun(&self.parts, program),
+        };
         let mut child = Command::new(&words.path);
         child.args(&words.arguments).current_dir(&launch.folder).process_group(0);
         let user = launch.user.as_deref().map(command::user).transpose()?;

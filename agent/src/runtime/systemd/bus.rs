@@ -68,6 +68,12 @@ impl State {
         matches!(self.active.as_str(), "inactive" | "failed") && !self.queued
     }
 
+    /// A start or stop of it is queued.
+    #[cfg(test)]
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued
+    }
+
     /// Systemd prepared the process and then could not make it the program: no such user, no such folder, no such file.
     pub(super) fn never_ran(&self) -> bool {
         self.active == "failed" && (self.pid == 0 || self.code == 1 && PREPARATION_FAILED.contains(&self.status))

@@ -106,10 +106,13 @@ impl SystemdRuntime {
         }
         let sockets = self.sockets.get(&launch.key.service, &launch.listen).await?;
         let name = unit::name(&launch.key);
-        let words = command::words(&self.parts, &program, &sockets);
+        let (words, begun) = match sockets.is_empty() && unit::stays_as_it_is(&program) {
+            true => (program.clone(), false),
+            false => (command::begun(&self.parts, &program), true),
+        };
         let credentials = secrets::folder(Path::new(HANDED_OVER), &launch.key);
         let mut properties = unit::properties(&launch, &words, &self.mark(&launch.key), &credentials);
-        let outcome = unit::hand(&mut properties, &sockets)?;
+        let outcome = begun.then(|| unit::hand(&mut properties, &sockets)).transpose()?;
         self.bus.reset(&name).await;
         // Read by systemd while it starts the unit, into memory of the unit's own; then nobody needs them any more.
         if !launch.secrets.is_empty() {

@@ -47,8 +47,6 @@ pub(super) fn key(name: &str) -> Option<InstanceKey> {
 pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credentials: &Path) -> Properties {
     let mut properties = Properties::default();
     let service = launch.key.service.to_string();
-    let mut words = vec![program.path.display().to_string()];
-    words.extend(program.arguments.clone());
     let given = Path::new(CREDENTIALS).join(name(&launch.key));
     let mut all = secrets::variables(&given, launch.secrets.keys().cloned());
     all.extend(command::environment(&launch.env));
@@ -61,7 +59,7 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     properties.text("Description", &format!("{service}, slot {}, run by Baton", launch.key.slot));
     // The start is over once the program itself runs, so that one that cannot is seen at once.
     properties.text("Type", "exec");
-    properties.execute(&words);
+    properties.execute(&program.words());
     properties.text("WorkingDirectory", &launch.folder.display().to_string());
     properties.set("Environment", environment);
     match &launch.user {
@@ -89,14 +87,20 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     properties
 }
 
-/// Hands sockets to a unit's first process, which becomes the program once it has them; none where there are none.
-pub(super) fn hand(properties: &mut Properties, sockets: &[Arc<OwnedFd>]) -> Result<Option<Outcome>, Problem> {
-    if sockets.is_empty() {
-        return Ok(None);
-    }
+/// Hands sockets to a unit's first process, which becomes the program once it has them.
+pub(super) fn hand(properties: &mut Properties, sockets: &[Arc<OwnedFd>]) -> Result<Outcome, Problem> {
     let (input, outcome) = handing::hand(sockets).map_err(|error| handing::unhanded(&error))?;
     properties.descriptor("StandardInputFileDescriptor", input);
-    Ok(Some(outcome))
+    Ok(outcome)
+}
+
+/// Whether systemd executes a program's words as they are, also when it was told to reload before it got to it.
+///
+/// It writes a transient unit into a file, reads that again, and a systemd before 253 makes `\;` of a `;` on the way. Whatever is
+/// not plain is spelled out for the part of this agent that begins the program.
+pub(super) fn stays_as_it_is(program: &Program) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" !#&()*+,-./:<=>?@[]^_`{|}~".contains(&byte);
+    program.words().iter().all(|word| word.bytes().all(plain))
 }
 
 /// Where systemd lays a unit's credentials: memory that only the unit sees.

@@ -53,6 +53,7 @@ impl Bench {
             service: "shop".parse().expect("a name"),
             members: members.collect(),
             drain_deadline: Duration::from_secs(30),
+            slow_start: Duration::ZERO,
             split: None,
             exchange: Exchange::Each,
         };

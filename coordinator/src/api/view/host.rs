@@ -111,6 +111,7 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
             problem: report.and_then(|report| report.problem.as_ref()).map(Into::into),
             weight: spec.map_or(0, |spec| spec.weight.into()),
             oldest_ms: report.and_then(|report| report.oldest).map(millis),
+            full_in_ms: report.and_then(|report| report.full_in).map(millis),
             trial: spec.is_some_and(|spec| spec.side == Side::Trial),
         }
     };

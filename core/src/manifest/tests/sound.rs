@@ -77,6 +77,7 @@ health.healthy_for = "3s"
 health.start_timeout = "60s"
 balancer.on = ["lb1"]  # line 15
 balancer.pool = "shop"  # line 16
+balancer.slow_start = "0s"
 rollout.strategy = "rolling"
 rollout.placement = "side-by-side"
 rollout.max_unavailable = 1
@@ -94,7 +95,7 @@ guard.memory = true"#;
 
 #[test]
 fn everything_can_be_said() {
-    let manifest = sound(&edited(
+    let text = edited(
         "\n[health]\nhttp = \"/healthz\"\n",
         r#"user = "shop"
 env = { RUST_LOG = "info", DB_PASSWORD_FILE = "/etc/shop/db" }
@@ -158,7 +159,9 @@ before_drain = { command = "bin/leave {port}", timeout = "10s" }
 after_enroll = { command = "bin/warm {slot}", timeout = "20s" }
 after_rollout = { command = "bin/tell", timeout = "30s" }
 "#,
-    ));
+    );
+    let manifest = sound(&text.replace("pool = \"shop\"\n", "pool = \"shop\"\nslow_start = \"20s\"\n"));
+    assert_eq!(manifest.balancer.as_ref().map(|it| it.slow_start), Some(Duration::from_secs(20)));
     assert_eq!(manifest.run.user.as_deref(), Some("shop"));
     assert_eq!(manifest.run.env["DB_PASSWORD_FILE"], "/etc/shop/db");
     assert_eq!(manifest.run.secrets["DB_TOKEN"].to_string(), "exec:/usr/bin/pass show db");

@@ -57,7 +57,11 @@ fn add_service(
     let service = Service {
         hosts: hosts.clone(),
         ports: vec![PORT],
-        balancer: Some(BalancerPool { on: vec![balancer.clone()], pool: pool.clone() }),
+        balancer: Some(BalancerPool {
+            on: vec![balancer.clone()],
+            pool: pool.clone(),
+            slow_start: std::time::Duration::ZERO,
+        }),
         strategy: strategy.clone(),
         committed: Some(old.id()),
         previous: None,
@@ -70,6 +74,7 @@ fn add_service(
         service: name.clone(),
         members: BTreeMap::new(),
         drain_deadline: strategy.drain_deadline,
+        slow_start: Duration::ZERO,
         split: None,
         exchange: Exchange::Each,
     };
