@@ -26,6 +26,8 @@ pub struct Allow {
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
     pub commands: Vec<String>,
+    /// Whether the coordinator may have this host rebooted.
+    pub reboot: bool,
     /// Whether a release that names no user would run as root here. No key: it follows from the runtime.
     #[serde(skip)]
     pub unnamed_is_root: bool,
@@ -38,12 +40,21 @@ pub const KEYS: Keys = &[
     ("root", "true or false"),
     ("secrets", "a list of files, such as [\"/etc/shop/*\"]"),
     ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
+    ("reboot", "true or false"),
 ];
 
 impl Default for Allow {
     fn default() -> Self {
         let any = || vec!["*".to_owned()];
-        Self { services: any(), users: any(), root: false, secrets: any(), commands: Vec::new(), unnamed_is_root: false }
+        Self {
+            services: any(),
+            users: any(),
+            root: false,
+            secrets: any(),
+            commands: Vec::new(),
+            reboot: false,
+            unnamed_is_root: false,
+        }
     }
 }
 

@@ -29,6 +29,8 @@ struct Known {
     /// How far this clock is from the coordinator's, and whether it is ahead.
     apart: Option<(Duration, bool)>,
     certificate: Option<(i64, i64)>,
+    /// Why it was to reboot, and did not.
+    not_rebooted: Option<Problem>,
 }
 
 impl Condition {
@@ -53,6 +55,11 @@ impl Condition {
         self.known.send_modify(|known| known.apart = Some(apart(seconds, SystemTime::now())));
     }
 
+    /// What came of the order to reboot; None: there is none, or it was carried out.
+    pub fn not_rebooted(&self, why: Option<Problem>) {
+        self.known.send_modify(|known| known.not_rebooted = why);
+    }
+
     /// How long this host's certificate is good: from and until.
     pub fn certified(&self, not_before: i64, not_after: i64) {
         self.known.send_modify(|known| known.certificate = Some((not_before, not_after)));
@@ -68,7 +75,8 @@ impl Condition {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let apart = self.known.borrow().apart;
-        clock(apart).into_iter().chain(room(&self.state)).collect()
+        let not_rebooted = self.known.borrow().not_rebooted.clone();
+        clock(apart).into_iter().chain(room(&self.state)).chain(not_rebooted).collect()
     }
 
     /// Bytes that can still be written to the state folder, in whole mebibytes: what changes all the time is no news.

@@ -21,6 +21,7 @@ pub mod metrics;
 mod pools;
 pub mod preflight;
 pub mod probe;
+pub mod reboot;
 pub mod reconciler;
 pub mod runtime;
 mod scraper;
@@ -80,13 +81,15 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
         allow,
     };
     let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
+    let condition = Condition::new(config.state.clone());
+    let boot = boot::of_host()?;
+    let (reboot, reboot_ends) = reboot::open(boot.clone(), config.allow.reboot, condition.clone());
     let (sender, events) = mpsc::unbounded_channel();
     let (view, viewed) = watch::channel(Arc::default());
     let (wanted_pools, wanted) = watch::channel(Default::default());
     let counters = Arc::new(Counters::default());
     let wires = Wires { sender: sender.clone(), events, view, wanted_pools, counters: Arc::clone(&counters) };
-    let reconciler = Reconciler::open(Memory::open(&config.state)?, means, boot::id()?, wires).await?;
-    let condition = Condition::new(config.state.clone());
+    let reconciler = Reconciler::open(Memory::open(&config.state)?, means, boot, wires).await?;
     let sources = Sources {
         view: viewed.clone(),
         counters: Arc::clone(&counters),
@@ -101,12 +104,14 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
         condition: condition.clone(),
         counters,
         upgrade: upgrade_ends,
+        reboot: reboot_ends,
         archives,
     };
     tracing::info!(state = %config.state.display(), "baton-agent {}", env!("CARGO_PKG_VERSION"));
     tokio::select! {
         () = reconciler.run() => {}
         () = upgrade.serve() => {}
+        () = reboot.serve() => {}
         () = speak(Session::new(introduction, ends), way) => {}
         () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
         () = metrics::serve(config.metrics, sources, sender.clone()) => {}

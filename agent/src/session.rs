@@ -7,6 +7,7 @@ use crate::condition::Condition;
 use crate::heads::Heads;
 use crate::link::{Archives, HostEnd};
 use crate::metrics::{Counters, Measured};
+use crate::reboot;
 use crate::reconciler::{Event, View};
 use crate::scraper::Scraper;
 use crate::text;
@@ -56,6 +57,7 @@ pub struct Ends {
     pub counters: Arc<Counters>,
     /// The agent's own package.
     pub upgrade: upgrade::Ends,
+    pub reboot: reboot::Ends,
     /// Whoever waits for archives.
     pub archives: Archives,
 }
@@ -233,6 +235,10 @@ impl Talk<'_> {
                 ends.upgrade.ordered(order);
                 Ok(false)
             }
+            Some(coordinator_message::Kind::Reboot(order)) => {
+                ends.reboot.ordered(order);
+                Ok(false)
+            }
             // Whom to believe is the link's. And a newer coordinator may say more than this agent knows.
             Some(coordinator_message::Kind::Authorities(_)) | None => Ok(false),
         }
@@ -264,6 +270,7 @@ impl Talk<'_> {
             audit_heads: ends.heads.told().collect(),
             accepted: told.map(|spec| (&*spec).into()),
             package: Some(ends.upgrade.stated.clone()),
+            reboot: Some(ends.reboot.stated.clone()),
         }
     }
 

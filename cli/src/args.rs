@@ -4,8 +4,8 @@ use crate::connection::ConnectArgs;
 use crate::demo::{DemoArgs, PartArgs};
 use crate::verbs::{
     agents, audit, authority, balancers, certificates, completions, config, deploy, doctor, explain, freeze, history, hosts,
-    init, login, plan, recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token, watch,
-    why,
+    init, login, plan, reboot, recover, releases, renew, retry, rollback, services, status, steer, support_bundle, token,
+    watch, why,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -94,6 +94,8 @@ pub enum Verb {
     Hosts(hosts::HostsArgs),
     /// The agents' own packages: what each host runs; bring another one to them in rings
     Agents(agents::AgentsArgs),
+    /// Reboot hosts one after the other, each drained before and put back after
+    Reboot(reboot::RebootArgs),
     /// Let a coordinator that was restored from a backup go on without hosts it has not heard
     Recover(recover::RecoverArgs),
     /// Load balancers: what they should serve, and what they do
@@ -192,6 +194,13 @@ mod tests {
             "agents pause --why lunch",
             "agents resume --no-wait",
             "agents abort",
+            "reboot",
+            "reboot web1 web2 --at-once 2 --back-within 5m --yes",
+            "reboot --service shop",
+            "reboot --all --why kernel",
+            "reboot --pause",
+            "reboot --resume --no-wait",
+            "reboot --cancel",
             "balancers",
             "balancers show lb1",
             "balancers drift",
@@ -255,6 +264,9 @@ mod tests {
             "baton freeze shop --all --why x",
             "baton freeze shop",
             "baton skip",
+            "baton reboot web1 --all",
+            "baton reboot --service shop --cancel",
+            "baton reboot web1 --at-once 0",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), i32::from(Exit::Usage.code()), "{line}");
         }

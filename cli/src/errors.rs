@@ -165,12 +165,12 @@ impl From<tonic::Status> for Failure {
 
 /// Whether the same request may be welcome at another time or from somebody else. Of the range of locks and policies, these
 /// are mistakes instead: no host, a host that never joined, a port or a pool in use, no release to go back to, no rollout, no
-/// service, no balancer, no upgrade of agents.
+/// service, no balancer, no upgrade of agents, no reboots. That a host does not let itself be rebooted is its policy.
 const fn is_refusal(code: Code) -> bool {
     code.0 == wire::NOT_ALLOWED.0
-        || matches!(code.0, 1032..=1034)
+        || matches!(code.0, 567 | 1032..=1034)
         || matches!(code.0, 700..800)
-            && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741 | 743)
+            && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741 | 743 | 745)
 }
 
 /// Everything found in a manifest, as its own renderer shows it.

@@ -146,6 +146,7 @@ async fn carry_out(verb: Verb, context: Context<'_>) -> Result<Exit, Failure> {
         Verb::Unfreeze(args) => verbs::freeze::unfreeze(args, context).await,
         Verb::Recover(args) => verbs::recover::run(args, context).await,
         Verb::Services(args) => verbs::services::run(args, context).await,
+        Verb::Reboot(args) => verbs::reboot::run(args, context).await,
         Verb::Agents(args) => verbs::agents::run(args, context).await,
         Verb::Hosts(args) => verbs::hosts::run(args, context).await,
         Verb::Balancers(args) => verbs::balancers::run(args, context).await,

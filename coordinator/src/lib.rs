@@ -18,6 +18,7 @@ pub mod metrics;
 mod outgoing;
 mod prober;
 mod prometheus;
+pub mod reboots;
 pub mod restore;
 mod run;
 #[cfg(test)]

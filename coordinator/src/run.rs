@@ -14,6 +14,7 @@ use crate::local;
 use crate::metrics;
 use crate::prober;
 use crate::prometheus;
+use crate::reboots::Reboots;
 use crate::state::StateFolder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -98,6 +99,8 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
 
     let upgrades = Upgrades::open(Arc::clone(&shared), access.clone()).await.map_err(|error| error.problem())?;
 
+    let reboots = Reboots::open(Arc::clone(&shared), access.clone()).await.map_err(|error| error.problem())?;
+
     let (stop, stopping) = watch::channel(false);
     let stopped = move || {
         let mut stopping = stopping.clone();
@@ -117,6 +120,7 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
         port: listen.port(),
         audit,
         upgrades,
+        reboots,
     };
     let mut servers = JoinSet::new();
     let tending = retention::tend(api.access.clone(), (*api.artifacts).clone(), config.keep_artifacts, api.upgrades.clone());
@@ -131,6 +135,13 @@ pub async fn start(config: &Config) -> Result<Running, Problem> {
     servers.spawn(async move {
         tokio::select! {
             () = upgrading => {}
+            () = until => {}
+        }
+    });
+    let (rebooting, until) = (api.reboots.clone().run(), stopped());
+    servers.spawn(async move {
+        tokio::select! {
+            () = rebooting => {}
             () = until => {}
         }
     });

@@ -5,6 +5,7 @@ use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use baton_core::fleet::{BalancerPool, InstanceKey, Service};
 use baton_core::name::{Digest, HostName, Slot};
 use baton_core::problem::{Code, Problem};
+use baton_core::reboot::{self, Phase, Reboot};
 use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
@@ -75,6 +76,29 @@ pub(crate) fn upgrade(id: &str) -> Upgrade {
         ended: None,
         state: State::Paused(Paused::Failure { host: host("web1"), problem: problem.clone() }),
         courses: BTreeMap::from([(host("web1"), Course { attempt: 1, step: Step::Failed(problem) })]),
+    }
+}
+
+pub(crate) fn reboot(id: &str) -> Reboot {
+    let problem = Problem::new(Code(1001), "it is not back");
+    let course = reboot::Course {
+        phase: Phase::Told,
+        since: Moment(9),
+        ours: true,
+        boot: "b0".into(),
+        failed: Some(problem.clone()),
+    };
+    Reboot {
+        id: id.parse().unwrap(),
+        order: vec![host("web1"), host("web2")],
+        at_once: 1,
+        back_within: Duration::from_secs(60),
+        by: "ana".into(),
+        why: "a kernel".into(),
+        begun: Moment(5),
+        ended: None,
+        state: State::Paused(Paused::Failure { host: host("web1"), problem }),
+        courses: BTreeMap::from([(host("web1"), course)]),
     }
 }
 

@@ -33,6 +33,7 @@ const NAMING: &[(&str, &str)] = &[
     ("baton.v1.CreateTokenRequest.names", ""),
     ("baton.v1.JoinRequest.name", ""),
     ("baton.v1.UpgradeAgentsRequest.hosts", ""),
+    ("baton.v1.RebootRequest.hosts", ""),
 ];
 
 /// Texts of requests that name none. Which hosts a manifest is for is the service's matter, and a host deploys nothing.
@@ -59,6 +60,8 @@ const OTHERS: &[&str] = &[
     "baton.v1.PlaceRequest.hook",
     "baton.v1.PlaceRequest.service",
     "baton.v1.PlaceRequest.why",
+    "baton.v1.RebootRequest.service",
+    "baton.v1.RebootRequest.why",
     "baton.v1.RecoverRequest.why",
     "baton.v1.RenewRequest.csr_pem",
     "baton.v1.RetireAuthorityRequest.why",
@@ -72,6 +75,8 @@ const OTHERS: &[&str] = &[
     "baton.v1.ServiceRequest.why",
     "baton.v1.StatusRequest.service",
     "baton.v1.SteerAgentsRequest.why",
+    "baton.v1.SteerRebootRequest.to",
+    "baton.v1.SteerRebootRequest.why",
     "baton.v1.UpgradeAgentsRequest.architecture",
     "baton.v1.UpgradeAgentsRequest.rings",
     "baton.v1.UpgradeAgentsRequest.version",

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod name;
 pub mod problem;
 pub mod prometheus;
+pub mod reboot;
 pub mod release;
 pub mod rollout;
 pub mod scrape;

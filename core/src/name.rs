@@ -125,6 +125,10 @@ name!(
     UpgradeId, "upgrade id", [], NAME_MAX
 );
 name!(
+    /// The id of reboots that were asked for together, such as `b-3`.
+    RebootId, "reboot id", [], NAME_MAX
+);
+name!(
     /// The version of a package, as the package itself says it: `1.2.0-1~bpo12+1`.
     PackageVersion, "package version", ['.', '_', '+', '~', ':'], NAME_MAX
 );

@@ -128,7 +128,16 @@ fn session(address: SocketAddr) -> Spoken {
 fn ends(events: mpsc::UnboundedSender<Event>, view: watch::Receiver<Arc<View>>) -> Ends {
     let (heads, condition) = (Heads::default(), Condition::new("/".into()));
     let (counters, archives) = (Arc::default(), Archives::default());
-    Ends { events, view, heads, condition, counters, archives, upgrade: upgrade::tests::ends() }
+    Ends {
+        events,
+        view,
+        heads,
+        condition,
+        counters,
+        archives,
+        upgrade: upgrade::tests::ends(),
+        reboot: reboot::tests::ends(),
+    }
 }
 
 impl Drop for Spoken {

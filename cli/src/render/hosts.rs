@@ -40,8 +40,12 @@ fn address(host: &HostView) -> &str {
 }
 
 fn agent(host: &HostView) -> Line {
+    if let Some(since) = host.rebooting_ms {
+        return Line::default().span(Tone::Busy, format!("rebooting for {}", millis(since)));
+    }
     if let Some(order) = host.maintenance.as_ref().filter(|_| host.connected) {
-        return Line::default().span(Tone::Busy, format!("drained by {} for {}", order.by, millis(order.since_ms)));
+        let ahead = if host.to_be_rebooted { ", to be rebooted" } else { "" };
+        return Line::default().span(Tone::Busy, format!("drained by {} for {}{ahead}", order.by, millis(order.since_ms)));
     }
     match (host.connected, host.silent_ms) {
         (true, _) if host.waits_for_acceptance => Line::default().span(Tone::Busy, "waits to be accepted"),
@@ -133,6 +137,7 @@ mod tests {
     use super::{list, show};
     use crate::render::example;
     use crate::render::page::Look;
+    use baton_proto::v1::{HostView, OrderView};
 
     #[test]
     fn hosts_say_whether_their_agent_speaks_and_what_runs() {
@@ -145,6 +150,31 @@ web3   10.0.0.2   connected               0.1.0     shop/0 2.0.4
 web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
 "
         );
+    }
+
+    #[test]
+    fn a_host_says_that_it_is_to_be_rebooted_and_that_it_reboots_also_while_its_agent_is_away() {
+        let mut host = example::host("web2", "2.1.0");
+        let order = OrderView { by: "ana".into(), why: "to be rebooted (b-1): a kernel".into(), since_ms: 4_100 };
+        (host.maintenance, host.to_be_rebooted) = (Some(order), true);
+        let said = |host: &HostView| {
+            let hosts = std::slice::from_ref(host);
+            let list = list(hosts).to_text(Look::default());
+            let row = list.lines().nth(1).and_then(|row| row.split("  ").map(str::trim).filter(|it| !it.is_empty()).nth(2));
+            (row.unwrap_or_default().to_owned(), super::super::status::troubles(hosts).to_text(Look::default()))
+        };
+        let (list, status) = said(&host);
+        assert_eq!(list, "drained by ana for 4.1 s, to be rebooted");
+        assert_eq!(status, "web2  drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
+        (host.to_be_rebooted, host.rebooting_ms) = (false, Some(130_000));
+        for connected in [true, false] {
+            host.connected = connected;
+            let (list, status) = said(&host);
+            assert_eq!(list, "rebooting for 2 min 10 s", "{connected}");
+            assert_eq!(status, "web2  rebooting for 2 min 10 s; drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
+        }
+        let text = super::super::why::host(&host, &example::fleet()).to_text(Look::default());
+        assert!(text.contains("rebooting for 2 min 10 s") && text.contains("you can: wait   ·   baton reboot"), "{text}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod live;
 pub mod narrow;
 pub mod page;
 pub mod plan;
+pub mod reboot;
 pub mod releases;
 mod sources;
 pub mod status;

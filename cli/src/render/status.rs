@@ -94,10 +94,11 @@ pub fn troubles(hosts: &[HostView]) -> Page {
         }
         if let Some(order) = &host.maintenance {
             let since = millis(order.since_ms);
+            let told = host.rebooting_ms.map(|since| format!("rebooting for {}; ", millis(since))).unwrap_or_default();
             page.line(
                 Line::default()
                     .span(Tone::Busy, format!("{}  ", host.name))
-                    .plain(format!("drained by {} for {since}: {}", order.by, order.why)),
+                    .plain(format!("{told}drained by {} for {since}: {}", order.by, order.why)),
             );
         }
         if let Some(order) = &host.dead_balancer {
@@ -105,7 +106,8 @@ pub fn troubles(hosts: &[HostView]) -> Page {
                 format!("its load balancer was declared dead by {} {} ago: {}", order.by, millis(order.since_ms), order.why);
             page.line(Line::default().span(Tone::Busy, format!("{}  ", host.name)).plain(text));
         }
-        if !host.connected {
+        // One that reboots is away for that.
+        if !host.connected && host.rebooting_ms.is_none() {
             let silent = match host.silent_ms {
                 0 => "its agent is not connected".to_owned(),
                 ms => format!("its agent has been silent for {}", millis(ms)),

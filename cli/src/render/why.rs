@@ -171,7 +171,10 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
 #[must_use]
 pub fn host(host: &HostView, fleet: &FleetView) -> Page {
     let mut page = super::hosts::show(host);
-    if !host.connected {
+    if host.rebooting_ms.is_some() {
+        page.extend(troubles(std::slice::from_ref(host)));
+        page.text("  you can: wait   ·   baton reboot shows how far it is".to_owned());
+    } else if !host.connected {
         page.extend(troubles(std::slice::from_ref(host)));
         page.text(format!(
             "  you can: on {0}: baton-agent status says why, its log and systemctl status baton-agent the rest   ·   where its certificate has \

@@ -145,7 +145,7 @@ async fn begin(connection: &mut Connection, args: UpgradeArgs, context: Context<
     if !attaches {
         context.output.note(&preview(&would));
         if !args.yes {
-            confirm(context)?;
+            confirm("the agents of these hosts would be replaced, and nobody is there to be asked", context)?;
         }
     }
     upload(&mut connection.artifacts, &archive, context.output).await?;
@@ -154,10 +154,10 @@ async fn begin(connection: &mut Connection, args: UpgradeArgs, context: Context<
 }
 
 /// Asks at a terminal. Without one nobody could answer, so `--yes` must have said it.
-fn confirm(context: Context<'_>) -> Result<(), Failure> {
+pub(super) fn confirm(nobody: &str, context: Context<'_>) -> Result<(), Failure> {
     let refused = |what: &str| Failure::new(Problem::new(code::NOT_CONFIRMED, what).help("--yes says it"), Exit::Refused);
     if !std::io::stdin().is_terminal() || !context.output.progress().is_terminal() {
-        return Err(refused("the agents of these hosts would be replaced, and nobody is there to be asked"));
+        return Err(refused(nobody));
     }
     context.output.note(Page::new().text("Go on? [y/N]"));
     let mut answer = String::new();

@@ -96,7 +96,7 @@ async fn settle(
 
 fn is_drained(view: &FleetView, host: &str) -> Vec<String> {
     let left = on_host(view, host).filter_map(|(service, waiting)| match waiting {
-        Some(("drained", _)) => None,
+        Some(("drained" | "rebooting", _)) => None,
         Some((_, text)) => Some(format!("{}: {text}", service.name)),
         None => Some(format!("{}: about to leave the balancers", service.name)),
     });

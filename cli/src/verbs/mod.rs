@@ -21,6 +21,7 @@ pub mod label;
 pub mod login;
 pub mod maintenance;
 pub mod plan;
+pub mod reboot;
 pub mod recover;
 pub mod releases;
 pub mod renew;

@@ -42,6 +42,10 @@ pub(crate) struct Script {
     /// What the agents' views show once an upgrade was asked for, one after the other.
     pub agents: Vec<AgentsView>,
     pub upgrades: Vec<UpgradeAgentsRequest>,
+    /// What the reboots show, one after the other, and what was asked of them.
+    pub reboot: Vec<RebootView>,
+    pub reboots: Vec<RebootRequest>,
+    pub reboot_steered: Vec<String>,
     pub audit: Vec<AuditEntry>,
     pub verdict: AuditVerdict,
 }
@@ -307,6 +311,28 @@ impl Control for Double {
         Ok(Response::new(script.agents.first().cloned().unwrap_or_default()))
     }
 
+    async fn reboot_hosts(&self, request: Request<RebootRequest>) -> Answer<RebootView> {
+        let mut script = self.script();
+        script.reboots.push(request.into_inner());
+        if let Some(refusal) = script.refusal.clone() {
+            return Err(to_status(refusal));
+        }
+        Ok(Response::new(script.reboot.first().cloned().unwrap_or_default()))
+    }
+
+    async fn steer_reboot(&self, request: Request<SteerRebootRequest>) -> Answer<RebootView> {
+        let mut script = self.script();
+        script.reboot_steered.push(request.into_inner().to);
+        if let Some(refusal) = script.refusal.clone() {
+            return Err(to_status(refusal));
+        }
+        Ok(Response::new(script.next_reboot()))
+    }
+
+    async fn reboot_status(&self, _: Request<RebootStatusRequest>) -> Answer<RebootView> {
+        Ok(Response::new(self.script().next_reboot()))
+    }
+
     async fn pause_agents(&self, _: Request<SteerAgentsRequest>) -> Answer<AgentsView> {
         Ok(Response::new(self.script().next_agents()))
     }
@@ -377,6 +403,11 @@ impl Artifacts for Double {
 }
 
 impl Script {
+    /// The next view of reboots; the last one stays.
+    fn next_reboot(&mut self) -> RebootView {
+        if self.reboot.len() > 1 { self.reboot.remove(0) } else { self.reboot.first().cloned().unwrap_or_default() }
+    }
+
     /// The next view of the agents; the last one stays.
     fn next_agents(&mut self) -> AgentsView {
         if self.agents.len() > 1 { self.agents.remove(0) } else { self.agents.first().cloned().unwrap_or_default() }

@@ -4,6 +4,8 @@
 
 mod agents;
 mod coordinator;
+mod reboot;
+mod refused;
 mod world;
 
 use baton_core::problem::{Code, Problem};

@@ -2,8 +2,9 @@
 
 use super::{Api, invalid};
 use crate::audit::chain::Head;
-use crate::driver::{Hello, LinkId, SILENCE, Specs};
+use crate::driver::{Hello, LinkId, Reboots, SILENCE, Specs};
 use crate::identity::rotation::Authorities;
+use crate::reboots;
 use crate::upgrades::{Shown, Stated};
 use baton_core::fleet::fence::Told;
 use baton_core::name::{Digest, HostName};
@@ -79,11 +80,13 @@ async fn converse(
     let address = address_of(&hello, remote)?;
     let accepted = hello.accepted.map(TryInto::try_into).transpose().map_err(|error| to_status(Problem::from(error)))?;
     let package = hello.package;
+    let reboots = reboots_of(hello.reboot);
     let hello = Hello {
         agent_version: shortened(&hello.agent_version),
         ledger: hello.ledger.unwrap_or_default().try_into().map_err(|error| to_status(Problem::from(error)))?,
         audit_heads: hello.audit_heads.iter().take(AUDIT_HEADS).filter_map(head).collect(),
         facts: hello.facts.iter().take(FACTS).map(|(key, value)| (shortened(key), shortened(value))).collect(),
+        reboots,
     };
     let stated = Stated::read(package, &hello.agent_version);
     let told = Told { stamp: hello.ledger, spec: accepted };
@@ -94,7 +97,9 @@ async fn converse(
     let upgrades = api.upgrades.changes();
     api.upgrades.opened(&host, link, stated);
     let (heads, authorities) = (api.audit.heads(), api.issuance.changes());
-    let mut talk = Talk { api, host, link, specs, heads, authorities, upgrades, ordered: None, incoming, out };
+    let reboots = api.reboots.changes();
+    let mut talk =
+        Talk { api, host, link, specs, heads, authorities, upgrades, ordered: None, reboots, told: None, incoming, out };
     let ended = talk.run().await;
     talk.api.access.links().disconnect(&talk.host, link);
     talk.api.upgrades.closed(&talk.host, link);
@@ -146,6 +151,9 @@ struct Talk<'a> {
     upgrades: watch::Receiver<Arc<Shown>>,
     /// The order for the agent's own package that was sent last.
     ordered: Option<UpgradeOrder>,
+    reboots: watch::Receiver<Arc<reboots::Shown>>,
+    /// The boot it was told last to leave.
+    told: Option<String>,
     incoming: Streaming<AgentMessage>,
     /// Room for one message: while it waits, a newer spec replaces an older one.
     out: &'a Out,
@@ -158,7 +166,7 @@ impl Talk<'_> {
         // Whom to believe comes first: it may be what the next connection depends on.
         let (mut untold, mut unsent) = (true, false);
         // An agent that just came hears of the head too.
-        let mut unordered = true;
+        let (mut unordered, mut untold_reboot) = (true, true);
         let mut head_at = Some(Instant::now() + HEAD_AFTER);
         loop {
             tokio::select! {
@@ -224,6 +232,21 @@ impl Talk<'_> {
                         self.ordered = order;
                     }
                 }
+                changed = self.reboots.changed(), if !untold_reboot => match changed {
+                    Ok(()) => untold_reboot = true,
+                    Err(_) => return Err(to_status(replaced(&self.host))),
+                },
+                // Only after the newest spec: what a host is told first is what it should be.
+                permit = self.out.reserve(), if untold_reboot && !untold && !unsent => {
+                    let Ok(permit) = permit else { return Ok("the agent went away") };
+                    untold_reboot = false;
+                    let order = self.reboots.borrow_and_update().orders.get(&self.host).cloned();
+                    if order != self.told {
+                        let said = v1::RebootOrder { boot: order.clone().unwrap_or_default() };
+                        permit.send(Ok(CoordinatorMessage { kind: Some(coordinator_message::Kind::Reboot(said)) }));
+                        self.told = order;
+                    }
+                }
                 () = self.out.closed() => return Ok("the agent went away"),
                 () = sleep_until(heard + if asked { END_AFTER } else { PING_AFTER }) => {
                     if asked {
@@ -258,6 +281,15 @@ impl Talk<'_> {
             return Ok(());
         }
         Err(to_status(replaced(&self.host)))
+    }
+}
+
+/// What a host says of being rebooted; what cannot be understood of it must not cost its session.
+fn reboots_of(said: Option<v1::RebootAbility>) -> Reboots {
+    match said.map(|said| said.refuses.map(Problem::try_from)) {
+        None | Some(Some(Err(_))) => Reboots::Unsaid,
+        Some(None) => Reboots::Allowed,
+        Some(Some(Ok(problem))) => Reboots::Refused(problem),
     }
 }
 

@@ -233,6 +233,20 @@ impl Control for Api {
         Ok(Response::new(self.agents(&self.upgrades.shown())))
     }
 
+    async fn reboot_hosts(&self, request: Request<v1::RebootRequest>) -> Result<Response<v1::RebootView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(self.begin_reboot(request.into_inner(), by).await?))
+    }
+
+    async fn steer_reboot(&self, request: Request<v1::SteerRebootRequest>) -> Result<Response<v1::RebootView>, Status> {
+        let (_, by) = operator(&request)?;
+        Ok(Response::new(Api::steer_reboot(self, request.into_inner(), by).await?))
+    }
+
+    async fn reboot_status(&self, _: Request<v1::RebootStatusRequest>) -> Result<Response<v1::RebootView>, Status> {
+        Ok(Response::new(self.reboot_view(&self.reboots.shown())))
+    }
+
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Result<Response<v1::CreatedToken>, Status> {
         Ok(Response::new(Api::create_token(self, request.into_inner()).await?))
     }

@@ -14,6 +14,7 @@ pub mod gate;
 mod orders;
 mod past;
 mod preview;
+mod reboot;
 mod removed;
 pub mod revoked;
 pub mod roles;
@@ -25,6 +26,7 @@ use crate::artifact::Folder;
 use crate::audit::Audit;
 use crate::driver::Access;
 use crate::identity::issuance::Issuance;
+use crate::reboots::Reboots;
 use crate::store::Store;
 use crate::upgrades::Upgrades;
 use baton_core::problem::Problem;
@@ -78,6 +80,7 @@ pub struct Api {
     pub used: Used,
     pub audit: Arc<Audit>,
     pub upgrades: Upgrades,
+    pub reboots: Reboots,
     /// Of certificates, in seconds.
     pub life: i64,
     /// Where hosts and operators connect.

@@ -109,7 +109,7 @@ pub(super) fn remove_service(_: &Picture, request: &ServiceRequest, by: String) 
 
 pub(super) fn drain_host(_: &Picture, request: &HostRequest, by: String) -> Asked {
     let (host, why) = (host(&request.host)?, why(&request.why));
-    Ok(order(Command::Drain { host, stop: request.stop, by, why }))
+    Ok(order(Command::Drain { host, stop: request.stop, reboot: false, by, why }))
 }
 
 pub(super) fn undrain_host(_: &Picture, request: &HostRequest, by: String) -> Asked {

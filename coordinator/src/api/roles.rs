@@ -71,6 +71,10 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/ResumeAgents", ADMINS),
     ("/baton.v1.Control/AbortAgents", ADMINS),
     ("/baton.v1.Control/AgentsStatus", OPERATORS),
+    // A host that does not come back is somebody's night.
+    ("/baton.v1.Control/RebootHosts", ADMINS),
+    ("/baton.v1.Control/SteerReboot", ADMINS),
+    ("/baton.v1.Control/RebootStatus", OPERATORS),
     ("/baton.v1.Control/Status", OPERATORS),
     ("/baton.v1.Control/Watch", OPERATORS),
     ("/baton.v1.Control/History", OPERATORS),
@@ -99,6 +103,7 @@ const UNRECORDED: &[&str] = &[
     "/baton.v1.Control/WhoAmI",
     "/baton.v1.Control/Plan",
     "/baton.v1.Control/AgentsStatus",
+    "/baton.v1.Control/RebootStatus",
     "/baton.v1.Control/Status",
     "/baton.v1.Control/Watch",
     "/baton.v1.Control/ListReleases",
@@ -207,6 +212,7 @@ fn command(path: &str) -> String {
         (_, "ResumeAgents") => "agents resume",
         (_, "AbortAgents") => "agents abort",
         (_, "AgentsStatus") => "agents status",
+        (_, "RebootHosts" | "SteerReboot" | "RebootStatus") => "reboot",
         (_, other) => return format!("baton {}", other.to_lowercase()),
     };
     format!("baton {words}")

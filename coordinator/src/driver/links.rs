@@ -11,6 +11,7 @@ use baton_core::fleet::Host;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::name::{HostName, ReleaseId, RolloutId, ServiceName};
+use baton_core::problem::Problem;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -64,6 +65,17 @@ pub struct Hello {
     pub facts: BTreeMap<String, String>,
     /// What it remembers of the audit log.
     pub audit_heads: Vec<Head>,
+    pub reboots: Reboots,
+}
+
+/// What a host says of being rebooted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reboots {
+    /// Its agent is too old to say.
+    #[default]
+    Unsaid,
+    Allowed,
+    Refused(Problem),
 }
 
 /// The newest spec for a host; the sender is gone once a newer stream replaced this one.

@@ -13,7 +13,7 @@ mod request;
 mod tests;
 
 pub use clock::Clock;
-pub use links::{Hello, LinkId, Links, Specs};
+pub use links::{Hello, LinkId, Links, Reboots, Specs};
 pub use picture::Picture;
 pub use request::{Access, Ask, When};
 

@@ -48,7 +48,7 @@ contract!(
     an_ending_rollout_makes_room_for_the_next_in_one_transaction,
     a_refused_transaction_leaves_nothing_behind,
     whoever_does_not_hold_the_epoch_is_fenced,
-    the_newest_upgrade_is_kept_by_whoever_holds_the_epoch,
+    the_newest_upgrade_and_reboots_are_kept_by_whoever_holds_the_epoch,
     only_active_and_last_ended_rollouts_are_loaded,
     the_history_begins_with_what_is_under_way_and_goes_back,
     a_forgotten_release_is_in_one_place_until_it_is_remembered_again,
@@ -173,17 +173,20 @@ async fn whoever_does_not_hold_the_epoch_is_fenced(Fixture { store, folder }: Fi
     drop(folder);
 }
 
-async fn the_newest_upgrade_is_kept_by_whoever_holds_the_epoch(fixture: Fixture) {
+async fn the_newest_upgrade_and_reboots_are_kept_by_whoever_holds_the_epoch(fixture: Fixture) {
     let store = fixture.store;
-    assert_eq!(store.upgrade().await, Ok(None));
-    let first = samples::upgrade("u-1");
-    store.keep_upgrade(Epoch(0), &first).await.unwrap();
-    assert_eq!(store.upgrade().await, Ok(Some(first.clone())));
-    let fenced = store.keep_upgrade(Epoch(7), &samples::upgrade("u-2")).await;
-    assert_eq!(fenced, Err(StoreError::Fenced { held: Epoch(7), found: Epoch(0) }));
-    assert_eq!(store.upgrade().await, Ok(Some(first)));
-    store.keep_upgrade(Epoch(0), &samples::upgrade("u-2")).await.unwrap();
-    assert_eq!(store.upgrade().await, Ok(Some(samples::upgrade("u-2"))));
+    assert_eq!((store.upgrade().await, store.reboot().await), (Ok(None), Ok(None)));
+    for (held, id) in [(Epoch(0), "u-1"), (Epoch(7), "u-2"), (Epoch(0), "u-3")] {
+        let (upgrade, reboot) = (samples::upgrade(id), samples::reboot(id));
+        let kept = [store.keep_upgrade(held, &upgrade).await, store.keep_reboot(held, &reboot).await];
+        if held == Epoch(7) {
+            assert_eq!(kept, [(); 2].map(|()| Err(StoreError::Fenced { held, found: Epoch(0) })));
+            assert_eq!(store.upgrade().await, Ok(Some(samples::upgrade("u-1"))));
+            continue;
+        }
+        assert_eq!(kept, [Ok(()), Ok(())]);
+        assert_eq!((store.upgrade().await, store.reboot().await), (Ok(Some(upgrade)), Ok(Some(reboot))));
+    }
 }
 
 async fn only_active_and_last_ended_rollouts_are_loaded(Fixture { store, folder }: Fixture) {

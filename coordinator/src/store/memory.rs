@@ -6,6 +6,7 @@ use super::{About, Changes, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, Wa
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
 use baton_core::name::{Epoch, ReleaseId, RolloutId};
+use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::upgrade::Upgrade;
 use std::cmp::Reverse;
@@ -23,6 +24,7 @@ struct State {
     snapshot: Snapshot,
     forgotten: BTreeMap<ReleaseId, Forgotten>,
     upgrade: Option<Upgrade>,
+    reboot: Option<Reboot>,
     tokens: Vec<Token>,
     certificates: Vec<Certificate>,
     audit: Vec<Record>,
@@ -108,6 +110,19 @@ impl Store for MemoryStore {
             return Err(StoreError::Fenced { held, found: state.snapshot.epoch });
         }
         state.upgrade = Some(upgrade.clone());
+        Ok(())
+    }
+
+    async fn reboot(&self) -> Result<Option<Reboot>, StoreError> {
+        Ok(self.state().reboot.clone())
+    }
+
+    async fn keep_reboot(&self, held: Epoch, reboot: &Reboot) -> Result<(), StoreError> {
+        let mut state = self.writable()?;
+        if state.snapshot.epoch != held {
+            return Err(StoreError::Fenced { held, found: state.snapshot.epoch });
+        }
+        state.reboot = Some(reboot.clone());
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Labels, Service};
 use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
+use baton_core::reboot::Reboot;
 use baton_core::release::Release;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
@@ -54,6 +55,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Keeps it as it is now, in place of the one before. Fails with [`StoreError::Fenced`] as [`Self::commit`] does.
     async fn keep_upgrade(&self, held: Epoch, upgrade: &Upgrade) -> Result<(), StoreError>;
+
+    /// The newest reboots that were asked for.
+    async fn reboot(&self) -> Result<Option<Reboot>, StoreError>;
+
+    /// Keeps them as [`Self::keep_upgrade`] does.
+    async fn keep_reboot(&self, held: Epoch, reboot: &Reboot) -> Result<(), StoreError>;
 
     /// Rollouts, those under way first, then the newest.
     async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError>;

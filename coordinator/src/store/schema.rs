@@ -86,6 +86,9 @@ CREATE TABLE forgotten (
 CREATE INDEX forgotten_by_version ON forgotten (service, version);
 CREATE INDEX forgotten_by_time ON forgotten (at);
 ",
+    "
+ALTER TABLE driver ADD COLUMN reboot TEXT NOT NULL DEFAULT 'null';
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -13,6 +13,7 @@ use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallT
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
 use baton_core::name::{Epoch, RolloutId, ServiceName};
+use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
 use baton_core::upgrade::Upgrade;
@@ -35,6 +36,16 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Writes a document of a writer of its own, where it still holds the epoch.
+    async fn keep(&self, text: &'static str, held: Epoch, document: String) -> Result<(), StoreError> {
+        let query = sqlx::query(text).bind(document).bind(signed(held.0));
+        if query.execute(&self.pool).await?.rows_affected() == 1 {
+            return Ok(());
+        }
+        let row = sqlx::query("SELECT epoch FROM driver").fetch_one(&self.pool).await?;
+        Err(StoreError::Fenced { held, found: Epoch(unsigned(&row, 0)?) })
+    }
+
     /// Opens the file, made and brought to this version's shape where needed.
     ///
     /// # Errors
@@ -171,13 +182,15 @@ impl Store for SqliteStore {
     }
 
     async fn keep_upgrade(&self, held: Epoch, upgrade: &Upgrade) -> Result<(), StoreError> {
-        let text = "UPDATE driver SET upgrade = $1 WHERE epoch = $2";
-        let query = sqlx::query(text).bind(json(upgrade)?).bind(signed(held.0));
-        if query.execute(&self.pool).await?.rows_affected() == 1 {
-            return Ok(());
-        }
-        let row = sqlx::query("SELECT epoch FROM driver").fetch_one(&self.pool).await?;
-        Err(StoreError::Fenced { held, found: Epoch(unsigned(&row, 0)?) })
+        self.keep("UPDATE driver SET upgrade = $1 WHERE epoch = $2", held, json(upgrade)?).await
+    }
+
+    async fn reboot(&self) -> Result<Option<Reboot>, StoreError> {
+        document(&sqlx::query("SELECT reboot FROM driver").fetch_one(&self.pool).await?, 0)
+    }
+
+    async fn keep_reboot(&self, held: Epoch, reboot: &Reboot) -> Result<(), StoreError> {
+        self.keep("UPDATE driver SET reboot = $1 WHERE epoch = $2", held, json(reboot)?).await
     }
 
     async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {

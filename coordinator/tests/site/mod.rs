@@ -196,6 +196,12 @@ impl Line {
         Self::saying(channel, hello).await.unwrap()
     }
 
+    /// The same, of a host that says whether it may be rebooted.
+    pub(crate) async fn rebooting(channel: &Channel, reboot: v1::RebootAbility) -> Result<Self, Problem> {
+        let hello = v1::AgentHello { protocol: PROTOCOL, reboot: Some(reboot), ..v1::AgentHello::default() };
+        Self::saying(channel, hello).await
+    }
+
     /// The next order for the agent's own package; one that was taken back has no id.
     pub(crate) async fn upgrade(&mut self) -> v1::UpgradeOrder {
         loop {

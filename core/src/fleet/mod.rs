@@ -17,7 +17,7 @@ use crate::strategy::Strategy;
 use crate::time::{Moment, millis};
 use fence::Fence;
 use hooks::HookRuns;
-use orders::{Freeze, Maintenance, Order, Orders};
+use orders::{Freeze, Leaving, Maintenance, Order, Orders};
 use past::{Past, Remembers};
 use report::HostReport;
 use serde::{Deserialize, Serialize};
@@ -246,6 +246,16 @@ impl Host {
     #[must_use]
     pub fn echoed(&self) -> Option<&HostReport> {
         self.report().filter(|report| report.follows(&self.issued) || mutant!("a stale snapshot is believed"))
+    }
+
+    /// Since when it has been told to leave its boot, while it has not said another one.
+    #[must_use]
+    pub fn leaves(&self) -> Option<Moment> {
+        let Some(Leaving::Told { boot, since }) = self.maintenance.as_ref().and_then(|it| it.reboot.as_ref()) else {
+            return None;
+        };
+        let left = self.report().is_some_and(|report| !report.boot.is_empty() && report.boot != *boot);
+        (!left).then_some(*since)
     }
 
     #[must_use]

@@ -20,6 +20,19 @@ pub struct Maintenance {
     pub order: Order,
     /// Its instances stop too, once nothing leads to them.
     pub stop: bool,
+    /// It is out to be rebooted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<Leaving>,
+}
+
+/// How far the reboot is that a host is out for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// It is told once nothing leads to it.
+    Ahead,
+    /// It was told to leave this boot. Until it says another one it stays out, whoever asks for it.
+    Told { boot: String, since: Moment },
 }
 
 /// What stands for one service.

@@ -11,6 +11,8 @@ use crate::name::HostName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aside<'a> {
     Drained(&'a Maintenance),
+    /// Drained, and told to leave its boot.
+    Rebooting(&'a Maintenance),
     Skipped(&'a Order),
 }
 
@@ -22,7 +24,8 @@ pub fn aside<'a>(fleet: &'a Fleet, service: &'a Service, host: &HostName) -> Opt
 
 /// The same, where the host is at hand.
 pub(super) fn of<'a>(known: Option<&'a Host>, service: &'a Service, host: &HostName) -> Option<Aside<'a>> {
-    let maintenance = known.and_then(|host| host.maintenance.as_ref()).map(Aside::Drained);
+    let told = |host: &Host| if host.leaves().is_some() { Aside::Rebooting } else { Aside::Drained };
+    let maintenance = known.and_then(|host| host.maintenance.as_ref().map(told(host)));
     let aside = maintenance.or_else(|| service.orders.skipped.get(host).map(Aside::Skipped));
     // Asked last: few stand aside, and the hosts of a service may be many.
     aside.filter(|_| service.orders.removal.is_none() && service.hosts.contains(host))
@@ -33,8 +36,8 @@ impl Aside<'_> {
     #[must_use]
     pub fn step(self, place: &Place<'_>, way: Way) -> Step {
         match self {
-            Self::Drained(maintenance) if maintenance.stop => converge(place, None, way),
-            Self::Drained(_) => drain(place, way),
+            Self::Drained(maintenance) | Self::Rebooting(maintenance) if maintenance.stop => converge(place, None, way),
+            Self::Drained(_) | Self::Rebooting(_) => drain(place, way),
             Self::Skipped(_) => Step::Done,
         }
     }
@@ -43,6 +46,7 @@ impl Aside<'_> {
     pub fn reason(self) -> Reason {
         match self {
             Self::Drained(Maintenance { order, .. }) => Reason::Drained { by: order.by.clone(), why: order.why.clone() },
+            Self::Rebooting(Maintenance { order, .. }) => Reason::Rebooting { by: order.by.clone(), why: order.why.clone() },
             Self::Skipped(order) => Reason::Skipped { by: order.by.clone(), why: order.why.clone() },
         }
     }

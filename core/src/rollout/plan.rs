@@ -209,7 +209,7 @@ fn cools(service: &Service) -> Option<Moment> {
 }
 
 /// Where each host of a service with an active rollout stands now.
-pub(super) fn standings(fleet: &Fleet, name: &ServiceName, now: Moment) -> Vec<Standing> {
+pub(crate) fn standings(fleet: &Fleet, name: &ServiceName, now: Moment) -> Vec<Standing> {
     let Some(service) = fleet.services.get(name) else { return Vec::new() };
     let told = told(fleet).remove(name).unwrap_or_default();
     look(fleet, name, service, fleet.active_rollout(name), &told, now)

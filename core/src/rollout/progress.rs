@@ -305,9 +305,11 @@ fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
 
 /// The hosts that took no part, with who said so.
 fn left_out(standings: &[Standing]) -> Vec<LeftOut> {
-    let name = |standing: &Standing| {
-        let (Reason::Drained { by, why } | Reason::Skipped { by, why }) = standing.aside.clone()? else { return None };
-        Some(LeftOut { host: standing.host.clone(), by, why })
+    let name = |standing: &Standing| match standing.aside.clone()? {
+        Reason::Drained { by, why } | Reason::Rebooting { by, why } | Reason::Skipped { by, why } => {
+            Some(LeftOut { host: standing.host.clone(), by, why })
+        }
+        _ => None,
     };
     standings.iter().filter_map(name).collect()
 }

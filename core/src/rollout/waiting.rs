@@ -157,6 +157,11 @@ pub enum Reason {
         by: String,
         why: String,
     },
+    /// Drained, told to leave its boot, and not seen in another one yet.
+    Rebooting {
+        by: String,
+        why: String,
+    },
     /// Left out of rollouts by name.
     Skipped {
         by: String,
@@ -208,6 +213,7 @@ impl Reason {
             Self::Failed { .. } => "failed",
             Self::Paused { .. } => "paused",
             Self::Drained { .. } => "drained",
+            Self::Rebooting { .. } => "rebooting",
             Self::Skipped { .. } => "skipped",
             Self::Kept { .. } => "kept",
             Self::Frozen { .. } => "frozen",
@@ -294,6 +300,7 @@ impl fmt::Display for Reason {
             Self::Failed { problem } => problem.fmt(f),
             Self::Paused { by, why } => write!(f, "paused by {by}: {why}"),
             Self::Drained { by, why } => write!(f, "drained by {by}: {why}"),
+            Self::Rebooting { by, why } => write!(f, "told to reboot, and not back yet; drained by {by}: {why}"),
             Self::Skipped { by, why } => write!(f, "skipped by {by}: {why}"),
             Self::Kept { by } => write!(f, "{by} ended the rollout here, and it keeps its release"),
             Self::Frozen { by, why } => write!(f, "frozen by {by}: {why}"),

@@ -15,6 +15,7 @@ mod divide;
 mod fence;
 mod judging;
 mod orders;
+mod reboot;
 mod refusals;
 mod rolling;
 mod spread;

@@ -6,6 +6,7 @@ mod beside;
 mod every;
 mod forgetting;
 mod hooks;
+mod work;
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::fleet::Fleet;
@@ -173,7 +174,7 @@ fn by() -> String {
 }
 
 fn drain(name: &str, stop: bool) -> Command {
-    Command::Drain { host: host(name), stop, by: by(), why: "disk".into() }
+    Command::Drain { host: host(name), stop, reboot: false, by: by(), why: "disk".into() }
 }
 
 fn retry(name: Option<&str>) -> Command {

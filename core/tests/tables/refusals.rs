@@ -1,6 +1,7 @@
 //! The interlock refuses what a planner must never propose: each invariant with a proposal that breaks it, and no other.
 
-use super::text::{World, host, pool, release, shop};
+use super::text::{NOW, World, host, pool, release, shop};
+use baton_core::fleet::orders::{Maintenance, Order};
 use baton_core::fleet::spec::{MemberState, Restart};
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{Epoch, RolloutId, ServiceName, Slot};
@@ -68,6 +69,22 @@ fn it_refuses_to_take_a_whole_rack_out() {
         web4 rack=b a=v1:ready:in
         lb1";
     Proposal::on(racks).member("lb1", "web2", 0, MemberState::Out).breaks(5);
+}
+
+#[test]
+fn it_lets_people_take_one_host_where_releases_may_take_none_and_no_other_with_it() {
+    let none = "side-by-side max=0\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
+    let drained = || {
+        let mut proposal = Proposal::on(none).member("lb1", "web1", 0, MemberState::Out);
+        let order = Order { by: "ana".into(), why: "disk".into(), since: NOW };
+        let work = Maintenance { order, stop: false, reboot: None };
+        proposal.world.fleet.hosts.get_mut(&host("web1")).expect("a host").maintenance = Some(work);
+        proposal
+    };
+    Proposal::on(none).member("lb1", "web1", 0, MemberState::Out).breaks(1);
+    let one = drained();
+    assert_eq!(check(&one.world.fleet, &one.plan), Ok(()));
+    drained().member("lb1", "web2", 0, MemberState::Out).breaks(1);
 }
 
 #[test]

@@ -693,6 +693,9 @@ pub struct AgentHello {
     /// What it knows of its own package; absent: an agent that cannot be upgraded from here.
     #[prost(message, optional, tag = "8")]
     pub package: ::core::option::Option<AgentPackage>,
+    /// What it says of being rebooted; absent: an agent that cannot be told.
+    #[prost(message, optional, tag = "9")]
+    pub reboot: ::core::option::Option<RebootAbility>,
 }
 /// The package that an agent was started from.
 #[derive(serde::Serialize)]
@@ -773,7 +776,7 @@ pub struct AuditHead {
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CoordinatorMessage {
-    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "coordinator_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<coordinator_message::Kind>,
 }
 /// Nested message and enum types in `CoordinatorMessage`.
@@ -794,7 +797,25 @@ pub mod coordinator_message {
         Authorities(super::Authorities),
         #[prost(message, tag = "5")]
         Upgrade(super::UpgradeOrder),
+        #[prost(message, tag = "6")]
+        Reboot(super::RebootOrder),
     }
+}
+/// The boot a host should leave. One that is in another boot does nothing.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebootOrder {
+    /// Empty: there is no order.
+    #[prost(string, tag = "1")]
+    pub boot: ::prost::alloc::string::String,
+}
+/// What a host says of being rebooted.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RebootAbility {
+    /// Why it is not; absent: it is.
+    #[prost(message, optional, tag = "1")]
+    pub refuses: ::core::option::Option<Problem>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2958,6 +2979,12 @@ pub struct HostView {
     /// It joined with a token that named nobody, and no admin has said yet that it belongs here: it is told nothing.
     #[prost(bool, tag = "43")]
     pub waits_for_acceptance: bool,
+    /// It is drained to be rebooted, and was not told yet.
+    #[prost(bool, tag = "44")]
+    pub to_be_rebooted: bool,
+    /// For how long it has been told to reboot, while it has not said another boot.
+    #[prost(uint64, optional, tag = "45")]
+    pub rebooting_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3314,6 +3341,84 @@ pub struct UpgradeAgentsRequest {
     /// Only say what would happen.
     #[prost(bool, tag = "9")]
     pub dry_run: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebootRequest {
+    /// With no service either: every host but those of load balancers.
+    #[prost(string, repeated, tag = "1")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The hosts of this service; empty: those that are named.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// How many may be under way together, at least one.
+    #[prost(uint32, tag = "3")]
+    pub at_once: u32,
+    #[prost(uint64, tag = "4")]
+    pub back_within_ms: u64,
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+    /// Only say what would happen.
+    #[prost(bool, tag = "6")]
+    pub dry_run: bool,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SteerRebootRequest {
+    /// `pause`, `resume` or `cancel`.
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebootStatusRequest {}
+/// The newest reboots that were asked for; without an id there were none yet.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RebootView {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// `running`, `paused`, `succeeded` or `aborted`.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// Whether anything may still come of it: what is aborted comes to its end first.
+    #[prost(bool, tag = "3")]
+    pub open: bool,
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub for_ms: u64,
+    #[prost(uint32, tag = "7")]
+    pub at_once: u32,
+    #[prost(uint64, tag = "8")]
+    pub back_within_ms: u64,
+    /// The host whose failure paused it, and that failure; a pause that somebody asked for has neither.
+    #[prost(string, tag = "9")]
+    pub failed_host: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "10")]
+    pub problem: ::core::option::Option<Problem>,
+    /// Who paused or aborted it.
+    #[prost(string, tag = "11")]
+    pub stopped_by: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "12")]
+    pub hosts: ::prost::alloc::vec::Vec<RebootHostView>,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RebootHostView {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// A word: `waiting`, `draining`, `rebooting`, `done`.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub problem: ::core::option::Option<Problem>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4107,6 +4212,70 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "AgentsStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reboots hosts one after the other, each out of the load balancers meanwhile.
+        pub async fn reboot_hosts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RebootHosts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RebootHosts"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn steer_reboot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SteerRebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/SteerReboot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "SteerReboot"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn reboot_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebootStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RebootStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RebootStatus"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn create_token(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTokenRequest>,
@@ -4491,6 +4660,19 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::AgentsStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::AgentsView>, tonic::Status>;
+        /// Reboots hosts one after the other, each out of the load balancers meanwhile.
+        async fn reboot_hosts(
+            &self,
+            request: tonic::Request<super::RebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status>;
+        async fn steer_reboot(
+            &self,
+            request: tonic::Request<super::SteerRebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status>;
+        async fn reboot_status(
+            &self,
+            request: tonic::Request<super::RebootStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootView>, tonic::Status>;
         async fn create_token(
             &self,
             request: tonic::Request<super::CreateTokenRequest>,
@@ -5994,6 +6176,139 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AgentsStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RebootHosts" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebootHostsSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::RebootRequest>
+                    for RebootHostsSvc<T> {
+                        type Response = super::RebootView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::reboot_hosts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebootHostsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/SteerReboot" => {
+                    #[allow(non_camel_case_types)]
+                    struct SteerRebootSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::SteerRebootRequest>
+                    for SteerRebootSvc<T> {
+                        type Response = super::RebootView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SteerRebootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::steer_reboot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SteerRebootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RebootStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebootStatusSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RebootStatusRequest>
+                    for RebootStatusSvc<T> {
+                        type Response = super::RebootView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebootStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::reboot_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebootStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -139,7 +139,7 @@ impl World<'_> {
             Wish::Vouch(point, host) => Command::Vouch { service, point, host, by, why },
             Wish::Drain(host, stop) => {
                 self.taken_out.insert(host.clone());
-                Command::Drain { host, stop, by, why }
+                Command::Drain { host, stop, reboot: false, by, why }
             }
             Wish::Undrain(host) => Command::Undrain { host, by },
             Wish::Accept(host) => Command::Accept { host, by },
@@ -255,6 +255,10 @@ const fn word(command: &Command) -> &'static str {
         Command::Label { .. } => "asked: label",
         Command::Accept { .. } => "asked: accept",
         Command::Revive { .. } => "asked: revive",
-        Command::DeclareDead { .. } | Command::Recover { .. } | Command::RemoveHost { .. } => "asked: something else",
+        Command::DeclareDead { .. }
+        | Command::Recover { .. }
+        | Command::RemoveHost { .. }
+        | Command::Reboot { .. }
+        | Command::GiveUpReboot { .. } => "asked: something else",
     }
 }

@@ -77,8 +77,10 @@ fn token(coordinator: &Host, uses: usize) -> anyhow::Result<String> {
 fn join(host: &Host, token: &str) -> anyhow::Result<()> {
     const TOKEN_FILE: &str = "/root/token";
     let mut settings = format!("address = \"{}\"\n", host.address);
-    if let Part::Balancer(front) = host.part {
-        settings.push_str(front.settings());
+    match host.part {
+        Part::Balancer(front) => settings.push_str(front.settings()),
+        Part::Web => settings.push_str("\n[allow]\nreboot = true\n"),
+        Part::Coordinator => {}
     }
     host.write("/etc/baton/agent.toml", &settings)?;
     host.write(TOKEN_FILE, &format!("{token}\n"))?;

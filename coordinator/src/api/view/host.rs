@@ -2,6 +2,7 @@
 
 use super::{millis, version};
 use crate::driver::Hello;
+use baton_core::fleet::orders::Leaving;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, SplitReport};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
@@ -36,6 +37,8 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
         maintenance: host.maintenance.as_ref().map(|maintenance| super::order(&maintenance.order, now)),
         waits_for_acceptance: !host.accepted,
+        to_be_rebooted: host.maintenance.as_ref().is_some_and(|work| work.reboot == Some(Leaving::Ahead)),
+        rebooting_ms: host.leaves().map(|told| millis(now.since(told))),
         labels: host.labels.iter().map(|(label, value)| (label.to_string(), value.to_string())).collect(),
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
         driver: report.and_then(|report| report.balancer.as_ref()).map(|it| it.driver.clone()).unwrap_or_default(),

@@ -4,16 +4,23 @@ use super::super::aside::aside;
 use super::super::balancers;
 use super::steer::move_last;
 use super::{Accepted, never_joined};
-use crate::fleet::orders::{Maintenance, Order};
+use crate::fleet::orders::{Leaving, Maintenance, Order};
 use crate::fleet::{Fleet, Host, Labels, Service};
 use crate::name::{HostName, LabelKey, ServiceName};
 use crate::problem::{Code, Problem};
+use crate::time::Moment;
 use std::collections::BTreeSet;
 
 /// Labels of one host: what people can oversee, and what a plan may carry along.
 const LABELS_MAX: usize = 32;
 
-pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order) -> Result<Accepted, Problem> {
+pub(super) fn drain(
+    fleet: &mut Fleet,
+    name: &HostName,
+    stop: bool,
+    reboot: bool,
+    order: Order,
+) -> Result<Accepted, Problem> {
     let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
     if host.maintenance.as_ref().is_some_and(|maintenance| maintenance.stop == stop) {
         return Ok(Accepted::Unchanged);
@@ -25,21 +32,30 @@ pub(super) fn drain(fleet: &mut Fleet, name: &HostName, stop: bool, order: Order
         move_last(rollout, name);
     }
     if let Some(host) = fleet.hosts.get_mut(name) {
-        let order = host.maintenance.take().map_or(order, |maintenance| maintenance.order);
-        host.maintenance = Some(Maintenance { order, stop });
+        host.maintenance = Some(match host.maintenance.take() {
+            Some(before) => Maintenance { stop, ..before },
+            None => Maintenance { order, stop, reboot: reboot.then_some(Leaving::Ahead) },
+        });
     }
     Ok(Accepted::Noted)
 }
 
-/// Work on a host takes no more from a service than its strategy allows, and never all of it.
-fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
+/// How many hosts of a service people may take out for work on them: what a release may take, and one at least. That releases may
+/// take none says that they need not; what needs a repair does.
+#[must_use]
+pub(crate) fn may_miss(service: &Service) -> usize {
+    service.strategy.max_unavailable.at_most(service.hosts.len()).max(1)
+}
+
+/// Work on a host takes no more from a service than its strategy allows, or one host, and never all of it.
+pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
     if let Some((service, _)) = balanced(fleet, name).next() {
         return Err(Problem::new(Code(712), format!("{name} balances {service}: requests come in there"))
             .help("lead the traffic to another balancer first; Baton does not see who sends it"));
     }
     for (service_name, service) in running(fleet, name) {
         let total = service.hosts.len();
-        let may_miss = service.strategy.max_unavailable.at_most(total);
+        let may_miss = may_miss(service);
         let away: Vec<&str> =
             service.hosts.iter().filter(|host| aside(fleet, service, host).is_some()).map(HostName::as_str).collect();
         if away.len() < may_miss && away.len() + 1 < total {
@@ -47,16 +63,19 @@ fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
         }
         let what = format!("without {name} too few hosts of {service_name} would serve");
         return Err(Problem::new(Code(713), what)
-            .saw("hosts", format!("{total}, of which {may_miss} may be without (max_unavailable)"))
+            .saw("hosts", format!("{total}, of which {may_miss} may be without"))
             .saw("away", if away.is_empty() { "none".into() } else { away.join(", ") })
             .help("bring one of those back, add a host, or deploy with a larger rollout.max_unavailable"));
     }
     Ok(())
 }
 
-pub(super) fn undrain(fleet: &mut Fleet, name: &HostName) -> Result<Accepted, Problem> {
-    if !fleet.hosts.contains_key(name) {
-        return Err(never_joined(fleet, &[name]));
+pub(super) fn undrain(fleet: &mut Fleet, name: &HostName, now: Moment) -> Result<Accepted, Problem> {
+    let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
+    if let Some(since) = host.leaves() {
+        return Err(Problem::new(Code(746), format!("{name} was told to reboot, and is not back in another boot"))
+            .saw("told", format!("{} s ago", now.since(since).as_secs()))
+            .help("it comes back by itself: baton reboot shows how far it is; baton reboot --cancel gives up what does not come"));
     }
     let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
     Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })
@@ -189,11 +208,11 @@ fn may_remove(fleet: &Fleet, name: &HostName, force: bool) -> Result<(), Problem
 }
 
 /// The services that run on a host.
-fn running<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+pub(crate) fn running<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
     fleet.services.iter().filter(move |(_, service)| service.hosts.contains(name))
 }
 
 /// The services whose requests come through a host.
-fn balanced<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+pub(crate) fn balanced<'a>(fleet: &'a Fleet, name: &'a HostName) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
     fleet.services.iter().filter(move |(_, service)| service.balancer.as_ref().is_some_and(|it| it.on.contains(name)))
 }

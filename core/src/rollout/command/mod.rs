@@ -5,6 +5,7 @@ mod begin;
 mod deploy;
 mod hooks;
 mod hosts;
+mod reboot;
 mod recall;
 mod renew;
 mod service;
@@ -12,6 +13,7 @@ mod steer;
 
 pub use begin::begin;
 pub use deploy::{Busy, Deploy, basis, objections};
+pub(crate) use hosts::{balanced, may_drain, may_miss, running};
 pub use recall::recall;
 
 use super::{Rollout, RolloutState};
@@ -125,14 +127,26 @@ pub enum Command {
         service: ServiceName,
         by: String,
     },
-    /// A host leaves every balancer for work on it; with `stop` its instances stop then.
+    /// A host leaves every balancer for work on it; with `stop` its instances stop then, and with `reboot` that is the work.
     Drain {
         host: HostName,
         stop: bool,
+        reboot: bool,
         by: String,
         why: String,
     },
     Undrain {
+        host: HostName,
+        by: String,
+    },
+    /// A host that is out of every balancer is told to leave its boot: from now on it is out until it says another one.
+    Reboot {
+        host: HostName,
+        boot: String,
+        by: String,
+    },
+    /// Nobody waits for its other boot any more.
+    GiveUpReboot {
         host: HostName,
         by: String,
     },
@@ -195,6 +209,8 @@ impl Command {
             Self::Freeze { service, .. } | Self::Unfreeze { service, .. } => service.as_ref(),
             Self::Drain { .. }
             | Self::Undrain { .. }
+            | Self::Reboot { .. }
+            | Self::GiveUpReboot { .. }
             | Self::DeclareDead { .. }
             | Self::Revive { .. }
             | Self::Label { .. }
@@ -210,6 +226,8 @@ impl Command {
         match self {
             Self::Drain { host, .. }
             | Self::Undrain { host, .. }
+            | Self::Reboot { host, .. }
+            | Self::GiveUpReboot { host, .. }
             | Self::DeclareDead { host, .. }
             | Self::Revive { host, .. }
             | Self::Label { host, .. }
@@ -267,8 +285,12 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         }
         Command::Unfreeze { service, .. } => service::unfreeze(fleet, service.as_ref()),
         Command::RemoveService { service, by } => service::remove(fleet, &service, by, now),
-        Command::Drain { host, stop, by, why } => hosts::drain(fleet, &host, stop, Order { by, why, since: now }),
-        Command::Undrain { host, .. } => hosts::undrain(fleet, &host),
+        Command::Drain { host, stop, reboot, by, why } => {
+            hosts::drain(fleet, &host, stop, reboot, Order { by, why, since: now })
+        }
+        Command::Undrain { host, .. } => hosts::undrain(fleet, &host, now),
+        Command::Reboot { host, boot, .. } => reboot::tell(fleet, &host, boot, now),
+        Command::GiveUpReboot { host, .. } => reboot::give_up(fleet, &host),
         Command::DeclareDead { host, by, why } => hosts::declare_dead(fleet, &host, Order { by, why, since: now }),
         Command::Revive { host, .. } => hosts::revive(fleet, &host),
         Command::Label { host, set, unset, .. } => hosts::label(fleet, &host, set, &unset),
@@ -337,7 +359,7 @@ fn busy(active: &Rollout, now: Moment) -> Problem {
 }
 
 /// No new release, because people said so.
-fn frozen(name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
+pub(crate) fn frozen(name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
     let order = &freeze.order;
     let problem = Problem::new(Code(711), format!("{name} is frozen: {}", order.why))
         .saw("frozen by", order.by.clone())
@@ -359,7 +381,7 @@ fn unknown(fleet: &Fleet, name: &ServiceName) -> Problem {
 /// A command names a host that nobody knows.
 pub const NEVER_JOINED: Code = Code(703);
 
-fn never_joined(fleet: &Fleet, hosts: &[&HostName]) -> Problem {
+pub(crate) fn never_joined(fleet: &Fleet, hosts: &[&HostName]) -> Problem {
     let names: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
     let known: Vec<&str> = fleet.hosts.keys().map(HostName::as_str).collect();
     Problem::new(NEVER_JOINED, format!("{} never joined", names.join(", ")))

@@ -85,6 +85,7 @@ fn chosen(
         let (what, help) = match aside(fleet, service, &host) {
             None => return Ok(host),
             Some(Aside::Drained(_)) => ("is drained", format!("baton hosts undrain {host}")),
+            Some(Aside::Rebooting(_)) => ("reboots", "baton reboot shows how far it is".to_owned()),
             Some(Aside::Skipped(_)) => ("was skipped", format!("baton retry {name} {host} takes it in again")),
         };
         return Err(Problem::new(Code(713), format!("{host} {what}")).help(help));

@@ -7,8 +7,11 @@
 mod extent;
 mod hooks;
 mod memory;
+mod reboot;
 mod record;
 mod traffic;
+
+pub use reboot::reboot;
 
 use super::Rollout;
 use super::plan::Plan;
@@ -45,6 +48,7 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
     check.fencing(&mut violations);
     check.memory(&mut violations);
     check.signs(&mut violations);
+    check.reboots(&mut violations);
     for (name, service) in &fleet.services {
         let service = proposal.services.get(name).unwrap_or(service);
         check.one_rollout(name, &mut violations);

@@ -2,7 +2,7 @@
 
 use super::{Check, Violation, violation};
 use crate::fleet::report::{HostReport, InstanceState, MemberReport};
-use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
+use crate::fleet::spec::{HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec};
 use crate::fleet::{BalancerPool, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
 use crate::rollout::Direction;
@@ -42,7 +42,12 @@ impl Check<'_> {
         if left.is_empty() { dead } else { left }
     }
 
-    fn nothing_leads_to(&self, balancer: &HostName, pool: &PoolName, member: &MemberKey) -> Result<(), &'static str> {
+    pub(super) fn nothing_leads_to(
+        &self,
+        balancer: &HostName,
+        pool: &PoolName,
+        member: &MemberKey,
+    ) -> Result<(), &'static str> {
         let host = self.fleet.hosts.get(balancer).ok_or("nobody ever joined")?;
         let told = |spec: &HostSpec| spec.pools.get(pool).and_then(|it| it.members.get(member)).map(|it| it.state);
         if told(&host.issued) != Some(MemberState::Out) {
@@ -204,6 +209,15 @@ impl Check<'_> {
                 let counted = |host: &&HostName| !self.stands_aside(service, host) || serves(host);
                 let hosts = service.hosts.iter().filter(counted).count();
                 let may_miss = self.strategy_of(name, service).max_unavailable.at_most(hosts);
+                // People may take a host out for work on it also where releases may take none: one, and no other with it.
+                let goes = |member: &MemberKey, told: &MemberSpec| {
+                    let stays =
+                        after.and_then(|pool| pool.members.get(member)).is_some_and(|it| it.state == MemberState::Ready);
+                    let known = self.fleet.hosts.get(&member.host);
+                    told.state == MemberState::Ready && !stays && known.is_some_and(|host| host.maintenance.is_some())
+                };
+                let for_work = before.members.iter().any(|(member, told)| goes(member, told));
+                let may_miss = if for_work { may_miss.max(1) } else { may_miss };
                 let (had, has) = (count(before, true), after.map_or(0, |pool| count(pool, true)));
                 let floor = had.min(hosts.saturating_sub(may_miss));
                 if has < floor && !self.ends_on_purpose(name) {

@@ -30,12 +30,15 @@ impl Turn<'_> {
     /// Whether a host may begin, and may stop serving if the step means that. Counts it, if so.
     pub(super) fn admit(&mut self, standing: &Standing, lowers: bool) -> Result<(), Reason> {
         self.its_turn(standing)?;
-        // Work on hosts takes no more of them than the strategy allows, however many stand aside already.
-        let aside = if standing.aside.is_some() { self.aside } else { 0 };
+        // Work on hosts takes no more of them than the strategy allows, however many stand aside already, or one where it takes none.
+        let (aside, limit) = match standing.aside.is_some() {
+            true => (self.aside, self.unavailable_limit.max(1)),
+            false => (0, self.unavailable_limit),
+        };
         // A host that may serve and is not known to is one of those that do not already.
         let itself = usize::from(lowers && standing.belongs && !standing.serves);
-        if lowers && self.unavailable + aside >= self.unavailable_limit + self.leaving + itself {
-            let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(self.unavailable_limit));
+        if lowers && self.unavailable + aside >= limit + self.leaving + itself {
+            let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
         }
         if lowers {

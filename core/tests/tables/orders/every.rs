@@ -31,8 +31,10 @@ fn commands(world: &Obedient, service: &str, name: &str) -> Vec<Command> {
         Command::Freeze { service: Some(service()), lasts: None, by: by(), why: why() },
         Command::Unfreeze { service: Some(service()), by: by() },
         Command::RemoveService { service: service(), by: by() },
-        Command::Drain { host: host(name), stop: false, by: by(), why: why() },
+        Command::Drain { host: host(name), stop: false, reboot: false, by: by(), why: why() },
         Command::Undrain { host: host(name), by: by() },
+        Command::Reboot { host: host(name), boot: "boot1".into(), by: by() },
+        Command::GiveUpReboot { host: host(name), by: by() },
         Command::RemoveHost { host: host(name), force: false, by: by() },
         Command::RemoveHost { host: host(name), force: true, by: by() },
         Command::Rollback { id: id(), service: service(), by: by(), force: true },
@@ -87,7 +89,7 @@ fn earlier(world: &Obedient) -> Vec<Command> {
         Command::Freeze { service: Some(service()), lasts: None, by: by(), why: why() },
         Command::Freeze { service: None, lasts: None, by: by(), why: why() },
         Command::RemoveService { service: service(), by: by() },
-        Command::Drain { host: host("web2"), stop: true, by: by(), why: why() },
+        Command::Drain { host: host("web2"), stop: true, reboot: false, by: by(), why: why() },
         Command::Skip { service: service(), host: host("web2"), by: by(), why: why() },
         Command::Deploy(Box::new(Deploy { busy: Busy::Queue, ..world.deploy("r-8", "v2") })),
         Command::Keep { service: service(), by: by() },
@@ -132,6 +134,8 @@ fn what_nobody_knows_is_refused_by_every_command() {
         match command {
             Command::Drain { .. }
             | Command::Undrain { .. }
+            | Command::Reboot { .. }
+            | Command::GiveUpReboot { .. }
             | Command::DeclareDead { .. }
             | Command::Revive { .. }
             | Command::Label { .. }

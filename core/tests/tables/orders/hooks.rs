@@ -263,7 +263,7 @@ fn a_host_that_comes_back_from_work_on_it_waits_for_the_migration_like_every_oth
     let mut world = begin(SIDE, &[Point::Migrate]);
     world.outcomes.insert(Point::Migrate, HookOutcome::Running { since: Duration::from_secs(1) });
     let (by, why) = (by(), "work".to_owned());
-    world.ask(Command::Drain { host: host("web2"), stop: false, by: by.clone(), why });
+    world.ask(Command::Drain { host: host("web2"), stop: false, reboot: false, by: by.clone(), why });
     for _ in 0..3 {
         world.pass();
     }

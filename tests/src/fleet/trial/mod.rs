@@ -13,6 +13,7 @@ mod instances;
 mod lifetime;
 mod notice;
 mod operator;
+mod reboots;
 mod rest;
 mod service;
 mod story;
@@ -37,7 +38,7 @@ pub struct TrialArgs {
     /// Requests a second
     #[arg(long, default_value_t = 200)]
     pub rate: u32,
-    /// Only acts whose name contains this
+    /// Only acts, and what happens between them, whose name contains this
     #[arg(long)]
     pub only: Option<String>,
     /// Play on the fleet that is up, and leave it up

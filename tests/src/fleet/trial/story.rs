@@ -8,7 +8,7 @@ use super::operator::{Deploy, Watcher};
 use super::rest::{self, Rest};
 use super::service::{self, Behaviour};
 use super::verdict::{Answer, Measured, Summary, judge};
-use super::{TrialArgs, agents, confined, idle, instances, tell};
+use super::{TrialArgs, agents, confined, idle, instances, reboots, tell};
 use crate::fleet::front::Front;
 use crate::fleet::life;
 use crate::fleet::pool::{POOLS, Pool};
@@ -48,6 +48,32 @@ struct Stage<'a> {
     newest: u32,
 }
 
+/// What happens between releases, while clients ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Between {
+    Disturbed,
+    Upgraded,
+    Rebooted,
+}
+
+impl Between {
+    /// What the coordinator does to agents and hosts is the same whichever load balancer stands there; hosts reboot once, with
+    /// the services of both pools on them.
+    fn of(pool: &Pool) -> impl Iterator<Item = Self> + use<> {
+        let (haproxy, both) = (pool.front == Front::Haproxy, pool.front == Front::Haproxy && pool.ports.len() == 1);
+        let more = [haproxy.then_some(Self::Upgraded), both.then_some(Self::Rebooted)];
+        std::iter::once(Self::Disturbed).chain(more.into_iter().flatten())
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Disturbed => "agents upgraded and removed on their hosts",
+            Self::Upgraded => "agents upgraded by the coordinator",
+            Self::Rebooted => "hosts rebooted one after the other",
+        }
+    }
+}
+
 impl<'a> Story<'a> {
     #[must_use]
     pub(super) fn new(fleet: &'a Fleet, args: &'a TrialArgs) -> Self {
@@ -64,18 +90,13 @@ impl<'a> Story<'a> {
         let (mut answers, mut rests) = (Vec::new(), Vec::new());
         for pool in POOLS.iter().filter(|pool| self.fleet.before(pool).next().is_some()) {
             let mut stage = Stage::set(self.fleet, pool, self.args.rate)?;
-            let wanted = |act: &&Act| self.args.only.as_ref().is_none_or(|only| act.name.contains(only.as_str()));
-            for act in acts(pool).iter().filter(wanted) {
+            for act in acts(pool).iter().filter(|act| self.wants(act.name)) {
                 let answer = stage.play_until_struck(act).with_context(|| self.scene(act, pool))?;
                 tell(&line(&answer));
                 answers.push(answer);
             }
-            let mut between = vec![stage.rest()?];
-            // What the coordinator does to agents is the same whichever load balancer stands there.
-            if pool.front == Front::Haproxy {
-                between.push(stage.agents()?);
-            }
-            for rest in between {
+            for between in Between::of(pool).filter(|between| self.wants(between.name())) {
+                let rest = stage.between(between)?;
                 tell(&format!("{} {rest:?}", mark(&rest.wrong)));
                 rests.push(rest);
             }
@@ -83,6 +104,10 @@ impl<'a> Story<'a> {
         let at_rest = idle::measure(self.fleet)?;
         tell(&format!("--  at rest with services: {at_rest:?}"));
         Ok(Summary::new(answers, rests, idle, at_rest))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.args.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
     /// What was going on when an act did not end.
@@ -163,16 +188,17 @@ impl<'a> Stage<'a> {
         Ok(answer)
     }
 
-    fn rest(&mut self) -> anyhow::Result<Rest> {
-        let mut wrong = rest::disturb(self.fleet, self.pool)?;
-        wrong.extend(confined::look(self.fleet)?);
-        let what = "agents upgraded and removed on their hosts";
-        Ok(rest::judge(self.pool.scene, what, wrong, &self.clients.mark()?.report))
-    }
-
-    fn agents(&mut self) -> anyhow::Result<Rest> {
-        let wrong = agents::upgrade(self.fleet, self.pool)?;
-        Ok(rest::judge(self.pool.scene, "agents upgraded by the coordinator", wrong, &self.clients.mark()?.report))
+    fn between(&mut self, between: Between) -> anyhow::Result<Rest> {
+        let wrong = match between {
+            Between::Disturbed => {
+                let mut wrong = rest::disturb(self.fleet, self.pool)?;
+                wrong.extend(confined::look(self.fleet)?);
+                wrong
+            }
+            Between::Upgraded => agents::upgrade(self.fleet, self.pool)?,
+            Between::Rebooted => reboots::reboot(self.fleet, self.pool)?,
+        };
+        Ok(rest::judge(self.pool.scene, between.name(), wrong, &self.clients.mark()?.report))
     }
 
     /// Waits for the step and strikes; the moment at which what died is back. `None`: it was over before the step was seen.

@@ -1,0 +1,36 @@
+//! Work on hosts where releases may take none of them.
+
+use super::super::text::{NOW, World, host};
+use super::{Obedient, by, drain};
+use baton_core::rollout::RolloutState;
+use baton_core::rollout::command::{Accepted, Command, apply};
+use baton_core::rollout::plan::plan;
+
+#[test]
+fn work_may_take_one_host_also_where_releases_may_take_none() {
+    const NONE: &str = "side-by-side max=0\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1";
+    let mut world = Obedient::at(NONE);
+    assert_eq!(world.ask(drain("web3", false)), Accepted::Noted);
+    world.settle();
+    world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:out")]);
+    assert_eq!(world.refused(drain("web2", false)), 713);
+    // Releases go on among the others, and take none of them meanwhile: the interlock sees to that in every pass.
+    let deploy = world.deploy("r-5", "v2");
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Partial));
+    world.ask(Command::Undrain { host: host("web3"), by: by() });
+    world.settle();
+    world.ask(drain("web2", true));
+    world.settle();
+    assert_eq!(world.words(), ["web2 drained"]);
+
+    // The others are not enough where one of them does not serve.
+    let mut ill = World::parse(&NONE.replace("web2 a=v1:ready", "web2 a=v1:unready"));
+    apply(&mut ill.fleet, drain("web3", false), NOW).expect("it is noted, and waits");
+    assert_eq!(
+        ill.tell(&plan(&ill.fleet, NOW)).iter().filter(|line| line.contains("web3")).collect::<Vec<_>>(),
+        ["web3 waits: floor"]
+    );
+    assert_eq!(Obedient::at("side-by-side max=0\n web1 a=v1:ready:in\n lb1").refused(drain("web1", false)), 713);
+}
