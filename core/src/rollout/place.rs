@@ -337,6 +337,13 @@ impl<'a> Place<'a> {
         Enrolled::In
     }
 
+    /// Whether something here gets more and more of the traffic, and has not all of its share: the way back does not look at that.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        let grows = |slot| self.balancers().any(|on| on.member_report(slot).is_some_and(|member| member.full_in.is_some()));
+        self.goes_forward() && self.issued().any(|(slot, _)| self.is_told_in(slot) && grows(slot))
+    }
+
     fn goes_forward(&self) -> bool {
         self.rollout.is_none_or(|rollout| rollout.direction == Direction::Forward)
     }

@@ -253,6 +253,7 @@ fn look(
             wave: seat.wave,
             connected: place.host().is_some_and(|host| host.connected),
             serves: place.serves(),
+            grows: place.grows(),
             goal,
             drains_told: matches!(step, Step::Drain(slot) if place.issued().any(|(issued, _)| issued == slot)),
             step,

@@ -28,6 +28,8 @@ pub struct Standing {
     pub connected: bool,
     /// Whether requests to it are answered, as far as was last heard.
     pub serves: bool,
+    /// Whether it serves, and gets more and more of the traffic: no host that others may count on yet.
+    pub grows: bool,
     pub goal: Option<ReleaseId>,
     pub step: Step,
     /// The step drains what the host was told to run, and no free slot.

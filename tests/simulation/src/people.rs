@@ -167,7 +167,6 @@ impl World<'_> {
         let Some(part) = self.scenario.parts.get(place) else { return };
         let mut service = part.service.clone();
         service.strategy.second_person = false;
-        service.balancer.iter_mut().for_each(|balancer| balancer.slow_start = Duration::ZERO);
         if service.ports.len() > 1 && self.random.chance(25) {
             service.ports.truncate(1);
             service.strategy = strategies::one_by_one();

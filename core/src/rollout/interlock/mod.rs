@@ -87,8 +87,10 @@ fn told<'a>(fleet: &'a Fleet, proposal: &'a Plan) -> BTreeMap<&'a ServiceName, B
 
 impl Check<'_> {
     fn strategy_of<'a>(&'a self, name: &ServiceName, service: &'a Service) -> &'a Strategy {
-        let active = self.fleet.rollouts.values().find(|it| it.service == *name && it.state.is_active());
-        active.map_or(&service.strategy, |rollout| &rollout.strategy)
+        // As it was persisted; one that begins with the proposal, where another one ends, is only there.
+        let goes_on = self.active(name).map(|it| self.fleet.rollouts.get(&it.id).unwrap_or(it));
+        let ends = || self.fleet.rollouts.values().find(|it| it.service == *name && it.state.is_active());
+        goes_on.or_else(ends).map_or(&service.strategy, |rollout| &rollout.strategy)
     }
 
     /// The rollout of a service that goes on after the proposal.

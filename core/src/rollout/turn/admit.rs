@@ -36,7 +36,7 @@ impl Turn<'_> {
             false => (0, self.unavailable_limit),
         };
         // A host that may serve and is not known to is one of those that do not already.
-        let itself = usize::from(lowers && standing.belongs && !standing.serves);
+        let itself = usize::from(lowers && standing.belongs && (!standing.serves || standing.grows));
         if lowers && self.unavailable + aside >= limit + self.leaving + itself {
             let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(limit));
             return Err(Reason::Floor { unavailable, max_unavailable });

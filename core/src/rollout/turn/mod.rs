@@ -76,8 +76,9 @@ impl<'a> Turn<'a> {
         let is_silent = |it: &Standing| goes_forward && !it.connected;
         // One that was told to come in may just have been told to go out: what was heard before is no word of it.
         let is_entering = |it: &Standing| matches!(it.step, Step::Wait(Reason::Enrolling { .. }));
-        let is_down =
-            |it: &&Standing| (!it.serves || is_silent(it) || is_entering(it)) && !is_collected(fleet, name, &it.host);
+        let is_down = |it: &&Standing| {
+            (!it.serves || it.grows || is_silent(it) || is_entering(it)) && !is_collected(fleet, name, &it.host)
+        };
         Self {
             fleet,
             name,

@@ -39,6 +39,22 @@ fn what_is_still_warm_lets_nobody_overtake_where_the_plan_itself_begins_the_roll
 }
 
 #[test]
+fn a_rollout_that_begins_in_the_plan_that_ends_another_goes_by_its_own_strategy() {
+    let web = "web1 a=v2:none:out\n web2 a=v2:none:out\n web3 a=v2:none:out";
+    let mut fleet = World::parse(&format!("in-place max=1 none->v2 back evidence\n {web}\n lb1")).fleet;
+    let service = fleet.services.get_mut(&shop()).expect("a service");
+    let mut shape = Box::new(service.clone());
+    shape.strategy.parallel = Some(Amount::Percent(100));
+    let id = rollout("r-5");
+    service.orders.queue = vec![Queued { id, shape, release: release("v1").id(), by: by(), since: NOW }];
+    let next = plan(&fleet, NOW);
+    assert_eq!(next.rollouts[&rollout("r-1")].state, RolloutState::Reverted);
+    let starts = next.specs.values().flat_map(|spec| spec.instances.values());
+    assert_eq!(starts.filter(|it| it.release == release("v1").id()).count(), 3, "all at once");
+    assert_eq!(interlock::check(&fleet, &next), Ok(()));
+}
+
+#[test]
 fn a_silent_host_with_something_to_retire_is_not_back_in_the_plan_that_turns_the_rollout_round() {
     let text = "side-by-side max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in b=v0:ready:out silent\n lb1";
     let mut fleet = knowing_v0(text).fleet;

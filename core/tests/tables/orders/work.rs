@@ -34,3 +34,15 @@ fn work_may_take_one_host_also_where_releases_may_take_none() {
     );
     assert_eq!(Obedient::at("side-by-side max=0\n web1 a=v1:ready:in\n lb1").refused(drain("web1", false)), 713);
 }
+
+#[test]
+fn a_host_whose_share_still_grows_is_not_counted_on_whatever_else_it_is_waited_for() {
+    let tell = |web1: &str| {
+        let mut world = World::parse(&format!("in-place max=1\n web1 a=v1:ready:in{web1}\n web2 a=v1:ready:in\n lb1"));
+        apply(&mut world.fleet, drain("web2", false), NOW).expect("it is noted");
+        world.tell(&plan(&world.fleet, NOW)).into_iter().filter(|line| line.contains("web2")).collect::<Vec<_>>()
+    };
+    assert_eq!(tell(""), ["lb1 takes web2/a out"]);
+    assert_eq!(tell(":growing"), ["web2 waits: floor"]);
+    assert_eq!(tell(":growing behind"), ["web2 waits: floor"]);
+}
