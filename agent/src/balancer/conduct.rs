@@ -132,7 +132,8 @@ impl<D: Driver> Conductor<D> {
             let Some((asked, eased)) = asked.get(name).zip(pools.get(name)) else { continue };
             for (key, member) in &mut report.members {
                 let Some((full, eased)) = asked.members.get(key).zip(eased.members.get(key)) else { continue };
-                member.full_in = self.warming.full_in(name, asked, eased, full, now);
+                let full_in = self.warming.full_in(name, asked, eased, full, now);
+                member.full_in = full_in.filter(|_| member.running == MemberState::Ready);
             }
         }
         self.set_pace(&pools, &reports);

@@ -73,8 +73,10 @@ impl Warming {
         full: &MemberSpec,
         now: Instant,
     ) -> Option<Duration> {
-        let since = self.since.get(&(pool.clone(), full.address)).filter(|_| eased.weight < full.weight)?;
-        Some(asked.slow_start.saturating_sub(now.saturating_duration_since(*since)))
+        // One that came in with this very pass is as young as can be.
+        let since = self.since.get(&(pool.clone(), full.address)).copied().unwrap_or(now);
+        let left = asked.slow_start.saturating_sub(now.saturating_duration_since(since));
+        (eased.weight < full.weight).then_some(left)
     }
 
     /// How long the members that are in have been so.

@@ -63,7 +63,7 @@ pub fn look(
         .iter()
         .map(|(name, service)| {
             let standings = standings(fleet, name, now);
-            let is_down = |it: &&Standing| it.belongs && (!it.serves || !it.connected || it.aside.is_some());
+            let is_down = |it: &&Standing| it.belongs && (!it.serves || it.grows || !it.connected || it.aside.is_some());
             let down = standings.iter().filter(is_down).map(|it| it.host.clone()).collect();
             Known { name, service, standings, down }
         })
