@@ -25,10 +25,7 @@ pub struct Listener {
 /// # Errors
 /// Neither netlink nor `/proc/net` could be read.
 pub fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
-    let mut found = netlink::listeners(port).or_else(|_| table::listeners(port))?;
-    found.sort();
-    found.dedup();
-    Ok(found)
+    netlink::listeners(port).or_else(|_| table::listeners(port)).map(once)
 }
 
 /// Those listeners that get the connections made to an address.
@@ -46,8 +43,9 @@ pub fn listeners_at(address: SocketAddr) -> io::Result<Vec<Listener>> {
 /// # Errors
 /// As [`listeners`].
 pub fn established(local: SocketAddr) -> io::Result<usize> {
-    let addresses = netlink::established(local.port()).or_else(|_| table::established(local.port()))?;
-    Ok(addresses.iter().filter(|address| local.ip().is_unspecified() || plain(address.ip()) == plain(local.ip())).count())
+    let found = once(netlink::established(local.port()).or_else(|_| table::established(local.port()))?);
+    let here = |ip| local.ip().is_unspecified() || plain(ip) == plain(local.ip());
+    Ok(found.iter().filter(|connection| here(connection.local.ip())).count())
 }
 
 /// A TCP connection that a process here has, or is making.
@@ -63,7 +61,14 @@ pub(crate) struct Connection {
 /// # Errors
 /// As [`listeners`].
 pub(crate) fn open() -> io::Result<Vec<Connection>> {
-    netlink::open().or_else(|_| table::open())
+    netlink::open().or_else(|_| table::open()).map(once)
+}
+
+/// The kernel tells its table page by page, and what changes in between may move an entry to the next page: it is told twice.
+fn once<T: Ord>(mut found: Vec<T>) -> Vec<T> {
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Ends a connection from outside: both sides see it reset.
@@ -105,10 +110,8 @@ mod tests {
     fn both_ways_to_ask_give_the_same_answer() {
         let four = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = four.local_addr().unwrap().port();
-        let mut over_netlink = netlink::listeners(Some(port)).unwrap();
-        let mut over_proc = table::listeners(Some(port)).unwrap();
-        over_netlink.sort();
-        over_proc.sort();
+        let over_netlink = once(netlink::listeners(Some(port)).unwrap());
+        let over_proc = once(table::listeners(Some(port)).unwrap());
         assert_eq!(over_netlink, over_proc);
         assert!(!over_proc.is_empty());
     }
@@ -135,9 +138,10 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut served, _) = listener.accept().unwrap();
         let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-        for found in [netlink::open().unwrap(), table::open().unwrap()] {
-            let found: Vec<_> = found.into_iter().filter(|it| (it.local, it.remote) == (local, remote)).collect();
-            assert_eq!(found.len(), 1);
+        for ask in [netlink::open, table::open] {
+            let found: Vec<_> =
+                once(ask().unwrap()).into_iter().filter(|it| (it.local, it.remote) == (local, remote)).collect();
+            assert_eq!(found.len(), 1, "{found:?}");
             assert!(sockets_of(std::process::id()).contains(&found[0].inode));
         }
         let connection = open().unwrap().into_iter().find(|it| it.local == local && it.remote == remote).unwrap();
@@ -156,7 +160,8 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
         let served: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
         assert_eq!(established(address).unwrap(), 3);
-        assert_eq!(table::established(address.port()).unwrap().iter().filter(|local| **local == address).count(), 3);
+        let over_proc = once(table::established(address.port()).unwrap());
+        assert_eq!(over_proc.iter().filter(|connection| connection.local == address).count(), 3);
         drop((clients, served));
         assert_eq!(established(address).unwrap(), 0);
     }

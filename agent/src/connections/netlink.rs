@@ -25,21 +25,13 @@ pub(super) fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
         .collect())
 }
 
-pub(super) fn established(port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(dump(&StateFlags::ESTABLISHED, port)?.iter().map(|socket| local(&socket.header)).collect())
+pub(super) fn established(port: u16) -> io::Result<Vec<Connection>> {
+    Ok(dump(&StateFlags::ESTABLISHED, port)?.iter().map(connection).collect())
 }
 
 pub(super) fn open() -> io::Result<Vec<Connection>> {
     let states = StateFlags::ESTABLISHED | StateFlags::SYN_SENT | StateFlags::CLOSE_WAIT;
-    let sockets = dump(&states, 0)?;
-    Ok(sockets
-        .iter()
-        .map(|socket| Connection {
-            local: local(&socket.header),
-            remote: remote(&socket.header),
-            inode: u64::from(socket.header.inode),
-        })
-        .collect())
+    Ok(dump(&states, 0)?.iter().map(connection).collect())
 }
 
 pub(super) fn end(connection: &Connection) -> io::Result<()> {
@@ -59,8 +51,9 @@ pub(super) fn end(connection: &Connection) -> io::Result<()> {
     LINE.ask(&bytes, &mut Vec::new())
 }
 
-fn remote(header: &inet::InetResponseHeader) -> SocketAddr {
-    SocketAddr::new(header.socket_id.destination_address, header.socket_id.destination_port)
+fn connection(InetResponse { header, .. }: &InetResponse) -> Connection {
+    let remote = SocketAddr::new(header.socket_id.destination_address, header.socket_id.destination_port);
+    Connection { local: local(header), remote, inode: u64::from(header.inode) }
 }
 
 fn local(header: &inet::InetResponseHeader) -> SocketAddr {

@@ -3,7 +3,6 @@
 use super::{Connection, Listener};
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use std::io;
-use std::net::SocketAddr;
 
 pub(super) fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
     Ok(entries(&TcpState::Listen)?
@@ -12,17 +11,18 @@ pub(super) fn listeners(port: Option<u16>) -> io::Result<Vec<Listener>> {
         .collect())
 }
 
-pub(super) fn established(port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(super) fn established(port: u16) -> io::Result<Vec<Connection>> {
     let entries = entries(&TcpState::Established)?;
-    Ok(entries.map(|entry| entry.local_address).filter(|local| local.port() == port).collect())
+    Ok(entries.filter(|entry| entry.local_address.port() == port).map(|entry| connection(&entry)).collect())
 }
 
 pub(super) fn open() -> io::Result<Vec<Connection>> {
     let open = [TcpState::Established, TcpState::SynSent, TcpState::CloseWait];
-    let entries = all()?.filter(|entry| open.contains(&entry.state));
-    Ok(entries
-        .map(|entry| Connection { local: entry.local_address, remote: entry.remote_address, inode: entry.inode })
-        .collect())
+    Ok(all()?.filter(|entry| open.contains(&entry.state)).map(|entry| connection(&entry)).collect())
+}
+
+fn connection(entry: &TcpNetEntry) -> Connection {
+    Connection { local: entry.local_address, remote: entry.remote_address, inode: entry.inode }
 }
 
 fn entries(state: &TcpState) -> io::Result<impl Iterator<Item = TcpNetEntry>> {
