@@ -43,9 +43,14 @@ fn agent(host: &HostView) -> Line {
     if let Some(since) = host.rebooting_ms {
         return Line::default().span(Tone::Busy, format!("rebooting for {}", millis(since)));
     }
-    if let Some(order) = host.maintenance.as_ref().filter(|_| host.connected) {
+    if let Some(order) = &host.maintenance {
         let ahead = if host.to_be_rebooted { ", to be rebooted" } else { "" };
-        return Line::default().span(Tone::Busy, format!("drained by {} for {}{ahead}", order.by, millis(order.since_ms)));
+        let drained = format!("drained by {} for {}{ahead}", order.by, millis(order.since_ms));
+        let silent = if host.silent_ms == 0 { String::new() } else { format!(" for {}", millis(host.silent_ms)) };
+        return match host.connected {
+            true => Line::default().span(Tone::Busy, drained),
+            false => Line::default().span(Tone::Bad, format!("silent{silent}, {drained}")),
+        };
     }
     match (host.connected, host.silent_ms) {
         (true, _) if host.waits_for_acceptance => Line::default().span(Tone::Busy, "waits to be accepted"),
@@ -166,6 +171,8 @@ web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
         let (list, status) = said(&host);
         assert_eq!(list, "drained by ana for 4.1 s, to be rebooted");
         assert_eq!(status, "web2  drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
+        let of = |host: &HostView| super::super::why::host(host, &example::fleet()).to_text(Look::default());
+        assert!(of(&host).contains("you can: wait   ·   baton reboot shows how far it is   ·   baton reboot --cancel"));
         (host.to_be_rebooted, host.rebooting_ms) = (false, Some(130_000));
         for connected in [true, false] {
             host.connected = connected;
@@ -173,8 +180,11 @@ web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
             assert_eq!(list, "rebooting for 2 min 10 s", "{connected}");
             assert_eq!(status, "web2  rebooting for 2 min 10 s; drained by ana for 4.1 s: to be rebooted (b-1): a kernel\n");
         }
-        let text = super::super::why::host(&host, &example::fleet()).to_text(Look::default());
+        let text = of(&host);
         assert!(text.contains("rebooting for 2 min 10 s") && text.contains("you can: wait   ·   baton reboot"), "{text}");
+        (host.rebooting_ms, host.silent_ms) = (None, 130_000);
+        assert_eq!(said(&host).0, "silent for 2 min 10 s, drained by ana for 4.1 s", "it was given up");
+        assert!(of(&host).contains("you can: baton hosts undrain web2\n"), "{}", of(&host));
     }
 
     #[test]

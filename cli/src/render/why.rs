@@ -182,6 +182,15 @@ pub fn host(host: &HostView, fleet: &FleetView) -> Page {
             host.name
         ));
     }
+    if host.maintenance.is_some() && host.rebooting_ms.is_none() {
+        if host.connected {
+            page.extend(troubles(std::slice::from_ref(host)));
+        }
+        page.text(match host.to_be_rebooted {
+            true => "  you can: wait   ·   baton reboot shows how far it is   ·   baton reboot --cancel".to_owned(),
+            false => format!("  you can: baton hosts undrain {}", host.name),
+        });
+    }
     for service in &fleet.services {
         for waiting in service.waiting.iter().filter(|waiting| waiting.host == host.name) {
             page.line(Line::of(format!("{}  ", service.name)).plain(waiting.text.clone()));

@@ -7,6 +7,7 @@ use crate::connection::Connection;
 use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::render::page::Page;
+use crate::render::units::millis;
 use baton_proto::v1::{FleetView, HostRequest};
 use clap::Args;
 use serde_json::json;
@@ -104,6 +105,14 @@ fn is_drained(view: &FleetView, host: &str) -> Vec<String> {
 }
 
 fn is_back(view: &FleetView, host: &str) -> Vec<String> {
+    let silent = view.hosts.iter().find(|it| it.name == host && !it.connected).map(|it| {
+        let away = if it.silent_ms == 0 {
+            "is not connected".to_owned()
+        } else {
+            format!("is silent for {}", millis(it.silent_ms))
+        };
+        format!("{host}: its agent {away}; it goes back in once it is heard, whether anybody waits here or not")
+    });
     let left = on_host(view, host).filter_map(|(service, waiting)| {
         let serves = service.hosts.iter().any(|own| own.host == host && own.step == "serving");
         // A host that waits for its turn in a rollout, or was skipped, is where it should be.
@@ -115,7 +124,9 @@ fn is_back(view: &FleetView, host: &str) -> Vec<String> {
         };
         Some(format!("{}: {text}", service.name))
     });
-    left.collect()
+    let left: Vec<String> = left.collect();
+    // What they all wait for, first.
+    if left.is_empty() { left } else { silent.into_iter().chain(left).collect() }
 }
 
 fn tell(host: &str, exit: Exit, done: &'static str, became: &str, next: &str, context: Context<'_>) -> Exit {
@@ -127,4 +138,27 @@ fn tell(host: &str, exit: Exit, done: &'static str, became: &str, next: &str, co
     context.output.json(&json!({ "host": host, "outcome": word(exit, done), "exit": exit.code() }));
     context.output.next(if exit == Exit::Done { next } else { "baton status" });
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_back;
+    use crate::render::example;
+
+    #[test]
+    fn a_host_whose_agent_is_silent_comes_back_without_anybody_who_waits() {
+        let mut view = example::fleet();
+        view.services[0].waiting.retain(|waiting| waiting.host != "web3");
+        view.services[0].hosts.iter_mut().filter(|own| own.host == "web3").for_each(|own| own.step = "agent silent".into());
+        assert_eq!(is_back(&view, "web3"), ["shop: not back in the balancers yet"]);
+        let web3 = view.hosts.iter_mut().find(|host| host.name == "web3").unwrap();
+        (web3.connected, web3.silent_ms) = (false, 61_000);
+        assert_eq!(
+            is_back(&view, "web3"),
+            [
+                "web3: its agent is silent for 1 min 1 s; it goes back in once it is heard, whether anybody waits here or not",
+                "shop: not back in the balancers yet"
+            ]
+        );
+    }
 }

@@ -188,11 +188,13 @@ fn tell(view: &RebootView, exit: Exit, context: Context<'_>) -> Exit {
         fields.insert("exit".to_owned(), exit.code().into());
     }
     output.json(&document);
-    output.next(match (exit, view.state.as_str()) {
-        (Exit::Interrupted | Exit::TimedOut, _) => "baton reboot (it goes on)",
-        (_, "paused") => "baton reboot --resume, or baton reboot --cancel",
-        (_, "running") => "baton reboot",
-        _ => "baton hosts list",
+    let stays_out = view.hosts.iter().find(|host| host.state == "failed");
+    output.next(&match (exit, view.state.as_str(), stays_out) {
+        (Exit::Interrupted | Exit::TimedOut, ..) => "baton reboot (it goes on)".to_owned(),
+        (_, "paused", _) => "baton reboot --resume, or baton reboot --cancel".to_owned(),
+        (_, "running", _) => "baton reboot".to_owned(),
+        (_, "aborted", Some(host)) => format!("baton hosts undrain {}", host.host),
+        _ => "baton hosts list".to_owned(),
     });
     exit
 }

@@ -35,7 +35,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         ("artifact", release.artifact.digest.short()),
         ("artifact.size", release.artifact.size.to_string()),
         ("hosts", hosts.join(", ")),
-        ("run.command", run.command.join(" ")),
+        ("run.command", words(&run.command)),
         ("run.user", run.user.clone().unwrap_or_default()),
         ("run.ports", ports.join(", ")),
         ("run.listen", listen.join(", ")),
@@ -79,15 +79,22 @@ fn shown(point: Point, hook: &Hook) -> String {
         _ => "once, on one host",
     };
     let way = if hook.no_way_back { "; then there is no way back" } else { "" };
-    format!("{} ({runs}, at most {}{way})", hook.command.join(" "), seconds(hook.timeout))
+    format!("{} ({runs}, at most {}{way})", words(&hook.command), seconds(hook.timeout))
 }
 
 fn probe(probe: &Probe) -> String {
     match probe {
         Probe::Http { path } => format!("http {path}"),
         Probe::Tcp => "tcp".to_owned(),
-        Probe::Exec { command } => format!("exec {}", command.join(" ")),
+        Probe::Exec { command } => format!("exec {}", words(command)),
     }
+}
+
+/// A command as a person would type it: each word is seen to be one.
+fn words(command: &[String]) -> String {
+    let plain = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "-_./:=,@%+{}".contains(c));
+    let shown = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    command.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 fn seconds(duration: Duration) -> String {
@@ -98,6 +105,13 @@ fn seconds(duration: Duration) -> String {
 mod tests {
     use super::*;
     use crate::samples;
+
+    #[test]
+    fn a_word_of_a_command_is_seen_to_be_one() {
+        let shown = |command: &[&str]| words(&command.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(shown(&["./app", "--port={port}", "-v"]), "./app --port={port} -v");
+        assert_eq!(shown(&["sh", "-c", "a; echo 'b'", ""]), r"sh -c 'a; echo '\''b'\''' ''");
+    }
 
     #[test]
     fn only_what_changes_is_shown() {

@@ -22,7 +22,13 @@ pub(super) fn drain(
     order: Order,
 ) -> Result<Accepted, Problem> {
     let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
-    if host.maintenance.as_ref().is_some_and(|maintenance| maintenance.stop == stop) {
+    let maintenance = host.maintenance.as_ref();
+    if let Some(other) = maintenance.filter(|it| it.reboot.is_some() && !reboot) {
+        return Err(Problem::new(Code(748), format!("{name} is drained to be rebooted, and comes back after it"))
+            .saw("drained", format!("by {}: {}", other.order.by, other.order.why))
+            .help("baton reboot shows how far it is, baton reboot --cancel ends it; drain the host once it is back"));
+    }
+    if maintenance.is_some_and(|maintenance| maintenance.stop == stop) {
         return Ok(Accepted::Unchanged);
     }
     if host.maintenance.is_none() {
@@ -75,7 +81,7 @@ pub(super) fn undrain(fleet: &mut Fleet, name: &HostName, now: Moment) -> Result
     if let Some(since) = host.leaves() {
         return Err(Problem::new(Code(746), format!("{name} was told to reboot, and is not back in another boot"))
             .saw("told", format!("{} s ago", now.since(since).as_secs()))
-            .help("it comes back by itself: baton reboot shows how far it is; baton reboot --cancel gives up what does not come"));
+            .help("baton reboot shows how far it is: it comes back once it says another boot; baton reboot --cancel gives up what does not, when --back-within is over"));
     }
     let maintenance = fleet.hosts.get_mut(name).and_then(|host| host.maintenance.take());
     Ok(if maintenance.is_some() { Accepted::Noted } else { Accepted::Unchanged })
