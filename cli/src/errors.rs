@@ -168,7 +168,7 @@ impl From<tonic::Status> for Failure {
 /// service, no balancer, no upgrade of agents, no reboots. That a host does not let itself be rebooted is its policy.
 const fn is_refusal(code: Code) -> bool {
     code.0 == wire::NOT_ALLOWED.0
-        || matches!(code.0, 567 | 1032..=1034)
+        || matches!(code.0, 567 | 805 | 1032..=1034)
         || matches!(code.0, 700..800)
             && !matches!(code.0, 702..=704 | 706 | 708..=710 | 714..=716 | 721 | 722 | 733 | 741 | 743 | 745)
 }

@@ -156,11 +156,16 @@ pub fn live(live: &[LiveView], committed: &str) -> String {
 #[must_use]
 pub fn next(service: &ServiceView, exit: Exit) -> String {
     let name = &service.name;
+    let of = |is: fn(&RolloutView) -> bool| service.rollout.as_ref().is_some_and(is);
     let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL && !caught_up(rollout));
     match exit {
         Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   baton rollback {name}"),
         Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
         Exit::Waiting if hook_failed(service) => {
+            format!("baton why {name}, then baton retry {name}   or   baton rollback {name}")
+        }
+        Exit::Waiting if of(|rollout| rollout.promotable) => format!("baton promote {name}   or   baton rollback {name}"),
+        Exit::Waiting if of(|rollout| !rollout.evidence.is_empty()) => {
             format!("baton why {name}, then baton retry {name}   or   baton rollback {name}")
         }
         Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),

@@ -26,7 +26,7 @@ const GUARD: GuardSettings =
     GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE };
 const GATE: GateSettings =
     GateSettings { rule_out_ppm: 10_000, max_wait: Duration::ZERO, on_not_enough_data: NotEnough::Pause };
-const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
+const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true, alone: false };
 
 fn seen(look: u64) -> Traffic {
     let slot = |whose, host: &str, counts| ((whose, format!("{host}/0").parse::<MemberKey>().unwrap()), counts);
@@ -100,7 +100,7 @@ fn memory_that_grows_is_found_at_the_same_moment_though_the_state_was_stored_in_
 #[test]
 fn what_instances_count_is_judged_alike_though_the_state_was_stored_in_between() {
     let settings = GuardSettings { sources: Sources { metrics: true, prometheus: false }, ..GUARD };
-    let on_trial = Settings { guard: &settings, gate: None, on_trial: true };
+    let on_trial = Settings { guard: &settings, gate: None, on_trial: true, alone: false };
     let summary = History::default().summary(Moment(0));
     let (mut counters, mut judgement, mut again) = (Counters::default(), Judgement::default(), Judgement::default());
     for look in 0..60_u64 {

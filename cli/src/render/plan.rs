@@ -60,10 +60,14 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
 /// That both releases answer side by side, as far as the strategy sees to it, for less time than the guard needs for anything.
 fn watched_too_shortly(plan: &PlanView) -> Option<String> {
     let soonest = plan.would_notice.iter().map(|notice| notice.within_ms).min()?;
-    // With the last wave nothing is left to compare with.
-    let (_, before) = plan.waves.split_last()?;
-    let watched: u64 = before.iter().map(|wave| wave.bake_ms).sum();
+    // With the last wave nothing is left to compare with; but where all hosts have only one, what was before is.
+    let (last, before) = plan.waves.split_last()?;
+    let alone = matches!(plan.strategy.as_str(), "blue-green" | "recreate");
+    let watched: u64 = before.iter().chain(Some(last).filter(|_| alone)).map(|wave| wave.bake_ms).sum();
     (watched < soonest).then(|| match watched {
+        short if alone => {
+            format!("it is watched for {} once everybody gets it, which is less (rollout.bake)", millis(short))
+        }
         0 => {
             "no wave before the last is watched: a fast rollout is over by then (rollout.waves and rollout.bake)".to_owned()
         }

@@ -12,6 +12,11 @@ pub(super) fn counted(page: &mut Page, rollout: &RolloutView) {
             |version: &str, failed: u64, requests: u64| format!("{version}: {} of {}", count(failed), count(requests));
         let said = if source.new_requests == 0 || source.old_requests == 0 {
             "nothing was compared".to_owned()
+        } else if source.failures_not_counted {
+            let side = |version: &str, requests: u64| format!("{version}: {} requests", count(requests));
+            let new = side(&rollout.to_version, source.new_requests);
+            let old = side(&rollout.from_version, source.old_requests);
+            format!("{new} · {old}; nothing was there that counts failures")
         } else {
             let new = side(&rollout.to_version, source.new_failed, source.new_requests);
             format!("{new} failed · {}", side(&rollout.from_version, source.old_failed, source.old_requests))
@@ -99,6 +104,9 @@ mod tests {
         let text = said(counted, source.clone());
         let expect = "2.1.0: 52 of 812 failed · 2.0.4: 1 of 2 204, by the instances' own metrics (/metrics)\n";
         assert_eq!(text, format!("  counted too {expect}"));
+        let text = said(counted, SourceView { new_failed: 0, old_failed: 0, failures_not_counted: true, ..source.clone() });
+        let expect = "2.1.0: 812 requests · 2.0.4: 2 204 requests; nothing was there that counts failures";
+        assert_eq!(text, format!("  counted too {expect}, by the instances' own metrics (/metrics)\n"));
         let text = said(counted, SourceView { old_requests: 0, old_failed: 0, ..source });
         assert_eq!(text, "  counted too nothing was compared, by the instances' own metrics (/metrics)\n");
     }

@@ -124,6 +124,14 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
             "baton retry {name}   ·   if it did happen: baton skip {name} --hook {point}   ·   baton rollback {name}"
         );
     }
+    if rollout.state == state::PAUSED && rollout.promotable {
+        return format!(
+            "as it is: baton promote {name}   ·   to wait once more: baton resume {name}   ·   baton rollback {name}"
+        );
+    }
+    if rollout.state == state::PAUSED && !rollout.evidence.is_empty() {
+        return format!("baton retry {name}   ·   without the host: baton skip {name} HOST   ·   baton rollback {name}");
+    }
     if rollout.state == state::PAUSED {
         return format!("baton resume {name}   ·   baton rollback {name}");
     }

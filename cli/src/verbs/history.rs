@@ -38,7 +38,7 @@ pub async fn history(args: HistoryArgs, context: Context<'_>) -> Result<Exit, Fa
     let list = connection.control.history(request).await?.into_inner();
     if list.rollouts.is_empty() && !asked.is_empty() {
         // A service that was removed has a history. One that has none may not even be there.
-        connection.view(&asked).await?;
+        connection.view(&asked).await.map_err(|problem| problem.help("baton status shows every service"))?;
     }
     context.output.answer(&table(&list));
     context.output.json(&list);

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::errors::Failure;
 use crate::exit::Exit;
 use crate::render::page::Page;
-use crate::render::units::millis;
+use crate::render::units::{counted, millis};
 use baton_proto::v1::{FleetView, HostRequest};
 use clap::Args;
 use serde_json::json;
@@ -51,10 +51,18 @@ pub async fn drain(args: DrainArgs, context: Context<'_>) -> Result<Exit, Failur
     let mut connection = Connection::open(context.connect)?;
     let DrainArgs { host, stop, why, wait } = args;
     let request = HostRequest { host: host.clone(), why, stop, force: false };
+    let before = cut(&connection.view("").await?, &host);
     connection.control.drain_host(request).await?;
-    let became = if stop { "drained and stopped" } else { "drained" };
     let exit = settle(&mut connection, &host, wait, context, is_drained).await?;
-    Ok(tell(&host, exit, "drained", became, &format!("baton hosts undrain {host}"), context))
+    let mut became = if stop { "drained and stopped" } else { "drained" }.to_owned();
+    match cut(&connection.view("").await?, &host).saturating_sub(before) {
+        0 => {}
+        cut => {
+            let requests = counted(cut, "request was", "requests were");
+            became.push_str(&format!("; {requests} cut at the end of the drain (rollout.drain)"));
+        }
+    }
+    Ok(tell(&host, exit, "drained", &became, &format!("baton hosts undrain {host}"), context))
 }
 
 /// Brings a host back: on the release that is live now, and into the balancers once that is ready.
@@ -93,6 +101,12 @@ async fn settle(
         return Ok(Exit::Done);
     }
     until(connection, &wait, context, |view| left(view, host)).await
+}
+
+/// How many requests to a host were cut so far.
+fn cut(view: &FleetView, host: &str) -> u64 {
+    let there = view.services.iter().flat_map(|service| &service.hosts).filter(|own| own.host == host);
+    there.map(|own| own.cut).sum()
 }
 
 fn is_drained(view: &FleetView, host: &str) -> Vec<String> {

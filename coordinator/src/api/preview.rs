@@ -107,13 +107,15 @@ fn foreseen(picture: &Picture, name: &ServiceName, strategy: &Strategy, total: u
 fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
     let mut waves = Vec::new();
     let mut begun = 0;
-    for wave in &strategy.waves {
+    for (nth, wave) in strategy.waves.iter().enumerate() {
+        // Those whom a rule names come first, and no others.
+        let share = wave.share.filter(|_| nth > 0 || strategy.users.rules.is_empty());
         let until = wave.hosts.of(order.len()).max(begun);
         if until > begun || wave.share.is_some() {
             let hosts = order.iter().take(until).skip(begun).map(ToString::to_string).collect();
             waves.push(PlannedWave {
                 hosts,
-                share: wave.share.map_or(0, |share| u16::from(share).into()),
+                share: share.map_or(0, |share| u16::from(share).into()),
                 bake_ms: millis(wave.bake.unwrap_or(strategy.bake)),
                 approve: wave.approve,
             });
@@ -214,10 +216,9 @@ mod tests {
         assert!(plan.would_notice.is_sorted_by(|one, other| one.within_ms >= other.within_ms), "{plan:?}");
         let mut together = wish(&hosts);
         together.shape.strategy.lockstep = true;
-        assert!(
-            preview(&picture, together, Moment(0)).0.would_notice.is_empty(),
-            "all at once: there is nothing to compare with"
-        );
+        let (plan, _) = preview(&picture, together, Moment(0));
+        let shares: Vec<_> = plan.would_notice.iter().map(|notice| notice.share.as_str()).collect();
+        assert_eq!(shares, ["5 %", "20 %"], "all at once: it is held against what was before");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use baton_core::analysis::turn::Turn;
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::{Fleet, InstanceKey, MemberKey};
 use baton_core::name::{HostName, ReleaseId, RolloutId, ServiceName};
+use baton_core::rollout::gate::answers_alone;
 use baton_core::rollout::place::Places;
 use baton_core::rollout::{Direction, Rollout};
 use baton_core::time::Moment;
@@ -161,7 +162,7 @@ impl Counted {
             service.belong_to(rollout, now);
             match rollout {
                 Some(rollout) if service.is_due(now) => {
-                    looks.insert(rollout.id.clone(), service.after(rollout, now));
+                    looks.insert(rollout.id.clone(), service.after(fleet, rollout, now));
                 }
                 Some(_) => {}
                 None => service.rest(now),
@@ -270,7 +271,7 @@ impl Service {
         self.rollout = rollout.map(|rollout| rollout.id.clone());
     }
 
-    fn after(&self, rollout: &Rollout, now: Moment) -> Judgement {
+    fn after(&self, fleet: &Fleet, rollout: &Rollout, now: Moment) -> Judgement {
         let mut judgement = if rollout.judgement.has_begun() {
             rollout.judgement.clone()
         } else {
@@ -280,7 +281,8 @@ impl Service {
         };
         let strategy = &rollout.strategy;
         let on_trial = rollout.direction == Direction::Forward && rollout.from.is_some();
-        let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial };
+        let alone = on_trial && answers_alone(fleet, rollout, now);
+        let settings = Settings { guard: &strategy.guard, gate: strategy.gate.as_ref(), on_trial, alone };
         // What nobody counted is no look at no requests; and what is not looked at yet is read again where nobody lives to do it.
         let is_looked_at = |turn: &Turn| turn.heard().is_none() || turn.is_due(now);
         if is_looked_at(&self.balanced) {
@@ -357,13 +359,13 @@ fn take(turn: &mut Turn, now: Moment) -> bool {
     due
 }
 
-/// Notes in every rollout under way how many of its service's hosts serve now.
+/// Notes in every rollout under way how many of its service's hosts answer now, as far as was last heard.
 pub(super) fn see_capacity(fleet: &mut Fleet, now: Moment) {
     let serving = |rollout: &Rollout| {
         let service = fleet.services.get(&rollout.service)?;
         let places = Places::of(fleet, &rollout.service, service, now);
-        let serves = |host: &&HostName| places.at(host).serves();
-        Some((count(service.hosts.iter().filter(serves).count()), count(service.hosts.len())))
+        let answers = |host: &&HostName| places.at(host).answers();
+        Some((count(service.hosts.iter().filter(answers).count()), count(service.hosts.len())))
     };
     let active = fleet.rollouts.values().filter(|rollout| rollout.state.is_active());
     let seen: Vec<_> = active.filter_map(|rollout| Some((rollout.id.clone(), serving(rollout)?))).collect();

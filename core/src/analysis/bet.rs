@@ -29,6 +29,27 @@ pub fn guess(past: Counts) -> f64 {
     (0.5 + past.errors as f64) / (100.0 + past.requests as f64)
 }
 
+/// What an old release must have answered before it can stand for itself once it is gone.
+pub const REMEMBERED: u64 = 100;
+/// How surely what it failed at is not underestimated: standard deviations, one-sided 99.95 %.
+const SURELY: f64 = 3.29;
+/// Other times, other traffic: failures may be so many times as many as they were,
+const OTHER_TIMES: f64 = 2.0;
+/// and so many more.
+const MORE: f64 = 0.01;
+
+/// The most that a new release may fail at which is held against what the old one did before, where nobody answers beside it: the
+/// upper end of what that may have been (Wilson's interval, for failures that come in bursts of `phi`), twice over, and one in a
+/// hundred on top. None: that says nothing, as too little is known or too much failed.
+#[must_use]
+pub fn before(border: Border, past: Counts, phi: f64) -> Option<f64> {
+    let share = past.share().filter(|_| past.requests >= REMEMBERED)?;
+    let n = past.requests as f64 / if phi.is_finite() { phi.max(1.0) } else { 1.0 };
+    let (z, own) = (SURELY * SURELY / n, share * (1.0 - share) / n);
+    let upper = (share + z / 2.0 + SURELY * (own + z / (4.0 * n)).sqrt()) / (1.0 + z);
+    Some(OTHER_TIMES * border.at(upper) + MORE).filter(|most| *most < 0.9)
+}
+
 /// The rate with `times` the odds.
 #[must_use]
 pub fn with_odds(rate: f64, times: f64) -> f64 {

@@ -76,6 +76,12 @@ impl Counters {
         self.instances.values_mut().for_each(|known| known.whose = Whose::Old);
     }
 
+    /// Whether anything was there on any instance that counts errors.
+    #[must_use]
+    pub fn count_errors(&self) -> bool {
+        self.instances.values().any(|known| known.totals.is_some_and(|totals| totals.errors.is_some()))
+    }
+
     /// Why nothing, or not everything, is compared; empty: there is no reason not to.
     #[must_use]
     pub fn doubts(&self, new: &str, old: &str) -> Vec<String> {
@@ -101,8 +107,7 @@ impl Counters {
         if let Some(more) = troubled.count().checked_sub(NAMED).filter(|more| *more > 0) {
             doubts.push(format!("and {more} instances more that cannot be read"));
         }
-        let mut read = self.instances.values().filter_map(|known| known.totals).peekable();
-        if read.peek().is_some() && read.all(|totals| totals.errors.is_none()) {
+        if self.instances.values().any(|known| known.totals.is_some()) && !self.count_errors() {
             doubts.push("nothing is there yet that counts errors: none has happened, or the name is wrong".to_owned());
         }
         doubts

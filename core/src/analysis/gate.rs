@@ -1,6 +1,6 @@
 //! The gate: evidence that the new release is not worse by a stated size. The guard's bet with the roles exchanged.
 
-use super::bet::{Border, Rates, guess, logarithm};
+use super::bet::{Border, REMEMBERED, Rates, guess, logarithm};
 use super::counts::{Counts, Poll};
 use super::real::Real;
 use super::settings::GateSettings;
@@ -13,9 +13,6 @@ pub const PASS: f64 = 20.0;
 const FIRST: f64 = 0.8;
 /// Over ten minutes of polls.
 const SPREAD: u32 = 300;
-
-/// What an old release must have answered before it can stand for itself once it is gone.
-const REMEMBERED: u64 = 100;
 
 /// What the bettor owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -169,6 +169,12 @@ impl Growth {
         })
     }
 
+    /// How many instances of a release are watched, for a whole window or not yet.
+    #[must_use]
+    pub fn watched(&self, release: ReleaseId) -> usize {
+        self.releases.get(&release).map_or(0, |known| known.tracks.iter().count())
+    }
+
     /// What instances of a release grew by at most at about this age; None: none was seen then.
     #[must_use]
     pub fn usual(&self, release: ReleaseId, age: u32) -> Option<u64> {

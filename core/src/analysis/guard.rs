@@ -4,7 +4,7 @@
 //! arXiv 2106.02693) with a mixture of alternatives. Null hypothesis: in every poll the new release fails at most as often
 //! as the tolerance allows, whatever the old one does. So an incident that hits both proves nothing.
 
-use super::bet::{Border, Rates, guess, logarithm, with_odds};
+use super::bet::{Border, Rates, before, guess, logarithm, with_odds};
 use super::counts::{Counts, Poll};
 use super::real::Real;
 use super::settings::GuardSettings;
@@ -44,7 +44,7 @@ pub struct Caution {
 pub struct Guard {
     /// By alternative.
     wealth: [Real; 5],
-    /// Polls in which both releases had traffic.
+    /// Polls that were bet on.
     polls: u32,
     /// The most it was ever worth.
     highest: Real,
@@ -92,16 +92,31 @@ impl Guard {
         }
         let border = Border { ratio: settings.ratio(), margin: settings.margin() };
         let old = guess(past);
+        self.play(Caution { phi, most }, |odds| {
+            let rates = Rates { old, new: with_odds(old, odds) };
+            (rates.new > border.at(old)).then(|| logarithm(rates, border.nearest(rates, poll), poll))
+        });
+    }
+
+    /// Takes a poll in which nobody but the new release answered, since nothing leads to the old one any more. It is held against
+    /// what the old one may have failed at before: null hypothesis: at most at that rate, with more tolerance than beside it.
+    pub fn look_alone(&mut self, settings: &GuardSettings, past: Counts, new: Counts, phi: f64) {
+        let Some(most) = before(Border { ratio: settings.ratio(), margin: settings.margin() }, past, phi) else { return };
+        if new.requests > 0 {
+            let poll = Poll { new, old: Counts::default() };
+            let rates = |new| Rates { old: most, new };
+            self.play(Caution { phi, most: MOST }, |odds| Some(logarithm(rates(with_odds(most, odds)), rates(most), poll)));
+        }
+    }
+
+    /// One poll: what each bet is multiplied by, as a logarithm; None: it was not made.
+    fn play(&mut self, caution: Caution, won: impl Fn(f64) -> Option<f64>) {
+        let Caution { phi, most } = caution;
         let fresh = unbet(self.polls) - unbet(self.polls.saturating_add(1));
         let temper = if phi.is_finite() && phi > 1.0 { 1.0 / phi } else { 1.0 };
         for (wealth, (odds, weight)) in self.wealth.iter_mut().zip(ALTERNATIVES) {
-            let rates = Rates { old, new: with_odds(old, odds) };
             let bet = wealth.get() + weight * fresh;
-            let factor = if rates.new <= border.at(old) {
-                1.0
-            } else {
-                (logarithm(rates, border.nearest(rates, poll), poll) * temper).exp().min(most)
-            };
+            let factor = won(odds).map_or(1.0, |won| (won * temper).exp().min(most));
             *wealth = Real::new((bet * if factor.is_finite() { factor } else { 1.0 }).min(ENOUGH));
         }
         self.polls = self.polls.saturating_add(1);
@@ -126,7 +141,7 @@ impl Guard {
         (1.0 / self.highest.get().max(1.0)).min(1.0)
     }
 
-    /// Polls in which both releases had traffic.
+    /// Polls that were bet on.
     #[must_use]
     pub const fn polls(&self) -> u32 {
         self.polls

@@ -1,6 +1,6 @@
 //! Everything a rollout remembers of its judging: a few numbers and the last readings, stored with it.
 
-use super::bet::{Border, Rates, expected, guess};
+use super::bet::{Border, Rates, before, expected, guess};
 use super::counters::Counters;
 use super::counts::{Counts, Poll, Unit};
 use super::failures::Failures;
@@ -83,6 +83,8 @@ pub struct Settings<'a> {
     pub gate: Option<&'a GateSettings>,
     /// Whether the new release is on trial: going forward, against an old one.
     pub on_trial: bool,
+    /// Nothing leads to the old one any more.
+    pub alone: bool,
 }
 
 impl Judgement {
@@ -100,7 +102,7 @@ impl Judgement {
             return;
         }
         let (new, old) = (traffic.of(Whose::New), traffic.of(Whose::Old));
-        self.failures.look(settings.guard, &new, &old);
+        self.failures.look(settings.guard, &new, &old, settings.alone);
         let raw = Unit::Requests.poll(&new, &old);
         if let Some(gate) = settings.gate {
             self.gate.look(gate, self.past_requests, raw, self.failures.phi());
@@ -116,7 +118,7 @@ impl Judgement {
     /// Takes what the instances' own metrics have counted since the last look.
     pub fn look_at_metrics(&mut self, settings: Settings<'_>, history: &Summary, slots: Slots) {
         if settings.on_trial {
-            self.metrics.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots);
+            self.metrics.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots, settings.alone);
             self.weigh(settings.guard);
         }
     }
@@ -124,7 +126,7 @@ impl Judgement {
     /// Takes what a Prometheus has counted since the last look.
     pub fn look_at_series(&mut self, settings: Settings<'_>, history: &Summary, slots: Slots) {
         if settings.on_trial {
-            self.prometheus.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots);
+            self.prometheus.get_or_insert_with(|| Source::begin(history)).look(settings.guard, slots, settings.alone);
             self.weigh(settings.guard);
         }
     }
@@ -186,6 +188,12 @@ impl Judgement {
         }
     }
 
+    /// The host where most failures of the new release were in one look.
+    #[must_use]
+    pub fn worst_host(&self) -> Option<&HostName> {
+        self.worst.as_ref().map(|(host, _)| host)
+    }
+
     /// What speaks against the new release, and on which host most of it was seen; None while that may be chance.
     #[must_use]
     pub fn verdict(&self, new: &str, old: &str) -> Option<(HostName, Problem)> {
@@ -212,22 +220,24 @@ impl Judgement {
     }
 
     fn fails(&self, new: &str, old: &str) -> Problem {
-        let counted = format!("{}, by the load balancer", self.failures.unit.unwrap_or(Unit::Requests).words());
-        self.failed((new, self.proof.new), (old, self.proof.old), counted)
+        self.failed(&self.failures, "by the load balancer", (new, self.proof.new), (old, self.proof.old))
     }
 
     fn fails_by(&self, source: &Source, by: &str, new: &str, old: &str) -> Problem {
-        let counted = format!("{}, {by}", source.failures.unit.unwrap_or(Unit::Requests).words());
-        self.failed((new, source.new), (old, source.old), counted)
+        self.failed(&source.failures, by, (new, source.new), (old, source.old))
     }
 
-    fn failed(&self, new: (&str, Counts), old: (&str, Counts), counted: String) -> Problem {
+    fn failed(&self, by: &Failures, whom: &str, new: (&str, Counts), old: (&str, Counts)) -> Problem {
         let failed = |counts: Counts| format!("{} of {} requests failed", counts.errors, counts.requests);
+        let compared = match by.alone() {
+            Some((_, past)) => (format!("{}, before", old.0), failed(past)),
+            None => (format!("{}, meanwhile", old.0), failed(old.1)),
+        };
         Problem::new(WORSE, format!("{} fails more often than {}", new.0, old.0))
             .saw(new.0, failed(new.1))
-            .saw(format!("{}, meanwhile", old.0), failed(old.1))
+            .saw(compared.0, compared.1)
             .saw("chance", self.chance())
-            .saw("counted", counted)
+            .saw("counted", format!("{}, {whom}", by.unit.unwrap_or(Unit::Requests).words()))
             .help("look at the new release's own log for what it answered")
     }
 
@@ -267,7 +277,8 @@ impl Judgement {
     /// The smallest share of failures that would have been noticed with the traffic so far.
     #[must_use]
     pub fn would_have_caught(&self, settings: &GuardSettings) -> Option<f64> {
-        catches(settings, guess(self.past_requests), self.traffic())
+        let alone = self.failures.alone().map_or(Alone::NOBODY, |(requests, past)| Alone { requests, past });
+        catches_with(settings, guess(self.past_requests), self.traffic(), alone)
     }
 
     /// How soon a release that fails at this share would be noticed, at the traffic so far.
@@ -277,6 +288,11 @@ impl Judgement {
     }
 
     fn traffic(&self) -> Poll {
+        let beside = self.failures.compared();
+        if beside.new.requests > 0 || self.failures.alone().is_some() {
+            return beside;
+        }
+        // As versions before have stored it.
         let requests = |counts: Counts| Counts::new(counts.requests, 0);
         Poll { new: requests(self.proof.new), old: requests(self.proof.old) }
     }
@@ -294,18 +310,36 @@ pub fn is_verdict(code: Code) -> bool {
     [WORSE, SLOWER].contains(&code)
 }
 
+/// Requests of a new release that are held against what the old one did before.
+#[derive(Debug, Clone, Copy)]
+struct Alone {
+    requests: u64,
+    past: Counts,
+}
+
+impl Alone {
+    const NOBODY: Self = Self { requests: 0, past: Counts { requests: 0, errors: 0 } };
+}
+
 /// The smallest share of failures of the new release that this much traffic would show, where the old one fails at `old`.
 #[must_use]
 pub fn catches(settings: &GuardSettings, old: f64, traffic: Poll) -> Option<f64> {
-    let notices = |new: f64| {
-        let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+    catches_with(settings, old, traffic, Alone::NOBODY)
+}
+
+fn catches_with(settings: &GuardSettings, old: f64, traffic: Poll, alone: Alone) -> Option<f64> {
+    let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+    let beside = |new: f64| {
         let rates = Rates { old, new };
-        if traffic.new.requests == 0 || traffic.old.requests == 0 || new <= border.at(old) {
-            return false;
-        }
-        let growth = expected(rates, border.nearest(rates, traffic), traffic);
-        growth >= notice::worth(settings).ln()
+        let both = traffic.new.requests > 0 && traffic.old.requests > 0 && new > border.at(old);
+        if both { expected(rates, border.nearest(rates, traffic), traffic) } else { 0.0 }
     };
+    let later = |new: f64| {
+        let most = before(border, alone.past, 1.0).filter(|most| alone.requests > 0 && new > *most);
+        let traffic = Poll { new: Counts::new(alone.requests, 0), old: Counts::default() };
+        most.map_or(0.0, |most| expected(Rates { old: most, new }, Rates { old: most, new: most }, traffic))
+    };
+    let notices = |new: f64| beside(new) + later(new) >= notice::worth(settings).ln();
     if !notices(1.0 - 1e-9) {
         return None;
     }

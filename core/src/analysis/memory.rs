@@ -75,7 +75,10 @@ impl Memory {
         let growing: Vec<_> = comparable.iter().filter(grows).collect();
         let (worst, usual) = growing.iter().max_by_key(|(seen, _)| seen.by)?;
         // One that is alone among many has a reason of its own.
-        (growing.len() * 2 > comparable.len()).then(|| Found {
+        if growing.len() * 2 <= comparable.len() {
+            return None;
+        }
+        let found = Found {
             host: worst.member.host.clone(),
             by: worst.by,
             reached: worst.from.saturating_add(worst.by),
@@ -83,7 +86,10 @@ impl Memory {
             of: count(comparable.len()),
             usual: *usual,
             meanwhile: self.meanwhile,
-        })
+        };
+        // Nobody is asked about the first of several: the others say more in a moment.
+        let all_seen = self.growth.of(new).count() == self.growth.watched(new);
+        (found.is_strong() || all_seen).then_some(found)
     }
 
     /// What is evidence against the new release.

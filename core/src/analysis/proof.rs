@@ -1,5 +1,6 @@
 //! What the balancers counted while a rollout went on: the only thing "0 failed" may ever be said of.
 
+use super::POLL;
 use super::counts::Counts;
 use super::judgement::is_default;
 use super::meters::{Traffic, Whose};
@@ -10,6 +11,9 @@ use crate::time::{Moment, millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// In so long every balancer has read its counters again.
+const WHOLE: Duration = POLL.saturating_add(Duration::from_millis(150));
 
 /// Counted by the balancers, from a rollout's begin to its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,12 @@ pub struct Proof {
     /// The hosts they were at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cuts: BTreeMap<HostName, Cut>,
+    /// How many of them a balancer counted among the failures, too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    cut_failed: u64,
+    /// Cut in the look before, and not seen among the failures yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    cut_last: BTreeMap<HostName, u64>,
     /// How often a balancer's counters began anew: what it answered in between is not in here.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restarts: u32,
@@ -42,7 +52,7 @@ pub struct Proof {
     /// When both releases were first seen to answer in one look, and when last.
     pub mixed_from: Option<Moment>,
     pub mixed_until: Option<Moment>,
-    /// The longest time in which no request at all was counted, in steps of a look.
+    /// The longest time in which no request at all was counted, in steps of a look; more than one.
     #[serde(default, with = "millis", skip_serializing_if = "Duration::is_zero")]
     pub quiet: Duration,
     /// Since when none was counted.
@@ -138,6 +148,7 @@ impl Proof {
         for (host, cut) in &traffic.cuts {
             self.cuts.entry(host.clone()).or_default().add(*cut);
         }
+        self.note_cut_failures(traffic);
         self.restarts = self.restarts.saturating_add(traffic.restarts);
         for (balancer, hole) in &traffic.holes {
             self.holes.entry(balancer.clone()).or_default().add(*hole);
@@ -163,7 +174,11 @@ impl Proof {
         if old.requests + new.requests + other.requests > 0 {
             self.quiet_since = None;
         } else if let Some(last) = last {
-            self.quiet = self.quiet.max(now.since(*self.quiet_since.get_or_insert(last)));
+            let quiet = now.since(*self.quiet_since.get_or_insert(last));
+            // A look between two readings of the balancers' counters sees none, whatever was answered.
+            if quiet >= WHOLE {
+                self.quiet = self.quiet.max(quiet);
+            }
         }
     }
 
@@ -174,6 +189,31 @@ impl Proof {
         all += self.new;
         all += self.other;
         (all.requests > 0).then_some(all)
+    }
+
+    /// What is cut often ends as an answer of the balancer's own, which counts it as a failure of that member: in this look, or in
+    /// the next.
+    fn note_cut_failures(&mut self, traffic: &Traffic) {
+        let mut cuts = std::mem::take(&mut self.cut_last);
+        for (host, cut) in &traffic.cuts {
+            let before = cuts.entry(host.clone()).or_default();
+            *before = before.saturating_add(cut.requests);
+        }
+        for (host, cut) in cuts {
+            let there = traffic.slots.iter().filter(|((_, member), _)| member.host == host);
+            let both = there.map(|(_, counts)| counts.errors).sum::<u64>().min(cut);
+            self.cut_failed = self.cut_failed.saturating_add(both);
+            if both < cut && traffic.cuts.contains_key(&host) {
+                self.cut_last.insert(host, cut - both);
+            }
+        }
+    }
+
+    /// Every request that failed or was cut, each once.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        let counted = self.all().map_or(0, |all| all.errors);
+        counted.saturating_add(self.cut.saturating_sub(self.cut_failed))
     }
 
     /// Which balancers answered what nobody counted, and for how long; None: nobody knows of any.

@@ -65,9 +65,10 @@ impl Source {
     }
 
     /// Takes what was counted since the last look.
-    pub fn look(&mut self, settings: &GuardSettings, slots: Slots) {
+    pub fn look(&mut self, settings: &GuardSettings, slots: Slots, alone: bool) {
         self.waiting.extend(slots);
-        let is_one_sided = self.waiting.new.is_empty() || self.waiting.old.is_empty();
+        let alone = alone && self.waiting.old.is_empty();
+        let is_one_sided = self.waiting.new.is_empty() || self.waiting.old.is_empty() && !alone;
         if is_one_sided && self.waited < WAITS {
             self.waited = if self.waiting == Slots::default() { 0 } else { self.waited + 1 };
             return;
@@ -85,7 +86,7 @@ impl Source {
         let (new, old) = (new.into_values().collect::<Vec<_>>(), old.into_values().collect::<Vec<_>>());
         new.iter().for_each(|counts| self.new += *counts);
         old.iter().for_each(|counts| self.old += *counts);
-        self.failures.look(settings, &new, &old);
+        self.failures.look(settings, &new, &old, alone);
     }
 
     #[must_use]

@@ -1,10 +1,12 @@
 //! What the traffic says of a rollout: what speaks against it, and whether the end of a bake is good enough to go on.
 
+use super::place::Places;
 use super::waiting::Reason;
 use super::{Direction, Evidence, Rollout, RolloutState};
 use crate::analysis::settings::{GateSettings, NotEnough};
+use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, Service};
-use crate::name::ReleaseId;
+use crate::name::{HostName, ReleaseId};
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
 use std::time::Duration;
@@ -75,10 +77,12 @@ fn lingers(rollout: &Rollout) -> Option<Moment> {
     Some(since + bake + LINGER)
 }
 
-/// Evidence needs a host: the first that has the new release.
+/// Evidence needs a host: the one where most failed, or the first that takes part.
 #[must_use]
 pub fn against(rollout: &Rollout, problem: Problem) -> Option<Evidence> {
-    rollout.hosts.first().map(|host| Evidence { host: host.clone(), problem })
+    let takes_part = |host: &&HostName| rollout.left_out.iter().all(|left_out| left_out.host != **host);
+    let worst = rollout.judgement.worst_host().or_else(|| rollout.hosts.iter().find(takes_part));
+    worst.or(rollout.hosts.first()).map(|host| Evidence { host: host.clone(), problem })
 }
 
 fn holds<'a>(rollout: &'a Rollout, service: &Service) -> Option<(&'a GateSettings, u64, u64)> {
@@ -103,7 +107,7 @@ fn until(rollout: &Rollout, gate: &GateSettings) -> Moment {
 #[must_use]
 pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
     let (most, proof) = (rollout.strategy.max_failed?, &rollout.judgement.proof);
-    let counted = proof.all().map_or(0, |all| all.errors.saturating_add(proof.cut));
+    let counted = proof.failed();
     // Before its first release a service answers nobody. What both saw is one failure, so neither may see more.
     let probed = if rollout.from.is_some() { proof.probes.failed } else { 0 };
     let failed = counted.max(probed);
@@ -111,7 +115,8 @@ pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
     if failed <= most || known {
         return None;
     }
-    let mut problem = Problem::new(TOO_MANY, format!("{failed} requests failed, and the manifest allows {most}"))
+    let requests = if failed == 1 { "request" } else { "requests" };
+    let mut problem = Problem::new(TOO_MANY, format!("{failed} {requests} failed, and the manifest allows {most}"))
         .saw("new release", format!("{} failed", proof.new))
         .saw("old release", format!("{} failed", proof.old))
         .saw("cut", format!("{} at the end of a drain", proof.cut))
@@ -138,13 +143,31 @@ pub fn unproven(rollout: &Rollout) -> Option<String> {
     silent.then(|| format!("the prober could ask nothing, so nothing is proven: {why}"))
 }
 
-/// Whether it is paused because it cannot be proven, and for nothing else: then a person may take it as it is.
+/// Whether it is paused at the end of a wave because too little was counted, and for nothing else: the gate is not passed, or it
+/// cannot be proven. Then a person may take it as it is.
 #[must_use]
-pub fn is_paused_unproven(rollout: &Rollout) -> bool {
+pub fn is_paused_for_evidence(rollout: &Rollout) -> bool {
     let by_baton = rollout.pause.as_ref().is_some_and(|pause| pause.by == "baton");
-    let is_through = rollout.wave_done.is_some() && rollout.wave + 1 == rollout.strategy.waves.len();
     let paused = rollout.state == RolloutState::Paused && by_baton && rollout.evidence.is_empty();
-    paused && is_through && unproven(rollout).is_some()
+    let is_through = rollout.wave + 1 == rollout.strategy.waves.len();
+    let is_missing = |gate| !is_vouched_for(rollout) && rollout.judgement.missing(gate).is_some();
+    let lacks = rollout.strategy.gate.as_ref().is_some_and(is_missing) || (is_through && unproven(rollout).is_some());
+    paused && rollout.wave_done.is_some() && lacks
+}
+
+/// Whether nothing leads to the old release any more, by what everybody was told: then nobody answers beside the new one.
+#[must_use]
+pub fn answers_alone(fleet: &Fleet, rollout: &Rollout, now: Moment) -> bool {
+    let Some(service) = fleet.services.get(&rollout.service) else { return false };
+    let places = Places::of(fleet, &rollout.service, service, now);
+    let is_led_to = |host: &HostName| {
+        let place = places.at(host);
+        let mut old = place.issued().filter(|(_, instance)| Some(instance.release) == rollout.from);
+        let is_told_in = |state: Option<MemberState>| state.is_some_and(|state| state != MemberState::Out);
+        let is_balanced = place.balancers().next().is_some();
+        old.any(|(slot, _)| !is_balanced || place.balancers().any(|balancer| is_told_in(balancer.state(slot))))
+    };
+    !service.hosts.iter().any(is_led_to)
 }
 
 /// What the traffic of the new release says against it.
@@ -160,10 +183,11 @@ pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
     evidence.filter(|evidence| !known(evidence.problem.code))
 }
 
-/// What its memory makes doubtful, and is no evidence: said once.
+/// What makes it doubtful, and is no evidence: said once.
 pub fn doubt(fleet: &Fleet, rollout: &mut Rollout) -> Option<String> {
     let (new, old) = versions(fleet, rollout)?;
-    rollout.judgement.memory.ask(&new, &old)
+    let (judgement, guard) = (&mut rollout.judgement, rollout.strategy.guard);
+    judgement.memory.ask(&new, &old).or_else(|| judgement.failures.ask(&guard, &new, &old))
 }
 
 /// The two that are compared; None: there is no old one.

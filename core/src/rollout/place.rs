@@ -41,6 +41,9 @@ pub struct Place<'a> {
     balancers: Vec<Balancer<'a>>,
 }
 
+/// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
+const SILENT: Duration = Duration::from_secs(10);
+
 /// Whether anything still leads to a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {
@@ -189,6 +192,24 @@ impl<'a> Place<'a> {
     #[must_use]
     pub fn serves(&self) -> bool {
         self.issued().any(|(slot, _)| self.serves_in(slot))
+    }
+
+    /// Whether requests to this host were answered when everybody last spoke: some slot is ready, and every balancer read back that
+    /// it is in, whatever they were told since. Who has not spoken since a coordinator began does what it was told; of a host that
+    /// has been silent for long nobody knows, and it does not count.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let unheard = self.host.is_some_and(|host| host.heard.is_none());
+        let silent = |host: &&Host| !host.connected && host.heard.as_ref().is_some_and(|it| self.now.since(it.at) >= SILENT);
+        if self.host.filter(silent).is_some() {
+            return false;
+        }
+        let is_in = |balancer: &Balancer<'_>, slot: Slot| match balancer.member_report(slot) {
+            Some(member) => member.running == MemberState::Ready,
+            None => balancer.state(slot) == Some(MemberState::Ready),
+        };
+        let answers = |slot: Slot| (self.is_ready(slot) || unheard) && self.balancers().all(|it| is_in(it, slot));
+        self.issued().any(|(slot, _)| answers(slot))
     }
 
     /// The same for one slot.
@@ -423,7 +444,7 @@ impl<'a> Balancer<'a> {
     }
 
     /// What the balancer was last told of a slot.
-    fn state(&self, slot: Slot) -> Option<MemberState> {
+    pub(super) fn state(&self, slot: Slot) -> Option<MemberState> {
         self.members_told.iter().find(|(of, _)| *of == slot).map(|(_, member)| member.state)
     }
 

@@ -58,7 +58,7 @@ pub fn advance(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stan
     }
     gather_evidence(fleet, rollout, standings, now);
     turn_on_evidence(rollout, service);
-    heed_memory(fleet, rollout);
+    heed_doubt(fleet, rollout);
     heed_hooks(rollout, service);
     match rollout.state {
         RolloutState::Running => go_forward(fleet, rollout, service, standings, now),
@@ -149,8 +149,9 @@ fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
     }
 }
 
-/// Memory that grows where that is too little to go back for holds the rollout, once: a person knows whether it is meant to.
-fn heed_memory(fleet: &Fleet, rollout: &mut Rollout) {
+/// What speaks against the new release where that is too little to go back for holds the rollout, once: memory that grows, failures
+/// that an incident would bring, too. A person knows more.
+fn heed_doubt(fleet: &Fleet, rollout: &mut Rollout) {
     if rollout.state != RolloutState::Running || rollout.direction == Direction::Back {
         return;
     }
@@ -208,7 +209,10 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
             rollout.evidence.extend(gate::against(rollout, problem));
             return turn_back_if_there_is_a_way(rollout, service);
         }
-        Word::Enough(_, problem) => return pause(rollout, "baton".into(), problem.what),
+        Word::Enough(_, problem) => {
+            let why = format!("{}; baton promote {} takes it so", problem.what, rollout.service);
+            return pause(rollout, "baton".into(), why);
+        }
     }
     if next < rollout.strategy.waves.len() {
         if rollout.strategy.lockstep || is_let_through(rollout, next) {

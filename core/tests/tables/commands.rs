@@ -60,6 +60,16 @@ fn deploying_the_same_release_twice_attaches_to_its_rollout() {
 }
 
 #[test]
+fn the_same_release_on_other_hosts_is_another_rollout() {
+    let mut world = World::parse(ROLLING);
+    let mut deploy = deploy(&world, "v2");
+    deploy.service.hosts.retain(|own| *own != host("web1"));
+    let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("it is refused");
+    let differs = problem.seen.iter().find(|(label, _)| label == "differs").map(|(_, seen)| seen.as_str());
+    assert_eq!((problem.code.0, differs), (701, Some("web1 leaves")), "{problem}");
+}
+
+#[test]
 fn a_deploy_is_refused_with_a_reason() {
     refused(ROLLING, |_| {}, 701);
     refused(REST, |deploy| deploy.service.hosts.clear(), 702);

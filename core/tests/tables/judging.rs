@@ -2,7 +2,8 @@
 
 use super::text::{NOW, World, shop};
 use baton_core::analysis::counts::Counts;
-use baton_core::analysis::judgement::Settings;
+use baton_core::analysis::history::Summary;
+use baton_core::analysis::judgement::{Judgement, Settings};
 use baton_core::analysis::meters::{Traffic, Whose};
 use baton_core::analysis::settings::{GateSettings, GuardSettings, NotEnough};
 use baton_core::fleet::MemberKey;
@@ -11,6 +12,8 @@ use baton_core::fleet::spec::Restart;
 use baton_core::manifest;
 use baton_core::name::HostName;
 use baton_core::problem::{Code, Problem};
+use baton_core::rollout::command::{Command, apply};
+use baton_core::rollout::gate::answers_alone;
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Rollout, RolloutState, interlock};
 use baton_core::strategy::Strategy;
@@ -177,15 +180,24 @@ fn every_strategy_is_guarded_unless_the_manifest_says_how_and_gated_where_it_ask
 }
 
 #[test]
-fn where_both_releases_answer_failures_of_the_new_one_take_it_back_and_where_only_one_does_they_are_compared_with_nothing() {
+fn failures_of_the_new_release_take_it_back_in_every_strategy_beside_the_old_one_and_alone_by_what_that_did_before() {
     for case in &CASES {
-        let mut world = case.world(case.world, "");
-        let rollout = case.rollout(&mut world);
-        let guard = rollout.strategy.guard;
-        let settings = Settings { guard: &guard, gate: None, on_trial: true };
-        (0..10).for_each(|look| rollout.judgement.look(settings, &failing(case.compares), Moment(look * 2000)));
-        let expect = if case.compares { (RolloutState::Reverting, vec![901]) } else { (RolloutState::Running, vec![]) };
-        assert_eq!(planned(&world), expect, "{}", case.name);
+        for known in [true, false] {
+            let mut world = case.world(case.world, "");
+            let under_way = case.rollout(&mut world).clone();
+            let alone = answers_alone(&world.fleet, &under_way, NOW);
+            assert_eq!(alone, !case.compares && case.balanced, "{}", case.name);
+            let rollout = case.rollout(&mut world);
+            let (requests, slots) = if known { (9_000, 300) } else { (0, 0) };
+            let before = Summary { counts: Counts::new(requests, 0), slots, polls: slots, phi: 1.0 };
+            rollout.judgement = Judgement::begin(&before, None);
+            let guard = rollout.strategy.guard;
+            let settings = Settings { guard: &guard, gate: None, on_trial: true, alone };
+            (0..10).for_each(|look| rollout.judgement.look(settings, &failing(case.compares), Moment(look * 2000)));
+            let compared = case.compares || alone && known;
+            let expect = if compared { (RolloutState::Reverting, vec![901]) } else { (RolloutState::Running, vec![]) };
+            assert_eq!(planned(&world), expect, "{} {known}", case.name);
+        }
     }
 }
 
@@ -219,7 +231,23 @@ fn the_gate_of_every_strategy_pauses_without_traffic_and_says_what_is_missing() 
         let rollout = next.rollouts.values().next().expect(case.name);
         let why = rollout.pause.as_ref().map(|pause| pause.why.clone()).unwrap_or_default();
         assert_eq!(rollout.state, RolloutState::Paused, "{}: {:?}", case.name, world.tell(&next));
-        assert!(why.contains("not enough data: has 0 of"), "{}: {why}", case.name);
+        assert!(
+            why.contains("not enough data: has 0 of") && why.ends_with("; baton promote shop takes it so"),
+            "{}: {why}",
+            case.name
+        );
+        let paused = rollout.clone();
+        world.fleet.rollouts.insert(paused.id.clone(), paused);
+        let promote = Command::Promote { service: shop(), by: "ana".into() };
+        apply(&mut world.fleet, promote, NOW).unwrap_or_else(|refused| panic!("{}: {refused}", case.name));
+        let next = plan(&world.fleet, NOW);
+        let rollout = next.rollouts.values().next().expect(case.name);
+        assert!(
+            rollout.pause.is_none() && !matches!(rollout.state, RolloutState::Paused),
+            "{}: {:?}",
+            case.name,
+            rollout.pause
+        );
     }
 }
 
@@ -230,7 +258,7 @@ fn where_proof_is_required_a_rollout_does_not_end_well_while_a_member_is_gone_fr
         let mut world = case.world(case.done, "[proof]\nmax_failed = 0\n");
         let rollout = case.rollout(&mut world);
         (rollout.wave_done, rollout.progressed) = (Some(NOW), NOW);
-        let settings = Settings { guard: &GuardSettings::default(), gate: None, on_trial: true };
+        let settings = Settings { guard: &GuardSettings::default(), gate: None, on_trial: true, alone: false };
         let lb: HostName = "lb1".parse().expect("a name");
         for (at, is_gone) in [(0, true), (3000, gone_at_last)] {
             let slot = ((Whose::New, "web1/0".parse().expect("a key")), Counts::new(9, 0));
@@ -246,4 +274,29 @@ fn where_proof_is_required_a_rollout_does_not_end_well_while_a_member_is_gone_fr
     let why = "lb1 no longer says what web2/0 answered, for 3s, so nothing is proven; baton promote shop takes it so";
     assert_eq!(ends(true), (RolloutState::Paused, Some(why.to_owned())));
     assert_eq!(ends(false), (RolloutState::Succeeded, None), "it came back, and nothing was missed");
+}
+
+#[test]
+fn what_fails_in_the_last_bake_of_a_release_that_was_compared_asks_a_person_once() {
+    let case = &CASES[0];
+    let mut world = case.world(case.done, "bake = \"5m\"\n");
+    let rollout = case.rollout(&mut world);
+    (rollout.wave_done, rollout.progressed) = (Some(NOW), NOW);
+    let guard = rollout.strategy.guard;
+    let settings = Settings { guard: &guard, gate: None, on_trial: true, alone: false };
+    let slot = |whose, member: &str, errors| ((whose, member.parse::<MemberKey>().expect("a key")), Counts::new(60, errors));
+    for look in 0..60 {
+        let beside = (look < 30).then(|| slot(Whose::Old, "web2/0", 0));
+        let slots = beside.into_iter().chain([slot(Whose::New, "web1/0", if look < 30 { 0 } else { 30 })]).collect();
+        let traffic = Traffic { slots, ..Traffic::default() };
+        rollout.judgement.look(Settings { alone: look >= 30, ..settings }, &traffic, Moment(look * 2000));
+    }
+    let next = plan(&world.fleet, NOW);
+    assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
+    let paused = next.rollouts.into_values().next().expect("a rollout");
+    let why = paused.pause.as_ref().map(|pause| pause.why.clone()).unwrap_or_default();
+    assert!(paused.state == RolloutState::Paused && why.ends_with("an incident would look the same"), "{why}");
+    world.fleet.rollouts.insert(paused.id.clone(), paused);
+    apply(&mut world.fleet, Command::Resume { service: shop(), by: "ana".into() }, NOW).expect("it goes on");
+    assert_eq!(planned(&world), (RolloutState::Running, vec![]));
 }

@@ -2680,6 +2680,9 @@ pub struct RolloutView {
     /// Hosts that did not take part to the end.
     #[prost(message, repeated, tag = "40")]
     pub left_out: ::prost::alloc::vec::Vec<LeftOutView>,
+    /// It is paused because too little was counted, and for nothing else: `promote` takes it as it is.
+    #[prost(bool, tag = "42")]
+    pub promotable: bool,
     /// The same release, started anew: on these hosts.
     #[prost(string, repeated, tag = "41")]
     pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -2833,6 +2836,9 @@ pub struct SourceView {
     /// Why nothing, or not everything, is compared; empty: there is no reason not to.
     #[prost(string, repeated, tag = "6")]
     pub doubts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nothing was there that counts failures: that none is known of says nothing.
+    #[prost(bool, tag = "7")]
+    pub failures_not_counted: bool,
 }
 /// What somebody saw who asked through the load balancer all the time.
 #[derive(serde::Serialize)]

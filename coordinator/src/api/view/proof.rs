@@ -63,10 +63,15 @@ fn sources(rollout: &Rollout, new: &str, old: &str) -> Vec<SourceView> {
         let (new, old) = source.map(|source| (source.new, source.old)).unwrap_or_default();
         let (new_requests, new_failed, old_requests, old_failed) = (new.requests, new.errors, old.requests, old.errors);
         let doubts = if on_trial { doubts } else { Vec::new() };
-        SourceView { name, new_requests, new_failed, old_requests, old_failed, doubts }
+        SourceView { name, new_requests, new_failed, old_requests, old_failed, doubts, failures_not_counted: false }
+    };
+    let unknown = |view: SourceView| {
+        let failures_not_counted = view.new_failed + view.old_failed == 0 && !judgement.counters.count_errors();
+        SourceView { failures_not_counted, ..view }
     };
     let [metrics, prometheus] = names(&rollout.strategy);
-    let metrics = metrics.map(|name| view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old)));
+    let metrics =
+        metrics.map(|name| view(name, judgement.metrics.as_ref(), judgement.counters.doubts(new, old))).map(unknown);
     let prometheus = prometheus.map(|name| view(name, judgement.prometheus.as_ref(), judgement.series.doubts(new, old)));
     metrics.into_iter().chain(prometheus).collect()
 }

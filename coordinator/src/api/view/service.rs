@@ -8,6 +8,7 @@ use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
 use baton_core::fleet::{Fleet, Service};
 use baton_core::name::{HostName, ReleaseId, ServiceName, Slot};
 use baton_core::problem::Problem;
+use baton_core::rollout::gate::is_paused_for_evidence;
 use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
 use baton_core::time::Moment;
@@ -342,6 +343,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         },
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
+        promotable: is_paused_for_evidence(rollout),
         proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &comes_from(fleet, rollout)),
         hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),
@@ -360,8 +362,9 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
 /// The share of traffic asked for in the wave under way.
 fn share(rollout: &Rollout) -> u32 {
     let wave = rollout.strategy.waves.get(rollout.wave);
+    let only_rules = rollout.wave == 0 && !rollout.strategy.users.rules.is_empty();
     wave.and_then(|wave| wave.share)
-        .filter(|_| rollout.direction == Direction::Forward)
+        .filter(|_| rollout.direction == Direction::Forward && !only_rules)
         .map_or(0, |share| u16::from(share).into())
 }
 

@@ -43,7 +43,7 @@ fn judged(says: impl Fn(u64) -> Said, at: fn(u64) -> u64) -> Judgement {
             Moment(at(look)),
             whose,
         );
-        let settings = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true };
+        let settings = Settings { guard: &GUARD, gate: Some(&GATE), on_trial: true, alone: false };
         judgement.look(settings, &meters.take(), Moment(at(look)));
         assert_eq!(judgement.verdict("2", "1"), None, "look {look}");
     }

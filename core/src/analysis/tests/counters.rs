@@ -16,7 +16,7 @@ use std::time::Duration;
 const GUARD: GuardSettings =
     GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: METRICS };
 const METRICS: Sources = Sources { metrics: true, prometheus: false };
-const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
+const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true, alone: false };
 const NOTHING: Summary = Summary { polls: 0, slots: 0, counts: Counts { requests: 0, errors: 0 }, phi: 1.0 };
 
 fn member(text: &str) -> MemberKey {
@@ -97,15 +97,15 @@ fn what_cannot_be_read_is_evidence_for_nobody_and_is_said() {
 #[test]
 fn a_poll_is_what_came_together_until_both_had_answered_and_nothing_older() {
     let mut source = Source::default();
-    source.look(&GUARD, slots(&[("a", 5, 0)], &[]));
-    source.look(&GUARD, slots(&[("a", 5, 5)], &[]));
+    source.look(&GUARD, slots(&[("a", 5, 0)], &[]), false);
+    source.look(&GUARD, slots(&[("a", 5, 5)], &[]), false);
     assert_eq!((source.new, source.failures.guard.polls()), (Counts::default(), 0));
-    source.look(&GUARD, slots(&[], &[("b", 7, 0)]));
+    source.look(&GUARD, slots(&[], &[("b", 7, 0)]), false);
     assert_eq!((source.new, source.old, source.failures.guard.polls()), (Counts::new(10, 5), Counts::new(7, 0), 1));
     // What failed long before the other release answered anybody is not compared with what it answers now.
-    source.look(&GUARD, slots(&[("a", 1000, 1000)], &[]));
-    (0..20).for_each(|_| source.look(&GUARD, Slots::default()));
-    source.look(&GUARD, slots(&[], &[("b", 1000, 0)]));
+    source.look(&GUARD, slots(&[("a", 1000, 1000)], &[]), false);
+    (0..20).for_each(|_| source.look(&GUARD, Slots::default(), false));
+    source.look(&GUARD, slots(&[], &[("b", 1000, 0)]), false);
     assert_eq!((source.new, source.failures.guard.polls()), (Counts::new(10, 5), 1));
     assert_eq!(source.worst(), Some("a"));
 }

@@ -86,7 +86,8 @@ fn found(old: &Course, new: &Course) -> (Option<u64>, Stage) {
 #[test]
 fn a_leak_is_evidence_within_six_minutes_and_says_its_numbers() {
     let (found, stage) = found(&|_| 100.0, &leaks(38.0));
-    let after = found.unwrap() - 1800;
+    // Since both are ready.
+    let after = found.unwrap() - 1900;
     assert!((270..=360).contains(&after), "{after}");
     let (host, problem) = stage.memory.verdict("2.0", "1.0").unwrap();
     assert_eq!(problem.code, Code(905));
@@ -146,6 +147,19 @@ fn growth_that_comes_from_what_hits_both_releases_is_no_evidence() {
     let (crowd, new) = (|second: f64| 100.0 + (second - 1800.0).max(0.0) / 60.0 * 30.0, leaks(30.0));
     let found = stage.run(1800..3600, &[("web1", NEW, 1800, &new), ("web2", NEW, 1800, &new), ("web3", OLD, 0, &crowd)]);
     assert_eq!(found, None);
+}
+
+#[test]
+fn nobody_is_asked_about_the_first_of_two_that_grow() {
+    let (mut stage, new, old) = (Stage::after(&|_| 100.0), leaks(38.0), |_: f64| 100.0);
+    let instances: [(&str, ReleaseId, u64, &Course); 3] =
+        [("web1", NEW, 1800, &new), ("web2", NEW, 1860, &new), ("web3", OLD, 0, &old)];
+    let mut asked = false;
+    for second in (1800..2400).step_by(8) {
+        stage.run(second..second + 8, &instances);
+        asked |= stage.memory.ask("2.0", "1.0").is_some();
+    }
+    assert!(!asked && stage.memory.verdict("2.0", "1.0").is_some());
 }
 
 #[test]

@@ -59,8 +59,10 @@ fn what_is_foreseen_from_usual_traffic_is_what_a_rollout_at_that_traffic_is_prom
     assert_eq!(foreseen(&settings, &usual(6_000), 0.1, 0.05), promised);
     let (busy, idle) = (foreseen(&settings, &usual(60_000), 0.1, 0.05), foreseen(&settings, &usual(600), 0.1, 0.05));
     assert!(busy < promised && idle.is_none_or(|idle| Some(idle) > promised), "{busy:?} {promised:?} {idle:?}");
-    for part in [0.0, 1.0] {
-        assert_eq!(foreseen(&settings, &usual(6_000), part, 0.05), None, "there is nothing to compare");
-    }
+    assert_eq!(foreseen(&settings, &usual(6_000), 0.0, 0.05), None, "there is nothing to compare");
+    // Alone it is held against what was before, with a wider tolerance.
+    let alone = |share| foreseen(&settings, &usual(6_000), 1.0, share);
+    assert!(alone(0.05) >= alone(0.2) && alone(0.2).is_some() && alone(0.01).is_none(), "{:?}", alone(0.05));
+    assert_eq!(foreseen(&settings, &usual(60), 1.0, 0.5), None, "too little is known");
     assert_eq!(foreseen(&settings, &Summary { polls: 0, ..usual(0) }, 0.1, 0.05), None);
 }

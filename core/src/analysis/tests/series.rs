@@ -101,7 +101,7 @@ fn a_release_that_fails_more_often_by_a_prometheus_is_taken_back_and_one_block_i
         let (new, old) = (chance.counts(200, 0.5), chance.counts(200, 0.0));
         let mut slots = slots(Whose::New, &[("10.0.0.11:8101", new.requests, new.errors)]);
         slots.add(Whose::Old, "10.0.0.12:8101".into(), old);
-        let settings = Settings { guard: &GUARD, gate: None, on_trial: true };
+        let settings = Settings { guard: &GUARD, gate: None, on_trial: true, alone: false };
         judgement.look_at_series(settings, &nothing, slots);
         assert!(looks <= 4);
     }

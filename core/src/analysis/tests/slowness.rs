@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const GUARD: GuardSettings =
     GuardSettings { alpha_ppm: 10_000, ratio_percent: 120, margin_ppm: 1_000, memory: true, sources: Sources::NONE };
-const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true };
+const ON_TRIAL: Settings<'_> = Settings { guard: &GUARD, gate: None, on_trial: true, alone: false };
 
 /// Answers of a service as they are: most quick, some slow; `factor` times as long as usual.
 fn answers(chance: &mut Chance, number: usize, factor: f64) -> Latency {

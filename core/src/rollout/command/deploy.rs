@@ -101,11 +101,15 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
                 .help("look at a new one: baton plan, then deploy with its --if-plan"),
         );
     }
-    let active = fleet.active_rollout(&deploy.name).filter(|active| !goes_the_same_way(active, deploy.release.id()));
+    let active = fleet.active_rollout(&deploy.name).filter(|active| !asks_for_no_other(fleet, active, deploy));
     if let Some(active) = active.filter(|_| deploy.busy == Busy::Refuse) {
-        problems.push(match active.from == Some(deploy.release.id()) {
-            // Not "already live": some hosts may have the other one.
+        // Not "already live": some hosts may have the other one.
+        let is_before = active.from == Some(deploy.release.id());
+        problems.push(match is_before {
             true => busy(active, now).help(format!("baton rollback {} goes back to it", deploy.name)),
+            false if goes_the_same_way(active, deploy.release.id()) => {
+                busy(active, now).saw("differs", other_hosts(fleet, deploy)).help(instead(active))
+            }
             false => busy(active, now).help(instead(active)),
         });
     }
@@ -145,7 +149,7 @@ pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<A
     }
     let release = deploy.release.id();
     if let Some(active) = fleet.active_rollout(&deploy.name) {
-        if goes_the_same_way(active, release) {
+        if asks_for_no_other(fleet, active, &deploy) {
             return Ok(Accepted::Rollout(active.id.clone()));
         }
         match deploy.busy {
@@ -376,6 +380,20 @@ fn routed(service: &Service) -> String {
     let Some(balancer) = &service.balancer else { return "no balancer".to_owned() };
     let on: Vec<&str> = balancer.on.iter().map(HostName::as_str).collect();
     format!("pool {} on {}", balancer.pool, on.join(", "))
+}
+
+/// Whether whoever asks for this gets it by the rollout under way: the same release, on the same hosts.
+fn asks_for_no_other(fleet: &Fleet, active: &Rollout, deploy: &Deploy) -> bool {
+    goes_the_same_way(active, deploy.release.id()) && other_hosts(fleet, deploy).is_empty()
+}
+
+/// `web4 is new, web1 leaves`: what a deploy changes in the hosts of its service; empty: nothing.
+fn other_hosts(fleet: &Fleet, deploy: &Deploy) -> String {
+    let Some(before) = fleet.services.get(&deploy.name) else { return String::new() };
+    let (before, after) = (&before.hosts, &deploy.service.hosts);
+    let new = after.iter().filter(|host| !before.contains(host)).map(|host| format!("{host} is new"));
+    let leaving = before.iter().filter(|host| !after.contains(host)).map(|host| format!("{host} leaves"));
+    new.chain(leaving).collect::<Vec<_>>().join(", ")
 }
 
 fn goes_the_same_way(active: &Rollout, release: ReleaseId) -> bool {

@@ -86,7 +86,7 @@ pub(super) fn promote(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Mome
 
 fn let_through(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Result<(), Problem> {
     let name = &rollout.service;
-    let unproven = gate::is_paused_unproven(rollout);
+    let unproven = gate::is_paused_for_evidence(rollout);
     let goes_forward = (rollout.state == RolloutState::Running || unproven) && rollout.direction == Direction::Forward;
     let through = match progress::asks_for(rollout, standings, now) {
         Some(wave) => wave + 1,

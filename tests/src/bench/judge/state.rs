@@ -149,7 +149,7 @@ fn judged(service: &Service, rest: &Rest) -> anyhow::Result<(Judgement, Vec<Dura
     let guard = GuardSettings::default();
     let max_wait = Duration::from_secs(1800);
     let gate = GateSettings { rule_out_ppm: 10_000, max_wait, on_not_enough_data: NotEnough::Pause };
-    let settings = Settings { guard: &guard, gate: Some(&gate), on_trial: true };
+    let settings = Settings { guard: &guard, gate: Some(&gate), on_trial: true, alone: false };
     let mut judgement = Judgement::begin(&rest.history.summary(Moment(RESTS * 2000)), rest.pace.frozen());
     let mut meters = rest.meters.clone();
     let middle = service.member(service.hosts.len() / 2).context("a service without members")?;
