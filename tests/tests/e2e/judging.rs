@@ -29,7 +29,7 @@ async fn a_fifth_fails(front: Front) {
     assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
 
     let (load, begun) = (traffic(&stage), Instant::now());
-    foresees(&stage, &bad).await;
+    foresees(&stage, &stage.manifest(), &bad).await;
     let rollout = control.deploy(&stage.manifest(), "2", &bad).await.unwrap();
     let work = async { tokio::join!(control.wait_ended(&rollout), noticed(&stage)) };
     let (ended, noticed) = in_time("the release that fails", work).await;
@@ -67,9 +67,9 @@ async fn noticed(stage: &Stage) -> Instant {
 }
 
 /// Once the balancers have counted something, a plan says how soon a release that fails a fifth of its requests is noticed.
-async fn foresees(stage: &Stage, archive: &[u8]) {
+pub(super) async fn foresees(stage: &Stage, manifest: &str, archive: &[u8]) {
     let request = DeployRequest {
-        manifest: stage.manifest(),
+        manifest: manifest.to_owned(),
         manifest_path: "baton.toml".to_owned(),
         version: "2".to_owned(),
         artifact_digest: blake3::hash(archive).as_bytes().to_vec(),
@@ -131,7 +131,7 @@ async fn twice_as_long(front: Front) {
     let Some((stage, load)) = paced(front, Duration::from_secs(45)).await else { return };
     let archive = std::fs::read(stage.build("2", &Behaviour::bad(Fault::Takes(40))).unwrap()).unwrap();
     // A service that has served for a while: how long it usually takes is known.
-    foresees(&stage, &archive).await;
+    foresees(&stage, &stage.manifest(), &archive).await;
     let ended = deploy(&stage, &stage.manifest(), "2", 40).await;
     assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
     let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();

@@ -1,5 +1,6 @@
 //! Strategies with real processes under load: what nobody may notice, and how fast the way back is.
 
+use crate::judging::foresees;
 use baton_cli::demo::stage::control::Control;
 use baton_cli::demo::stage::release::{Behaviour, Fault};
 use baton_cli::demo::stage::{Front, Place, SERVICE, Setup, Stage};
@@ -29,12 +30,15 @@ impl Scene {
     /// Deploys with these lines in place of the strategy of the stage's manifest.
     async fn deploy(&self, version: &str, strategy: &str, behaviour: &Behaviour) -> String {
         let archive = std::fs::read(self.stage.build(version, behaviour).unwrap()).unwrap();
+        self.control.deploy(&self.manifest(strategy), version, &archive).await.unwrap()
+    }
+
+    fn manifest(&self, strategy: &str) -> String {
         let manifest = self.stage.manifest();
-        let manifest = match strategy {
+        match strategy {
             "" => manifest,
             lines => manifest.replace("strategy = \"rolling\"\nmax_unavailable = 1\n", lines),
-        };
-        self.control.deploy(&manifest, version, &archive).await.unwrap()
+        }
     }
 
     async fn ends(&self, rollout: &str, state: &str) {
@@ -106,6 +110,27 @@ async fn a_broken_release_in_blue_green_never_gets_a_request() {
     let report = load.stop().await.unwrap();
     assert_eq!(report.versions.keys().collect::<Vec<_>>(), ["1"]);
     assert_nothing_was_lost(&scene.stage, &report);
+}
+
+/// Nothing leads to the old release any more: the new one is held against what that did before.
+#[tokio::test]
+async fn a_release_that_fails_a_fifth_of_its_requests_after_the_switch_of_blue_green_is_taken_back() {
+    if !have("haproxy") {
+        return;
+    }
+    let scene = Scene::enter(Front::Haproxy, Place::SideBySide).await;
+    let load = traffic(&scene.stage);
+    let (strategy, bad) = ("strategy = \"blue-green\"\nbake = \"45s\"\n", Behaviour::bad(Fault::Fails(20)));
+    let archive = std::fs::read(scene.stage.build("2", &bad).unwrap()).unwrap();
+    foresees(&scene.stage, &scene.manifest(strategy), &archive).await;
+    let rollout = scene.deploy("2", strategy, &bad).await;
+    let ended = in_time("the end of a rollout", scene.control.wait_ended(&rollout)).await.unwrap();
+    let codes: Vec<u32> = ended.evidence.iter().filter_map(|it| it.problem.as_ref()).map(|problem| problem.code).collect();
+    assert_eq!((ended.state.as_str(), codes), ("reverted", vec![901]), "{ended:#?}\n{}", scene.stage.last_words());
+    let during = load.stop().await.unwrap();
+    assert_eq!(during.failed_versions.keys().collect::<Vec<_>>(), ["2"], "{:#?}", during.failures);
+    let proof = ended.proof.unwrap();
+    assert_eq!((proof.least_serving, proof.least_of), (proof.least_of, proof.least_of), "a switch is no outage: {proof:?}");
 }
 
 #[tokio::test]

@@ -102,13 +102,18 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
         );
     }
     let active = fleet.active_rollout(&deploy.name).filter(|active| !asks_for_no_other(fleet, active, deploy));
-    if let Some(active) = active.filter(|_| deploy.busy == Busy::Refuse) {
+    // Nothing takes its own place: which hosts a rollout has is settled when it begins.
+    let is_in_the_way = |active: &&Rollout| {
+        deploy.busy == Busy::Refuse || deploy.busy != Busy::Queue && goes_the_same_way(active, deploy.release.id())
+    };
+    if let Some(active) = active.filter(is_in_the_way) {
         // Not "already live": some hosts may have the other one.
         let is_before = active.from == Some(deploy.release.id());
         problems.push(match is_before {
             true => busy(active, now).help(format!("baton rollback {} goes back to it", deploy.name)),
             false if goes_the_same_way(active, deploy.release.id()) => {
-                busy(active, now).saw("differs", other_hosts(fleet, deploy)).help(instead(active))
+                let help = format!("baton watch {} follows it; baton deploy --queue waits for its end", deploy.name);
+                busy(active, now).saw("differs", other_hosts(fleet, deploy)).help(help)
             }
             false => busy(active, now).help(instead(active)),
         });
