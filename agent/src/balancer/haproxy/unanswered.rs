@@ -43,6 +43,8 @@ struct Tally {
     /// Those that their servers left unanswered.
     servers: BTreeMap<String, u64>,
     before: Table,
+    /// The servers when what ended until then was known: a moment before that, where it was looked at twice.
+    since: BTreeMap<String, Server>,
     /// So many more are counted elsewhere: of the last moment, and of the one before.
     elsewhere: (u64, u64),
     #[serde(skip)]
@@ -142,7 +144,14 @@ impl Server {
 impl Tally {
     /// From here on.
     fn begin(table: Table) -> Self {
-        Self { known: table.silent(table.began), servers: BTreeMap::new(), before: table, elsewhere: (0, 0), turned: None }
+        Self {
+            known: table.silent(table.began),
+            servers: BTreeMap::new(),
+            since: table.servers.clone(),
+            before: table,
+            elsewhere: (0, 0),
+            turned: None,
+        }
     }
 
     /// Whether there seem to be more than are known.
@@ -150,8 +159,8 @@ impl Tally {
         table.silent(table.began) > self.known
     }
 
-    /// Takes in a look, and what had begun by then. Says whether anything was counted.
-    fn take(&mut self, began: i64, table: Table, now: Instant) -> bool {
+    /// Takes in a look, and the one right before it, or the same. Says whether anything was counted.
+    fn take(&mut self, first: Table, table: Table, now: Instant) -> bool {
         if table.began < self.before.began {
             // `clear counters all`
             *self = Self::begin(table);
@@ -160,11 +169,11 @@ impl Tally {
         let before = |name| self.before.servers.get(name).copied().unwrap_or_default();
         let elsewhere: i64 = table.servers.iter().map(|(name, server)| server.elsewhere(&before(name))).sum();
         self.elsewhere.0 += elsewhere.unsigned_abs();
-        let more = (table.silent(began) - self.known).max(0);
+        let more = (table.silent(first.began) - self.known).max(0);
         self.known += more;
         let more = self.without_those_elsewhere(more.unsigned_abs());
         let counted = self.share(more, &table);
-        self.before = table;
+        (self.before, self.since) = (table, first.servers);
         if now.duration_since(*self.turned.get_or_insert(now)) >= MOMENT {
             (self.elsewhere, self.turned) = ((0, self.elsewhere.0), Some(now));
         }
@@ -185,7 +194,7 @@ impl Tally {
         if more == 0 {
             return false;
         }
-        let before = |name| self.before.servers.get(name).copied().unwrap_or_default();
+        let before = |name| self.since.get(name).copied().unwrap_or_default();
         let mut all: Vec<(&String, Silent)> =
             table.servers.iter().map(|(name, server)| (name, server.silent(&before(name)))).collect();
         all.sort_by_key(|(_, silent)| Reverse(silent.weight));
@@ -254,11 +263,11 @@ impl Haproxy {
                 (Some(table), Some(tally)) => {
                     let looked = match tally.suspects(&table) {
                         true => twice(&self.config.socket, self.ids.get(name), name, &identity).await,
-                        false => Some((table.began, table)),
+                        false => Some((table.clone(), table)),
                     };
                     // What was not seen now is seen the next time.
-                    let Some((began, table)) = looked else { continue };
-                    self.unanswered.is_new |= tally.take(began, table, Instant::now());
+                    let Some((first, table)) = looked else { continue };
+                    self.unanswered.is_new |= tally.take(first, table, Instant::now());
                 }
             }
         }
@@ -266,8 +275,8 @@ impl Haproxy {
     }
 }
 
-/// Looks at a backend two times, one right after the other: what had begun by the first, and the second.
-async fn twice(path: &std::path::Path, id: Option<&String>, name: &str, identity: &str) -> Option<(i64, Table)> {
+/// Looks at a backend two times, one right after the other.
+async fn twice(path: &std::path::Path, id: Option<&String>, name: &str, identity: &str) -> Option<(Table, Table)> {
     let commands = ["show info".to_owned(), statistics(id), statistics(id)];
     let blocks = socket::ask(path, &commands).await.ok()?;
     let process = Process::parse(blocks.first()?)?;
@@ -278,7 +287,7 @@ async fn twice(path: &std::path::Path, id: Option<&String>, name: &str, identity
         Table::of(backend, stats.iter().filter(|stat| stat.is_server()))
     };
     let (first, second) = (table(blocks.get(1))?, table(blocks.get(2))?);
-    (process.identity() == identity).then_some((first.began, second))
+    (process.identity() == identity).then_some((first, second))
 }
 
 fn number(stat: &Stat, column: &str) -> i64 {
@@ -321,7 +330,7 @@ mod tests {
     /// What a look counts at `s0` and at `s1`.
     fn counted(tally: &mut Tally, all: &[&str]) -> [u64; 2] {
         let table = table(all);
-        tally.take(table.began, table, Instant::now());
+        tally.take(table.clone(), table, Instant::now());
         ["s0", "s1"].map(|server| tally.servers.get(server).copied().unwrap_or_default())
     }
 
@@ -379,9 +388,17 @@ mod tests {
         // The gauge was read a moment before the counter.
         let torn = table(&[servers[0], servers[1], "BACKEND,0,2,0,0,0,0,1,0,1,0,0,0,0,0,0"]);
         assert!(tally.suspects(&torn));
-        let after = table(&["s0,0,2,0,0,0,0,2,0,2,0,0,0,0,0,0", QUIET, "BACKEND,0,3,0,0,0,0,1,0,2,0,0,0,0,0,0"]);
-        assert!(!tally.take(2, after, Instant::now()), "what the second look torn as well says began after the first");
+        let after = table(&["s0,0,2,0,0,0,0,2,0,2,0,0,0,0,0,0", QUIET, "BACKEND,0,2,0,0,0,0,1,0,2,0,0,0,0,0,0"]);
+        assert!(
+            !tally.take(torn, after, Instant::now()),
+            "of what had begun by the first look, all is answered by the second"
+        );
         assert_eq!(tally.servers, BTreeMap::new());
+        // One that began and ended between the two is seen the next time.
+        let first = tally.before.clone();
+        let all = ["s0,0,3,0,0,0,0,2,0,2,0,0,0,0,0,0", QUIET, "BACKEND,0,3,0,0,0,0,1,0,2,0,0,0,0,0,0"];
+        assert!(!tally.take(first, table(&all), Instant::now()));
+        assert_eq!(counted(&mut tally, &all), [1, 0]);
     }
 
     #[test]
