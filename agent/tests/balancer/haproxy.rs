@@ -1,16 +1,18 @@
 //! What only HAProxy has: reloads, a socket that may be anything, other people's servers.
 
+use crate::rig::app::{App, leaving_some_unanswered};
 use crate::rig::bench::{Bench, codes, member, places};
 use crate::rig::front::Front;
 use crate::rig::load::{self, Load};
 use baton_agent::balancer::BalancerConfig;
+use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::name::PoolName;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Says something to HAProxy as an operator would.
 fn operator(front: &Front, command: &str) -> String {
@@ -324,4 +326,69 @@ async fn servers_of_other_people_are_left_alone_in_haproxy_and_on_disk() {
             .lines()
             .any(|line| line.starts_with("shop,s1,") && line.contains("no check"))
     );
+}
+
+/// What HAProxy says of the pool as a whole in a column of its statistics.
+fn counted(front: &Front, column: &str) -> u64 {
+    let listing = operator(front, "show stat -1 2 -1");
+    let at = listing.lines().next().and_then(|header| header.split(',').position(|name| name == column)).expect("a column");
+    let line = listing.lines().find(|line| line.starts_with("shop,")).expect("the backend");
+    line.split(',').nth(at).expect("a field").parse().expect("a number")
+}
+
+/// A request on a kept connection that the application leaves unanswered. The other application answers it.
+async fn left(front: &Front) {
+    let (mut connection, mut answered) = (None, 0);
+    load::get(&mut connection, front.listen, "/", None).await.expect("an answer");
+    let failure = loop {
+        if let Err(failure) = load::get(&mut connection, front.listen, "/leave", None).await {
+            break failure;
+        }
+        answered += 1;
+        assert!(answered < 10, "the application answers it");
+    };
+    assert!(failure.starts_with(load::CLOSED_WHILE_KEPT), "{failure}");
+}
+
+/// HAProxy closes the client's connection without a word then, and no counter of its own says so.
+#[tokio::test]
+async fn requests_that_the_application_leaves_unanswered_on_kept_connections_are_its_failures() {
+    let places = places();
+    let Some(front) = Front::haproxy(&places) else { return };
+    let mut bench = Bench::without_apps(front, &places);
+    leaving_some_unanswered(places[0]).await;
+    let mut other = App::at(places[1]);
+    other.start();
+    bench.want(0, Ready);
+    bench.want(1, Ready);
+    bench.until("both are in", |pool| [0, 1].iter().all(|index| member(pool, *index).is_in())).await;
+    for _ in 0..3 {
+        left(&bench.front).await;
+    }
+    let all = |pool: &PoolReport| [0, 1].map(|index| member(pool, index).errors);
+    let report = bench.until("counted", |pool| all(pool)[0] >= 3).await;
+    assert_eq!(all(&report), [3, 0]);
+    let requests: u64 = report.members.values().map(|member| member.requests).sum();
+    assert_eq!(requests, counted(&bench.front, "stot"), "each is a request, too");
+    // A client that leaves is nobody's failure.
+    for request in ["GET /slow HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n", "GET / HTTP/1.1\r\n"] {
+        let mut client = std::net::TcpStream::connect(bench.front.listen).expect("a connection");
+        client.write_all(format!("{request}Host: shop.example\r\n\r\n").as_bytes()).expect("a request");
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while counted(&bench.front, "cli_abrt") == 0 || counted(&bench.front, "scur") > 0 {
+        assert!(Instant::now() < deadline, "they are still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    left(&bench.front).await;
+    let report = bench.until("counted", |pool| all(pool)[0] >= 4).await;
+    assert_eq!(all(&report), [4, 0]);
+    // And while the agent is away.
+    left(&bench.front).await;
+    bench.restart_agent();
+    let report = bench.until("counted by the next agent", |pool| all(pool)[0] >= 5).await;
+    assert_eq!(all(&report), [5, 0]);
+    bench.pass().await;
+    let report = bench.until("looked at again", |_| true).await;
+    assert_eq!(all(&report), [5, 0]);
 }

@@ -5,6 +5,7 @@ use super::generations;
 use super::row::Row;
 use super::state_file::{self, StateFile};
 use super::text::{Process, Stat};
+use super::unanswered::Table;
 use super::{Haproxy, Place, kin, merge, socket};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
@@ -23,8 +24,13 @@ pub(super) type Servers = BTreeMap<SocketAddr, Vec<(String, String)>>;
 /// The addresses that are ours, by backend.
 type Ours = BTreeMap<String, BTreeSet<SocketAddr>>;
 
-/// The rows and the statistics of a backend's servers.
-type Backend = (Vec<Row>, Vec<Stat>);
+/// The rows and the statistics of a backend's servers, and its own.
+#[derive(Debug)]
+struct Backend {
+    rows: Vec<Row>,
+    stats: Vec<Stat>,
+    whole: Option<Stat>,
+}
 
 /// A file written in the second a process started may have been read before or after.
 const START_MARGIN_S: u64 = 2;
@@ -67,7 +73,9 @@ impl Look {
             let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
                 (true, Some(mut stats)) => {
                     stats.retain(|stat| stat.text("pxname") == pool);
-                    Some((Row::parse_all(&rows).collect(), stats))
+                    let whole = stats.iter().position(Stat::is_backend).map(|at| stats.remove(at));
+                    stats.retain(Stat::is_server);
+                    Some(Backend { rows: Row::parse_all(&rows).collect(), stats, whole })
                 }
                 _ if rows.starts_with("Can't find backend") => None,
                 _ => return Err(problem::socket_garbage(path, &rows)),
@@ -81,25 +89,31 @@ impl Look {
     /// What all servers of a backend were sent.
     pub(super) fn requests(&self, backend: &str) -> u64 {
         let backend = self.backends.get(backend).and_then(Option::as_ref);
-        backend.into_iter().flat_map(|(_, stats)| stats).map(Stat::requests).sum()
+        backend.into_iter().flat_map(|backend| &backend.stats).map(Stat::requests).sum()
     }
 
     /// The servers of every backend.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Stat> {
-        self.backends.values().flatten().flat_map(|(_, stats)| stats)
+        self.backends.values().flatten().flat_map(|backend| &backend.stats)
+    }
+
+    /// What each backend and its servers counted; None where they do not count answers.
+    pub(super) fn tables(&self) -> impl Iterator<Item = (&String, Option<Table>)> {
+        let there = self.backends.iter().filter_map(|(name, backend)| Some((name, backend.as_ref()?)));
+        there.map(|(name, backend)| (name, backend.whole.as_ref().and_then(|whole| Table::of(whole, backend.stats.iter()))))
     }
 
     /// The backends' numbers, valid for this process.
     fn ids(&self) -> BTreeMap<String, String> {
-        let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.0.first()?.backend_id().to_owned()));
+        let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.rows.first()?.backend_id().to_owned()));
         self.backends.iter().filter_map(|(name, backend)| rows(name.clone(), backend)).collect()
     }
 }
 
-/// Asks for the statistics of one backend's servers, or of all where its number is not known yet. By name, `show stat` would
-/// find a frontend of the same name first.
-fn statistics(id: Option<&String>) -> String {
-    format!("show stat {} 4 -1", id.map_or("-1", String::as_str))
+/// Asks for the statistics of one backend and its servers, or of all where its number is not known yet. By name, `show stat`
+/// would find a frontend of the same name first.
+pub(super) fn statistics(id: Option<&String>) -> String {
+    format!("show stat {} 6 -1", id.map_or("-1", String::as_str))
 }
 
 fn routed(listing: &str) -> Servers {
@@ -122,7 +136,7 @@ impl Haproxy {
         let ours: Ours =
             pools.iter().flat_map(|(name, spec)| sides(name).map(|backend| (backend, self.ours(name, spec)))).collect();
         let anybody_out = look.backends.iter().any(|(name, backend)| {
-            let rows = backend.iter().flat_map(|(rows, _)| rows);
+            let rows = backend.iter().flat_map(|backend| &backend.rows);
             rows.filter(|row| row.told() != MemberState::Ready).any(|row| is_ours(&ours, name, row))
         });
         let generations = match (&self.config.master_socket, anybody_out) {
@@ -139,6 +153,7 @@ impl Haproxy {
             self.find_ignored(&ours, &look, &file);
         }
         self.ids = look.ids();
+        self.count_unanswered(&look).await?;
         // Before the counters: what is lost in between is said the next time.
         let counting = self.hear(&look).await;
         let mut seen = Seen { identity: format!("{}{counting}", look.process.identity()), ..Seen::default() };
@@ -148,7 +163,7 @@ impl Haproxy {
             let mut backends = Vec::new();
             for backend in sides(name) {
                 let there = match look.backends.get(&backend) {
-                    Some(Some((rows, stats))) => {
+                    Some(Some(Backend { rows, stats, .. })) => {
                         let ours = ours.get(&backend).cloned().unwrap_or_default();
                         Some(self.pool(name, &backend, &ours, rows, stats, &file)?)
                     }
@@ -235,6 +250,7 @@ impl Haproxy {
         } else {
             self.complaints.get(place).cloned().map_or(Remark::None, Remark::Complaint)
         };
+        let unanswered = self.unanswered.of(row.backend(), row.server());
         MemberSeen {
             told: row.told(),
             running,
@@ -244,8 +260,8 @@ impl Haproxy {
             in_flight: stat.in_flight(),
             out_for: self.out_for(place, row, stat),
             cut: self.journal.entry(pool, address).map_or(0, |entry| entry.cut),
-            requests: stat.requests(),
-            errors: stat.errors(),
+            requests: stat.requests() + unanswered,
+            errors: stat.errors() + unanswered,
             // How old a session is says how long its connection was idle, too.
             oldest: None,
             latency: self.latency(pool, stat),
@@ -286,7 +302,7 @@ impl Haproxy {
             return;
         }
         for (name, backend) in &look.backends {
-            for row in backend.iter().flat_map(|(rows, _)| rows).filter(|row| is_ours(ours, name, row)) {
+            for row in backend.iter().flat_map(|backend| &backend.rows).filter(|row| is_ours(ours, name, row)) {
                 let (on_disk, _) = file.after_restart(row);
                 if let (Some(address), MemberState::Out, true) = (row.address(), on_disk, row.told() != MemberState::Out) {
                     self.ignored.insert((name.clone(), address));

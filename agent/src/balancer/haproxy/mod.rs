@@ -21,6 +21,7 @@ mod since;
 mod socket;
 mod state_file;
 mod text;
+mod unanswered;
 
 use super::conduct::Conductor;
 use super::drift::Settled;
@@ -45,6 +46,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use text::Stat;
+use unanswered::Unanswered;
 
 /// A server: its backend's name and its address.
 type Place = (String, SocketAddr);
@@ -78,6 +80,7 @@ struct Haproxy {
     /// The process whose family is believed.
     believed: Option<String>,
     hearing: Hearing,
+    unanswered: Unanswered,
 }
 
 /// Opens the driver.
@@ -108,6 +111,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         requests: None,
         believed: None,
         hearing: Hearing::default(),
+        unanswered: Unanswered::open(state.join("haproxy-unanswered.json")),
     };
     // From the first request on that a HAProxy answers which starts now.
     haproxy.listen();
@@ -191,7 +195,9 @@ impl Driver for Haproxy {
             let stats = blocks.first().and_then(|block| Stat::parse_all(block)).unwrap_or_default();
             let here =
                 stats.iter().filter(|stat| (stat.text("pxname"), stat.text("svname")) == (row.backend(), row.server()));
-            cut += here.map(|stat| stat.number("scur")).sum::<u64>();
+            let here = here.map(|stat| stat.number("scur")).sum::<u64>();
+            self.unanswered.cut(row.backend(), here).await?;
+            cut += here;
         }
         if let (Some(master), Some(pid)) = (&self.config.master_socket, self.pid()) {
             cut += generations::cut(master, &generations::old(master, pid).await?, address).await?;

@@ -58,6 +58,15 @@ impl Stat {
         self.text(column).parse().unwrap_or_default()
     }
 
+    /// The line of a backend as a whole.
+    pub(super) fn is_backend(&self) -> bool {
+        self.text("type") == "1"
+    }
+
+    pub(super) fn is_server(&self) -> bool {
+        self.text("type") == "2"
+    }
+
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.text("addr").parse().ok()
     }
@@ -72,7 +81,7 @@ impl Stat {
         self.0.get("req_tot").map_or_else(|| self.number("stot"), |_| self.number("req_tot"))
     }
 
-    /// What the application answered 5xx, refused, or broke off.
+    /// What the application answered 5xx, refused, or broke off, as far as HAProxy counts it.
     pub(super) fn errors(&self) -> u64 {
         self.number("hrsp_5xx") + self.number("econ") + self.number("eresp")
     }

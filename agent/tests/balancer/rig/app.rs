@@ -245,3 +245,26 @@ pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
     });
     Closing { closed }
 }
+
+/// An application that answers everything, and closes the connection without an answer where it is asked for `/leave`.
+pub(crate) async fn leaving_some_unanswered(address: SocketAddr) {
+    let listener = TcpListener::bind(address).await.expect("the application's port");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                loop {
+                    let mut seen = Vec::new();
+                    while !is_whole(&seen) {
+                        if !stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {
+                            return;
+                        }
+                    }
+                    if seen.starts_with(b"GET /leave ") {
+                        return;
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.ok();
+                }
+            });
+        }
+    });
+}
