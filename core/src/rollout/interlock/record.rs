@@ -76,6 +76,8 @@ impl Check<'_> {
     /// 13: a rollout succeeds only when every host attests it, from what runs there, in every balancer; and it is said to be
     /// taken back only when the release before is attested like that.
     pub(super) fn completeness(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        // Where another one begins at once, that one's manifest may name other hosts.
+        let service = self.fleet.services.get(name).unwrap_or(service);
         for rollout in self.proposal.rollouts.values().filter(|rollout| rollout.service == *name) {
             let was = self.fleet.rollouts.get(&rollout.id).map(|rollout| rollout.state);
             let mut fail = |what: String| violations.push(violation(13, name, what));

@@ -55,6 +55,22 @@ fn a_rollout_that_begins_in_the_plan_that_ends_another_goes_by_its_own_strategy(
 }
 
 #[test]
+fn a_rollout_that_ends_as_one_with_another_host_begins_is_judged_by_its_own_hosts() {
+    let mut fleet = World::parse("in-place max=1 v1->v2\n web1 a=v2:ready:in\n web2 a=v2:ready:in\n lb1").fleet;
+    let other = World::parse("in-place max=1\n web3").fleet.hosts.remove(&host("web3")).expect("a host");
+    fleet.hosts.insert(host("web3"), other);
+    let service = fleet.services.get_mut(&shop()).expect("a service");
+    let mut shape = Box::new(service.clone());
+    shape.hosts.push(host("web3"));
+    let id = rollout("r-5");
+    service.orders.queue = vec![Queued { id, shape, release: release("v2").id(), by: by(), since: NOW }];
+    let next = plan(&fleet, NOW);
+    assert_eq!(next.rollouts[&rollout("r-1")].state, RolloutState::Succeeded);
+    assert!(next.rollouts.contains_key(&rollout("r-5")), "it begins");
+    assert_eq!(interlock::check(&fleet, &next), Ok(()));
+}
+
+#[test]
 fn a_silent_host_with_something_to_retire_is_not_back_in_the_plan_that_turns_the_rollout_round() {
     let text = "side-by-side max=1 v1->v2\n web1 a=v1:ready:in\n web2 a=v1:ready:in b=v0:ready:out silent\n lb1";
     let mut fleet = knowing_v0(text).fleet;
