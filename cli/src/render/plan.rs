@@ -49,7 +49,8 @@ pub fn plan(plan: &PlanView, upload: Option<u64>) -> Page {
     page.text(format!("  {:<1$}  {back}", "back", widest + 2));
     if !plan.would_notice.is_empty() {
         let notices = notices(&plan.would_notice);
-        page.text(format!("  {:<1$}  of requests that fail on the first hosts it notices {notices}", "guard", widest + 2));
+        let first = if plan.together { "" } else { " on the first hosts" };
+        page.text(format!("  {:<1$}  of requests that fail{first} it notices {notices}", "guard", widest + 2));
         if let Some(short) = watched_too_shortly(plan) {
             page.text(format!("  {:<1$}  {short}", "", widest + 2));
         }
@@ -62,10 +63,9 @@ fn watched_too_shortly(plan: &PlanView) -> Option<String> {
     let soonest = plan.would_notice.iter().map(|notice| notice.within_ms).min()?;
     // With the last wave nothing is left to compare with; but where all hosts have only one, what was before is.
     let (last, before) = plan.waves.split_last()?;
-    let alone = matches!(plan.strategy.as_str(), "blue-green" | "recreate");
-    let watched: u64 = before.iter().chain(Some(last).filter(|_| alone)).map(|wave| wave.bake_ms).sum();
+    let watched: u64 = before.iter().chain(Some(last).filter(|_| plan.together)).map(|wave| wave.bake_ms).sum();
     (watched < soonest).then(|| match watched {
-        short if alone => {
+        short if plan.together => {
             format!("it is watched for {} once everybody gets it, which is less (rollout.bake)", millis(short))
         }
         0 => {
@@ -168,6 +168,10 @@ mod tests {
         assert_eq!(says(&plan), None);
         plan.waves.truncate(1);
         assert!(says(&plan).unwrap().contains("no wave before the last"), "the only wave is the last");
+        plan.together = true;
+        assert_eq!(says(&plan), None, "what was before is compared");
+        plan.waves[0].bake_ms = 5_000;
+        assert!(says(&plan).unwrap().starts_with("it is watched for 5.0 s once everybody gets it"), "{:?}", says(&plan));
     }
 
     #[test]

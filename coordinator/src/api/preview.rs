@@ -40,6 +40,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
             let health = &release.health;
             millis(strategy.drain_deadline + live.run.stop.timeout + health.start_timeout + health.healthy_for)
         }),
+        together: strategy.first_part(total) >= 1.0,
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
         live: before.map(|service| view::live(fleet, service)).unwrap_or_default(),
@@ -218,6 +219,7 @@ mod tests {
         together.shape.strategy.lockstep = true;
         let (plan, _) = preview(&picture, together, Moment(0));
         let shares: Vec<_> = plan.would_notice.iter().map(|notice| notice.share.as_str()).collect();
+        assert!(plan.together);
         assert_eq!(shares, ["5 %", "20 %"], "all at once: it is held against what was before");
     }
 

@@ -2505,6 +2505,9 @@ pub struct PlanView {
     /// What the plan was made from: see `DeployRequest.if_plan`.
     #[prost(string, tag = "20")]
     pub basis: ::prost::alloc::string::String,
+    /// Every host gets it at once: what the old release did before is compared, as nobody answers beside the new one.
+    #[prost(bool, tag = "21")]
+    pub together: bool,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
