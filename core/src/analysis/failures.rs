@@ -2,9 +2,10 @@
 
 use super::bet::{REMEMBERED, guess};
 use super::counts::{Counts, Poll, Unit};
-use super::guard::Guard;
+use super::guard::{Caution, Guard};
 use super::history::Summary;
 use super::judgement::{catches, is_default};
+use super::late::Late;
 use super::real::Real;
 use super::settings::GuardSettings;
 use serde::{Deserialize, Serialize};
@@ -31,16 +32,6 @@ pub struct Failures {
     /// What came later than the comparison.
     #[serde(skip_serializing_if = "is_default")]
     late: Late,
-}
-
-/// What a release that was compared with the old one did once nothing led to that any more: a bet that no release is taken back
-/// for, since an incident would win it, too. A person is asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Late {
-    guard: Guard,
-    new: Counts,
-    asked: bool,
 }
 
 /// A release that would have been caught at this share of failures beside the old one was compared with it: what fails later,
@@ -86,21 +77,20 @@ impl Failures {
         let compared = catches(settings, guess(self.past), self.compared()).is_some_and(|share| share <= COMPARED);
         if compared {
             self.late.new += sum;
-            self.late.guard.look_alone(settings, self.past, poll, phi);
+            self.late.look(settings, self.past, poll, Caution::about(phi));
         } else {
             self.alone = self.alone.saturating_add(sum.requests);
-            self.guard.look_alone(settings, self.past, poll, phi);
+            self.guard.look_alone(settings, self.past, poll, Caution::about(phi));
         }
     }
 
     /// What is too little to go back for, and enough to ask a person: once.
     pub fn ask(&mut self, settings: &GuardSettings, new: &str, old: &str) -> Option<String> {
-        let Late { guard, new: failed, asked } = &mut self.late;
-        if *asked || !guard.speaks_against(settings) {
+        if self.late.asked || !self.late.speaks_against(settings) {
             return None;
         }
-        *asked = true;
-        let Counts { requests, errors } = *failed;
+        self.late.asked = true;
+        let Counts { requests, errors } = self.late.new;
         let before = format!("{} of {}", self.past.errors, self.past.requests);
         Some(format!(
             "{new} fails more often since nothing leads to {old} any more, {errors} of {requests} requests, than {old} did before, \

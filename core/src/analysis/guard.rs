@@ -38,6 +38,14 @@ pub struct Caution {
     pub most: f64,
 }
 
+impl Caution {
+    /// For failures that come in bursts so much.
+    #[must_use]
+    pub const fn about(phi: f64) -> Self {
+        Self { phi, most: MOST }
+    }
+}
+
 /// What the bettor owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "([Real; 5], u32, Real)")]
@@ -81,7 +89,7 @@ impl Guard {
     /// Takes one poll. `past` is what the old release counted before it; `phi` is how much its failures come in bursts
     /// (1: they do not). Both are known before the poll.
     pub fn look(&mut self, settings: &GuardSettings, past: Counts, poll: Poll, phi: f64) {
-        self.bet(settings, past, poll, Caution { phi, most: MOST });
+        self.bet(settings, past, poll, Caution::about(phi));
     }
 
     /// The same with a bound of its own on what one poll may do.
@@ -100,12 +108,13 @@ impl Guard {
 
     /// Takes a poll in which nobody but the new release answered, since nothing leads to the old one any more. It is held against
     /// what the old one may have failed at before: null hypothesis: at most at that rate, with more tolerance than beside it.
-    pub fn look_alone(&mut self, settings: &GuardSettings, past: Counts, new: Counts, phi: f64) {
-        let Some(most) = before(Border { ratio: settings.ratio(), margin: settings.margin() }, past, phi) else { return };
+    pub fn look_alone(&mut self, settings: &GuardSettings, past: Counts, new: Counts, caution: Caution) {
+        let border = Border { ratio: settings.ratio(), margin: settings.margin() };
+        let Some(most) = before(border, past, caution.phi) else { return };
         if new.requests > 0 {
             let poll = Poll { new, old: Counts::default() };
             let rates = |new| Rates { old: most, new };
-            self.play(Caution { phi, most: MOST }, |odds| Some(logarithm(rates(with_odds(most, odds)), rates(most), poll)));
+            self.play(caution, |odds| Some(logarithm(rates(with_odds(most, odds)), rates(most), poll)));
         }
     }
 

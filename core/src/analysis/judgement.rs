@@ -11,11 +11,12 @@ use super::meters::{Meters, Traffic, Whose};
 use super::notice;
 use super::probes::Probes;
 use super::proof::Proof;
+use super::quantiles::QUANTILES;
 use super::real::Real;
 use super::series::Series;
 use super::settings::{GateSettings, GuardSettings, Share};
 use super::signals::{self, Signal};
-use super::slowness::{QUANTILES, Slowness};
+use super::slowness::Slowness;
 use super::source::{Slots, Source};
 use crate::fleet::MemberKey;
 use crate::name::HostName;
@@ -110,7 +111,7 @@ impl Judgement {
         self.past_requests += raw.old;
         self.note_worst(traffic);
         if !traffic.latencies.is_empty() {
-            self.slow.get_or_insert_default().look(settings.guard, traffic);
+            self.slow.get_or_insert_default().look(settings.guard, traffic, settings.alone);
         }
         self.weigh(settings.guard);
     }

@@ -3,8 +3,8 @@
 //! Bets that are fair each for itself are fair on average, too, with weights that were fixed before: so several signals share
 //! one error probability, and none of them needs a threshold of its own.
 
+use super::quantiles::QUANTILES;
 use super::settings::Sources;
-use super::slowness::QUANTILES;
 use serde::{Deserialize, Serialize};
 
 /// One kind of evidence.
@@ -25,7 +25,7 @@ pub enum Signal {
 /// others are watched, too.
 const FAILURES: f64 = 0.8;
 /// What goes to slow answers, by quantile.
-const SLOW: [f64; QUANTILES.len()] = [0.05, 0.1, 0.05];
+pub const SLOW: [f64; QUANTILES.len()] = [0.05, 0.1, 0.05];
 
 /// What goes to each source of failures.
 #[must_use]

@@ -7,24 +7,21 @@
 use super::bytes::{Reader, Writer};
 use super::counts::{Counts, Poll};
 use super::guard::{Caution, Guard};
+use super::judgement::is_default;
+use super::late::Late;
 use super::meters::{Traffic, Whose};
 use super::packed::Packed;
+use super::quantiles::{Mark, Marks, QUANTILES, few};
 use super::real::Real;
 use super::rows::Rows;
 use super::settings::GuardSettings;
-use crate::fleet::latency::{BOUNDS_MS, BUCKETS, Latency};
+use super::signals::SLOW;
+use crate::fleet::latency::Latency;
 use crate::name::HostName;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is frozen of the old release's latency, of a thousand answers.
-pub const QUANTILES: [u16; 3] = [500, 900, 990];
-
-/// So many answers say how long a release usually takes.
-const ENOUGH: u64 = 100;
-/// Up to this much more is no slowness, and neither is the width of a bucket.
-const SLACK: f64 = 1.25;
 /// Slots that are taken for granted before any was seen, and twice as uneven as chance would have them.
 const GRANTED: (f64, f64) = (10.0, 2.0);
 /// So many answers at most is the word of the time before worth.
@@ -35,33 +32,9 @@ const SLOTS: u32 = 2000;
 /// What one look may multiply a bet by: a pause of one instance slows many answers, and is one event. Two such looks are never
 /// enough, and three are, also where less than a third of what is bet is on the right alternative.
 const MOST: f64 = 15.0;
-
-/// What is usual: by quantile, the last bucket whose answers are not slow, and how many are beyond it all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Row")]
-pub struct Marks {
-    /// Of so many answers.
-    answers: u32,
-    beyond: [(u8, u32); QUANTILES.len()],
-}
-
-/// The answers, and of each quantile the bucket and the answers beyond it.
-type Row = (u32, u8, u32, u8, u32, u8, u32);
-
-/// As they are written now, and as they once were.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Stored {
-    Row(Row),
-    Each([(u8, u64, u64); QUANTILES.len()]),
-}
-
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    bucket: u8,
-    usual: Counts,
-}
+/// Where nobody answers beside the new release, its caches may be cold everywhere at once: it has to be slow for some twenty
+/// seconds.
+const MOST_ALONE: f64 = 2.0;
 
 /// How long a service at rest takes, by host. It fades, and is not stored: a rollout freezes what it needs of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,6 +79,9 @@ pub struct Slowness {
     #[serde(skip_serializing_if = "Option::is_none")]
     gathered: Option<Packed>,
     tails: [Tail; QUANTILES.len()],
+    /// The new release's answers while nothing led to the old one.
+    #[serde(skip_serializing_if = "is_default")]
+    late: [Late; QUANTILES.len()],
 }
 
 /// How long the old release usually takes.
@@ -161,92 +137,6 @@ impl From<Tail> for TailRow {
     }
 }
 
-impl Marks {
-    /// None where too little is known.
-    #[must_use]
-    pub fn of(latency: &Latency) -> Option<Self> {
-        if latency.total() < ENOUGH {
-            return None;
-        }
-        let mut marks = Self { answers: few(latency.total()), beyond: [(0, 0); QUANTILES.len()] };
-        for (mark, per_mille) in marks.beyond.iter_mut().zip(QUANTILES) {
-            let most = latency.about(per_mille)? * SLACK;
-            let bucket = BOUNDS_MS.partition_point(|bound| (*bound as f64) < most).min(BUCKETS - 1);
-            let bucket = u8::try_from(bucket).unwrap_or(u8::MAX);
-            *mark = (bucket, few(beyond(bucket, latency)));
-        }
-        Some(marks)
-    }
-
-    fn get(&self, quantile: usize) -> Option<Mark> {
-        let (bucket, slow) = *self.beyond.get(quantile)?;
-        Some(Mark { bucket, usual: Counts::new(self.answers.into(), slow.into()) })
-    }
-
-    /// There are none of no answers.
-    fn write(marks: Option<Self>, numbers: &mut Writer) {
-        numbers.number(marks.map_or(0, |marks| marks.answers.into()));
-        for (bucket, slow) in marks.iter().flat_map(|marks| marks.beyond) {
-            numbers.number(bucket.into());
-            numbers.number(slow.into());
-        }
-    }
-
-    fn read(numbers: &mut Reader<'_>) -> Option<Self> {
-        let answers = few(numbers.number());
-        let mut mark = || (u8::try_from(numbers.number()).unwrap_or(u8::MAX), few(numbers.number()));
-        (answers > 0).then(|| Self { answers, beyond: [(); QUANTILES.len()].map(|()| mark()) })
-    }
-
-    /// Longer than this is slow; None where nothing is.
-    #[must_use]
-    pub fn bound(self, quantile: usize) -> Option<Duration> {
-        let bound = BOUNDS_MS.get(usize::from(self.get(quantile)?.bucket))?;
-        Some(Duration::from_millis(*bound))
-    }
-}
-
-/// What fades within ten minutes is never more than this, or it does not matter how much more.
-fn few(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// How many answers took longer than a bucket's.
-fn beyond(bucket: u8, latency: &Latency) -> u64 {
-    let beyond = latency.counts().get(usize::from(bucket) + 1..).unwrap_or_default();
-    beyond.iter().fold(0, |sum: u64, count| sum.saturating_add(*count))
-}
-
-impl From<Stored> for Marks {
-    fn from(stored: Stored) -> Self {
-        match stored {
-            Stored::Row((answers, a, slow_a, b, slow_b, c, slow_c)) => {
-                Self { answers, beyond: [(a, slow_a), (b, slow_b), (c, slow_c)] }
-            }
-            Stored::Each(each) => {
-                let answers = each.iter().map(|(_, answers, _)| few(*answers)).max().unwrap_or(0);
-                Self { answers, beyond: each.map(|(bucket, _, slow)| (bucket, few(slow))) }
-            }
-        }
-    }
-}
-
-impl From<Marks> for Row {
-    fn from(marks: Marks) -> Self {
-        let [(a, slow_a), (b, slow_b), (c, slow_c)] = marks.beyond;
-        (marks.answers, a, slow_a, b, slow_b, c, slow_c)
-    }
-}
-
-impl Mark {
-    /// What is usual here, as much (or, with -1, as little) as chance may hide.
-    fn usually(self, sign: f64) -> f64 {
-        let slow = self.usual.errors as f64;
-        let beyond = slow + sign * (slow + 1.0).sqrt() + f64::from(sign > 0.0);
-        beyond.max(0.5) / self.usual.requests.max(1) as f64
-    }
-}
-
 impl Pace {
     /// Takes one look at a service at rest.
     pub fn take(&mut self, traffic: &Traffic) {
@@ -298,7 +188,7 @@ impl Pace {
         let tails = spreads.map(|spread| Tail { spread, ..Tail::default() });
         let marks = hosts.iter().filter_map(|(host, known)| Some((host.clone(), Marks::of(&known.latency)?)));
         let usual = Usual { hosts: marks.collect(), everywhere: marks_of_all(&hosts) };
-        (!hosts.is_empty()).then_some(Slowness { usual, gathered: None, tails })
+        (!hosts.is_empty()).then_some(Slowness { usual, tails, ..Slowness::default() })
     }
 }
 
@@ -320,13 +210,19 @@ impl Known {
 }
 
 impl Slowness {
-    /// Takes one look at both releases.
-    pub fn look(&mut self, settings: &GuardSettings, traffic: &Traffic) {
+    /// Takes one look at both releases. `alone`: nothing leads to the old one any more.
+    pub fn look(&mut self, settings: &GuardSettings, traffic: &Traffic, alone: bool) {
         if self.usual.everywhere.is_none() {
             self.gather(traffic);
             return;
         }
         let [new, old] = [Whose::New, Whose::Old].map(|whose| self.usual.slots(traffic, whose));
+        if alone && old.iter().all(Vec::is_empty) {
+            for ((late, tail), new) in self.late.iter_mut().zip(&mut self.tails).zip(&new) {
+                tail.look_alone(late, settings, new);
+            }
+            return;
+        }
         for ((tail, new), old) in self.tails.iter_mut().zip(&new).zip(&old) {
             tail.look(settings, new, old);
         }
@@ -341,6 +237,27 @@ impl Slowness {
         }
         self.usual.everywhere = Marks::of(&gathered);
         self.gathered = self.usual.everywhere.is_none().then(|| Packed::from(&gathered));
+    }
+
+    /// What is too little to go back for, and enough to ask a person: once.
+    pub fn ask(&mut self, settings: &GuardSettings, new: &str, old: &str) -> Option<String> {
+        let worths = || self.late.iter().zip(SLOW).map(|(late, weight)| late.worth() * weight);
+        if self.late.iter().any(|late| late.asked) || worths().sum::<f64>() < 1.0 / settings.alpha() {
+            return None;
+        }
+        let (largest, _) = worths().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        let (host, bound) = self.worst(largest).map(|(host, bound)| (host.clone(), bound))?;
+        let late = self.late.get_mut(largest)?;
+        late.asked = true;
+        let Counts { requests, errors } = late.new;
+        let usual = self.usual.marks(&host)?.get(largest)?.usual;
+        Some(format!(
+            "{new} answers more slowly since nothing leads to {old} any more: {errors} of {requests} answers were slow, more than {} \
+             on {host}; before, {} of {} of {old} were there; more traffic or an incident would look the same",
+            humantime::format_duration(bound),
+            usual.errors,
+            usual.requests
+        ))
     }
 
     /// What the bet on each quantile is worth.
@@ -385,10 +302,8 @@ fn slots<'a, 'b>(
         while known.next_if(|(host, _)| **host < member.host).is_some() {}
         let own = known.peek().filter(|(host, _)| **host == member.host).and_then(|(_, marks)| *marks);
         let Some(marks) = own.or(everywhere) else { continue };
-        let total = latency.total();
         for (quantile, slots) in slots.iter_mut().enumerate() {
-            let counts = |mark: Mark| Counts::new(total, beyond(mark.bucket, latency));
-            let slot = |mark: Mark| Slot { host: &member.host, counts: counts(mark), mark };
+            let slot = |mark: Mark| Slot { host: &member.host, counts: mark.of(latency), mark };
             slots.extend(marks.get(quantile).map(slot));
         }
     }
@@ -407,12 +322,25 @@ impl Tail {
     fn look(&mut self, settings: &GuardSettings, new: &[Slot<'_>], old: &[Slot<'_>]) {
         let poll = Poll { new: sum(new), old: sum(old) };
         let caution = Caution { phi: self.spread.unevenness(), most: MOST };
-        let mut past = usually(old);
+        let mut past = usually(old, KNOWN);
         past += self.old;
         self.guard.bet(&allowing(settings, new, old), past, poll, caution);
         self.spread.take(old);
         self.new += poll.new;
         self.old += poll.old;
+        self.note_worst(new);
+    }
+
+    /// Nobody answers beside the new release: it is held against what is usual.
+    fn look_alone(&mut self, late: &mut Late, settings: &GuardSettings, new: &[Slot<'_>]) {
+        let poll = sum(new);
+        let caution = Caution { phi: self.spread.unevenness(), most: MOST_ALONE };
+        late.new += poll;
+        late.look(settings, usually(new, known_of_all(new)), poll, caution);
+        self.note_worst(new);
+    }
+
+    fn note_worst(&mut self, new: &[Slot<'_>]) {
         for slot in new {
             if slot.counts.errors > self.worst.as_ref().map_or(0, |(_, most)| *most) {
                 self.worst = Some((slot.host.clone(), slot.counts.errors));
@@ -468,11 +396,17 @@ fn allowing(settings: &GuardSettings, new: &[Slot<'_>], old: &[Slot<'_>]) -> Gua
     GuardSettings { ratio_percent: ratio as u32, ..*settings }
 }
 
-/// What is known of these slots from before: a guess that is better than none, and soon outweighed where it is wrong.
-fn usually(slots: &[Slot<'_>]) -> Counts {
+/// How many answers say at least what is usual, for each of these slots.
+fn known_of_all(slots: &[Slot<'_>]) -> u64 {
+    slots.iter().map(|slot| slot.mark.usual.requests).min().unwrap_or(0)
+}
+
+/// What is known of these slots from before, as if from so many answers: a guess that is better than none, and soon outweighed where
+/// it is wrong.
+fn usually(slots: &[Slot<'_>], known: u64) -> Counts {
     let all = sum(slots).requests.max(1) as f64;
     let share = |slot: &Slot<'_>| slot.counts.requests as f64 / all * slot.mark.usual.share().unwrap_or(0.0);
-    Counts::new(KNOWN, (slots.iter().map(share).sum::<f64>() * KNOWN as f64) as u64)
+    Counts::new(known, (slots.iter().map(share).sum::<f64>() * known as f64) as u64)
 }
 
 fn sum(slots: &[Slot<'_>]) -> Counts {

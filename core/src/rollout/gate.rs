@@ -3,6 +3,7 @@
 use super::place::Places;
 use super::waiting::Reason;
 use super::{Direction, Evidence, Rollout, RolloutState};
+use crate::analysis::judgement::Judgement;
 use crate::analysis::settings::{GateSettings, NotEnough};
 use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, Service};
@@ -187,7 +188,9 @@ pub fn verdict(fleet: &Fleet, rollout: &Rollout) -> Option<Evidence> {
 pub fn doubt(fleet: &Fleet, rollout: &mut Rollout) -> Option<String> {
     let (new, old) = versions(fleet, rollout)?;
     let (judgement, guard) = (&mut rollout.judgement, rollout.strategy.guard);
-    judgement.memory.ask(&new, &old).or_else(|| judgement.failures.ask(&guard, &new, &old))
+    let Judgement { memory, failures, slow, .. } = judgement;
+    let slower = || slow.as_mut().and_then(|slow| slow.ask(&guard, &new, &old));
+    memory.ask(&new, &old).or_else(|| failures.ask(&guard, &new, &old)).or_else(slower)
 }
 
 /// The two that are compared; None: there is no old one.

@@ -164,6 +164,28 @@ async fn a_release_that_takes_twice_as_long_is_taken_back_and_no_request_fails_b
     twice_as_long(Front::Envoy).await;
 }
 
+/// Nobody answers beside it, and how long answers took before says too little to go back for: a person is asked.
+#[tokio::test]
+async fn a_release_that_takes_twice_as_long_after_a_switch_is_asked_about() {
+    let (stage, load) = paced(Front::Builtin, Duration::ZERO).await.unwrap();
+    let lines = "strategy = \"blue-green\"\nbake = \"10m\"\n";
+    let manifest = unwatched(&stage).replace("strategy = \"rolling\"\nmax_unavailable = 1\n", lines);
+    let slow = Behaviour::bad(Fault::Takes(40));
+    let archive = std::fs::read(stage.build("2", &slow).unwrap()).unwrap();
+    foresees(&stage, &manifest, &archive).await;
+    let control = stage.control().await.unwrap();
+    control.deploy(&manifest, "2", &archive).await.unwrap();
+    let asked = |fleet: &FleetView| {
+        let mut rollouts = fleet.services.iter().filter_map(|service| service.rollout.as_ref());
+        rollouts.any(|rollout| {
+            let slower = "2 answers more slowly since nothing leads to 1 any more: ";
+            rollout.state == "paused" && rollout.paused_why.starts_with(slower) && rollout.evidence.is_empty()
+        })
+    };
+    in_time("a person who is asked", control.wait_for(asked)).await.unwrap();
+    assert_nothing_was_lost(&stage, &load.stop().await.unwrap());
+}
+
 #[tokio::test]
 async fn an_incident_that_slows_both_releases_takes_neither_back() {
     let (stage, load) = paced(Front::Builtin, Duration::from_secs(12)).await.unwrap();

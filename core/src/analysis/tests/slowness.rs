@@ -1,7 +1,8 @@
 use super::super::judgement::{Judgement, Settings};
 use super::super::meters::{Traffic, Whose};
+use super::super::quantiles::Marks;
 use super::super::settings::{GuardSettings, Sources};
-use super::super::slowness::{Marks, Pace};
+use super::super::slowness::Pace;
 use super::Chance;
 use crate::fleet::MemberKey;
 use crate::fleet::latency::{BUCKETS, Latency, bucket};
@@ -34,9 +35,14 @@ fn traffic(chance: &mut Chance, number: usize, members: &[(Whose, &str, f64)]) -
 }
 
 fn begun(chance: &mut Chance, hosts: &[(&str, f64)]) -> Judgement {
+    begun_after(chance, 30, hosts)
+}
+
+/// After so many looks at the old release.
+fn begun_after(chance: &mut Chance, looks: u64, hosts: &[(&str, f64)]) -> Judgement {
     let members: Vec<_> = hosts.iter().map(|(host, factor)| (Whose::Old, *host, *factor)).collect();
     let mut pace = Pace::default();
-    (0..30).for_each(|_| pace.take(&traffic(chance, 60, &members)));
+    (0..looks).for_each(|_| pace.take(&traffic(chance, 60, &members)));
     let history = super::super::history::History::default();
     Judgement::begin(&history.summary(Moment(0)), pace.frozen())
 }
@@ -47,6 +53,44 @@ fn looks(judgement: &mut Judgement, most: u64, mut traffic: impl FnMut(u64) -> T
         judgement.look(ON_TRIAL, &traffic(*look), Moment(look * 2000));
         judgement.verdict("2", "1").is_some()
     })
+}
+
+/// Where nothing leads to the old release any more: looks until a person is asked.
+fn looks_alone(judgement: &mut Judgement, most: u64, mut traffic: impl FnMut(u64) -> Traffic) -> Option<(u64, String)> {
+    (1..=most).find_map(|look| {
+        judgement.look(Settings { alone: true, ..ON_TRIAL }, &traffic(look), Moment(look * 2000));
+        assert_eq!(judgement.verdict("2", "1"), None, "it is no evidence");
+        Some((look, judgement.slow.as_mut()?.ask(&GUARD, "2", "1")?))
+    })
+}
+
+#[test]
+fn a_release_that_answers_alone_and_takes_twice_as_long_is_asked_about_within_a_minute() {
+    let mut slowest = 0;
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun_after(&mut chance, 300, &[("web1", 1.0), ("web2", 1.0)]);
+        let members = [(Whose::New, "web1", 2.0), (Whose::New, "web2", 2.0)];
+        let mut slow = || traffic(&mut chance, 60, &members);
+        let (noticed, why) = looks_alone(&mut judgement, 60, |_| slow()).expect("never noticed");
+        slowest = slowest.max(noticed);
+        assert!(why.starts_with("2 answers more slowly since nothing leads to 1 any more: "), "{why}");
+        assert_eq!(looks_alone(&mut judgement, 60, |_| slow()), None, "once");
+    }
+    assert!(slowest <= 30, "{slowest}");
+}
+
+#[test]
+fn a_release_that_answers_alone_is_not_asked_about_for_a_cold_start_or_another_time_of_the_day() {
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let mut judgement = begun_after(&mut chance, 300, &[("web1", 1.0), ("web2", 2.0)]);
+        let asked = looks_alone(&mut judgement, 120, |look| {
+            let factor = if look <= 8 { 10.0 } else { 1.3 };
+            traffic(&mut chance, 60, &[(Whose::New, "web1", factor), (Whose::New, "web2", factor * 2.0)])
+        });
+        assert_eq!(asked, None, "seed {seed}");
+    }
 }
 
 /// As an instance has that was just started.
