@@ -29,6 +29,8 @@ pub mod state {
 pub const APPROVAL: &str = "approval";
 
 pub const HEALTHY: &str = "healthy";
+/// A rollout's direction once it was turned round.
+pub const BACK: &str = "back";
 /// Who turned a rollout back when no person did.
 pub const EVIDENCE: &str = "evidence";
 
@@ -128,10 +130,15 @@ fn paused(rollout: &RolloutView) -> String {
     }
 }
 
-/// `service healthy on 2.0.4`.
+/// `service healthy on 2.0.4`; while a rollout is somewhere in between, `service healthy, 2 of 4 hosts on 2.1.0`.
 #[must_use]
 pub fn health(service: &ServiceView) -> String {
     let health = if service.health.is_empty() { "unknown" } else { &service.health };
+    let between = service.rollout.as_ref().filter(|it| is_active(it) && it.hosts_done > 0 && !it.from_version.is_empty());
+    if let Some(RolloutView { hosts_done, hosts_total, direction, from_version, to_version, .. }) = between {
+        let on = if direction == BACK { from_version } else { to_version };
+        return format!("service {health}, {hosts_done} of {hosts_total} hosts on {on}");
+    }
     match live(&service.live, &service.committed_version) {
         version if version.is_empty() => "nothing was live before".to_owned(),
         versions => format!("service {health} on {versions}"),
@@ -152,23 +159,30 @@ pub fn live(live: &[LiveView], committed: &str) -> String {
     }
 }
 
+/// The command that goes back.
+#[must_use]
+pub fn way_back(service: &ServiceView) -> String {
+    let forced = service.rollout.as_ref().is_some_and(|rollout| rollout.no_way_back);
+    format!("baton rollback {}{}", service.name, if forced { " --force" } else { "" })
+}
+
 /// The next command.
 #[must_use]
 pub fn next(service: &ServiceView, exit: Exit) -> String {
-    let name = &service.name;
+    let (name, back) = (&service.name, way_back(service));
     let of = |is: fn(&RolloutView) -> bool| service.rollout.as_ref().is_some_and(is);
     let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL && !caught_up(rollout));
     match exit {
-        Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   baton rollback {name}"),
-        Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   baton rollback {name}"),
+        Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   {back}"),
+        Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   {back}"),
         Exit::Waiting if hook_failed(service) => {
-            format!("baton why {name}, then baton retry {name}   or   baton rollback {name}")
+            format!("baton why {name}, then baton retry {name}   or   {back}")
         }
-        Exit::Waiting if of(|rollout| rollout.promotable) => format!("baton promote {name}   or   baton rollback {name}"),
+        Exit::Waiting if of(|rollout| rollout.promotable) => format!("baton promote {name}   or   {back}"),
         Exit::Waiting if of(|rollout| !rollout.evidence.is_empty()) => {
-            format!("baton why {name}, then baton retry {name}   or   baton rollback {name}")
+            format!("baton why {name}, then baton retry {name}   or   {back}")
         }
-        Exit::Waiting => format!("baton resume {name}   or   baton rollback {name}"),
+        Exit::Waiting => format!("baton resume {name}   or   {back}"),
         Exit::RolledBack | Exit::NeedsPerson => format!("baton why {name}"),
         Exit::TimedOut | Exit::Interrupted => format!("baton watch {name}"),
         _ => format!("baton status {name}"),
@@ -218,7 +232,7 @@ mod tests {
         let mut asks = view("running", "", "healthy");
         asks.waiting = vec![WaitingView { reason: "approval".to_owned(), ..WaitingView::default() }];
         assert_eq!(outcome(&asks, Wish::Forward), Some(Exit::Waiting));
-        assert_eq!(sentence(&asks, Exit::Waiting), "ready, and waits for approval · service healthy on 2.0.4");
+        assert_eq!(sentence(&asks, Exit::Waiting), "ready, and waits for approval · service healthy, 1 of 3 hosts on 2.1.0");
         assert_eq!(next(&asks, Exit::Waiting), "baton promote shop   or   baton rollback shop");
     }
 
@@ -276,7 +290,7 @@ mod tests {
         assert_eq!(told("failed", "", "degraded", Exit::NeedsPerson), "failed · service degraded on 2.0.4");
         assert_eq!(
             told("running", "", "healthy", Exit::Interrupted),
-            "interrupted, the rollout goes on · service healthy on 2.0.4"
+            "interrupted, the rollout goes on · service healthy, 1 of 3 hosts on 2.1.0"
         );
     }
 }

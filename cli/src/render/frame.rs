@@ -159,7 +159,7 @@ pub(crate) fn health_tone(health: &str) -> Tone {
 fn progress(rollout: &RolloutView, drawing: &Drawing) -> Line {
     let (done, total) = (rollout.hosts_done, rollout.hosts_total);
     let words = format!("{done} of {}", counted(total.into(), "host", "hosts"));
-    let words = if rollout.direction == "back" { format!("{words} back on {}", from(rollout)) } else { words };
+    let words = if rollout.direction == outcome::BACK { format!("{words} back on {}", from(rollout)) } else { words };
     let bar = drawing.columns.map_or(BAR, |columns| columns.saturating_sub(words.width() + 2).min(BAR));
     if drawing.plain || bar < BAR_MIN {
         return Line::of(words);
@@ -167,7 +167,7 @@ fn progress(rollout: &RolloutView, drawing: &Drawing) -> Line {
     let full = (bar * done.min(total) as usize).checked_div(total as usize).unwrap_or(0);
     let head = if full > 0 && full < bar { "╸" } else { "" };
     let rest = bar - full - usize::from(!head.is_empty());
-    let tone = if rollout.direction == "back" { Tone::Bad } else { Tone::Good };
+    let tone = if rollout.direction == outcome::BACK { Tone::Bad } else { Tone::Good };
     Line::default()
         .span(tone, format!("{}{head}", "━".repeat(full)))
         .span(Tone::Quiet, "─".repeat(rest))

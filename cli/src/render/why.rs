@@ -96,12 +96,17 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
         ));
     }
     if rollout.state == state::PARTIAL && !outcome::caught_up(rollout) {
-        page.line(Line::of("  you can: ").plain(format!("baton retry {0}   ·   baton rollback {0}", service.name)));
+        page.line(Line::of("  you can: ").plain(format!(
+            "baton retry {}   ·   {}",
+            service.name,
+            outcome::way_back(service)
+        )));
     }
     if rollout.state == state::FAILED {
+        let back = outcome::way_back(service);
         page.line(
             Line::of("  you can: ")
-                .plain(format!("baton rollback {0}   ·   baton deploy {0} VERSION with a release that works", service.name)),
+                .plain(format!("{back}   ·   baton deploy {} VERSION with a release that works", service.name)),
         );
     }
     page
@@ -117,26 +122,22 @@ fn evidence(page: &mut Page, rollout: &RolloutView) {
 
 /// What makes progress, by the first cause.
 fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> String {
-    let name = &service.name;
+    let (name, back) = (&service.name, outcome::way_back(service));
     if let Some(hook) = rollout.hooks.iter().find(|hook| hook.problem.is_some() && rollout.turned_by.is_empty()) {
         let point = &hook.point;
-        return format!(
-            "baton retry {name}   ·   if it did happen: baton skip {name} --hook {point}   ·   baton rollback {name}"
-        );
+        return format!("baton retry {name}   ·   if it did happen: baton skip {name} --hook {point}   ·   {back}");
     }
     if rollout.state == state::PAUSED && rollout.promotable {
-        return format!(
-            "as it is: baton promote {name}   ·   to wait once more: baton resume {name}   ·   baton rollback {name}"
-        );
+        return format!("as it is: baton promote {name}   ·   to wait once more: baton resume {name}   ·   {back}");
     }
     if rollout.state == state::PAUSED && !rollout.evidence.is_empty() {
-        return format!("baton retry {name}   ·   without the host: baton skip {name} HOST   ·   baton rollback {name}");
+        return format!("baton retry {name}   ·   without the host: baton skip {name} HOST   ·   {back}");
     }
     if rollout.state == state::PAUSED {
-        return format!("baton resume {name}   ·   baton rollback {name}");
+        return format!("baton resume {name}   ·   {back}");
     }
     if outcome::asks_for_approval(service) {
-        return format!("baton promote {name}   ·   baton rollback {name}");
+        return format!("baton promote {name}   ·   {back}");
     }
     let first = causes_first(&service.waiting).into_iter().next();
     let host = first.map_or("", |waiting| waiting.host.as_str());
@@ -165,13 +166,13 @@ fn you_can(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> S
             let gone = fleet.hosts.iter().filter(left).find(named).map_or_else(String::new, |host| {
                 format!("if {0} never comes back: baton hosts remove {0} --force   ·   ", host.name)
             });
-            format!("{gone}wait   ·   baton pause {name}   ·   baton rollback {name}")
+            format!("{gone}wait   ·   baton pause {name}   ·   {back}")
         }
         "failed" if rollout.state == state::REVERTING => {
             format!("to go on without it: baton skip {name} {host}   ·   where it stands: baton abort {name} --keep")
         }
         _ if rollout.state == state::REVERTING => format!("wait   ·   baton watch {name}"),
-        _ => format!("wait   ·   baton pause {name}   ·   baton rollback {name}"),
+        _ => format!("wait   ·   baton pause {name}   ·   {back}"),
     }
 }
 
@@ -219,7 +220,7 @@ mod tests {
         view.waiting.reverse();
         assert_eq!(
             service(&view, &example::fleet()).to_text(Look::default()),
-            "shop r-7f3 is waiting · 1 min 48 s · service healthy on 2.0.4
+            "shop r-7f3 is waiting · 1 min 48 s · service healthy, 1 of 3 hosts on 2.1.0
   web3: draining on lb1: 7 open after 4.1 s (limit 30.0 s)
   web4: its turn comes in wave 3
   you can: wait   ·   baton pause shop   ·   baton rollback shop

@@ -105,7 +105,9 @@ fn answer(service: &ServiceView, ended: &Ended) -> Page {
             .plain(format!(": {} · {took}", sentence(service, ended))),
     );
     if let Some(counted) = rollout.proof.as_ref().and_then(Counted::of) {
-        page.text(counted.sentence());
+        // What is answered later is not in it.
+        let so_far = if outcome::is_active(&rollout) { ", so far" } else { "" };
+        page.text(counted.sentence() + so_far);
     }
     page
 }
@@ -218,9 +220,12 @@ mod tests {
              0 failed of 41 208 requests seen by the load balancer\n"
         );
         let late = Ended { exit: Exit::TimedOut, service: Some(example::service()), ..ended };
+        measured.rollout.as_mut().unwrap().state = "paused".into();
+        let held = answer(&measured, &late).to_text(Look::default());
+        assert!(held.ends_with("0 failed of 41 208 requests seen by the load balancer, so far\n"), "{held}");
         let text = answer(&example::service(), &late).to_text(Look::default());
         assert!(
-            text.ends_with("not done in time, the rollout goes on · service healthy on 2.0.4 · waited for 30 s\n"),
+            text.ends_with("not done in time, the rollout goes on · service healthy, 1 of 3 hosts on 2.1.0 · waited for 30 s\n"),
             "{text}"
         );
         let unmeasured = Ended { exit: Exit::Done, ..late };

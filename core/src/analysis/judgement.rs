@@ -25,6 +25,9 @@ use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// A smaller chance is not told from this one.
+const LEAST: f64 = 0.000_01;
+
 /// The new release fails more often than the old one.
 const WORSE: Code = Code(901);
 /// Its answers take longer.
@@ -263,7 +266,7 @@ impl Judgement {
         if self.highest.get() <= 1.0 {
             return "nothing so far speaks against the new release".to_owned();
         }
-        let share = Share(1.0 / self.highest.get());
+        let share = Share((1.0 / self.highest.get()).max(LEAST));
         format!("if both were equally good, a gap like this would appear in at most {share} of rollouts")
     }
 

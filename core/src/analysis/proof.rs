@@ -35,6 +35,9 @@ pub struct Proof {
     /// Cut in the look before, and not seen among the failures yet.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     cut_last: BTreeMap<HostName, u64>,
+    /// What had failed when somebody who knew of it tried again: it counts as before, and is not held against what is left.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub forgiven: u64,
     /// How often a balancer's counters began anew: what it answered in between is not in here.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restarts: u32,
@@ -214,6 +217,13 @@ impl Proof {
     pub fn failed(&self) -> u64 {
         let counted = self.all().map_or(0, |all| all.errors);
         counted.saturating_add(self.cut.saturating_sub(self.cut_failed))
+    }
+
+    /// The same, or what somebody saw who asked all the time where that is more: what both saw is one failure. Before its first
+    /// release a service answers nobody: `asked` is false.
+    #[must_use]
+    pub fn failed_or_seen(&self, asked: bool) -> u64 {
+        self.failed().max(if asked { self.probes.failed } else { 0 })
     }
 
     /// Which balancers answered what nobody counted, and for how long; None: nobody knows of any.

@@ -108,25 +108,36 @@ fn until(rollout: &Rollout, gate: &GateSettings) -> Moment {
 #[must_use]
 pub fn too_many(rollout: &Rollout) -> Option<Evidence> {
     let (most, proof) = (rollout.strategy.max_failed?, &rollout.judgement.proof);
-    let counted = proof.failed();
-    // Before its first release a service answers nobody. What both saw is one failure, so neither may see more.
-    let probed = if rollout.from.is_some() { proof.probes.failed } else { 0 };
-    let failed = counted.max(probed);
+    let failed = failed(rollout).saturating_sub(proof.forgiven);
     let known = rollout.evidence.iter().any(|evidence| evidence.problem.code == TOO_MANY);
     if failed <= most || known {
         return None;
     }
     let requests = if failed == 1 { "request" } else { "requests" };
-    let mut problem = Problem::new(TOO_MANY, format!("{failed} {requests} failed, and the manifest allows {most}"))
+    let since = if proof.forgiven > 0 { format!(", after {} before the retry", proof.forgiven) } else { String::new() };
+    let mut problem = Problem::new(TOO_MANY, format!("{failed} {requests} failed{since}, and the manifest allows {most}"))
         .saw("new release", format!("{} failed", proof.new))
         .saw("old release", format!("{} failed", proof.old))
         .saw("cut", format!("{} at the end of a drain", proof.cut))
         .help("find out what failed, or allow more in [proof] max_failed");
-    if probed > 0 {
-        let last = proof.probes.last_failure.as_deref().unwrap_or_default();
-        problem = problem.saw("prober", format!("{probed} of {} failed, the last: {last}", proof.probes.asked));
+    let probes = &proof.probes;
+    if rollout.from.is_some() && probes.failed > 0 {
+        let last = probes.last_failure.as_deref().unwrap_or_default();
+        problem = problem.saw("prober", format!("{} of {} failed, the last: {last}", probes.failed, probes.asked));
     }
     against(rollout, problem)
+}
+
+fn failed(rollout: &Rollout) -> u64 {
+    rollout.judgement.proof.failed_or_seen(rollout.from.is_some())
+}
+
+/// Somebody who knows that too many failed tries again on these hosts: as many may fail once more.
+pub fn forgive(rollout: &mut Rollout, hosts: &[HostName]) {
+    let is_meant = |it: &Evidence| it.problem.code == TOO_MANY && hosts.contains(&it.host);
+    if rollout.evidence.iter().any(is_meant) {
+        rollout.judgement.proof.forgiven = failed(rollout);
+    }
 }
 
 /// Why a rollout that needs proof cannot end well: nothing was counted, or not everything.

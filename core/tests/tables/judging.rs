@@ -300,3 +300,28 @@ fn what_fails_in_the_last_bake_of_a_release_that_was_compared_asks_a_person_once
     apply(&mut world.fleet, Command::Resume { service: shop(), by: "ana".into() }, NOW).expect("it goes on");
     assert_eq!(planned(&world), (RolloutState::Running, vec![]));
 }
+
+/// By somebody who knows of it: else there would be no way on but back.
+#[test]
+fn what_failed_too_often_is_not_held_against_a_rollout_that_is_tried_again() {
+    let case = &CASES[0];
+    let mut world = case.world(case.done, "on_failure = \"pause\"\nbake = \"5m\"\n[proof]\nmax_failed = 1\n");
+    let rollout = case.rollout(&mut world);
+    (rollout.wave_done, rollout.progressed) = (Some(NOW), NOW);
+    let fails = |world: &mut World, number: u64| {
+        let rollout = world.fleet.rollouts.values_mut().next().expect("a rollout");
+        rollout.judgement.proof.new += Counts::new(10 * number, number);
+        let next = plan(&world.fleet, NOW);
+        assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
+        world.fleet.rollouts.extend(next.rollouts);
+        let rollout = world.fleet.rollouts.values().next().expect("a rollout");
+        rollout.pause.as_ref().map(|pause| pause.why.clone())
+    };
+    assert_eq!(fails(&mut world, 1), None, "as many may");
+    assert_eq!(fails(&mut world, 1).as_deref(), Some("2 requests failed, and the manifest allows 1 on web1"));
+    let retry = Command::Retry { id: "r-2".parse().expect("an id"), service: shop(), host: None, by: "ana".into() };
+    apply(&mut world.fleet, retry, NOW).expect("it is tried again");
+    assert_eq!(fails(&mut world, 1), None);
+    let why = "2 requests failed, after 2 before the retry, and the manifest allows 1 on web1";
+    assert_eq!(fails(&mut world, 1).as_deref(), Some(why));
+}

@@ -2686,6 +2686,9 @@ pub struct RolloutView {
     /// It is paused because too little was counted, and for nothing else: `promote` takes it as it is.
     #[prost(bool, tag = "42")]
     pub promotable: bool,
+    /// A hook has run that forbids going back: `rollback` has to be forced.
+    #[prost(bool, tag = "43")]
+    pub no_way_back: bool,
     /// The same release, started anew: on these hosts.
     #[prost(string, repeated, tag = "41")]
     pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,

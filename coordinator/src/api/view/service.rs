@@ -344,6 +344,10 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
         promotable: is_paused_for_evidence(rollout),
+        no_way_back: fleet
+            .services
+            .get(&rollout.service)
+            .is_some_and(|service| rollout.from.is_some_and(|from| service.forbids(from).is_some())),
         proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &comes_from(fleet, rollout)),
         hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),

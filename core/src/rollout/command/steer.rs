@@ -146,6 +146,7 @@ pub(super) fn retry(
         return Ok(Accepted::Noted);
     }
     change(fleet, name, now, |rollout| {
+        gate::forgive(rollout, &failed);
         rollout.evidence.retain(|evidence| !failed.contains(&evidence.host));
         rollout.starts.extend(failed.iter().map(|host| (host.clone(), next_start)));
         if rollout.state == RolloutState::Paused && rollout.evidence.is_empty() {
