@@ -141,7 +141,7 @@ impl Strategy {
     /// get of all.
     #[must_use]
     pub fn first_part(&self, total: usize) -> f64 {
-        let Some(wave) = self.waves.first() else { return 0.0 };
+        let Some(wave) = self.waves.iter().find(|wave| !wave.is_preview()) else { return 0.0 };
         if let Some(share) = wave.share {
             return f64::from(u16::from(share)) / 10_000.0;
         }
@@ -159,17 +159,34 @@ impl Strategy {
         self.exclusive || (all_begin && all_go)
     }
 
+    /// Whose requests alone reach the new release before the switch; None: nobody's do.
+    #[must_use]
+    pub fn preview(&self) -> Option<&Rule> {
+        self.users.rules.first().filter(|_| self.waves.iter().any(Wave::is_preview))
+    }
+
     /// Whether the old instances outlive the moment in which the new ones serve.
     #[must_use]
     pub const fn keeps_old(&self) -> bool {
         self.lockstep || !self.keep_old.is_zero()
     }
 
+    /// The same, where there is nothing else that answers meanwhile: nobody has to look before there is a switch.
+    #[must_use]
+    pub fn without_preview(self) -> Self {
+        if self.preview().is_none() {
+            return self;
+        }
+        let switch = self.waves.iter().filter(|wave| !wave.is_preview());
+        let waves = switch.map(|wave| Wave { approve: false, ..wave.clone() }).collect();
+        Self { waves, users: Users::default(), ..self }
+    }
+
     /// The same, for going back to what was good: nothing is watched, nobody is asked, and no host waits for another.
     #[must_use]
     pub fn returning(&self) -> Self {
         let waves = vec![Wave::of(Amount::Percent(100))];
-        Self { waves, bake: Duration::ZERO, lockstep: false, second_person: false, ..self.clone() }
+        Self { waves, bake: Duration::ZERO, lockstep: false, second_person: false, users: Users::default(), ..self.clone() }
     }
 
     /// The same, for starting what is live anew. One release is no trial: nothing is shared, enters together, or has to be alone.
@@ -198,6 +215,18 @@ impl Wave {
     #[must_use]
     pub const fn of(hosts: Amount) -> Self {
         Self { hosts, share: None, bake: None, approve: false }
+    }
+
+    /// In which every host has both releases, and nobody reaches the new one but whom a rule names: it ends with the next wave,
+    /// which is the switch.
+    #[must_use]
+    pub const fn preview() -> Self {
+        Self { share: Some(Share::NONE), bake: Some(Duration::ZERO), ..Self::of(Amount::Percent(100)) }
+    }
+
+    #[must_use]
+    pub fn is_preview(&self) -> bool {
+        self.share == Some(Share::NONE)
     }
 }
 

@@ -46,6 +46,9 @@ struct Coordinator {
     thread: std::thread::JoinHandle<()>,
 }
 
+/// No connection of anybody else comes from here: a port that was left for a moment is still free.
+const ALONE: &str = "127.91.7.1:0";
+
 fn coordinator(address: &str) -> Coordinator {
     let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -156,7 +159,7 @@ fn at(generation: u64) -> Arc<View> {
 
 #[tokio::test]
 async fn a_session_begins_with_hello_and_a_report() {
-    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut coordinator = coordinator(ALONE);
     let session = session(coordinator.address);
     session.view.send_replace(at(4));
     let mut stream = coordinator.stream().await;
@@ -168,7 +171,7 @@ async fn a_session_begins_with_hello_and_a_report() {
 
 #[tokio::test]
 async fn a_spec_is_handed_on_and_a_change_is_reported_at_once() {
-    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut coordinator = coordinator(ALONE);
     let mut session = session(coordinator.address);
     let mut stream = coordinator.stream().await;
     stream.message().await;
@@ -185,7 +188,7 @@ async fn a_spec_is_handed_on_and_a_change_is_reported_at_once() {
 
 #[tokio::test]
 async fn whom_to_believe_is_handed_on_and_what_is_no_hash_is_left_out() {
-    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut coordinator = coordinator(ALONE);
     let mut session = session(coordinator.address);
     let mut stream = coordinator.stream().await;
     stream.message().await;
@@ -197,7 +200,7 @@ async fn whom_to_believe_is_handed_on_and_what_is_no_hash_is_left_out() {
 
 #[tokio::test]
 async fn a_ping_is_answered_and_silence_is_broken_by_heartbeats() {
-    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut coordinator = coordinator(ALONE);
     let _session = session(coordinator.address);
     let mut stream = coordinator.stream().await;
     stream.message().await;
@@ -212,7 +215,7 @@ async fn a_ping_is_answered_and_silence_is_broken_by_heartbeats() {
 
 #[tokio::test]
 async fn a_coordinator_that_comes_back_is_found_and_told_what_changed_meanwhile() {
-    let mut first = coordinator("127.0.0.1:0");
+    let mut first = coordinator(ALONE);
     let address = first.address;
     let session = session(address);
     let mut stream = first.stream().await;
@@ -232,7 +235,7 @@ async fn a_coordinator_that_comes_back_is_found_and_told_what_changed_meanwhile(
 
 #[tokio::test]
 async fn a_message_that_makes_no_sense_ends_the_stream_and_changes_nothing() {
-    let mut coordinator = coordinator("127.0.0.1:0");
+    let mut coordinator = coordinator(ALONE);
     let mut session = session(coordinator.address);
     let mut stream = coordinator.stream().await;
     stream.message().await;

@@ -114,6 +114,11 @@ fn order(page: &mut Page, plan: &PlanView, widest: usize) {
     if plan.from_version.is_empty() {
         return;
     }
+    if !plan.preview.is_empty() {
+        let (rule, service) = (&plan.preview, &plan.service);
+        let text = format!("{rule} alone leads to {}; the switch waits for baton promote {service}", plan.to_version);
+        page.text(format!("  {:<1$}  {text}", "preview", widest + 2));
+    }
     let serving = match plan.at_least_serving {
         0 if plan.interrupts => format!(
             "nobody serves from the last stop to the first start: {} at most, if all goes well",

@@ -225,7 +225,9 @@ mod tests {
         assert!(held.ends_with("0 failed of 41 208 requests seen by the load balancer, so far\n"), "{held}");
         let text = answer(&example::service(), &late).to_text(Look::default());
         assert!(
-            text.ends_with("not done in time, the rollout goes on · service healthy, 1 of 3 hosts on 2.1.0 · waited for 30 s\n"),
+            text.ends_with(
+                "not done in time, the rollout goes on · service healthy, 1 of 3 hosts on 2.1.0 · waited for 30 s\n"
+            ),
             "{text}"
         );
         let unmeasured = Ended { exit: Exit::Done, ..late };

@@ -30,7 +30,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
     let hosts: Vec<_> = service.hosts.iter().map(|host| host.as_str()).collect();
     let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
     let listen: Vec<_> = run.listen.iter().map(ToString::to_string).collect();
-    let waves: Vec<_> = strategy.waves.iter().map(|wave| wave.hosts.to_string()).collect();
+    let waves: Vec<_> = strategy.waves.iter().filter(|wave| !wave.is_preview()).map(|wave| wave.hosts.to_string()).collect();
     let mut keys = vec![
         ("artifact", release.artifact.digest.short()),
         ("artifact.size", release.artifact.size.to_string()),
@@ -58,6 +58,7 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         keys.push(("balancer.pool", balancer.pool.to_string()));
         let slow_start = Some(balancer.slow_start).filter(|it| !it.is_zero());
         keys.push(("balancer.slow_start", slow_start.map_or_else(String::new, seconds)));
+        keys.push(("balancer.preview", strategy.preview().map_or_else(String::new, ToString::to_string)));
     }
     let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));
     let hooks = release.hooks.0.iter().map(|(point, hook)| (format!("hooks.{point}"), shown(*point, hook)));

@@ -41,6 +41,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
             millis(strategy.drain_deadline + live.run.stop.timeout + health.start_timeout + health.healthy_for)
         }),
         together: strategy.first_part(total) >= 1.0,
+        preview: strategy.preview().map_or_else(String::new, ToString::to_string),
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
         live: before.map(|service| view::live(fleet, service)).unwrap_or_default(),
@@ -108,9 +109,10 @@ fn foreseen(picture: &Picture, name: &ServiceName, strategy: &Strategy, total: u
 fn waves(order: &[HostName], strategy: &Strategy) -> Vec<PlannedWave> {
     let mut waves = Vec::new();
     let mut begun = 0;
-    for (nth, wave) in strategy.waves.iter().enumerate() {
+    for (nth, wave) in strategy.waves.iter().filter(|wave| !wave.is_preview()).enumerate() {
         // Those whom a rule names come first, and no others.
-        let share = wave.share.filter(|_| nth > 0 || strategy.users.rules.is_empty());
+        let only_rules = nth == 0 && !strategy.users.rules.is_empty();
+        let share = wave.share.filter(|_| !only_rules);
         let until = wave.hosts.of(order.len()).max(begun);
         if until > begun || wave.share.is_some() {
             let hosts = order.iter().take(until).skip(begun).map(ToString::to_string).collect();

@@ -128,6 +128,13 @@ pub const KEYS: &[Key] = &[
         "How long an instance that is put in takes to get its whole share of the traffic; 0s: it has it at once.",
     ),
     key(
+        "balancer.preview.header",
+        Kind::Text,
+        Absent,
+        "Blue-green: requests with this header (`NAME: VALUE`) alone reach the new release until a person lets it switch.",
+    ),
+    key("balancer.preview.cookie", Kind::Text, Absent, "The same for a cookie: `NAME=VALUE`."),
+    key(
         "rollout.strategy",
         Kind::OneOf(&["rolling", "blue-green", "canary", "recreate"]),
         Value("rolling"),
@@ -310,7 +317,6 @@ pub const LATER: &[&str] = &[
     "run.ready",
     "run.limits",
     "health.grpc",
-    "balancer.preview",
 ];
 
 /// The key at a place.

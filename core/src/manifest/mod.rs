@@ -14,6 +14,7 @@ mod hooks;
 mod judging;
 mod listen;
 pub(crate) mod nearest;
+mod preview;
 pub(crate) mod reader;
 mod rollout;
 mod run;

@@ -7,7 +7,7 @@ use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use crate::fleet::split::{PLACES, Share, Side, TrafficSplit};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey};
 use crate::name::{HostName, PoolName};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, Wave};
 use std::collections::BTreeSet;
 
 /// What a balancer must be able to do for a strategy. A mere share of requests is not among it: weights stand in for it.
@@ -32,7 +32,9 @@ pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &Services<'
             let divided = rollout.filter(|rollout| asks(&rollout.strategy));
             let trial = divided.map_or_else(BTreeSet::new, |rollout| on_trial(rollout, pool, runs));
             let split = divided.map(|rollout| split(rollout, pool, &trial));
-            let split = split.filter(|split| is_able(fleet.hosts.get(on), &balancer.pool, pool, split));
+            // Before the switch nobody may reach the new release: a balancer that no longer can divide says so, and does nothing.
+            let is_preview = divided.is_some_and(|it| it.strategy.waves.get(it.wave).is_some_and(Wave::is_preview));
+            let split = split.filter(|split| is_preview || is_able(fleet.hosts.get(on), &balancer.pool, pool, split));
             let side = |key: &MemberKey| match trial.contains(key) && split.is_some() {
                 true => Side::Trial,
                 false => Side::Stable,
@@ -64,7 +66,7 @@ fn on_trial<'a>(
 /// Forwards the share never falls, so that no user comes back: a wave without a share of its own has at least the one
 /// before, and grows as its hosts come in.
 fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> TrafficSplit {
-    let Strategy { waves, users, .. } = &rollout.strategy;
+    let Strategy { waves, users, lockstep, .. } = &rollout.strategy;
     let only_rules = !users.rules.is_empty() && rollout.wave == 0;
     let shared = waves.get(rollout.wave).and_then(|wave| wave.share);
     let forward = rollout.direction == Direction::Forward;
@@ -75,7 +77,8 @@ fn split(rollout: &Rollout, pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Tra
         (false, Some(_)) => Share::NONE,
         (false, None) => {
             let before = waves.iter().take(rollout.wave).filter_map(|wave| wave.share).max().filter(|_| forward);
-            before.unwrap_or_default().max(by_members(pool, trial))
+            let by_members = if *lockstep { by_hosts(pool, trial) } else { by_members(pool, trial) };
+            before.unwrap_or_default().max(by_members)
         }
     };
     let rules = if forward { users.rules.clone() } else { Vec::new() };
@@ -89,12 +92,23 @@ fn asks(strategy: &Strategy) -> bool {
 
 /// The share the new release would have if all members that are in had the same.
 fn by_members(pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Share {
-    let (mut all, mut new) = (0usize, 0usize);
-    for (key, _) in pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready) {
-        all += 1;
-        new += usize::from(trial.contains(key));
-    }
-    let places = (new * usize::from(PLACES)).checked_div(all).unwrap_or_default();
+    let (new, old): (Vec<_>, Vec<_>) = members_in(pool).partition(|key| trial.contains(key));
+    part(new.len(), old.len())
+}
+
+/// The same where hosts switch: one on which the old release is still in has not.
+fn by_hosts(pool: &PoolSpec, trial: &BTreeSet<MemberKey>) -> Share {
+    let (new, old): (Vec<_>, Vec<_>) = members_in(pool).partition(|key| trial.contains(key));
+    let old: BTreeSet<&HostName> = old.into_iter().map(|key| &key.host).collect();
+    part(new.into_iter().filter(|key| !old.contains(&key.host)).count(), old.len())
+}
+
+fn members_in(pool: &PoolSpec) -> impl Iterator<Item = &MemberKey> {
+    pool.members.iter().filter(|(_, member)| member.state == MemberState::Ready).map(|(key, _)| key)
+}
+
+fn part(new: usize, old: usize) -> Share {
+    let places = (new * usize::from(PLACES)).checked_div(new + old).unwrap_or_default();
     Share::of_places(u16::try_from(places).unwrap_or(PLACES))
 }
 

@@ -215,7 +215,7 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
         }
     }
     if next < rollout.strategy.waves.len() {
-        if rollout.strategy.lockstep || is_let_through(rollout, next) {
+        if is_let_through(rollout, next) {
             rollout.wave = next;
             rollout.wave_done = None;
         }
@@ -271,14 +271,11 @@ pub fn asks_for(rollout: &Rollout, standings: &[Standing], now: Moment) -> Optio
     if rollout.direction == Direction::Back {
         return None;
     }
-    let wave = if rollout.strategy.lockstep {
-        let (ready, of) = staged(rollout, standings);
-        let enters = standings.iter().any(|standing| matches!(standing.step, Step::Enroll(_)));
-        (enters && ready == of).then_some(rollout.wave)
-    } else {
-        let done = rollout.wave_done.is_some() && !is_watched(rollout, now);
-        done.then_some(rollout.wave + 1)
-    };
+    let (ready, of) = staged(rollout, standings);
+    let enters = standings.iter().any(|standing| matches!(standing.step, Step::Enroll(_)));
+    let enter = (rollout.strategy.lockstep && enters && ready == of).then_some(rollout.wave);
+    let done = rollout.wave_done.is_some() && !is_watched(rollout, now);
+    let wave = enter.or(done.then_some(rollout.wave + 1));
     wave.filter(|wave| !is_let_through(rollout, *wave))
 }
 

@@ -14,7 +14,7 @@ const ALL: u64 = 1_000_000;
 
 /// Whether members may weigh differently while a rollout goes on.
 pub(super) fn shares(strategy: &Strategy) -> bool {
-    strategy.waves.iter().any(|wave| wave.share.is_some())
+    strategy.waves.iter().any(|wave| wave.share.is_some() && !wave.is_preview())
 }
 
 /// The weights of each new and each old member, of which so many are in.

@@ -109,6 +109,8 @@ pub enum Reason {
     /// Everything is ready, and a person says when it goes on.
     Approval {
         wave: u32,
+        /// Whose requests alone reach the new release until then, where the wave is the switch after a preview.
+        preview: Option<String>,
     },
     /// The wave is watched.
     Bake {
@@ -276,7 +278,13 @@ impl fmt::Display for Reason {
             Self::Exclusive { host } => {
                 write!(f, "the two releases cannot coexist, and {host} is not that far")
             }
-            Self::Approval { wave } => write!(f, "wave {} waits for a person's word", wave + 1),
+            Self::Approval { preview: Some(rule), .. } => {
+                write!(
+                    f,
+                    "the switch waits for a person's word; until then {rule} leads to the new release, and nothing else does"
+                )
+            }
+            Self::Approval { wave, preview: None } => write!(f, "wave {} waits for a person's word", wave + 1),
             Self::Bake { left } => write!(f, "the wave is watched for {} more", Seconds(*left)),
             Self::Doubt { left } => write!(
                 f,

@@ -6,13 +6,17 @@ mod beside;
 mod every;
 mod forgetting;
 mod hooks;
+mod preview;
 mod work;
 
 use super::text::{NOW, World, host, release, shop};
 use baton_core::fleet::Fleet;
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::past::Forgotten;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::report::{
+    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+};
 use baton_core::fleet::spec::HostSpec;
 use baton_core::hook::{HookKey, Point};
 use baton_core::name::{HostName, ReleaseId, RolloutId};
@@ -106,7 +110,8 @@ impl Obedient {
         });
         let pools = spec.pools.iter().map(|(name, pool)| {
             let members = pool.members.iter().map(|(key, it)| (key.clone(), MemberReport::quiet(it.state))).collect();
-            (name.clone(), PoolReport { members, ..PoolReport::default() })
+            let split = pool.split.clone().map(|split| SplitReport { split, ..SplitReport::default() });
+            (name.clone(), PoolReport { members, split, ..PoolReport::default() })
         });
         let hooks = spec.hooks.iter().map(|(key, told)| {
             let good = HookOutcome::Succeeded { output: Vec::new() };
@@ -118,6 +123,7 @@ impl Obedient {
             observed: spec.stamp(),
             instances: instances.collect(),
             pools: pools.collect(),
+            balancer: Some(able()),
             releases: spec.releases.keys().map(|id| (*id, ReleaseState::Held)).collect(),
             ..HostReport::default()
         }
@@ -163,6 +169,11 @@ impl Obedient {
             .map(|it| format!("{} {}", it.host.as_ref().map_or("-", |host| host.as_str()), it.reason.word()))
             .collect()
     }
+}
+
+/// Every balancer divides requests as it is told.
+fn able() -> BalancerAbility {
+    BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, pools: None }
 }
 
 fn rollout(id: &str) -> RolloutId {

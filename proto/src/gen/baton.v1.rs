@@ -2508,6 +2508,9 @@ pub struct PlanView {
     /// Every host gets it at once: what the old release did before is compared, as nobody answers beside the new one.
     #[prost(bool, tag = "21")]
     pub together: bool,
+    /// Whose requests alone reach the new release before the switch; empty: nobody's do.
+    #[prost(string, tag = "22")]
+    pub preview: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -6,8 +6,12 @@
 use super::errands::Errands;
 use super::random::Random;
 use super::scenario::Quality;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::report::{
+    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+};
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec, Stamp};
+use baton_core::fleet::split::TrafficSplit;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::hook::HookKey;
 use baton_core::host::plan::{Action, Failures, Observed, plan};
@@ -66,6 +70,7 @@ pub(super) struct Pool {
     busy_until: BTreeMap<MemberKey, u64>,
     out_since: BTreeMap<MemberKey, u64>,
     in_since: BTreeMap<MemberKey, u64>,
+    split: Option<TrafficSplit>,
 }
 
 /// What an agent's pass did to the world: what the invariants look at.
@@ -174,6 +179,7 @@ impl Host {
         for (name, wanted) in &pools {
             let answers = |member: &MemberKey| answers(name, member);
             let pool = self.pools.entry(name.clone()).or_default();
+            pool.split.clone_from(&wanted.split);
             let held = pool.held(wanted, &answers);
             let mut members: Vec<_> = wanted
                 .members
@@ -292,13 +298,20 @@ impl Host {
             let pool = self.pools.get(name)?;
             let members =
                 spec.members.keys().map(|member| (member.clone(), pool.report(member, spec.slow_start, now))).collect();
-            Some((name.clone(), PoolReport { balancer: pool.identity.to_string(), members, ..PoolReport::default() }))
+            let split = pool.split.clone().map(|split| SplitReport { split, ..SplitReport::default() });
+            let balancer = pool.identity.to_string();
+            Some((name.clone(), PoolReport { balancer, members, split, ..PoolReport::default() }))
         });
         HostReport {
             observed: self.ledger.stamp(),
             boot: self.boots.to_string(),
             instances: self.observe(now).instances,
             pools: pools.collect(),
+            balancer: Some(BalancerAbility {
+                driver: "builtin".to_owned(),
+                split: SplitAbility::Everything,
+                ..BalancerAbility::default()
+            }),
             releases: self.releases(now, rejected),
             hooks: self.hook_reports(now),
             ..HostReport::default()

@@ -37,7 +37,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 52] = [
+pub const SOMETIMES: [&str; 53] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -57,6 +57,7 @@ pub const SOMETIMES: [&str; 52] = [
     "in place",
     "side by side",
     "a wave entered together",
+    "a preview ended with the switch",
     "a balancer's agent crashed in a switch",
     "the release before stayed warm",
     "rolled back to what was warm",

@@ -167,6 +167,8 @@ impl World<'_> {
         let Some(part) = self.scenario.parts.get(place) else { return };
         let mut service = part.service.clone();
         service.strategy.second_person = false;
+        // No balancer was heard yet, so nobody knows what it can do.
+        service.strategy = service.strategy.without_preview();
         if service.ports.len() > 1 && self.random.chance(25) {
             service.ports.truncate(1);
             service.strategy = strategies::one_by_one();

@@ -4,7 +4,7 @@ use super::random::Random;
 use baton_core::analysis::settings::{GateSettings, NotEnough};
 use baton_core::fleet::split::Share;
 use baton_core::name::LabelKey;
-use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
+use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Users, Wave};
 use std::time::Duration;
 
 /// Draws a strategy for so many hosts.
@@ -41,7 +41,11 @@ pub(super) fn draw(random: &mut Random, hosts: usize) -> Strategy {
         4..=6 => {
             let wave = Wave { approve: random.chance(30), ..Wave::of(Amount::Percent(100)) };
             let parallel = Some(Amount::Percent(100));
-            Strategy { waves: vec![wave], parallel, lockstep: true, keep_old, max_unavailable: Amount::Hosts(0), ..beside }
+            let looks = random.chance(30);
+            let waves = if looks { vec![Wave::preview(), wave] } else { vec![wave] };
+            let rules = Vec::from_iter(looks.then(|| "header X-Preview = 1".parse().expect("a rule")));
+            let users = Users { rules, ..Users::default() };
+            Strategy { waves, users, parallel, lockstep: true, keep_old, max_unavailable: Amount::Hosts(0), ..beside }
         }
         7 | 8 => {
             let base = if random.chance(50) { plain } else { beside };

@@ -314,6 +314,9 @@ impl World<'_> {
                     if rollout.strategy.lockstep && rollout.from.is_some() {
                         self.sometimes("a wave entered together");
                     }
+                    if rollout.strategy.preview().is_some() && rollout.from.is_some() {
+                        self.sometimes("a preview ended with the switch");
+                    }
                     if warm.is_some_and(|warm| warm.until > rollout.progressed) {
                         self.sometimes("the release before stayed warm");
                     }

@@ -61,6 +61,50 @@ async fn the_first_wave_gets_the_requests_that_match_and_no_others() {
     assert_nothing_was_lost(&stage, &during);
 }
 
+/// Until a person lets it switch; and the switch costs nobody a request.
+#[tokio::test]
+async fn before_the_switch_of_blue_green_a_preview_is_reached_by_its_header_alone() {
+    let stage = Stage::raise(setup(env!("CARGO_BIN_EXE_bench"))).await.unwrap();
+    let control = stage.control().await.unwrap();
+    let good = Behaviour::good(Duration::from_millis(50));
+    let [first, second] = ["1", "2"].map(|version| std::fs::read(stage.build(version, &good).unwrap()).unwrap());
+    let rollout = control.deploy(&stage.manifest(), "1", &first).await.unwrap();
+    let ended = in_time("the first release", control.wait_ended(&rollout)).await.unwrap();
+    assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+
+    let load = traffic(&stage);
+    let manifest = stage
+        .manifest()
+        .replace("strategy = \"rolling\"\nmax_unavailable = 1\n", "strategy = \"blue-green\"\n")
+        .replace("[balancer]\n", "[balancer]\npreview = { header = \"X-Preview: 1\" }\n");
+    let looked_at = async |asks: &str| {
+        let rollout = control.deploy(&manifest, "2", &second).await.unwrap();
+        let asks_for = control.wait_for(|fleet| {
+            let waiting = fleet.services.iter().flat_map(|service| &service.waiting);
+            waiting.into_iter().any(|waiting| waiting.reason == "approval" && waiting.text.contains("header X-Preview = 1"))
+        });
+        in_time(asks, asks_for).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(version(&stage, "").await, "1", "nobody else");
+            assert_eq!(version(&stage, "X-Preview: 1\r\n").await, "2", "by header");
+        }
+        rollout
+    };
+    let given_up = looked_at("the first preview").await;
+    control.rollback(SERVICE).await.unwrap();
+    let ended = in_time("the end of the first preview", control.wait_ended(&given_up)).await.unwrap();
+    assert_eq!(ended.state, "reverted", "{ended:#?}\n{}", stage.last_words());
+    assert_eq!(version(&stage, "X-Preview: 1\r\n").await, "1");
+
+    let rollout = looked_at("the second preview").await;
+    control.promote(SERVICE).await.unwrap();
+    let ended = in_time("the switch", control.wait_ended(&rollout)).await.unwrap();
+    assert_eq!(ended.state, "succeeded", "{ended:#?}\n{}", stage.last_words());
+    assert_eq!(version(&stage, "").await, "2");
+    let during = load.stop().await.unwrap();
+    assert_nothing_was_lost(&stage, &during);
+}
+
 #[tokio::test]
 async fn what_no_balancer_can_do_is_refused_before_anything_changes() {
     if !have("haproxy") {

@@ -8,6 +8,7 @@ use super::counters;
 use super::judging;
 use super::keys::Kind;
 use super::listen::handover;
+use super::preview::preview;
 use super::reader::{Finding, Reader, quoted};
 use super::run::SLOTS;
 use super::users;
@@ -132,7 +133,7 @@ pub(super) fn strategy(reader: &mut Reader<'_, '_>, around: Surroundings) -> Opt
         second_person: second_person?,
     };
     let proves = around.hosts.is_none_or(|hosts| can_be_proven(reader, &strategy, hosts));
-    (balanced && fits && proves).then_some(strategy)
+    preview(reader, (balanced && fits && proves).then_some(strategy))
 }
 
 /// Reads what hangs on the strategy while nobody knows which it is: what is wrong whichever it is, is told all the same.

@@ -229,8 +229,8 @@ after_rollout = { command = "bin/tell", timeout = "30s" }
     let given = manifest.origins().iter().filter(|setting| setting.origin != Origin::Default).count();
     assert_eq!(
         given,
-        keys::KEYS.len() - 5,
-        "all but the other two probes, steps instead of waves, what in place cannot keep, and what excludes a balancer"
+        keys::KEYS.len() - 7,
+        "all but the other two probes, steps instead of waves, what in place cannot keep or preview, and what excludes a balancer"
     );
 }
 
@@ -246,6 +246,22 @@ fn blue_green_is_one_wave_of_everybody_that_enters_together() {
     assert_eq!(strategy.waves, [Wave { approve: true, ..Wave::of(Amount::Percent(100)) }]);
     assert_eq!(strategy.max_unavailable, Amount::Hosts(0));
     assert_eq!(rollout("strategy = \"blue-green\"\nkeep_old = \"1m\"").keep_old, Duration::from_secs(60));
+}
+
+#[test]
+fn a_preview_is_a_wave_that_nobody_reaches_but_whom_a_rule_names_before_the_switch() {
+    for (said, rule) in
+        [("header = \"X-Preview: 1\"", "header X-Preview = 1"), ("cookie = \"look=yes\"", "cookie look = yes")]
+    {
+        let text = edited("pool = \"shop\"\n", &format!("pool = \"shop\"\npreview = {{ {said} }}\n"));
+        let strategy = sound(&format!("{text}\n[rollout]\nstrategy = \"blue-green\"\nbake = \"5m\"\n")).strategy;
+        let switch = Wave { approve: true, ..Wave::of(Amount::Percent(100)) };
+        assert_eq!(strategy.waves, [Wave::preview(), switch]);
+        assert_eq!(strategy.preview().map(ToString::to_string).as_deref(), Some(rule));
+        assert_eq!((strategy.bake_of(0), strategy.bake_of(1)), (Duration::ZERO, Duration::from_secs(300)));
+        assert_eq!((strategy.word(), strategy.first_part(3)), ("blue-green", 1.0));
+        assert_eq!(strategy.returning().preview(), None, "going back shows nobody anything first");
+    }
 }
 
 #[test]

@@ -53,6 +53,10 @@ golden! {
     blue_green_needs_two_ports
     blue_green_switches_everything_at_once
     blue_green_needs_a_balancer
+    a_preview_needs_a_switch
+    a_preview_is_one_header_or_one_cookie
+    a_preview_has_a_name_and_a_value
+    a_preview_waits_for_a_persons_word
     what_is_kept_needs_a_slot_of_its_own
     what_is_kept_needs_a_balancer_that_keeps_requests_away
     a_canary_needs_steps

@@ -31,6 +31,8 @@ pub fn begin(
     let hosts = spread::order(fleet, strategy.spread_by.as_ref(), down, up).into_iter();
     // To start what runs already anew needs nobody else.
     let asks = strategy.second_person && service.committed != Some(to);
+    let changes = service.committed.is_some_and(|live| live != to);
+    let strategy = if changes { strategy } else { strategy.without_preview() };
     let why = "another person has to let it begin".to_owned();
     Rollout {
         id,

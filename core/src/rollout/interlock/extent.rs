@@ -95,7 +95,8 @@ impl Check<'_> {
             let unproven = told.iter().any(|(release, of, is_in)| !is_in && is_new(*release, *of));
             if serving {
                 extent.serving.insert(host);
-            } else if !told.is_empty() {
+            } else if !told.is_empty() && service.hosts.contains(host) {
+                // Of one that left the service nothing is to be in: the floor is all that it may be needed for.
                 extent.idle.insert(host);
             }
             if unproven || (!serving && !told.is_empty()) {
@@ -181,7 +182,7 @@ impl Check<'_> {
 struct Extent<'a> {
     /// Something of it is in, everywhere.
     serving: BTreeSet<&'a HostName>,
-    /// It is told to run something, and nothing of that is in.
+    /// It is one of the service's, is told to run something, and nothing of that is in.
     idle: BTreeSet<&'a HostName>,
     /// Under way: nothing is in, or the release it should have is not.
     pending: BTreeSet<&'a HostName>,

@@ -7,6 +7,7 @@
 mod extent;
 mod hooks;
 mod memory;
+mod preview;
 mod reboot;
 mod record;
 mod traffic;
@@ -57,6 +58,7 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
         check.starts(name, service, &mut violations);
         check.entries(name, service, &mut violations);
         check.floor(name, service, &mut violations);
+        check.previews(name, service, &mut violations);
         check.disruption(name, service, &mut violations);
         check.blast_radius(name, &mut violations);
         check.exclusion(name, service, &mut violations);

@@ -59,17 +59,23 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Hosts that enter together run their hooks together before they do.
+    /// Hosts that switch together run their hooks together before they do.
     pub(super) fn ask_together(&mut self, rollout: &'a Rollout, standings: &[Standing]) {
         if !self.strategy.lockstep || rollout.direction == Direction::Back || self.gate.is_some() {
             return;
         }
         let mut held = false;
         for standing in standings {
-            let Step::Enroll(slot) = &standing.step else { continue };
             let place = self.places.at(&standing.host);
-            for (other, _) in place.issued().filter(|(other, _)| other != slot) {
-                held |= self.before_drain(&place, other).is_err();
+            let leaves: Vec<Slot> = match &standing.step {
+                Step::Enroll(slot) if self.exchanges() => {
+                    place.issued().map(|(other, _)| other).filter(|other| other != slot).collect()
+                }
+                Step::Drain(slot) if self.leaves_together(standing) => vec![*slot],
+                _ => continue,
+            };
+            for slot in leaves {
+                held |= self.before_drain(&place, slot).is_err();
             }
         }
         if held {

@@ -144,6 +144,10 @@ impl<'a> Turn<'a> {
                     self.its_turn(standing)?;
                 }
                 let place = self.places.at(&standing.host);
+                if self.leaves_together(standing) {
+                    self.gate.clone().map_or(Ok(()), Err)?;
+                    self.takes_out_everywhere(&place)?;
+                }
                 if place.issued().any(|(issued, _)| issued == *slot) {
                     let spoken = self.rollout.is_some_and(|rollout| !rollout.evidence.is_empty());
                     let killed = mutant!("healthy ones are killed because new ones fail") && spoken;
@@ -190,11 +194,11 @@ impl<'a> Turn<'a> {
                 self.gate.clone().map_or(Ok(()), Err)?;
                 let place = self.places.at(&standing.host);
                 let mut out = place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other));
-                let leaves = self.strategy.keeps_old() && out.any(|(_, told)| self.is_goal(&standing.host, told));
+                let leaves = self.exchanges() && out.any(|(_, told)| self.is_goal(&standing.host, told));
                 if leaves {
                     self.may_leave(standing)?;
                 }
-                if self.strategy.keeps_old() {
+                if self.exchanges() {
                     self.takes_out_everywhere(&place)?;
                     for (other, _) in place.issued().filter(|(other, _)| other != slot) {
                         self.before_drain(&place, other)?;
@@ -202,7 +206,7 @@ impl<'a> Turn<'a> {
                 }
                 self.away += usize::from(leaves && is_near(standing));
                 draft.set_member(&place, *slot, MemberState::Ready, self.manner());
-                if self.strategy.keeps_old() {
+                if self.exchanges() {
                     for (other, _) in place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other)) {
                         draft.set_member(&place, other, MemberState::Out, self.manner());
                     }
@@ -214,6 +218,19 @@ impl<'a> Turn<'a> {
                 Ok(true)
             }
         }
+    }
+
+    /// Whether what is there goes out as the new one comes in: it stays as a way back, and shares no traffic meanwhile.
+    fn exchanges(&self) -> bool {
+        let wave = self.rollout.and_then(|rollout| rollout.strategy.waves.get(rollout.wave).map(|wave| (rollout, wave)));
+        let shares = wave.is_some_and(|(rollout, wave)| rollout.direction == Direction::Forward && wave.share.is_some());
+        self.strategy.keeps_old() && !shares
+    }
+
+    /// Whether a step takes out the old one beside a new one that is in, as the others of the wave do: one switch.
+    fn leaves_together(&self, standing: &Standing) -> bool {
+        let forward = self.rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
+        self.strategy.lockstep && forward && standing.entered && standing.drains_told && standing.aside.is_none()
     }
 
     /// Where the old one goes out as the new one comes in, it does so on every balancer or on none. The way back waits for nobody.
