@@ -8,7 +8,7 @@ use super::waiting::Reason;
 use crate::fleet::Host;
 use crate::fleet::hooks::HookRun;
 use crate::fleet::report::{HostReport, InstanceState, ReleaseState};
-use crate::fleet::spec::MemberState;
+use crate::fleet::spec::{InstanceSpec, MemberState};
 use crate::hook::HookKey;
 use crate::name::{ReleaseId, Slot};
 use crate::problem::Problem;
@@ -93,23 +93,26 @@ fn begin(place: &Place<'_>, report: &HostReport, goal: ReleaseId, way: Way) -> S
     if let Some((slot, _)) = place.issued().next().filter(|_| way.exclusive) {
         return when_drained(place, slot, way, Step::Stop(slot));
     }
-    match choose(place, way.placement) {
+    match choose(place, way) {
         Err(reason) => Step::Wait(reason),
         Ok(slot) => when_drained(place, slot, way, Step::Start(slot, goal)),
     }
 }
 
 /// The slot for a new instance: a free one where the new starts beside the old, else the one to replace.
-fn choose(place: &Place<'_>, placement: Placement) -> Result<Slot, Reason> {
+fn choose(place: &Place<'_>, way: Way) -> Result<Slot, Reason> {
     if let Some((_, instance)) = place.leftovers().next() {
         return Err(Reason::Stopping { since: stopping_for(&instance.state) });
     }
     let occupied = || {
         let idle = place.issued().map(|(slot, _)| slot).find(|slot| !place.serves_in(*slot));
-        idle.or_else(|| place.issued().map(|(slot, _)| slot).next())
+        // What may stay is the last to go.
+        let stays = |told: &InstanceSpec| way.keep.is_some_and(|keep| keep.release == told.release);
+        let other = || place.issued().find(|(_, told)| !stays(told)).map(|(slot, _)| slot);
+        idle.or_else(other).or_else(|| place.issued().map(|(slot, _)| slot).next())
     };
     let free = || place.service.slots().find(|slot| !place.issued().any(|(issued, _)| issued == *slot));
-    let slot = match placement {
+    let slot = match way.placement {
         Placement::InPlace => occupied().or_else(free),
         Placement::SideBySide => free().or_else(occupied),
     };

@@ -7,7 +7,7 @@ use crate::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use crate::fleet::split::{PLACES, Share, Side, TrafficSplit};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey};
 use crate::name::{HostName, PoolName};
-use crate::strategy::{Strategy, Wave};
+use crate::strategy::Strategy;
 use std::collections::BTreeSet;
 
 /// What a balancer must be able to do for a strategy. A mere share of requests is not among it: weights stand in for it.
@@ -33,7 +33,7 @@ pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &Services<'
             let trial = divided.map_or_else(BTreeSet::new, |rollout| on_trial(rollout, pool, runs));
             let split = divided.map(|rollout| split(rollout, pool, &trial));
             // Before the switch nobody may reach the new release: a balancer that no longer can divide says so, and does nothing.
-            let is_preview = divided.is_some_and(|it| it.strategy.waves.get(it.wave).is_some_and(Wave::is_preview));
+            let is_preview = divided.is_some_and(|rollout| rollout.is_previewed());
             let split = split.filter(|split| is_preview || is_able(fleet.hosts.get(on), &balancer.pool, pool, split));
             let side = |key: &MemberKey| match trial.contains(key) && split.is_some() {
                 true => Side::Trial,
@@ -48,17 +48,22 @@ pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &Services<'
     }
 }
 
-/// The members whose slots were told to run the new release.
+/// The members whose slots were told to run the new release. In a preview everything beside the old one: an earlier rollout may have
+/// been given up for this one in its own.
 fn on_trial<'a>(
     rollout: &Rollout,
     pool: &PoolSpec,
     spec: impl Fn(&HostName) -> Option<&'a HostSpec>,
 ) -> BTreeSet<MemberKey> {
-    let runs_new = |member: &&MemberKey| {
+    let runs = |member: &MemberKey| {
         let key = InstanceKey { service: rollout.service.clone(), slot: member.slot };
-        spec(&member.host).and_then(|spec| spec.instances.get(&key)).is_some_and(|told| told.release == rollout.to)
+        spec(&member.host).and_then(|spec| spec.instances.get(&key)).map(|told| told.release)
     };
-    pool.members.keys().filter(runs_new).cloned().collect()
+    let is_old = |member: &MemberKey| runs(member).is_some() && runs(member) == rollout.from;
+    let is_beside = |member: &MemberKey| {
+        rollout.is_previewed() && !is_old(member) && members_in(pool).any(|other| other.host == member.host && is_old(other))
+    };
+    pool.members.keys().filter(|member| runs(member) == Some(rollout.to) || is_beside(member)).cloned().collect()
 }
 
 /// Who is sent to the new release where the rollout stands now.

@@ -9,7 +9,6 @@ use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, ReleaseId};
 use crate::problem::{Code, Problem};
-use crate::strategy::Wave;
 use crate::time::Moment;
 use std::time::Duration;
 
@@ -89,8 +88,7 @@ pub fn against(rollout: &Rollout, problem: Problem) -> Option<Evidence> {
 
 fn holds<'a>(rollout: &'a Rollout, service: &Service) -> Option<(&'a GateSettings, u64, u64)> {
     // What a few people look at before everybody comes is no measure of it.
-    let is_preview = rollout.strategy.waves.get(rollout.wave).is_some_and(Wave::is_preview);
-    let gate = rollout.strategy.gate.as_ref().filter(|_| !is_preview)?;
+    let gate = rollout.strategy.gate.as_ref().filter(|_| !rollout.is_previewed())?;
     let compares = rollout.from.is_some_and(|from| from != rollout.to) && service.balancer.is_some();
     let (has, needs) = rollout.judgement.missing(gate).filter(|_| compares && !is_vouched_for(rollout))?;
     (has > 0 || !mutant!("analysis passes because its targets vanished")).then_some((gate, has, needs))

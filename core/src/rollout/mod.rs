@@ -27,7 +27,7 @@ mod walk;
 use crate::analysis::judgement::Judgement;
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::Problem;
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, Wave};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +169,12 @@ impl Rollout {
             Direction::Forward => Some(self.to),
             Direction::Back => self.from,
         }
+    }
+
+    /// Whether both releases are everywhere, and nobody reaches the new one but whom a rule names.
+    #[must_use]
+    pub fn is_previewed(&self) -> bool {
+        self.direction == Direction::Forward && self.strategy.waves.get(self.wave).is_some_and(Wave::is_preview)
     }
 
     /// Whether it starts the live release anew instead of bringing one.

@@ -11,7 +11,6 @@ use baton_core::problem::Problem;
 use baton_core::rollout::gate::is_paused_for_evidence;
 use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
-use baton_core::strategy::Wave;
 use baton_core::time::Moment;
 use baton_proto::v1::{
     EvidenceView, LeftOutView, LiveView, QueuedView, RolloutView, ServiceHostView, ServiceView, SplitView, WaitingView,
@@ -316,7 +315,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         // Those who took part.
         RolloutState::Succeeded | RolloutState::Partial => total - rollout.left_out.len().min(total),
         // Both releases are everywhere, and the old one answers.
-        _ if is_previewed(rollout) => 0,
+        _ if rollout.state.is_active() && rollout.is_previewed() => 0,
         _ => done.min(total),
     };
     let pause = rollout.pause.as_ref();
@@ -364,11 +363,6 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
             .map(|it| EvidenceView { host: it.host.to_string(), problem: Some((&it.problem).into()) })
             .collect(),
     }
-}
-
-fn is_previewed(rollout: &Rollout) -> bool {
-    let forward = rollout.state.is_active() && rollout.direction == Direction::Forward;
-    forward && rollout.strategy.waves.get(rollout.wave).is_some_and(Wave::is_preview)
 }
 
 /// The share of traffic asked for in the wave under way.

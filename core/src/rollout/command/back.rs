@@ -158,8 +158,11 @@ pub(super) fn give_way(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Mom
     Some(id)
 }
 
-/// The hosts of a service that were told to run the rollout's release, and may keep it.
+/// The hosts of a service that were told to run the rollout's release, and may keep it. None in a preview: the old one serves.
 fn told(fleet: &Fleet, active: &Rollout, may: impl Fn(&HostName) -> bool) -> Vec<HostName> {
+    if active.is_previewed() {
+        return Vec::new();
+    }
     let was_told = |host: &&HostName| {
         fleet.hosts.get(*host).is_some_and(|host| {
             let mut instances = host.issued.instances.iter().filter(|(key, _)| key.service == active.service);

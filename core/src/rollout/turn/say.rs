@@ -5,7 +5,6 @@ use crate::rollout::gate::{self, Word};
 use crate::rollout::progress::{self, Standing};
 use crate::rollout::waiting::{Reason, Waiting};
 use crate::rollout::{Direction, Rollout, RolloutState};
-use crate::strategy::Wave;
 
 impl Turn<'_> {
     /// A host that is done only because it stands aside, its turn has not come, or it keeps what it has says so.
@@ -35,8 +34,7 @@ impl Turn<'_> {
         if let Some(Word::Wait(reason)) = held {
             say(reason);
         } else if let Some(wave) = progress::asks_for(rollout, standings, self.now) {
-            let wave_now = rollout.strategy.waves.get(rollout.wave);
-            let preview = rollout.strategy.preview().filter(|_| wave_now.is_some_and(Wave::is_preview));
+            let preview = rollout.strategy.preview().filter(|_| rollout.is_previewed());
             say(Reason::Approval { wave: count(wave), preview: preview.map(ToString::to_string) });
         } else if let Some(since) = rollout.wave_done {
             say(Reason::Bake { left: rollout.strategy.bake_of(rollout.wave).saturating_sub(self.now.since(since)) });

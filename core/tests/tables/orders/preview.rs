@@ -5,7 +5,7 @@ use crate::text::{host, pool, shop};
 use baton_core::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::hook::{Hook, Point};
-use baton_core::rollout::command::Command;
+use baton_core::rollout::command::{Busy, Command};
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{RolloutState, interlock};
 use baton_core::strategy::{Amount, Wave};
@@ -106,6 +106,28 @@ fn going_back_from_a_preview_takes_the_new_release_away_and_nobody_notices() {
     world.settle();
     world.stand(&BEFORE);
     assert_eq!(world.pools(), ["one side | stable 3 trial 0"; 2]);
+}
+
+#[test]
+fn what_is_given_up_in_its_preview_is_kept_by_nobody_and_nothing_old_goes_out() {
+    let mut world = deployed(REST);
+    world.settle();
+    let mut deploy = world.deploy("r-6", "v3");
+    deploy.service.strategy = world.fleet.rollouts[&rollout("r-5")].strategy.clone();
+    deploy.busy = Busy::Supersede;
+    world.ask(Command::Deploy(Box::new(deploy)));
+    while world.words() != ["- approval"] {
+        world.pass();
+        assert!(
+            world.pools().iter().all(|pool| pool.starts_with("0%, ") && pool.contains("stable 3")),
+            "{:?}",
+            world.pools()
+        );
+    }
+    world.stand(&[("web1", "v1:in+v3:in"), ("web2", "v1:in+v3:in"), ("web3", "v1:in+v3:in")]);
+    world.ask(Command::Keep { service: shop(), by: by() });
+    world.settle();
+    world.stand(&BEFORE);
 }
 
 #[test]
