@@ -10,11 +10,13 @@ mod credit;
 mod endpoint;
 mod explain;
 mod handshakes;
+mod held;
 mod incoming;
 mod local;
 mod notice;
 mod pace;
 mod peer;
+mod places;
 mod server;
 #[cfg(test)]
 mod tests;
