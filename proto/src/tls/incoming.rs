@@ -4,6 +4,7 @@ use super::Hot;
 use super::explain::certificate_problem;
 use super::handshakes::{Handshakes, source};
 use super::held::Open;
+use super::knocks::Knocks;
 use super::peer::{Connection, Peer};
 use super::places::{Place, Places};
 use crate::identity::{self, Identity};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -61,12 +62,15 @@ fn serve(
     let (done, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let asked = Arc::new(Asked { handshakes: Handshakes::default(), open: Open::new() });
-        let places = Places::new(limits.handshakes);
+        let (places, mut knocks) = (Places::new(limits.handshakes), Knocks::default());
         loop {
             let (stream, remote) = tokio::select! {
                 () = done.closed() => return,
                 accepted = accept(&listener) => accepted,
             };
+            if !knocks.hears(remote.ip(), Instant::now()) {
+                continue;
+            }
             let Some(place) = places.enter(source(remote.ip())) else { continue };
             let (done, config, asked) = (done.clone(), config.load_full(), Arc::clone(&asked));
             tokio::spawn(async move {

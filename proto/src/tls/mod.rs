@@ -12,6 +12,7 @@ mod explain;
 mod handshakes;
 mod held;
 mod incoming;
+mod knocks;
 mod local;
 mod notice;
 mod pace;
