@@ -1,8 +1,8 @@
 //! What this host lets be done on it, whoever asks: its own file says so, and nobody who only speaks for a coordinator.
 
 use crate::runtime::command;
-use baton_core::fleet::spec::HostSpec;
-use baton_core::name::ReleaseId;
+use baton_core::fleet::spec::{HostSpec, PoolSpec};
+use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::secret::Secret;
@@ -26,12 +26,17 @@ pub struct Allow {
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
     pub commands: Vec<String>,
+    /// The pools of this host's load balancer that may be changed.
+    pub pools: Vec<String>,
     /// Whether the coordinator may have this host rebooted.
     pub reboot: bool,
     /// Whether a release that names no user would run as root here. No key: it follows from the runtime.
     #[serde(skip)]
     pub unnamed_is_root: bool,
 }
+
+/// What a load balancer should serve.
+type Pools = BTreeMap<PoolName, PoolSpec>;
 
 /// Every key, with what its value must be.
 pub const KEYS: Keys = &[
@@ -40,6 +45,7 @@ pub const KEYS: Keys = &[
     ("root", "true or false"),
     ("secrets", "a list of files, such as [\"/etc/shop/*\"]"),
     ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
+    ("pools", "a list of pools, such as [\"shop\", \"till-*\"]"),
     ("reboot", "true or false"),
 ];
 
@@ -52,6 +58,7 @@ impl Default for Allow {
             root: false,
             secrets: any(),
             commands: Vec::new(),
+            pools: any(),
             reboot: false,
             unnamed_is_root: false,
         }
@@ -64,6 +71,14 @@ impl Allow {
     pub fn refusals(&self, spec: &HostSpec) -> BTreeMap<ReleaseId, Problem> {
         let refused = |(id, release): (&ReleaseId, &Release)| Some((*id, self.judge(release).err()?));
         spec.releases.iter().filter_map(refused).collect()
+    }
+
+    /// The pools that may be changed here, and why the others may not.
+    #[must_use]
+    pub fn pools(&self, mut asked: Pools) -> (Pools, BTreeMap<PoolName, Problem>) {
+        let refused = asked.extract_if(.., |name, _| !any(&self.pools, name.as_str()));
+        let refused = refused.map(|(name, _)| (name.clone(), kept(&name))).collect();
+        (asked, refused)
     }
 
     /// Whether a release may be here.
@@ -144,9 +159,19 @@ fn refused(what: &str, asked: &str, line: &str) -> Problem {
         ))
 }
 
+fn kept(pool: &PoolName) -> Problem {
+    Problem::new(Code(564), format!("this host's own settings do not allow that its pool `{pool}` is changed"))
+        .saw("agent.toml", "[allow] pools does not name it")
+        .help(format!(
+            "where that is meant, write it below [allow] in /etc/baton/agent.toml on this host and restart its agent: \
+             pools = [\"{pool}\"]"
+        ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_core::fleet::spec::Exchange;
     use baton_core::hook::Hooks;
     use baton_core::name::Digest;
     use baton_core::release::{Artifact, Health, Probe, Run, Signal, Stop};
@@ -214,6 +239,31 @@ mod tests {
             let allow = Allow { unnamed_is_root: true, ..allow(settings) };
             let judged = allow.judge(&release(|it| it.run.user = user.map(str::to_owned)));
             assert_eq!(judged.is_ok(), allowed, "as root without systemd, {settings}: {user:?}: {judged:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_pools_that_are_named_may_be_changed() {
+        let pool = |service: &str| PoolSpec {
+            service: service.parse().unwrap(),
+            members: BTreeMap::new(),
+            drain_deadline: Duration::ZERO,
+            slow_start: Duration::ZERO,
+            split: None,
+            exchange: Exchange::Each,
+        };
+        let asked: Pools = ["shop", "till-1", "wiki"].map(|name| (name.parse().unwrap(), pool(name))).into();
+        for (settings, changed) in [
+            ("", &["shop", "till-1", "wiki"][..]),
+            ("pools = [\"shop\", \"till-*\"]", &["shop", "till-1"]),
+            ("pools = []", &[]),
+            // Where nothing may run, a load balancer may still be driven.
+            ("services = []", &["shop", "till-1", "wiki"]),
+        ] {
+            let (mine, refused) = allow(settings).pools(asked.clone());
+            assert_eq!(mine.keys().map(PoolName::as_str).collect::<Vec<_>>(), changed, "{settings}");
+            assert_eq!(mine.len() + refused.len(), asked.len(), "{settings}");
+            assert!(refused.values().all(|problem| problem.code == Code(564) && problem.help.is_some()), "{settings}");
         }
     }
 

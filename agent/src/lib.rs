@@ -113,7 +113,7 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
         () = upgrade.serve() => {}
         () = reboot.serve() => {}
         () = speak(Session::new(introduction, ends), way) => {}
-        () = pools::serve(config.balancer, config.state.clone(), wanted, sender.clone()) => {}
+        () = pools::serve(config.balancer, config.allow, config.state.clone(), wanted, sender.clone()) => {}
         () = metrics::serve(config.metrics, sources, sender.clone()) => {}
         () = local::serve(config.state, viewed, condition, sender) => {}
         () = tend(runtime) => {}

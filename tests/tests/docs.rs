@@ -144,6 +144,18 @@ fn both_readmes_show_the_same_commands() {
     assert_eq!(headings("README.md"), headings("README.ko.md"));
 }
 
+/// From two machines with nothing on them to a service that runs.
+#[test]
+fn the_first_five_minutes_take_at_most_twelve_commands() {
+    let page = read("README.md");
+    let (_, rest) = page.split_once("\n## The first five minutes\n").unwrap();
+    let (way, _) = rest.split_once("From another machine").unwrap();
+    let shells: Vec<_> = blocks(way).into_iter().filter(|(language, _)| language == "sh").map(|(_, text)| text).collect();
+    let commands: Vec<_> = shells.iter().flat_map(|text| text.lines()).filter(|line| !line.is_empty()).collect();
+    assert!(commands.last().is_some_and(|last| last.starts_with("baton deploy ")), "{commands:?}");
+    assert!(commands.len() <= 12, "{commands:?}");
+}
+
 #[test]
 fn the_readmes_first_command_runs_the_demo() {
     let workspace: toml::Table = read("Cargo.toml").parse().unwrap();

@@ -426,6 +426,22 @@ fn a_usage_line_shows_no_option_that_only_a_variable_gave() {
 }
 
 #[test]
+fn a_doctor_asks_at_least_twenty_questions_and_whatever_is_wrong_comes_with_a_fix() {
+    let world = World::new(at_rest(1_000), Script::default());
+    // Once with a coordinator, and once without: what cannot be asked then is an answer, too.
+    let without = ran(world.command("doctor --json --root /none").env("BATON_SOCKET", "/none").output().unwrap());
+    assert_eq!(without.code, Some(1), "{without:?}");
+    for ran in [world.run("doctor --json --root /none"), without] {
+        let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let checks = answer["checks"].as_array().unwrap();
+        let names: std::collections::BTreeSet<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+        assert!(names.len() >= 20 && names.len() == checks.len(), "{names:?}");
+        let wrong = checks.iter().filter(|check| matches!(check["state"].as_str(), Some("bad" | "warning")));
+        assert!(wrong.clone().all(|check| check["fix"].is_string()), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_socket_that_is_set_to_nothing_is_not_set() {
     let world = World::new(at_rest(1_000), Script::default());
     let ran = ran(world.command("status").env("BATON_SOCKET", "").output().unwrap());

@@ -2,18 +2,22 @@
 
 use super::Hot;
 use super::explain::certificate_problem;
-use super::handshakes::Handshakes;
+use super::handshakes::{Handshakes, source};
+use super::held::Open;
+use super::knocks::Knocks;
 use super::peer::{Connection, Peer};
+use super::places::{Place, Places};
 use crate::identity::{self, Identity};
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -24,15 +28,17 @@ struct Limits {
     handshakes: usize,
     /// For one handshake.
     patience: Duration,
-    /// For one handshake that begins while more than half of the places are taken: those who are slow on purpose must not
-    /// keep everybody else out for long.
-    patience_when_crowded: Duration,
 }
 
-/// A handshake costs some kilobytes until it is done, and the kernel's backlog holds whoever finds no place. Ten seconds are
-/// several round trips over a bad line.
-const LIMITS: Limits =
-    Limits { handshakes: 512, patience: Duration::from_secs(10), patience_when_crowded: Duration::from_secs(2) };
+/// A handshake costs some kilobytes until it is done. Ten seconds are several round trips over a bad line.
+const LIMITS: Limits = Limits { handshakes: 512, patience: Duration::from_secs(10) };
+
+/// What every peer has asked for so far, and has.
+#[derive(Debug)]
+struct Asked {
+    handshakes: Handshakes,
+    open: Arc<Open>,
+}
 
 /// Between two accepts after one failed, for want of file descriptors above all: others must end first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -55,28 +61,28 @@ fn serve(
 ) -> impl Stream<Item = io::Result<Connection>> + Send + use<> {
     let (done, connections) = mpsc::channel(16);
     tokio::spawn(async move {
-        let room = Arc::new(Semaphore::new(limits.handshakes));
-        let handshakes = Arc::new(Handshakes::default());
+        let asked = Arc::new(Asked { handshakes: Handshakes::default(), open: Open::new() });
+        let (places, mut knocks) = (Places::new(limits.handshakes), Knocks::default());
         loop {
             let (stream, remote) = tokio::select! {
                 () = done.closed() => return,
                 accepted = accept(&listener) => accepted,
             };
-            let Ok(place) = room.clone().acquire_owned().await else { return };
-            let crowded = room.available_permits() < limits.handshakes / 2;
-            let patience = if crowded { limits.patience_when_crowded } else { limits.patience };
-            let (done, config, handshakes) = (done.clone(), config.load_full(), Arc::clone(&handshakes));
+            if !knocks.hears(remote.ip(), Instant::now()) {
+                continue;
+            }
+            let Some(place) = places.enter(source(remote.ip())) else { continue };
+            let (done, config, asked) = (done.clone(), config.load_full(), Arc::clone(&asked));
             tokio::spawn(async move {
-                let connection = timeout(patience, async {
-                    handshakes.turn(remote.ip()).await;
-                    handshake(stream, remote, config).await
-                });
-                let connection = connection.await;
+                let connection = tokio::select! {
+                    () = place.given_up() => return tracing::debug!(%remote, "a handshake made place for another"),
+                    connection = timeout(limits.patience, handshake(stream, remote, config, &place, &asked)) => connection,
+                };
                 drop(place);
                 match connection {
                     Ok(Ok(connection)) => drop(done.send(Ok(connection)).await),
                     Ok(Err(error)) => refused(remote, &error),
-                    Err(_) => tracing::debug!(%remote, ?patience, "a handshake took too long"),
+                    Err(_) => tracing::debug!(%remote, patience = ?limits.patience, "a handshake took too long"),
                 }
             });
         }
@@ -98,9 +104,21 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConfig>) -> io::Result<Connection> {
+async fn handshake(
+    stream: TcpStream,
+    remote: SocketAddr,
+    config: Arc<ServerConfig>,
+    place: &Place,
+    asked: &Asked,
+) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    place.spoke();
+    // Only from here on it costs this side something: whoever is silent takes no turn from others behind the same address.
+    if !asked.handshakes.turn(remote.ip()).await {
+        return Err(io::Error::other("too many handshakes of this address wait"));
+    }
+    let stream = hello.into_stream(config).await?;
     let (_, session) = stream.get_ref();
     let peer = match session.peer_certificates().and_then(<[_]>::first) {
         None => Peer::bare(Identity::Anonymous, Some(remote)),
@@ -115,7 +133,8 @@ async fn handshake(stream: TcpStream, remote: SocketAddr, config: Arc<ServerConf
             }
         }
     };
-    Ok(Connection::tls(stream, peer))
+    let held = asked.open.one_more(&peer).ok_or_else(|| io::Error::other("this peer has too many connections already"))?;
+    Ok(Connection::tls(stream, peer, held))
 }
 
 fn refused(remote: SocketAddr, error: &io::Error) {

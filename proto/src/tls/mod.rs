@@ -10,11 +10,14 @@ mod credit;
 mod endpoint;
 mod explain;
 mod handshakes;
+mod held;
 mod incoming;
+mod knocks;
 mod local;
 mod notice;
 mod pace;
 mod peer;
+mod places;
 mod server;
 #[cfg(test)]
 mod tests;

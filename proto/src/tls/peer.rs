@@ -1,5 +1,6 @@
 //! One accepted connection, and who is at its other end.
 
+use super::held::Held;
 use super::pace::Pace;
 use crate::identity::Identity;
 use baton_core::name::ServiceName;
@@ -84,6 +85,8 @@ impl Peer {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    /// Counts as one of its peer's as long as it is there.
+    _held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -116,17 +119,18 @@ impl Paced {
 }
 
 impl Connection {
-    pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
+    pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer, held: Held) -> Self {
         let closing = peer.closing.clone();
         let given_up = Box::pin(async move {
             closing.0.notified().await;
             tokio::time::sleep(LAST_WORDS).await;
         });
-        Self { stream: Stream::Tls(Box::new(Paced { stream, pace: Pace::new(), given_up: Some(given_up) })), peer }
+        let paced = Paced { stream, pace: Pace::new(), given_up: Some(given_up) };
+        Self { stream: Stream::Tls(Box::new(paced)), peer, _held: Some(held) }
     }
 
     pub(super) fn local(stream: UnixStream, identity: Identity) -> Self {
-        Self { stream: Stream::Local(stream), peer: Peer::bare(identity, None) }
+        Self { stream: Stream::Local(stream), peer: Peer::bare(identity, None), _held: None }
     }
 
     fn earn(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

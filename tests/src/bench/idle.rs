@@ -84,7 +84,7 @@ fn at_rest(manifest: &str) -> anyhow::Result<String> {
 }
 
 /// What is measured are the programs people install, not the one executable that can be all of them.
-fn programs(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+pub(super) fn programs(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let folder = named.or_else(|| this.parent().map(PathBuf::from)).context("this program is nowhere")?.canonicalize()?;
     for program in ["baton-agent", "baton-coordinator"] {

@@ -4,6 +4,7 @@
 mod balancers;
 mod chance;
 mod crash;
+mod floods;
 mod handover;
 mod idle;
 mod judge;
@@ -41,6 +42,8 @@ enum Bench {
     Balancers(BalancersArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
+    /// Peers that send too much: what others wait at the coordinator meanwhile, and its memory
+    Floods(FloodsArgs),
     /// Releases on one host without a balancer, under new connections to its public socket
     Handover(HandoverArgs),
     /// The guard on simulated traffic, beside what others do
@@ -114,6 +117,25 @@ struct IdleArgs {
     /// How long the fleet rests before that, in seconds
     #[arg(long, default_value_t = 5)]
     rest: u64,
+    /// Where baton-agent and baton-coordinator are; beside this program otherwise
+    #[arg(long)]
+    programs: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct FloodsArgs {
+    /// Only these kinds
+    #[arg(long = "flood", value_enum)]
+    floods: Vec<floods::Flood>,
+    /// Flooders at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
+    /// How often each is measured without the flood and with it
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+    /// How long each measurement takes, in seconds; a round has four
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
     /// Where baton-agent and baton-coordinator are; beside this program otherwise
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -197,6 +219,7 @@ pub fn main() -> ExitCode {
                 Bench::Handover(args) => handover::run(args).await,
                 Bench::Balancers(args) => balancers::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
+                Bench::Floods(args) => floods::run(args).await,
                 Bench::Judge(args) => judge::run(&args),
                 Bench::Plan(args) => plan::run(&args),
                 Bench::Crash(args) => crash::run(args).await,

@@ -116,7 +116,16 @@ impl Bus {
         let manager = self.manager().await?;
         let started = manager.start_transient_unit(name.to_owned(), "fail".to_owned(), properties.0, Vec::new()).await;
         started.map(drop).map_err(|error| {
-            Problem::new(Code(204), "systemd refused the unit").saw("unit", name).saw("systemd", error.to_string())
+            let error = error.to_string();
+            let problem = Problem::new(Code(204), "systemd refused the unit").saw("unit", name).saw("systemd", &error);
+            match error.contains("UnitExists") {
+                // Ours are cleared away before: this one is somebody else's, and left alone.
+                true => problem.help(format!(
+                    "a unit of this name is there that Baton did not make: `systemctl cat {name}` shows it. Stop and remove it, \
+                     or give the service another name"
+                )),
+                false => problem,
+            }
         })
     }
 

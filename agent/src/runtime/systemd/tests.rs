@@ -306,6 +306,22 @@ async fn a_program_with_sockets_that_cannot_be_started_says_why() {
     host.runtime.keep_listening(&BTreeSet::new()).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_unit_of_somebody_else_in_an_instances_place_is_left_alone_and_named() {
+    let Some(host) = host("t-foreign").await else { return };
+    let name = unit::name(&host.key);
+    let systemctl = |verb: &str| std::process::Command::new("systemctl").args([verb, &name]).status().unwrap().success();
+    let theirs = std::process::Command::new("systemd-run").args(["--quiet", "--unit", &name, "sleep", "600"]).status();
+    assert!(theirs.unwrap().success());
+    assert_eq!(host.runtime.list().await.unwrap(), [], "it was taken for ours");
+    let refused = host.runtime.start(host.launch("exec sleep 600")).await.unwrap_err();
+    let active = systemctl("is-active");
+    systemctl("stop");
+    assert!(active, "it was stopped");
+    assert_eq!(refused.code, Code(204));
+    assert!(refused.help.as_ref().is_some_and(|help| help.contains(&name)), "{refused:?}");
+}
+
 /// Takes a drop-in away again, whatever the test came to.
 struct DropIn(PathBuf);
 
