@@ -137,6 +137,14 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
     if mutant!("health is watched until its first success") && place.enrolled(slot) == Enrolled::In {
         return retire(place, Some(slot), way);
     }
+    let has_failed = match &instance.state {
+        InstanceState::Failed { .. } => true,
+        InstanceState::Unready { since, .. } => *since >= deadline,
+        _ => false,
+    };
+    if let Some(step) = comes_back(place, report, way).filter(|_| !has_failed) {
+        return step;
+    }
     match &instance.state {
         InstanceState::Failed { problem } => Step::Failed(problem.clone()),
         InstanceState::Starting { since, last } => probe(*since, last.clone()),
@@ -150,6 +158,23 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
             Enrolled::In if place.service.balancer.is_none() => proven(*since, health, retire(place, Some(slot), way)),
             Enrolled::In => retire(place, Some(slot), way),
         },
+    }
+}
+
+/// What shares the traffic with the new release is in, and comes in again where people took it out for a while: before anything
+/// else does. One that does not answer is not waited for.
+fn comes_back(place: &Place<'_>, report: &HostReport, way: Way) -> Option<Step> {
+    let keep = way.keep.filter(|keep| keep.state == MemberState::Ready)?;
+    let (slot, told) = place.issued().find(|(_, told)| told.release == keep.release)?;
+    let health = place.fleet.releases.get(&told.release).map(|release| &release.health);
+    let instance =
+        report.instances.get(&place.key(slot)).filter(|it| (it.release, it.start) == (told.release, told.start))?;
+    match (&instance.state, place.enrolled(slot)) {
+        (InstanceState::Ready { since }, Enrolled::NotAsked) => Some(proven(*since, health, Step::Enroll(slot))),
+        // What can be told meanwhile is.
+        (_, Enrolled::Waiting(Reason::BalancerUnreachable { .. })) => None,
+        (InstanceState::Ready { .. }, Enrolled::Waiting(reason)) => Some(Step::Wait(reason)),
+        _ => None,
     }
 }
 

@@ -9,9 +9,8 @@ mod hooks;
 mod preview;
 mod work;
 
-use super::text::{NOW, World, host, release, shop};
+use super::text::{NOW, World, able, host, release, shop};
 use baton_core::fleet::Fleet;
-use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::past::Forgotten;
 use baton_core::fleet::report::{
@@ -169,11 +168,6 @@ impl Obedient {
             .map(|it| format!("{} {}", it.host.as_ref().map_or("-", |host| host.as_str()), it.reason.word()))
             .collect()
     }
-}
-
-/// Every balancer divides requests as it is told.
-fn able() -> BalancerAbility {
-    BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, pools: None }
 }
 
 fn rollout(id: &str) -> RolloutId {

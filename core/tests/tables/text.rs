@@ -1,5 +1,6 @@
 //! Fleets from text, plans to text.
 
+use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::orders::Orders;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
@@ -63,6 +64,11 @@ pub(crate) fn release(version: &str) -> Release {
         },
         hooks: Default::default(),
     }
+}
+
+/// Every balancer divides requests as it is told.
+pub(crate) fn able() -> BalancerAbility {
+    BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, pools: None }
 }
 
 impl World {

@@ -94,9 +94,16 @@ fn let_through(rollout: &mut Rollout, standings: &[Standing], now: Moment) -> Re
         None => 0,
     };
     if !goes_forward || through == 0 {
+        let is_paused = rollout.state == RolloutState::Paused;
+        let verb = if is_paused { "resume" } else { "why" };
+        let is = match () {
+            () if goes_forward => format!("in wave {}", rollout.wave + 1),
+            () if is_paused => "paused".to_owned(),
+            () => "going back".to_owned(),
+        };
         return Err(Problem::new(Code(728), format!("the rollout of {name} waits for nobody's word"))
-            .saw("it is", if goes_forward { format!("in wave {}", rollout.wave + 1) } else { "paused or going back".into() })
-            .help(format!("baton why {name}")));
+            .saw("it is", is)
+            .help(format!("baton {verb} {name}")));
     }
     rollout.promoted = through;
     if unproven {

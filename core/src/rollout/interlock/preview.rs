@@ -1,5 +1,5 @@
-//! What a preview may do to the traffic: nobody reaches the new release but whom a rule names (3), and nothing of the old one goes
-//! out (1).
+//! What a preview may do to the traffic: nobody reaches the new release but whom a rule names (3), nothing of the old one goes out (1)
+//! but for work on its host, and never all of it (4).
 
 use super::{Check, Violation, violation};
 use crate::fleet::spec::{MemberSpec, MemberState, PoolSpec};
@@ -28,6 +28,14 @@ impl Check<'_> {
                 let is_in = |pool: &PoolSpec, member: &MemberKey| {
                     pool.members.get(member).is_some_and(|told| told.state == MemberState::Ready)
                 };
+                let serve_all = |pool: &PoolSpec| {
+                    pool.members.keys().filter(|member| is_in(pool, member) && self.runs(name, member) == Some(from)).count()
+                };
+                if before.is_some_and(|before| serve_all(before) > 0) && serve_all(pool) == 0 && !self.ends_on_purpose(name)
+                {
+                    let what = format!("nobody on {balancer} would be there for those whom no rule of the preview names");
+                    violations.push(violation(4, name, what));
+                }
                 let leaves = |member: &&MemberKey| {
                     let was_in = before.is_some_and(|before| is_in(before, member));
                     was_in && !is_in(pool, member) && self.runs(name, member) == Some(from)

@@ -191,8 +191,11 @@ impl<'a> Turn<'a> {
                 Ok(true)
             }
             Step::Enroll(slot) => {
-                self.gate.clone().map_or(Ok(()), Err)?;
                 let place = self.places.at(&standing.host);
+                // What serves already and was only away for a while waits for nobody.
+                if place.issued().any(|(issued, told)| issued == *slot && self.is_goal(&standing.host, told)) {
+                    self.gate.clone().map_or(Ok(()), Err)?;
+                }
                 let mut out = place.issued().filter(|(other, _)| other != slot && place.is_told_in(*other));
                 let leaves = self.exchanges() && out.any(|(_, told)| self.is_goal(&standing.host, told));
                 if leaves {

@@ -1,7 +1,7 @@
 //! Blue-green with a preview: who reaches the new release before the switch, and that the switch is one.
 
-use super::{Obedient, able, by, drain, rollout};
-use crate::text::{host, pool, shop};
+use super::{Obedient, by, drain, rollout};
+use crate::text::{able, host, pool, shop};
 use baton_core::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::hook::{Hook, Point};
@@ -163,6 +163,34 @@ fn a_host_that_is_skipped_in_a_preview_does_not_hold_the_others() {
 }
 
 #[test]
+fn a_host_that_is_taken_out_for_a_while_in_a_preview_comes_back_with_both() {
+    let mut world = deployed(REST);
+    world.settle();
+    for name in ["web1", "web2", "web3"] {
+        world.ask(drain(name, false));
+        world.settle();
+        assert_eq!(world.stands()[name], "v1:out+v2:out");
+        world.ask(Command::Undrain { host: host(name), by: by() });
+        world.settle();
+    }
+    world.stand(&BOTH);
+    assert_eq!(world.pools(), ["0%, header X-Preview = 1 | stable 3 trial 3"; 2]);
+    // Also while it is held.
+    world.ask(Command::Pause { service: shop(), by: by(), why: "look".into() });
+    world.ask(drain("web1", false));
+    world.settle();
+    world.ask(Command::Undrain { host: host("web1"), by: by() });
+    world.settle();
+    assert!(world.stands()["web1"].starts_with("v1:in"), "{:?}", world.stands());
+    world.ask(Command::Resume { service: shop(), by: by() });
+    world.settle();
+    world.stand(&BOTH);
+    world.promote();
+    world.settle();
+    world.stand(&SWITCHED);
+}
+
+#[test]
 fn the_interlock_lets_nobody_else_in_and_nothing_out_before_the_switch() {
     let world = deployed(REST);
     let mut entering = world;
@@ -191,6 +219,11 @@ fn the_interlock_lets_nobody_else_in_and_nothing_out_before_the_switch() {
         old.state = MemberState::Out;
     };
     assert!(refused(&out).contains(&1), "before the switch");
+    let all = |pool: &mut PoolSpec| {
+        let old = pool.members.values_mut().filter(|member| member.side == Side::Stable);
+        old.for_each(|member| member.state = MemberState::Out);
+    };
+    assert!(refused(&all).contains(&4), "nobody for everybody");
 }
 
 #[test]
