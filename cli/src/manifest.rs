@@ -15,6 +15,19 @@ pub struct FileArgs {
     pub file: PathBuf,
 }
 
+impl FileArgs {
+    /// The words that name it once more in another command: none where it is the one that is read anyway.
+    #[must_use]
+    pub fn again(&self) -> String {
+        let file = self.file.display().to_string();
+        match file.as_str() {
+            "baton.toml" => String::new(),
+            plain if plain.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+".contains(c)) => format!(" -f {plain}"),
+            other => format!(" -f '{}'", other.replace('\'', "'\\''")),
+        }
+    }
+}
+
 /// A manifest with its text: the coordinator reads it for itself.
 #[derive(Debug)]
 pub struct Loaded {
@@ -95,6 +108,13 @@ mod tests {
     use crate::output::Output;
     use crate::verbs::init::starter;
     use baton_core::name::ServiceName;
+
+    #[test]
+    fn the_next_command_names_the_file_where_it_is_another_one() {
+        let again = |file: &str| FileArgs { file: file.into() }.again();
+        assert_eq!([again("baton.toml"), again("deploy/shop.toml")], ["", " -f deploy/shop.toml"]);
+        assert_eq!(again("it's mine.toml"), " -f 'it'\\''s mine.toml'");
+    }
 
     fn written(text: &str) -> (tempfile::TempDir, FileArgs) {
         let folder = tempfile::tempdir().unwrap();

@@ -62,7 +62,7 @@ pub fn run(args: &ConfigArgs, output: &Output) -> Result<Exit, Failure> {
             let path = loaded.path.display().to_string();
             output.answer(Page::new().text(format!("{path} is right: {} on {hosts}", manifest.service)));
             output.json(&json!({ "file": path, "service": manifest.service, "warnings": manifest.warnings }));
-            output.next(&format!("baton plan {} VERSION", manifest.service));
+            output.next(&format!("baton plan{} {} VERSION", file.again(), manifest.service));
         }
         Config::Show { file, origin } => {
             let loaded = load(file, output)?;

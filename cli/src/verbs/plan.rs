@@ -54,7 +54,7 @@ pub async fn run(args: PlanArgs, context: Context<'_>) -> Result<Exit, Failure> 
     context.output.json(&plan);
     let exit = exit(&plan, args.exit_code);
     if plan.problems.is_empty() && !plan.already_live {
-        context.output.next(&format!("baton deploy {} {version}", plan.service));
+        context.output.next(&format!("baton deploy{} {} {version}", args.file.again(), plan.service));
     }
     Ok(exit)
 }

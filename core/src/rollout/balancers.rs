@@ -34,7 +34,8 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
             .saw("driver", driver)
             .saw("lacks", lacks.join(", "))
             .help(
-                "prepare it as docs/{haproxy,nginx,envoy}.md say under Dividing requests, or leave out rollout.match and rollout.sticky",
+                "prepare it as docs/{haproxy,nginx,envoy}.md say under Dividing requests, or leave out rollout.match, rollout.sticky and \
+                 balancer.preview",
             ),
         )
     };
