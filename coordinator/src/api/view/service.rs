@@ -148,7 +148,12 @@ impl Place<'_> {
         let serving = self.serving();
         let (step, detail, since) = self.step(&instances, serving);
         let members = self.members();
-        let only_goal = instances.iter().filter(|(_, it)| it.state.may_run()).all(|(_, it)| Some(it.release) == goal);
+        // What stays warm runs, and answers nobody.
+        let runs = |release| instances.iter().any(|(_, it)| it.state.may_run() && it.release == release);
+        let only_goal = match goal {
+            Some(goal) => runs(goal) && self.served().iter().all(|(release, _)| *release == goal),
+            None => !instances.iter().any(|(_, it)| it.state.may_run()),
+        };
         let done = only_goal && self.waiting.is_none() && (serving.is_some() || goal.is_none());
         let mut versions: Vec<String> = running.map(|(_, instance)| version(self.fleet, Some(instance.release))).collect();
         versions.dedup();

@@ -193,6 +193,30 @@ fn a_rollback_after_a_rollout_was_ended_where_it_stood_says_what_it_comes_from()
 }
 
 #[test]
+fn a_host_is_done_though_the_old_release_stays_warm_and_not_while_it_answers() {
+    for (old, done) in [(MemberState::Out, 1), (MemberState::Ready, 0)] {
+        let mut picture = picture("web1=2.0:ready:in");
+        roll(&mut picture, RolloutState::Running);
+        let release = samples::release("shop", "1.0");
+        let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(1) };
+        let state = InstanceState::Ready { since: Duration::from_secs(60) };
+        let warm = InstanceReport { release: release.id(), incarnation: "i".into(), start: 0, state };
+        picture.fleet.releases.insert(release.id(), release);
+        let report = |picture: &mut Picture, host: &str, change: &dyn Fn(&mut HostReport)| {
+            let host = picture.fleet.hosts.get_mut(&samples::host(host)).unwrap();
+            change(&mut host.heard.as_mut().unwrap().report);
+        };
+        report(&mut picture, "web1", &|report| drop(report.instances.insert(key.clone(), warm.clone())));
+        report(&mut picture, "lb1", &|report| {
+            let pool = report.pools.values_mut().next().unwrap();
+            pool.members.insert(MemberKey { host: samples::host("web1"), slot: Slot(1) }, member(old));
+        });
+        let view = shop(&picture);
+        assert_eq!((view.hosts[0].versions.len(), view.rollout.unwrap().hosts_done), (2, done), "{old:?}");
+    }
+}
+
+#[test]
 fn going_back_a_host_is_done_when_it_serves_the_old_release_again() {
     let mut picture = picture("web1=1.0:ready:in web2=2.0:ready:in web3=1.0:ready:in");
     roll(&mut picture, RolloutState::Reverting);
