@@ -43,12 +43,21 @@ struct Tally {
     /// Those that their servers left unanswered.
     servers: BTreeMap<String, u64>,
     before: Table,
-    /// The servers when what ended until then was known: a moment before that, where it was looked at twice.
-    since: BTreeMap<String, Server>,
+    /// What it is found out from which server it was: before the last moment at least, and when that one began.
+    since: (Past, Past),
     /// So many more are counted elsewhere: of the last moment, and of the one before.
     elsewhere: (u64, u64),
     #[serde(skip)]
     turned: Option<Instant>,
+}
+
+/// The servers at an instant until which everything that had ended was known, and what was counted at them.
+///
+/// A server is often done with a request some looks before its backend is: the client has to be told first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Past {
+    servers: BTreeMap<String, Server>,
+    counted: BTreeMap<String, u64>,
 }
 
 /// The counters of a backend and of its servers.
@@ -77,7 +86,7 @@ struct Server {
     ended_by_client: i64,
 }
 
-/// How many requests a server may have left unanswered between two looks.
+/// How many requests a server may have left unanswered since an earlier look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Silent {
     most: i64,
@@ -141,13 +150,23 @@ impl Server {
     }
 }
 
+impl Silent {
+    /// So many of them are counted.
+    fn without(self, counted: u64) -> Self {
+        let (refuses, likelihood) = self.weight;
+        let counted = counted.cast_signed();
+        Self { most: self.most - counted, likely: self.likely - counted, weight: (refuses, likelihood - 2 * counted) }
+    }
+}
+
 impl Tally {
     /// From here on.
     fn begin(table: Table) -> Self {
+        let past = Past { servers: table.servers.clone(), counted: BTreeMap::new() };
         Self {
             known: table.silent(table.began),
             servers: BTreeMap::new(),
-            since: table.servers.clone(),
+            since: (past.clone(), past),
             before: table,
             elsewhere: (0, 0),
             turned: None,
@@ -173,11 +192,19 @@ impl Tally {
         self.known += more;
         let more = self.without_those_elsewhere(more.unsigned_abs());
         let counted = self.share(more, &table);
-        (self.before, self.since) = (table, first.servers);
+        self.before = table;
         if now.duration_since(*self.turned.get_or_insert(now)) >= MOMENT {
-            (self.elsewhere, self.turned) = ((0, self.elsewhere.0), Some(now));
+            self.turn(first.servers);
+            self.turned = Some(now);
         }
         counted
+    }
+
+    /// Another moment begins.
+    fn turn(&mut self, servers: BTreeMap<String, Server>) {
+        self.elsewhere = (0, self.elsewhere.0);
+        let now = Past { servers, counted: self.servers.clone() };
+        self.since.0 = std::mem::replace(&mut self.since.1, now);
     }
 
     fn without_those_elsewhere(&mut self, more: u64) -> u64 {
@@ -190,13 +217,17 @@ impl Tally {
     }
 
     /// Counts requests at the servers that left them unanswered, none at one that cannot have.
-    fn share(&mut self, mut more: u64, table: &Table) -> bool {
+    fn share<'a>(&mut self, mut more: u64, table: &'a Table) -> bool {
         if more == 0 {
             return false;
         }
-        let before = |name| self.since.get(name).copied().unwrap_or_default();
-        let mut all: Vec<(&String, Silent)> =
-            table.servers.iter().map(|(name, server)| (name, server.silent(&before(name)))).collect();
+        let since = |(name, server): (&'a String, &Server)| {
+            let past = &self.since.0;
+            let before = past.servers.get(name).copied().unwrap_or_default();
+            let counted = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or_default();
+            (name, server.silent(&before).without(counted(&self.servers) - counted(&past.counted)))
+        };
+        let mut all: Vec<(&String, Silent)> = table.servers.iter().map(since).collect();
         all.sort_by_key(|(_, silent)| Reverse(silent.weight));
         let whole = more;
         // As it looks; then as it can be.
@@ -379,6 +410,25 @@ mod tests {
         // More than can be: not of these servers.
         let (s0, s1) = ("s0,0,61,0,0,4,0,2,0,52,0,0,0,0,0,0", "s1,0,63,0,0,0,0,2,0,62,0,0,0,0,0,0");
         assert_eq!(counted(&mut tally, &[s0, s1, "BACKEND,0,123,0,0,4,0,1,0,114,0,0,0,0,0,0"]), [5, 1]);
+    }
+
+    #[test]
+    fn a_server_is_done_with_it_some_looks_before_the_backend_is() {
+        let mut tally = tally();
+        let left = "s0,0,1,0,0,0,0,2,0,0,0,0,0,0,0,0";
+        assert_eq!(counted(&mut tally, &[left, QUIET, "BACKEND,1,1,0,0,0,0,1,0,0,0,0,0,0,0,0"]), [0, 0], "open there");
+        let ended = table(&[left, QUIET, "BACKEND,0,1,0,0,0,0,1,0,0,0,0,0,0,0,0"]);
+        let started = Instant::now();
+        tally.take(ended.clone(), ended.clone(), started);
+        assert_eq!(tally.servers, BTreeMap::from([("s0".to_owned(), 1)]));
+        // It is not what the next one is taken for, now or later.
+        let next = table(&[left, "s1,0,1,0,0,0,0,2,0,0,0,0,0,0,0,0", "BACKEND,0,2,0,0,0,0,1,0,0,0,0,0,0,0,0"]);
+        for moments in 1..5 {
+            let mut later = tally.clone();
+            (0..moments).for_each(|_| later.turn(ended.servers.clone()));
+            later.take(next.clone(), next.clone(), started);
+            assert_eq!(later.servers, BTreeMap::from([("s0".to_owned(), 1), ("s1".to_owned(), 1)]), "after {moments}");
+        }
     }
 
     #[test]
