@@ -195,8 +195,15 @@ mod tests {
     fn view(told: &Subject, incarnation: &str, phase: Phase) -> View {
         let (key, release): (InstanceKey, _) = ("shop/0".parse().unwrap(), ReleaseId(Digest::of(b"shop")));
         let scrape = Some(told.scrape.clone());
-        let spec =
-            InstanceSpec { release, address: told.address, restart: Restart::Never, start: 0, fallback: None, scrape };
+        let spec = InstanceSpec {
+            release,
+            address: told.address,
+            restart: Restart::Never,
+            start: 0,
+            fallback: None,
+            scrape,
+            withdraw: None,
+        };
         let spec = HostSpec { instances: [(key.clone(), spec)].into(), ..HostSpec::default() };
         let incarnation = incarnation.to_owned();
         let instance = InstanceView { release, incarnation, start: 0, pid: Some(1), phase, proven: true };

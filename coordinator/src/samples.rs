@@ -107,6 +107,7 @@ pub(crate) fn behind(mut service: Service, balancers: &[&str], pool: &str) -> Se
         on: balancers.iter().map(|name| host(name)).collect(),
         pool: pool.parse().unwrap(),
         slow_start: std::time::Duration::ZERO,
+        withdraw: None,
     });
     service
 }
@@ -148,6 +149,7 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
                 start: 0,
                 fallback: None,
                 scrape: None,
+                withdraw: None,
             },
         )]
         .into(),

@@ -48,6 +48,18 @@ pub fn established(local: SocketAddr) -> io::Result<usize> {
     Ok(found.iter().filter(|connection| here(connection.local.ip())).count())
 }
 
+/// Over how many connections to an address of this host somebody waits for the rest of an answer, as far as the kernel can tell:
+/// what came last over them came from outside, or what was sent is not all there. A connection on which several requests are under
+/// way at once looks answered with the first.
+///
+/// # Errors
+/// The kernel does not say so over netlink.
+pub fn unanswered(local: SocketAddr) -> io::Result<usize> {
+    let here = |ip| local.ip().is_unspecified() || plain(ip) == plain(local.ip());
+    let found = once(netlink::exchanges(local.port())?);
+    Ok(found.iter().filter(|(connection, waits)| *waits && here(connection.local.ip())).count())
+}
+
 /// A TCP connection that a process here has, or is making.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Connection {
@@ -151,6 +163,33 @@ mod tests {
         }
         let ends = (std::io::Write::write(&mut client, b"x"), std::io::Read::read(&mut served, &mut [0]));
         assert!(ends.0.is_err() && !matches!(ends.1, Ok(1..)), "{ends:?}");
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_told_from_who_has_one() {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut served: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+        let mut exchange = |index: usize, asks: bool| {
+            let (from, to) = (&mut clients[index], &mut served[index]);
+            let (from, to) = if asks { (from, to) } else { (to, from) };
+            from.write_all(b"a word").unwrap();
+            to.read_exact(&mut [0; 6]).unwrap();
+        };
+        assert_eq!(unanswered(address).unwrap(), 0, "nobody asked");
+        exchange(0, true);
+        exchange(1, true);
+        assert_eq!(unanswered(address).unwrap(), 2);
+        exchange(0, false);
+        assert_eq!(unanswered(address).unwrap(), 1, "one is answered");
+        // The kernel counts in ticks: what follows an answer within the same one looks answered.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        exchange(0, true);
+        assert_eq!(unanswered(address).unwrap(), 2, "and asks again");
+        drop((clients, served));
+        assert_eq!(unanswered(address).unwrap(), 0);
     }
 
     #[test]

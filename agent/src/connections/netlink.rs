@@ -3,6 +3,7 @@
 use super::{Connection, Listener};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, inet};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -29,6 +30,31 @@ pub(super) fn established(port: u16) -> io::Result<Vec<Connection>> {
     Ok(dump(&StateFlags::ESTABLISHED, port)?.iter().map(connection).collect())
 }
 
+/// The connections to a port, and whether somebody waits there for an answer.
+pub(super) fn exchanges(port: u16) -> io::Result<Vec<(Connection, bool)>> {
+    let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let found = dump_with(&states, port, &ExtensionFlags::INFO)?;
+    let of = |response: &InetResponse| {
+        let info = response.nlas.iter().find_map(|nla| match nla {
+            Nla::TcpInfo(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        });
+        // One of which nothing is said may be the one.
+        (connection(response), info.and_then(waits).unwrap_or(true))
+    };
+    Ok(found.iter().map(of).collect())
+}
+
+/// Reads `struct tcp_info` of linux/tcp.h; None: it is of a kernel that says less.
+fn waits(info: &[u8]) -> Option<bool> {
+    let field = |at: usize| Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    let (unacknowledged, unsent) = (field(24)?, field(144)?);
+    let (sent_ago, received_ago) = (field(44)?, field(52)?);
+    let (came_in, went_out) = (field(152)?, field(156)?);
+    let first = came_in > 0 && went_out == 0;
+    Some(unacknowledged > 0 || unsent > 0 || first || received_ago < sent_ago)
+}
+
 pub(super) fn open() -> io::Result<Vec<Connection>> {
     let states = StateFlags::ESTABLISHED | StateFlags::SYN_SENT | StateFlags::CLOSE_WAIT;
     Ok(dump(&states, 0)?.iter().map(connection).collect())
@@ -43,7 +69,7 @@ pub(super) fn end(connection: &Connection) -> io::Result<()> {
     (socket_id.destination_address, socket_id.destination_port) = (connection.remote.ip(), connection.remote.port());
     // Any socket with these addresses.
     socket_id.cookie = [0xff; 8];
-    let mut bytes = request(family, StateFlags::all(), socket_id);
+    let mut bytes = request(family, StateFlags::all(), ExtensionFlags::empty(), socket_id);
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     for (place, byte) in (4..).zip(SOCK_DESTROY.to_ne_bytes().into_iter().chain(flags.to_ne_bytes())) {
         bytes.get_mut(place..=place).into_iter().flatten().for_each(|at: &mut u8| *at = byte);
@@ -61,10 +87,14 @@ fn local(header: &inet::InetResponseHeader) -> SocketAddr {
 }
 
 fn dump(states: &StateFlags, port: u16) -> io::Result<Vec<InetResponse>> {
+    dump_with(states, port, &ExtensionFlags::empty())
+}
+
+fn dump_with(states: &StateFlags, port: u16, extensions: &ExtensionFlags) -> io::Result<Vec<InetResponse>> {
     let mut found = Vec::new();
     for (family, mut socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         socket_id.source_port = port;
-        LINE.ask(&request(family, states.clone(), socket_id), &mut found)?;
+        LINE.ask(&request(family, states.clone(), extensions.clone(), socket_id), &mut found)?;
     }
     // A filter the kernel does not know is a filter it does not apply.
     found.retain(|socket| port == 0 || socket.header.socket_id.source_port == port);
@@ -104,10 +134,10 @@ fn connected() -> io::Result<Open> {
     Ok(Open { socket, buffer: vec![0; RECEIVE_BUFFER] })
 }
 
-fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
+fn request(family: u8, states: StateFlags, extensions: ExtensionFlags, socket_id: SocketId) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
     let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];

@@ -6,9 +6,11 @@
 mod evidence;
 mod launch;
 mod watch;
+mod withdraw;
 mod witness;
 
 pub(crate) use evidence::ended_unseen;
+pub(crate) use withdraw::Leave;
 
 use crate::metrics::ServiceCounters;
 use crate::probe::{Question, Surroundings};
@@ -21,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Something about an instance that others must know at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum Change {
     Unready(Problem),
     /// It ended by itself, never became ready, or could not be started. Nothing of it is left.
     Failed(Problem),
+    /// It was to fail its health check before it is stopped, and does not: it goes on.
+    Stays(Problem),
     /// It was stopped as asked. Nothing of it is left.
     Gone,
 }
@@ -79,8 +83,8 @@ pub(crate) enum Origin {
 const STOP_UNREADY_MAX: Duration = Duration::from_secs(2);
 
 impl Life {
-    /// Lives it. Dropping the future, or the sender of `stop`, ends the watching and leaves the instance alone.
-    pub(crate) async fn live(self, changes: mpsc::UnboundedSender<Change>, stop: oneshot::Receiver<()>) {
+    /// Lives it. Dropping the future, or the sender of `leave`, ends the watching and leaves the instance alone.
+    pub(crate) async fn live(self, changes: mpsc::UnboundedSender<Change>, mut leave: mpsc::UnboundedReceiver<Leave>) {
         let tell = |change| {
             // Nobody to tell: the agent is ending.
             let _ = changes.send(change);
@@ -94,19 +98,32 @@ impl Life {
         };
         tell(Change::Started(running.clone()));
         let mut watch = watch::Watch::new(&self, &running, was_ready);
-        let over = tokio::select! {
-            biased;
-            exit = self.runtime.ended(&running) => Over::Ended(exit),
-            asked = stop => Over::Asked(asked.is_ok()),
-            problem = watch.over(&tell) => Over::NeverReady(problem),
+        let over = loop {
+            let over = tokio::select! {
+                biased;
+                exit = self.runtime.ended(&running) => Over::Ended(exit),
+                asked = leave.recv() => Over::Asked(asked),
+                problem = watch.over(&tell) => Over::NeverReady(problem),
+            };
+            let Over::Asked(Some(Leave::Withdrawn(how, wanted))) = over else { break over };
+            let withdrawn = tokio::select! {
+                biased;
+                exit = self.runtime.ended(&running) => break Over::Ended(exit),
+                asked = leave.recv() => break Over::Asked(asked),
+                withdrawn = watch.withdraw(&self, &running, how, &wanted) => withdrawn,
+            };
+            match withdrawn {
+                Ok(()) => break Over::Asked(Some(Leave::Now)),
+                Err(problem) => tell(Change::Stays(problem)),
+            }
         };
         match over {
             Over::Ended(exit) => tell(Change::Failed(evidence::ended(&self, &running, exit, watch.seen()).await)),
-            Over::Asked(true) => {
+            Over::Asked(Some(_)) => {
                 self.runtime.stop(&running, &running.stop).await;
                 tell(Change::Gone);
             }
-            Over::Asked(false) => {}
+            Over::Asked(None) => {}
             Over::NeverReady(problem) => {
                 let timeout = running.stop.timeout.min(STOP_UNREADY_MAX);
                 self.runtime.stop(&running, &Stop { timeout, ..running.stop.clone() }).await;
@@ -126,7 +143,7 @@ impl Life {
 
 enum Over {
     Ended(crate::runtime::Exit),
-    Asked(bool),
+    Asked(Option<Leave>),
     NeverReady(Problem),
 }
 

@@ -129,7 +129,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn look(&mut self, question: &Question) -> Result<(), Refusal> {
+    pub(super) async fn look(&mut self, question: &Question) -> Result<(), Refusal> {
         let answer = self.answer(question).await;
         self.life.counters.probed(&answer);
         answer

@@ -4,7 +4,7 @@ use super::Event;
 use super::notes::{Notes, Verdict};
 use super::view::{FallView, InstanceView, Phase};
 use crate::artifact::Placing;
-use crate::instance::{Change, Life, Origin, Wanted, ended_unseen};
+use crate::instance::{Change, Leave, Life, Origin, Wanted, ended_unseen};
 use crate::metrics::Counters;
 use crate::runtime::{Found, Running, Runtime};
 use baton_core::fleet::InstanceKey;
@@ -12,14 +12,13 @@ use baton_core::fleet::report::InstanceReport;
 use baton_core::fleet::spec::{HostSpec, Restart};
 use baton_core::host::plan::Failures;
 use baton_core::name::{Digest, ReleaseId};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 
 #[derive(Debug)]
 pub(super) struct Instances {
@@ -41,12 +40,19 @@ struct Slot {
     view: InstanceView,
     running: Option<Running>,
     /// Dropping it ends the watching; sending stops the instance.
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<UnboundedSender<Leave>>,
+    /// Whether it is to fail its health check before it is stopped.
+    withdrawing: bool,
+    /// It did not leave when it was last asked to.
+    stays: Option<(Instant, Problem)>,
     /// Whether its life knows what a spec says of it.
     informed: Informed,
     artifact: Option<Digest>,
     address: Option<SocketAddr>,
 }
+
+/// For so long an instance that does not leave is not asked again.
+const STAYS_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Informed {
@@ -138,15 +144,44 @@ impl Instances {
         self.live(key, release_id, wanted, Origin::Start, phase, artifact);
     }
 
-    pub(super) fn stop(&mut self, key: &InstanceKey, incarnation: &str) {
+    pub(super) fn stop(&mut self, key: &InstanceKey, incarnation: &str, spec: &HostSpec) {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.view.incarnation == incarnation) else { return };
-        let Some(stop) = slot.stop.take() else { return };
+        if slot.stays.as_ref().is_some_and(|(since, _)| since.elapsed() < STAYS_FOR) {
+            return;
+        }
+        let Some(stop) = &slot.stop else { return };
+        let leave = match leave(key, slot.view.release, spec, self.placing.as_ref()) {
+            Ok(leave) => leave,
+            Err(problem) => {
+                slot.stays = Some((Instant::now(), problem));
+                return;
+            }
+        };
+        slot.withdrawing = matches!(leave, Leave::Withdrawn(..));
         // The second witness of a drain: what the balancers say is open should be what the kernel says is open.
         let open = slot.address.and_then(|address| crate::connections::established(address).ok());
         tracing::info!(instance = %key, incarnation, open_connections = open, "stopping");
         slot.view.phase = Phase::Stopping { at: Instant::now() };
         // The life is over already when nobody listens; it has said so then.
-        let _ = stop.send(());
+        let _ = stop.send(leave);
+    }
+
+    /// Tells those that were to be withdrawn first, and are not any more: every balancer says by now that nothing leads to them.
+    pub(super) fn hurry(&mut self, spec: &HostSpec) {
+        let plain = |key: &InstanceKey| spec.instances.get(key).is_none_or(|told| told.withdraw.is_none());
+        for (_, slot) in self.slots.iter_mut().filter(|(key, _)| plain(key)) {
+            slot.stays = None;
+            if let Some(stop) = slot.stop.as_ref().filter(|_| slot.withdrawing) {
+                let _ = stop.send(Leave::Now);
+            }
+            slot.withdrawing = false;
+        }
+    }
+
+    /// One that does not leave, and when the next of them is asked again.
+    pub(super) fn stays(&self) -> (Option<Problem>, Option<Instant>) {
+        let staying = || self.slots.values().filter_map(|slot| slot.stays.as_ref());
+        (staying().next().map(|(_, problem)| problem.clone()), staying().map(|(since, _)| *since + STAYS_FOR).min())
     }
 
     pub(super) fn forget(&mut self, key: &InstanceKey) {
@@ -187,6 +222,11 @@ impl Instances {
                 };
                 slot.view.phase = Phase::Unready { at, problem };
                 slot.view.proven = false;
+            }
+            Change::Stays(problem) => {
+                tracing::warn!(instance = %key, %problem, "stays");
+                slot.view.phase = Phase::Unready { at: Instant::now(), problem: problem.clone() };
+                (slot.withdrawing, slot.stays) = (false, Some((Instant::now(), problem)));
             }
             Change::Gone => self.gone(key),
             // It ended by itself just before it was asked: what was wanted is the case.
@@ -268,7 +308,7 @@ impl Instances {
         artifact: Option<Digest>,
     ) {
         self.serial += 1;
-        let (serial, (stop, asked)) = (self.serial, oneshot::channel());
+        let (serial, (stop, asked)) = (self.serial, unbounded_channel());
         let address = wanted.as_ref().map(|wanted| wanted.address);
         let informed = if wanted.is_some() { Informed::Yes } else { Informed::No };
         let start = match &origin {
@@ -278,7 +318,18 @@ impl Instances {
         let view = InstanceView { release, incarnation: String::new(), start, pid: None, phase, proven: false };
         let (runtime, counters) = (self.runtime.clone(), self.counters.of(&key.service));
         let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime, counters };
-        self.slots.insert(key.clone(), Slot { serial, view, running: None, stop: Some(stop), informed, artifact, address });
+        let slot = Slot {
+            serial,
+            view,
+            running: None,
+            stop: Some(stop),
+            withdrawing: false,
+            stays: None,
+            informed,
+            artifact,
+            address,
+        };
+        self.slots.insert(key.clone(), slot);
         let (tell, mut changes) = unbounded_channel();
         tokio::spawn(life.live(tell, asked));
         let (key, events) = (key.clone(), self.events.clone());
@@ -298,12 +349,26 @@ impl Instances {
             view,
             running: None,
             stop: None,
+            withdrawing: false,
+            stays: None,
             informed: Informed::Yes,
             artifact: None,
             address: None,
         };
         self.slots.insert(key.clone(), slot);
     }
+}
+
+/// How an instance that runs a release leaves.
+fn leave(key: &InstanceKey, release: ReleaseId, spec: &HostSpec, placing: &dyn Placing) -> Result<Leave, Problem> {
+    let told = spec.instances.get(key).and_then(|told| Some((told.withdraw?, told.address)));
+    let Some((how, address)) = told else { return Ok(Leave::Now) };
+    let Some(document) = spec.releases.get(&release) else {
+        let problem = Problem::new(Code(217), format!("how {key} is asked for its health is not known here any more"));
+        return Err(problem.help("make every balancer of the service answer: it is stopped without that then"));
+    };
+    let folder = placing.path(&document.artifact.digest);
+    Ok(Leave::Withdrawn(how, Box::new(Wanted { address, folder, release: Arc::new(document.clone()), start: 0 })))
 }
 
 fn wanted(key: &InstanceKey, release: ReleaseId, spec: Option<&HostSpec>, placing: &dyn Placing) -> Option<Wanted> {

@@ -75,10 +75,11 @@ pub enum Obstacle {
     GivenUp,
     Hooks,
     Metrics,
+    Staying,
 }
 
 impl Obstacle {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ledger,
         Self::Spec,
         Self::Runtime,
@@ -88,6 +89,7 @@ impl Obstacle {
         Self::GivenUp,
         Self::Hooks,
         Self::Metrics,
+        Self::Staying,
     ];
 
     /// The word for a metric label.
@@ -103,6 +105,7 @@ impl Obstacle {
             Self::GivenUp => "given up",
             Self::Hooks => "hooks",
             Self::Metrics => "metrics",
+            Self::Staying => "staying",
         }
     }
 }
@@ -246,6 +249,7 @@ impl Reconciler {
             self.obstacle(Obstacle::GivenUp, problem);
         }
         let Some(spec) = self.autonomy.spec() else { return retry };
+        self.instances.hurry(spec);
         let plan = plan(spec, &observed, moment(self.began));
         for action in plan.actions {
             tracing::debug!(?action, "next");
@@ -257,7 +261,7 @@ impl Reconciler {
                         self.instances.start(&key, spec);
                     }
                 }
-                Action::Stop { key, incarnation } => self.instances.stop(&key, &incarnation),
+                Action::Stop { key, incarnation } => self.instances.stop(&key, &incarnation, spec),
                 Action::Forget(key) => self.instances.forget(&key),
                 Action::Drop(release) => self.artifacts.drop_release(release),
             }
@@ -265,7 +269,9 @@ impl Reconciler {
         self.artifacts.collect(&self.instances, &self.hooks);
         let again = self.hooks.follow(spec, &observed.releases);
         let wake_at = plan.wake_at.map(|at| self.began + Duration::from_millis(at.0));
-        [wake_at, retry, again].into_iter().flatten().min()
+        let (staying, asked_again) = self.instances.stays();
+        self.obstacle(Obstacle::Staying, staying);
+        [wake_at, retry, again, asked_again].into_iter().flatten().min()
     }
 
     fn observed(&self) -> Observed {

@@ -69,6 +69,11 @@ impl Handle {
         matches!(rustix::event::poll(&mut waiting, Some(&now)), Ok(0))
     }
 
+    pub(super) fn signal(&self, signal: Signal) {
+        // One that has ended needs none.
+        let _ = pidfd_send_signal(&self.fd, signal);
+    }
+
     /// Waits for the end, then makes sure that nothing is left of it.
     pub(super) async fn ended(&self) -> Exit {
         self.exit().await;

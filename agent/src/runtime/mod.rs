@@ -17,7 +17,7 @@ use crate::secrets::Hidden;
 use baton_core::fleet::InstanceKey;
 use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::Problem;
-use baton_core::release::Stop;
+use baton_core::release::{Signal, Stop};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -52,6 +52,11 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     ///
     /// An instance that is gone, or replaced by another start, is not touched.
     fn stop<'a>(&'a self, running: &'a Running, stop: &'a Stop) -> Answer<'a, Exit>;
+
+    /// Sends a signal to the first process of an instance.
+    ///
+    /// An instance that is gone, or replaced by another start, is not touched.
+    fn signal<'a>(&'a self, running: &'a Running, signal: Signal) -> Answer<'a, ()>;
 
     /// The processes of an instance: the first it was started as, then all others.
     fn processes(&self, running: &Running) -> BTreeSet<u32>;

@@ -58,6 +58,8 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         keys.push(("balancer.pool", balancer.pool.to_string()));
         let slow_start = Some(balancer.slow_start).filter(|it| !it.is_zero());
         keys.push(("balancer.slow_start", slow_start.map_or_else(String::new, seconds)));
+        let withdraw = balancer.withdraw.map(|it| format!("{} for {}", it.signal.name(), seconds(it.unready_for)));
+        keys.push(("balancer.withdraw", withdraw.unwrap_or_default()));
         keys.push(("balancer.preview", strategy.preview().map_or_else(String::new, ToString::to_string)));
     }
     let env = run.env.iter().map(|(key, value)| (format!("run.env.{key}"), value.clone()));

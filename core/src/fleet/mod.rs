@@ -9,6 +9,7 @@ pub mod past;
 pub mod report;
 pub mod spec;
 pub mod split;
+pub mod withdraw;
 
 use crate::name::{Epoch, HostName, LabelKey, LabelValue, PoolName, ReleaseId, RolloutId, ServiceName, Slot};
 use crate::release::Release;
@@ -27,6 +28,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+use withdraw::Withdraw;
 
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,6 +123,9 @@ pub struct BalancerPool {
     /// How long a member that comes in takes to get its whole share; zero: none.
     #[serde(default, with = "millis", skip_serializing_if = "Duration::is_zero")]
     pub slow_start: Duration,
+    /// How an instance that is replaced leaves a balancer that cannot be told. None: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdraw: Option<Withdraw>,
 }
 
 /// An instance on one host: `shop/0`.

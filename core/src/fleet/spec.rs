@@ -2,6 +2,7 @@
 
 use super::hooks::HookSpec;
 use super::split::{Side, TrafficSplit};
+use super::withdraw::Withdrawal;
 use super::{InstanceKey, MemberKey};
 use crate::hook::HookKey;
 use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
@@ -45,6 +46,9 @@ pub struct InstanceSpec {
     /// Where its own counters are found, if somebody wants to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrape: Option<Scrape>,
+    /// How what was in the slot before is ended: some balancer that leads to it cannot be told. None: it is just stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdraw: Option<Withdrawal>,
 }
 
 /// What an exit means.

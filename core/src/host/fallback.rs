@@ -153,8 +153,15 @@ mod tests {
         let (one, two) = (release("1"), release("2"));
         let mut spec = HostSpec::default();
         let address = "127.0.0.1:1".parse().unwrap();
-        let instance =
-            InstanceSpec { release: two.id(), address, restart, start: 0, fallback: Some(one.id()), scrape: None };
+        let instance = InstanceSpec {
+            release: two.id(),
+            address,
+            restart,
+            start: 0,
+            fallback: Some(one.id()),
+            scrape: None,
+            withdraw: None,
+        };
         spec.instances.insert(key(), instance);
         let mut observed = Observed::default();
         observed.releases.extend([(one.id(), ReleaseState::Held), (two.id(), ReleaseState::Held)]);

@@ -1,6 +1,7 @@
 //! `[balancer]`: behind what a service runs.
 
 use super::reader::{Reader, quoted};
+use super::withdraw::withdraw;
 use crate::fleet::BalancerPool;
 use crate::name::{PoolName, ServiceName};
 use std::time::Duration;
@@ -19,5 +20,6 @@ pub(super) fn balancer(reader: &mut Reader<'_, '_>, service: Option<&ServiceName
         reader.parse_name(name, reader.span("service"))
     };
     let slow_start = reader.duration("balancer.slow_start", Duration::ZERO);
-    Some(Some(BalancerPool { on: on?, pool: pool?, slow_start: slow_start? }))
+    let withdraw = withdraw(reader);
+    Some(Some(BalancerPool { on: on?, pool: pool?, slow_start: slow_start?, withdraw: withdraw? }))
 }

@@ -128,6 +128,19 @@ pub const KEYS: &[Key] = &[
         "How long an instance that is put in takes to get its whole share of the traffic; 0s: it has it at once.",
     ),
     key(
+        "balancer.withdraw.signal",
+        Kind::OneOf(&["SIGUSR1", "SIGUSR2"]),
+        Absent,
+        "Lets a release replace another while a balancer cannot be reached, if each balancer checks the members' health by itself: \
+         upon this signal the instance fails its health check and serves all else.",
+    ),
+    key(
+        "balancer.withdraw.unready_for",
+        Kind::Duration,
+        Value("5s"),
+        "How long it fails its health check before it is stopped: longer than any of the balancers needs to notice.",
+    ),
+    key(
         "balancer.preview.header",
         Kind::Text,
         Absent,

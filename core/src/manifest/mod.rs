@@ -25,6 +25,7 @@ mod tests;
 mod unknown;
 mod users;
 mod values;
+mod withdraw;
 mod words;
 
 pub use conflict::at_its_line;
@@ -192,6 +193,7 @@ fn read(reader: &mut Reader<'_, '_>) -> Option<Manifest> {
     deadlines(reader, &manifest);
     clients(reader, &manifest);
     own_port(reader, &manifest);
+    withdraw::fits(reader, &manifest);
     Some(manifest)
 }
 

@@ -1,7 +1,8 @@
 //! Hosts that stand aside: drained for work on them, or skipped by name. They are no targets, and nothing waits for them.
 
 use super::converge::{Step, Way, converge};
-use super::place::{Place, Routing};
+use super::place::Place;
+use super::routing::Routing;
 use super::waiting::Reason;
 use crate::fleet::orders::{Maintenance, Order};
 use crate::fleet::{Fleet, Host, Service};

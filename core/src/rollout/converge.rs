@@ -3,12 +3,14 @@
 //! It knows no strategy and no phase. It looks at what is, and one rule keeps it safe: *a slot is touched only while every
 //! balancer has read back that nothing leads to it.*
 
-use super::place::{Enrolled, Place, Routing};
+use super::place::Place;
+use super::routing::{Enrolled, Routing};
 use super::waiting::Reason;
 use crate::fleet::Host;
 use crate::fleet::hooks::HookRun;
 use crate::fleet::report::{HostReport, InstanceState, ReleaseState};
 use crate::fleet::spec::{InstanceSpec, MemberState};
+use crate::fleet::withdraw::Withdrawal;
 use crate::hook::HookKey;
 use crate::name::{ReleaseId, Slot};
 use crate::problem::Problem;
@@ -95,7 +97,9 @@ fn begin(place: &Place<'_>, report: &HostReport, goal: ReleaseId, way: Way) -> S
     }
     match choose(place, way) {
         Err(reason) => Step::Wait(reason),
-        Ok(slot) => when_drained(place, slot, way, Step::Start(slot, goal)),
+        Ok(slot) => {
+            when_routed(place.routing_before_the_next(slot, way.drain_deadline), place, slot, Step::Start(slot, goal))
+        }
     }
 }
 
@@ -132,7 +136,13 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
         return Step::Wait(Reason::FellBack { version });
     }
     if instance.release != goal || Some(instance.start) != told.map(|told| told.start) {
-        return Step::Wait(Reason::Stopping { since: stopping_for(&instance.state) });
+        let since = stopping_for(&instance.state);
+        return Step::Wait(match told.and_then(|told| told.withdraw) {
+            // Every balancer can be told again, and was: nothing has to find out by itself.
+            Some(_) if place.routing(slot, way.drain_deadline) == Routing::Drained => return Step::Start(slot, goal),
+            Some(Withdrawal { unready_for, .. }) => Reason::Withdrawing { since, unready_for },
+            None => Reason::Stopping { since },
+        });
     }
     if mutant!("health is watched until its first success") && place.enrolled(slot) == Enrolled::In {
         return retire(place, Some(slot), way);
@@ -157,6 +167,8 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
             // Nobody had to put it in, so nobody asked yet whether it has been ready for long enough.
             Enrolled::In if place.service.balancer.is_none() => proven(*since, health, retire(place, Some(slot), way)),
             Enrolled::In => retire(place, Some(slot), way),
+            Enrolled::FoundOut(after) if *since < after => Step::Wait(Reason::Healthy { ready_for: *since, needed: after }),
+            Enrolled::FoundOut(_) => retire(place, Some(slot), way),
         },
     }
 }
@@ -205,7 +217,11 @@ fn retire(place: &Place<'_>, goal: Option<Slot>, way: Way) -> Step {
 
 /// The one rule: the step, if nothing leads to the slot any more; else what brings that about.
 fn when_drained(place: &Place<'_>, slot: Slot, way: Way, step: Step) -> Step {
-    match place.routing(slot, way.drain_deadline) {
+    when_routed(place.routing(slot, way.drain_deadline), place, slot, step)
+}
+
+fn when_routed(routing: Routing, place: &Place<'_>, slot: Slot, step: Step) -> Step {
+    match routing {
         Routing::Drained => step,
         Routing::NotAsked => Step::Drain(slot),
         Routing::Waiting(Reason::Draining { balancer, .. }) if !place.issued().any(|(issued, _)| issued == slot) => {

@@ -113,11 +113,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Tells the host to run a release in a slot: anew, where it runs there already at an earlier start.
-    pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32) {
+    pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32, drain_deadline: Duration) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
         let scrape = place.service.strategy.scrape.clone();
-        let instance =
-            InstanceSpec { release, address: host.endpoint(port), restart: Restart::Never, start, fallback: None, scrape };
+        let withdraw = place.withdrawal(slot, drain_deadline);
+        let (address, restart) = (host.endpoint(port), Restart::Never);
+        let instance = InstanceSpec { release, address, restart, start, fallback: None, scrape, withdraw };
         if let Some(spec) = self.edit(place.host_name) {
             spec.instances.insert(place.key(slot), instance);
         }

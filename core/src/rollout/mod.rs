@@ -17,6 +17,7 @@ pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod queue;
+pub mod routing;
 mod share;
 pub mod spread;
 pub mod target;

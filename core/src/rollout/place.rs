@@ -44,28 +44,6 @@ pub struct Place<'a> {
 /// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
 const SILENT: Duration = Duration::from_secs(10);
 
-/// Whether anything still leads to a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Routing {
-    /// Every balancer has read back that the member is out, and nothing is in flight or what was had its time.
-    Drained,
-    /// Some balancer was never told to take it out.
-    NotAsked,
-    /// Told, not there yet.
-    Waiting(Reason),
-    /// Cannot be known, so it may still route.
-    Unreachable(Reason),
-}
-
-/// Whether a slot gets traffic from every balancer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enrolled {
-    In,
-    /// Some balancer was never told to put it in.
-    NotAsked,
-    Waiting(Reason),
-}
-
 impl<'a> Places<'a> {
     #[must_use]
     pub fn of(fleet: &'a Fleet, name: &'a ServiceName, service: &'a Service, now: Moment) -> Self {
@@ -296,68 +274,6 @@ impl<'a> Place<'a> {
         answers && self.issued().next().is_none() && self.leftovers().next().is_none()
     }
 
-    #[must_use]
-    pub fn routing(&self, slot: Slot, deadline: Duration) -> Routing {
-        // What is free takes nothing from anybody: there, the last word of one that cannot be asked now is enough.
-        let is_free = !self.issued().any(|(issued, _)| issued == slot);
-        for balancer in self.balancers().filter(|balancer| !(is_free && balancer.has_shut(slot))) {
-            if let Err(reason) = balancer.reach() {
-                return Routing::Unreachable(reason);
-            }
-        }
-        if self.balancers().any(|balancer| balancer.state(slot) != Some(MemberState::Out)) {
-            return Routing::NotAsked;
-        }
-        for balancer in self.balancers() {
-            let draining = |in_flight, oldest, out_for| {
-                let balancer = balancer.name().clone();
-                Routing::Waiting(Reason::Draining { balancer, in_flight, oldest, out_for, deadline })
-            };
-            let Some(pool) = balancer.echoed_pool() else { return draining(0, None, Duration::ZERO) };
-            if pool.problem.is_some() {
-                return Routing::Unreachable(balancer.unreachable(pool.problem.clone()));
-            }
-            match balancer.member_report(slot) {
-                None => return draining(0, None, Duration::ZERO),
-                Some(member) if member.is_drained(deadline) => {}
-                Some(member) if member.problem.is_some() => {
-                    return Routing::Unreachable(balancer.unreachable(member.problem.clone()));
-                }
-                Some(member) => return draining(member.in_flight, member.oldest, member.out_for),
-            }
-        }
-        Routing::Drained
-    }
-
-    #[must_use]
-    pub fn enrolled(&self, slot: Slot) -> Enrolled {
-        if !self.is_told_in(slot) {
-            return Enrolled::NotAsked;
-        }
-        for balancer in self.balancers() {
-            if let Err(reason) = balancer.reach() {
-                return Enrolled::Waiting(reason);
-            }
-            let enrolling = |problem, full_in| {
-                Enrolled::Waiting(Reason::Enrolling { balancer: balancer.name().clone(), problem, full_in })
-            };
-            let Some(pool) = balancer.echoed_pool() else { return enrolling(None, None) };
-            if pool.problem.is_some() {
-                return Enrolled::Waiting(balancer.unreachable(pool.problem.clone()));
-            }
-            match balancer.member_report(slot) {
-                Some(member) if member.is_in() && balancer.divides(pool) => {
-                    // The way back does not wait for a share.
-                    if let (Some(left), true) = (member.full_in, self.goes_forward()) {
-                        return enrolling(None, Some(left));
-                    }
-                }
-                member => return enrolling(member.and_then(|member| member.problem.clone()), None),
-            }
-        }
-        Enrolled::In
-    }
-
     /// Whether something here gets more and more of the traffic, and has not all of its share: the way back does not look at that.
     #[must_use]
     pub fn grows(&self) -> bool {
@@ -365,7 +281,7 @@ impl<'a> Place<'a> {
         self.goes_forward() && self.issued().any(|(slot, _)| self.is_told_in(slot) && grows(slot))
     }
 
-    fn goes_forward(&self) -> bool {
+    pub(super) fn goes_forward(&self) -> bool {
         self.rollout.is_none_or(|rollout| rollout.direction == Direction::Forward)
     }
 
@@ -423,7 +339,7 @@ impl<'a> Balancer<'a> {
         self.front.name
     }
 
-    fn reach(&self) -> Result<(), Reason> {
+    pub(super) fn reach(&self) -> Result<(), Reason> {
         let problem = self.front.seen.and_then(|pool| pool.problem.clone());
         match self.front.host {
             Some(host) if host.connected && problem.is_none() => Ok(()),
@@ -433,13 +349,13 @@ impl<'a> Balancer<'a> {
 
     /// Whether its last word answers its newest spec and was that nothing leads to a slot, now or after a restart. Its host has
     /// nothing newer and does nothing else by itself, so that stays so while nothing is heard.
-    fn has_shut(&self, slot: Slot) -> bool {
+    pub(super) fn has_shut(&self, slot: Slot) -> bool {
         let believed = self.echoed_pool().is_some_and(|pool| pool.problem.is_none());
         let is_out = self.member_report(slot).is_some_and(MemberReport::is_out);
         believed && is_out && self.state(slot) == Some(MemberState::Out)
     }
 
-    fn unreachable(&self, problem: Option<crate::problem::Problem>) -> Reason {
+    pub(super) fn unreachable(&self, problem: Option<crate::problem::Problem>) -> Reason {
         Reason::BalancerUnreachable { balancer: self.name().clone(), problem }
     }
 
@@ -449,17 +365,17 @@ impl<'a> Balancer<'a> {
     }
 
     /// Whether the balancer has read back that it divides the pool's requests as it was told.
-    fn divides(&self, pool: &PoolReport) -> bool {
+    pub(super) fn divides(&self, pool: &PoolReport) -> bool {
         let told = self.front.told.and_then(|pool| pool.split.as_ref());
         told == pool.split.as_ref().map(|seen| &seen.split)
     }
 
     /// What it says of the pool in answer to its newest spec.
-    fn echoed_pool(&self) -> Option<&'a PoolReport> {
+    pub(super) fn echoed_pool(&self) -> Option<&'a PoolReport> {
         self.front.seen.filter(|_| self.front.host.is_some_and(|host| host.echoed().is_some()))
     }
 
-    fn member_report(&self, slot: Slot) -> Option<&'a MemberReport> {
+    pub(super) fn member_report(&self, slot: Slot) -> Option<&'a MemberReport> {
         self.members_seen.iter().find(|(of, _)| *of == slot).map(|(_, member)| *member)
     }
 }

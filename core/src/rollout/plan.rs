@@ -256,6 +256,7 @@ fn look(
             grows: place.grows(),
             goal,
             drains_told: matches!(step, Step::Drain(slot) if place.issued().any(|(issued, _)| issued == slot)),
+            last_seen: !seat.belongs && matches!(step, Step::Stop(_)) && place.issued().count() == 1,
             step,
             begun,
             away: is_away(service, rollout, place),

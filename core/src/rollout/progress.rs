@@ -34,6 +34,8 @@ pub struct Standing {
     pub step: Step,
     /// The step drains what the host was told to run, and no free slot.
     pub drains_told: bool,
+    /// It left the service, and with its step nothing is told to run there: nobody looks at it any more then.
+    pub last_seen: bool,
     /// Something was begun here and is not finished.
     pub begun: bool,
     /// By what was told nothing of it is in, or what the rollout goes to is not.
@@ -194,7 +196,7 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
     let unnoticed = |it: &Standing| {
         mutant!("a host that was never updated goes unnoticed") && matches!(it.step, Step::Wait(Reason::AgentSilent { .. }))
     };
-    if !standings.iter().all(|it| it.step == Step::Done || it.aside.is_some() || unnoticed(it)) {
+    if !standings.iter().all(|it| it.step == Step::Done || it.aside.is_some() || it.last_seen || unnoticed(it)) {
         return;
     }
     let since = *rollout.wave_done.get_or_insert(now);
@@ -294,7 +296,7 @@ fn asked_before(rollout: &Rollout, standings: &[Standing]) -> bool {
 /// A silent host that the rollout never touched has nothing to take back: it is not waited for.
 fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
     let is_back = |standing: &Standing| match standing.step {
-        _ if standing.aside.is_some() => true,
+        _ if standing.aside.is_some() || standing.last_seen => true,
         Step::Done => true,
         Step::Wait(Reason::AgentSilent { .. } | Reason::NeverJoined) => !standing.begun && !standing.has_new,
         _ => false,

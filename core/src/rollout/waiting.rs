@@ -55,6 +55,13 @@ pub enum Reason {
         #[serde(with = "millis")]
         since: Duration,
     },
+    /// The old instance fails its health check, so that balancers that cannot be told find out, and finishes then.
+    Withdrawing {
+        #[serde(with = "millis")]
+        since: Duration,
+        #[serde(with = "millis")]
+        unready_for: Duration,
+    },
     /// The instance does not answer its probe yet.
     Probe {
         #[serde(with = "millis")]
@@ -196,6 +203,7 @@ impl Reason {
             Self::Draining { .. } => "draining",
             Self::Shutting { .. } => "balancer",
             Self::Stopping { .. } => "stopping",
+            Self::Withdrawing { .. } => "withdrawing",
             Self::Probe { .. } => "probe",
             Self::Healthy { .. } => "healthy",
             Self::Enrolling { full_in: Some(_), .. } => "slow start",
@@ -250,6 +258,12 @@ impl fmt::Display for Reason {
             }
             Self::Shutting { balancer } => write!(f, "{balancer} has not read back yet that the free slot is out"),
             Self::Stopping { since } => write!(f, "the old instance has been stopping for {}", Seconds(*since)),
+            Self::Withdrawing { since, unready_for } => write!(
+                f,
+                "a balancer cannot be told: the old instance has been finishing for {}, and fails its health check for {} first",
+                Seconds(*since),
+                Seconds(*unready_for)
+            ),
             Self::Probe { since, deadline, last } => {
                 write!(f, "not ready after {} (limit {})", Seconds(*since), Seconds(*deadline))?;
                 last.iter().try_for_each(|problem| write!(f, ": {problem}"))

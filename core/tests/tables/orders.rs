@@ -7,6 +7,7 @@ mod every;
 mod forgetting;
 mod hooks;
 mod preview;
+mod withdraw;
 mod work;
 
 use super::text::{NOW, World, able, host, release, shop};
@@ -73,15 +74,17 @@ impl Obedient {
         next.take(&mut self.fleet);
         self.note(&next);
         assert!(!plan(&self.fleet, self.now).changes_anything(), "planning twice changed something");
-        let now = self.now;
-        let reports: Vec<(HostName, HostReport)> =
-            self.fleet.hosts.iter().map(|(name, host)| (name.clone(), self.obeyed(name, &host.issued))).collect();
-        for (name, report) in reports {
-            if let Some(host) = self.fleet.hosts.get_mut(&name) {
-                host.heard = Some(baton_core::fleet::Heard { at: now, report });
-            }
-        }
+        let there = self.fleet.hosts.iter().filter(|(_, host)| host.connected).map(|(name, _)| name.clone());
+        there.collect::<Vec<_>>().iter().for_each(|name| self.hear(name));
         next.changes_anything()
+    }
+
+    /// A host does what it was told and says so.
+    fn hear(&mut self, name: &HostName) {
+        let report = self.obeyed(name, &self.fleet.hosts[name].issued);
+        if let Some(host) = self.fleet.hosts.get_mut(name) {
+            host.heard = Some(baton_core::fleet::Heard { at: self.now, report });
+        }
     }
 
     /// Passes until nothing changes any more.
@@ -485,16 +488,4 @@ fn a_service_moves_to_other_hosts_without_going_below_its_floor() {
     world.stand(&[("web1", ""), ("web2", ""), ("web3", "v2:in")]);
     assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
     assert!(least >= 1, "nobody served for a while");
-}
-
-#[test]
-fn a_plan_that_is_stale_is_refused() {
-    let mut world = Obedient::at(REST);
-    let basis = baton_core::rollout::command::basis(&world.fleet, &shop());
-    world.settle();
-    let good = Deploy { if_plan: Some(basis), ..world.deploy("r-5", "v2") };
-    world.ask(drain("web3", false));
-    assert_eq!(world.refused(Command::Deploy(Box::new(good.clone()))), 719);
-    world.ask(Command::Undrain { host: host("web3"), by: by() });
-    assert_eq!(world.ask(Command::Deploy(Box::new(good))), Accepted::Rollout(rollout("r-5")));
 }

@@ -39,7 +39,15 @@ impl Proposal {
         let restart = Restart::Never;
         spec.instances.insert(
             key,
-            baton_core::fleet::spec::InstanceSpec { release: id, address, restart, start: 0, fallback: None, scrape: None },
+            baton_core::fleet::spec::InstanceSpec {
+                release: id,
+                address,
+                restart,
+                start: 0,
+                fallback: None,
+                scrape: None,
+                withdraw: None,
+            },
         );
         self
     }

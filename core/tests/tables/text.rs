@@ -203,7 +203,7 @@ fn service(options: &str, hosts: Vec<HostName>, on: Vec<HostName>) -> Service {
     Service {
         hosts,
         ports: if side_by_side { vec![8101, 8102] } else { vec![8101] },
-        balancer: (!on.is_empty()).then(|| BalancerPool { on, pool: pool(), slow_start: Duration::ZERO }),
+        balancer: (!on.is_empty()).then(|| BalancerPool { on, pool: pool(), slow_start: Duration::ZERO, withdraw: None }),
         strategy,
         committed: (!first).then(|| release("v1").id()),
         previous: None,
@@ -283,9 +283,10 @@ fn parse_host(words: &[&str], mut host: Host, fleet: &Fleet) -> Host {
             continue;
         }
         if parts[1] != "leftover" {
-            host.issued
-                .instances
-                .insert(key.clone(), InstanceSpec { release, address, restart, start: 0, fallback: None, scrape: None });
+            host.issued.instances.insert(
+                key.clone(),
+                InstanceSpec { release, address, restart, start: 0, fallback: None, scrape: None, withdraw: None },
+            );
         }
         report
             .instances

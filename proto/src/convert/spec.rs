@@ -6,10 +6,12 @@ use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, rel
 use crate::v1;
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::Side;
+use baton_core::fleet::withdraw::Withdrawal;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::PoolName;
-use baton_core::release::Release;
+use baton_core::release::{Release, Signal};
 use baton_core::scrape::Scrape;
+use std::time::Duration;
 
 /// The shares a balancer can give.
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=256;
@@ -59,6 +61,7 @@ fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::Instanc
         start: instance.start,
         fallback: instance.fallback.map(|release| bytes(release.0)).unwrap_or_default(),
         scrape: instance.scrape.as_ref().map(write_scrape),
+        withdraw: instance.withdraw.map(write_withdrawal),
     }
 }
 
@@ -70,8 +73,21 @@ fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpe
         start: message.start,
         fallback: Some(&message.fallback).filter(|id| !id.is_empty()).map(|id| release_id("fallback", id)).transpose()?,
         scrape: message.scrape.as_ref().map(read_scrape).transpose().map_err(|error| error.inside("scrape"))?,
+        withdraw: message.withdraw.as_ref().map(read_withdrawal).transpose().map_err(|error| error.inside("withdraw"))?,
     };
     Ok((parse("key", &message.key)?, instance))
+}
+
+fn write_withdrawal(it: Withdrawal) -> v1::Withdrawal {
+    let (unready_for_ms, drain_deadline_ms) = (millis(it.unready_for), millis(it.drain_deadline));
+    v1::Withdrawal { signal: it.signal.name().to_owned(), unready_for_ms, drain_deadline_ms }
+}
+
+fn read_withdrawal(message: &v1::Withdrawal) -> Result<Withdrawal, InvalidMessage> {
+    let signal = Signal::from_name(&message.signal).ok_or_else(|| InvalidMessage::new("signal", "is no signal of ours"))?;
+    let (unready_for, drain_deadline) = (message.unready_for_ms, message.drain_deadline_ms);
+    let (unready_for, drain_deadline) = (Duration::from_millis(unready_for), Duration::from_millis(drain_deadline));
+    Ok(Withdrawal { signal, unready_for, drain_deadline })
 }
 
 fn write_scrape(scrape: &Scrape) -> v1::Scrape {

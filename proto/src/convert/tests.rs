@@ -10,6 +10,7 @@ use baton_core::fleet::report::{
 };
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::{Share, Side, TrafficSplit};
+use baton_core::fleet::withdraw::Withdrawal;
 use baton_core::hook::{Hook, HookKey, Hooks, Point};
 use baton_core::name::{Digest, Epoch, Generation, ReleaseId, Slot};
 use baton_core::problem::{Code, Problem};
@@ -78,6 +79,7 @@ fn scrape() -> Scrape {
 
 fn spec() -> HostSpec {
     let releases: Vec<Release> = releases().collect();
+    let unready_for = Duration::from_secs(5);
     let instance = |index: usize, restart| InstanceSpec {
         release: releases[index].id(),
         address: "[fd00::7]:8101".parse().unwrap(),
@@ -85,6 +87,7 @@ fn spec() -> HostSpec {
         start: u32::try_from(index).unwrap(),
         fallback: (index == 0).then(|| releases[1].id()),
         scrape: (index == 0).then(scrape),
+        withdraw: (index == 1).then_some(Withdrawal { signal: Signal::Usr1, unready_for, drain_deadline: unready_for * 6 }),
     };
     let member = |state, weight, probe| MemberSpec {
         address: "10.0.0.7:8101".parse().unwrap(),

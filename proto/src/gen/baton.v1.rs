@@ -180,6 +180,23 @@ pub struct InstanceSpec {
     /// Where its own counters are found; absent: nobody wants to know.
     #[prost(message, optional, tag = "7")]
     pub scrape: ::core::option::Option<Scrape>,
+    /// How what was in the slot before is ended; absent: it is just stopped.
+    #[prost(message, optional, tag = "8")]
+    pub withdraw: ::core::option::Option<Withdrawal>,
+}
+/// Some balancer that leads to the instance cannot be told: it fails its health check first, so that the balancer finds out.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Withdrawal {
+    /// Upon which it does: SIGUSR1 or SIGUSR2.
+    #[prost(string, tag = "1")]
+    pub signal: ::prost::alloc::string::String,
+    /// How long at least before it is stopped.
+    #[prost(uint64, tag = "2")]
+    pub unready_for_ms: u64,
+    /// How long requests may go on after that.
+    #[prost(uint64, tag = "3")]
+    pub drain_deadline_ms: u64,
 }
 /// A page on an instance's own port in Prometheus' text format, and two metrics on it, with matchers as in PromQL.
 #[derive(serde::Serialize)]

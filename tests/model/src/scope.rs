@@ -77,7 +77,12 @@ impl Scope {
         Service {
             hosts: hosts.to_vec(),
             ports,
-            balancer: Some(BalancerPool { on: on.to_vec(), pool: pool(), slow_start: std::time::Duration::ZERO }),
+            balancer: Some(BalancerPool {
+                on: on.to_vec(),
+                pool: pool(),
+                slow_start: std::time::Duration::ZERO,
+                withdraw: None,
+            }),
             strategy: self.strategy(),
             committed: None,
             previous: None,

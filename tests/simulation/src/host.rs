@@ -4,12 +4,11 @@
 //! [`baton_core::host::plan`].
 
 use super::errands::Errands;
+use super::process::Process;
 use super::random::Random;
 use super::scenario::Quality;
 use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
-use baton_core::fleet::report::{
-    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
-};
+use baton_core::fleet::report::{HostReport, MemberReport, PoolReport, ReleaseState, SplitReport};
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec, Stamp};
 use baton_core::fleet::split::TrafficSplit;
 use baton_core::fleet::{InstanceKey, MemberKey};
@@ -44,21 +43,6 @@ pub(super) struct Host {
     starts: u64,
     /// Survives everything, too.
     pub(super) errands: Errands,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Process {
-    pub(super) release: ReleaseId,
-    /// Which start of it, as the spec counts.
-    start: u32,
-    pub(super) incarnation: u64,
-    started: u64,
-    ready_at: Option<u64>,
-    exits_at: Option<u64>,
-    /// Whether it really listens: not where another process still has its port.
-    owns_port: bool,
-    stopping: Option<(u64, u64)>,
-    pub(super) failed: Option<Problem>,
 }
 
 /// A pool in the balancer that really runs here.
@@ -174,6 +158,7 @@ impl Host {
         for action in plan(&self.ledger, &observed, Moment(now)).actions {
             self.act(action, now, quality, random, &mut effects);
         }
+        self.stop_withdrawn(now, random, &mut effects);
         self.run_hooks(now, random, &mut effects);
         let pools = self.ledger.pools.clone();
         for (name, wanted) in &pools {
@@ -251,8 +236,12 @@ impl Host {
                 self.processes.insert(key, process);
             }
             Action::Stop { key, .. } => {
-                if let Some(process) = self.processes.get_mut(&key) {
-                    process.stopping = Some((now, now + random.between(10, 1_000)));
+                let withdraws = self.ledger.instances.get(&key).is_some_and(|told| told.withdraw.is_some());
+                let Some(process) = self.processes.get_mut(&key) else { return };
+                if withdraws {
+                    process.withdrawn = Some(now);
+                } else {
+                    process.stop(now, random);
                     effects.push(Effect::Stopped(key));
                 }
             }
@@ -262,6 +251,21 @@ impl Host {
             }
             Action::Drop(release) => {
                 self.held.remove(&release);
+            }
+        }
+    }
+
+    /// What has failed its health check for long enough is stopped, and so is what need not do that any more.
+    fn stop_withdrawn(&mut self, now: u64, random: &mut Random, effects: &mut Vec<Effect>) {
+        let ledger = &self.ledger;
+        let leaving =
+            self.processes.iter_mut().filter(|(_, process)| process.stopping.is_none() && process.failed.is_none());
+        for (key, process) in leaving {
+            let told = ledger.instances.get(key).and_then(|told| told.withdraw);
+            let is_over = told.is_none_or(|it| process.withdrawn_for(now) >= it.unready_for);
+            if process.withdrawn.is_some() && is_over {
+                process.stop(now, random);
+                effects.push(Effect::Stopped(key.clone()));
             }
         }
     }
@@ -339,45 +343,6 @@ impl Host {
                 })
             })
             || self.ledger.instances.keys().any(|key| !self.processes.contains_key(key))
-    }
-}
-
-impl Process {
-    fn start((release, start): (ReleaseId, u32), incarnation: u64, now: u64, quality: Quality, random: &mut Random) -> Self {
-        let ready_at = now + random.between(100, 3_000);
-        let (ready_at, exits_at) = match quality {
-            Quality::Good | Quality::RejectedArtifact => (Some(ready_at), None),
-            Quality::NeverReady => (None, None),
-            Quality::ExitsAtOnce => (None, Some(now + random.between(10, 500))),
-            Quality::CrashesLater => (Some(ready_at), Some(ready_at + random.between(500, 4_000))),
-        };
-        Self { release, start, incarnation, started: now, ready_at, exits_at, owns_port: true, stopping: None, failed: None }
-    }
-
-    fn is_ready(&self, now: u64) -> bool {
-        let ended = self.failed.is_some() || self.exits_at.is_some_and(|at| at <= now);
-        !ended && self.stopping.is_none() && self.ready_at.is_some_and(|ready| ready <= now)
-    }
-
-    fn is_alive(&self) -> bool {
-        self.failed.is_none()
-    }
-
-    fn is_moving(&self, now: u64) -> bool {
-        let young = self.ready_at.is_none_or(|ready| now < ready + 2_000);
-        self.stopping.is_some() || (self.failed.is_none() && (young || self.exits_at.is_some()))
-    }
-
-    fn report(&self, now: u64) -> InstanceReport {
-        let millis = |since: u64| Duration::from_millis(now.saturating_sub(since));
-        let state = match (&self.failed, self.stopping, self.ready_at) {
-            (Some(problem), ..) => InstanceState::Failed { problem: problem.clone() },
-            (None, Some((since, _)), _) => InstanceState::Stopping { since: millis(since) },
-            (None, None, Some(ready)) if ready <= now => InstanceState::Ready { since: millis(ready) },
-            _ => InstanceState::Starting { since: millis(self.started), last: None },
-        };
-        let incarnation = self.incarnation.to_string();
-        InstanceReport { release: self.release, incarnation, start: self.start, state }
     }
 }
 

@@ -15,6 +15,7 @@ mod host;
 mod news;
 mod notes;
 mod people;
+mod process;
 mod random;
 mod rest;
 mod scenario;
@@ -37,7 +38,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 53] = [
+pub const SOMETIMES: [&str; 54] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -64,6 +65,7 @@ pub const SOMETIMES: [&str; 53] = [
     "an approval was waited for",
     "traffic was shared by weight",
     "a share was waited for",
+    "an instance failed its health check because a balancer could not be told",
     "nobody served between two that exclude each other",
     "a hook with unknown outcome",
     "an agent crashed in a migration",

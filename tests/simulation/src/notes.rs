@@ -73,6 +73,7 @@ impl World<'_> {
         let Some(part) = self.scenario.parts.get(place) else { return };
         let asks = self.asks_for_approval(&part.name);
         let grows = self.waits(&part.name, |reason| matches!(reason, Reason::Enrolling { full_in: Some(_), .. }));
+        let withdraws = self.waits(&part.name, |reason| matches!(reason, Reason::Withdrawing { .. }));
         let rolling = self.store.fleet.active_rollout(&part.name).filter(|rollout| rollout.from.is_some());
         let exclusive = rolling.map(|rollout| rollout.strategy.exclusive);
         let pools = self.hosts.values().flat_map(|host| host.ledger.pools.values());
@@ -86,6 +87,9 @@ impl World<'_> {
         }
         if grows {
             self.sometimes("a share was waited for");
+        }
+        if withdraws {
+            self.sometimes("an instance failed its health check because a balancer could not be told");
         }
         if shared {
             self.sometimes("traffic was shared by weight");

@@ -4,6 +4,7 @@ use super::people::{Which, Wish};
 use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
+use baton_core::fleet::withdraw::Withdraw;
 use baton_core::fleet::{BalancerPool, Service};
 use baton_core::hook::{Hook, Hooks, Point};
 use baton_core::name::{Digest, HostName, PoolName, ReleaseId, ServiceName, Version};
@@ -114,6 +115,15 @@ impl Scenario {
             let pools = parts.iter_mut().filter_map(|part| part.service.balancer.as_mut());
             pools.for_each(|pool| pool.slow_start = Duration::from_secs(delay / 20));
         }
+        if delay % 2 == 1 {
+            let stay = |part: &&mut Part| {
+                let strategy = &part.service.strategy;
+                strategy.placement == Placement::InPlace && !strategy.exclusive
+            };
+            let pools = parts.iter_mut().filter(stay).filter_map(|part| part.service.balancer.as_mut());
+            let withdraw = Withdraw { signal: Signal::Usr1, unready_for: Duration::from_millis(delay * 10) };
+            pools.for_each(|pool| pool.withdraw = Some(withdraw));
+        }
         Self { parts, spare, loss, delay, script, last: LAST, capacity_faults, broken, gives_up: random.chance(50) }
     }
 
@@ -175,7 +185,7 @@ impl Part {
         let service = Service {
             hosts: web.to_vec(),
             ports,
-            balancer: Some(BalancerPool { on: on.to_vec(), pool, slow_start: std::time::Duration::ZERO }),
+            balancer: Some(BalancerPool { on: on.to_vec(), pool, slow_start: std::time::Duration::ZERO, withdraw: None }),
             strategy,
             committed: None,
             previous: None,

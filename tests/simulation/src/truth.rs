@@ -1,6 +1,7 @@
 //! What must hold in the world itself, whatever coordinator and agents believe: the invariants, seen from outside.
 
-use super::host::{Effect, Host, Process};
+use super::host::{Effect, Host};
+use super::process::Process;
 use super::scenario::{Part, Scenario};
 use baton_core::analysis::settings::NotEnough;
 use baton_core::fleet::spec::MemberState;
@@ -47,6 +48,12 @@ fn not_routable(
     now: u64,
 ) -> Result<(), String> {
     let Some(pool) = &part.service.balancer else { return Ok(()) };
+    // Every balancer has noticed by itself that it is not ready.
+    let process = hosts.get(host).and_then(|host| host.processes.get(key));
+    let withdrawn_for = process.map(|process| process.withdrawn_for(now)).unwrap_or_default();
+    if pool.withdraw.is_some_and(|withdraw| withdrawn_for >= withdraw.unready_for) {
+        return Ok(());
+    }
     let member = MemberKey { host: host.clone(), slot: key.slot };
     for balancer in pool.on.iter().filter(|on| !declared.contains(*on)) {
         let Some(real) = hosts.get(balancer).and_then(|it| it.pools.get(&pool.pool)) else {

@@ -43,9 +43,14 @@ impl Scene {
     }
 
     async fn deploy(&self, version: &str, strategy: &str) -> String {
+        self.deploy_with(version, strategy, ("", "")).await
+    }
+
+    /// With something else in its manifest.
+    async fn deploy_with(&self, version: &str, strategy: &str, (from, to): (&str, &str)) -> String {
         let good = Behaviour::good(Duration::from_millis(100));
         let archive = std::fs::read(self.stage.build(version, &good).unwrap()).unwrap();
-        let manifest = self.stage.manifest().replace(ROLLING, strategy);
+        let manifest = self.stage.manifest().replace(ROLLING, strategy).replacen(from, to, 1);
         self.control.deploy(&manifest, version, &archive).await.unwrap()
     }
 
@@ -201,6 +206,36 @@ async fn in_place_while_one_agent_is_cut_nothing_is_stopped_and_the_rest_follows
 #[tokio::test]
 async fn side_by_side_while_one_agent_is_cut_nothing_is_stopped_and_the_rest_follows_when_it_returns() {
     an_agent_is_cut(Place::SideBySide).await;
+}
+
+/// Nobody can tell the second one anything; it asks every member how it is, and finds out by itself who leaves.
+#[tokio::test]
+async fn while_one_agent_is_cut_a_release_gets_everywhere_where_balancers_find_out_by_themselves() {
+    let Some(mut scene) = Scene::enter([Front::Builtin, Front::Builtin], Place::InPlace).await else { return };
+    let loads = scene.loads();
+    tokio::time::sleep(EDGE).await;
+    scene.stage.kill(SECOND_BALANCER_HOST).await.unwrap();
+    // Every second, and three times in a row.
+    let finds_out = "withdraw = { signal = \"SIGUSR1\", unready_for = \"5s\" }\n\n[rollout]\n";
+    let rollout = scene.deploy_with("2", ROLLING, ("\n[rollout]\n", finds_out)).await;
+    let withdraws = |fleet: &FleetView| {
+        fleet.services.iter().flat_map(|service| &service.waiting).any(|waiting| waiting.reason == "withdrawing")
+    };
+    in_time("one that is withdrawn", scene.control.wait_for(withdraws)).await.unwrap();
+    scene.succeeds(&rollout).await;
+    tokio::time::sleep(EDGE).await;
+    for load in &loads {
+        let during = load.mark().await.unwrap();
+        assert_nothing_was_lost(&scene.stage, &during);
+        assert_eq!(during.versions.keys().collect::<Vec<_>>(), ["1", "2"]);
+    }
+    scene.stage.start(SECOND_BALANCER_HOST).unwrap();
+    scene.is_as_it_should_be().await;
+    for load in loads {
+        let after = load.stop().await.unwrap();
+        assert_nothing_was_lost(&scene.stage, &after);
+        assert_eq!(after.versions.keys().collect::<Vec<_>>(), ["2"]);
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ pub(super) fn command(arguments: &[&str]) -> Vec<String> {
     command
 }
 
-/// What it shall do: `answer=200`, `bind=ADDRESS`, `after=MILLISECONDS`, `exit=STATUS`.
+/// What it shall do: `answer=200`, `bind=ADDRESS`, `after=MILLISECONDS`, `exit=STATUS`, and `usr1=FILE`: upon SIGUSR1 this file is
+/// there; with `flag=FILE` it is not ready while that is there.
 pub(super) fn env(behaviour: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("APP".to_owned(), behaviour.to_owned())])
 }
@@ -34,6 +35,10 @@ fn application() {
     if let Some(status) = behaviour.get("exit") {
         say("about to give up");
         std::process::exit(status.parse().unwrap());
+    }
+    if let Some(file) = behaviour.get("usr1") {
+        let file = (*file).to_owned();
+        std::thread::spawn(move || signalled(&file));
     }
     let bind = behaviour.get("bind").map_or(own, |bind| bind.replace("PORT", &port));
     if bind == "nowhere" {
@@ -53,6 +58,17 @@ fn serve(bind: &str, answer: &str, flag: Option<&&str>) {
         let answer = if flag.is_some_and(|flag| fs::exists(flag).unwrap()) { "503" } else { answer };
         let _ = stream.write_all(format!("HTTP/1.1 {answer} x\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n").as_bytes());
     }
+}
+
+fn signalled(file: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).unwrap();
+        say("may be asked");
+        while asked.recv().await.is_some() {
+            fs::write(file, "").unwrap();
+        }
+    });
 }
 
 fn say(line: &str) {

@@ -186,6 +186,7 @@ impl Host {
                 start: 0,
                 fallback: None,
                 scrape: None,
+                withdraw: None,
             };
             spec.instances.insert(key(), instance);
         }

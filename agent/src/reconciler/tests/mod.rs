@@ -5,6 +5,7 @@ mod autonomy;
 mod failures;
 mod hooks;
 mod host;
+mod withdraw;
 
 use baton_core::fleet::report::{InstanceState, ReleaseState};
 use baton_core::fleet::spec::{MemberState, Restart};

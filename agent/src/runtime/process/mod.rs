@@ -190,6 +190,14 @@ impl Runtime for ProcessRuntime {
         Box::pin(self.end(running, Some(stop)))
     }
 
+    fn signal<'a>(&'a self, running: &'a Running, wanted: Signal) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if let Some(handle) = self.handle(running) {
+                handle.signal(signal(wanted));
+            }
+        })
+    }
+
     fn processes(&self, running: &Running) -> BTreeSet<u32> {
         descendants(running.pid)
     }

@@ -136,6 +136,13 @@ impl Bus {
         }
     }
 
+    /// Of a unit, the first process alone gets it.
+    pub(super) async fn signal(&self, name: &str, signal: i32) {
+        if let Ok(manager) = self.manager().await {
+            let _ = manager.kill_unit(name.to_owned(), "main".to_owned(), signal).await;
+        }
+    }
+
     pub(super) async fn kill(&self, name: &str) {
         if let Ok(manager) = self.manager().await {
             let _ = manager.kill_unit(name.to_owned(), "all".to_owned(), SIGKILL).await;

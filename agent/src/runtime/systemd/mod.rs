@@ -14,7 +14,7 @@ use crate::secrets;
 use crate::text;
 use baton_core::fleet::InstanceKey;
 use baton_core::problem::{Code, Problem};
-use baton_core::release::Stop;
+use baton_core::release::{Signal, Stop};
 use bus::{Bus, State};
 use std::collections::BTreeSet;
 use std::fs;
@@ -210,6 +210,14 @@ impl Runtime for SystemdRuntime {
 
     fn stop<'a>(&'a self, running: &'a Running, stop: &'a Stop) -> Answer<'a, Exit> {
         Box::pin(self.halt(running, stop))
+    }
+
+    fn signal<'a>(&'a self, running: &'a Running, signal: Signal) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if self.same(running).await.is_some() {
+                self.bus.signal(&unit::name(&running.key), unit::number(signal)).await;
+            }
+        })
     }
 
     fn processes(&self, running: &Running) -> BTreeSet<u32> {

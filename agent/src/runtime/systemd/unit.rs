@@ -132,7 +132,7 @@ pub(super) fn read(state: &State, key: &InstanceKey, mark: &str) -> Option<Runni
 const SIGNALS: [(Signal, i32); 5] =
     [(Signal::Term, 15), (Signal::Int, 2), (Signal::Quit, 3), (Signal::Usr1, 10), (Signal::Usr2, 12)];
 
-fn number(signal: Signal) -> i32 {
+pub(super) fn number(signal: Signal) -> i32 {
     SIGNALS.iter().find(|(known, _)| *known == signal).map_or(15, |(_, number)| *number)
 }
 

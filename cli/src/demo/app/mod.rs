@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How an instance behaves.
 #[derive(Debug, Clone, Args)]
@@ -103,8 +104,18 @@ pub async fn run(args: AppArgs, stop: impl Future<Output = ()>) -> anyhow::Resul
         say(&format!("shop {}: handed over {}", args.version_text, listener.local_addr()?));
     }
     journal.mark("listen");
-    App::new(args, journal).serve(listener, public, stop).await;
+    let app = App::new(args, journal);
+    tokio::spawn(withdrawn(Arc::clone(&app), signal(SignalKind::user_defined1())?));
+    app.serve(listener, public, stop).await;
     Ok(0)
+}
+
+/// Upon SIGUSR1 it fails its health check, and serves all else: whoever asks it how it is sends nobody any more.
+async fn withdrawn(app: Shared, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        say(&format!("shop {}: asked to fail its health check", app.args.version_text));
+        app.withdraw();
+    }
 }
 
 /// The sockets this instance was started with, as systemd hands them over.

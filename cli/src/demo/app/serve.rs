@@ -38,6 +38,8 @@ pub(super) struct App {
     /// Connections to sockets that were handed over, and those of them on which nothing was asked yet.
     direct: watch::Sender<usize>,
     fresh: watch::Sender<usize>,
+    /// Whether it fails its health check because it was asked to.
+    withdrawn: AtomicBool,
     /// Turns true once, when the stop signal came.
     leaving: watch::Sender<bool>,
     /// Turns true once, when nobody's time is left.
@@ -46,10 +48,10 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(args: AppArgs, journal: Journal) -> Shared {
-        let (asked, answered) = (AtomicU64::new(0), Answered::default());
+        let (asked, answered, withdrawn) = (AtomicU64::new(0), Answered::default(), AtomicBool::new(false));
         let [open, direct, fresh] = [(); 3].map(|()| watch::Sender::new(0));
         let (leaving, parting) = (watch::Sender::new(false), watch::Sender::new(false));
-        Arc::new(Self { args, journal, asked, answered, open, direct, fresh, leaving, parting })
+        Arc::new(Self { args, journal, asked, answered, open, direct, fresh, withdrawn, leaving, parting })
     }
 
     /// Serves until `stop`, then finishes: no new connections, `Connection: close` on what is still answered, and the end
@@ -141,6 +143,10 @@ impl App {
         }
     }
 
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn parting(&self) -> watch::Receiver<bool> {
         self.parting.subscribe()
     }
@@ -204,7 +210,8 @@ async fn answer(app: Shared, request: Request<Incoming>, under_way: UnderWay) ->
 }
 
 fn health(app: &App) -> Response<Full<Bytes>> {
-    let status = StatusCode::from_u16(app.args.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = if app.withdrawn.load(Ordering::Relaxed) { 503 } else { app.args.status };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = text(status, format!("{}\n", status.as_u16()));
     if status.is_redirection() {
         response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));

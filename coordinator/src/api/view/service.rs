@@ -271,7 +271,7 @@ const fn since(reason: &Reason) -> Duration {
     match reason {
         Reason::AgentSilent { silent_for } => *silent_for,
         Reason::Draining { out_for, .. } => *out_for,
-        Reason::Stopping { since } | Reason::Probe { since, .. } => *since,
+        Reason::Stopping { since } | Reason::Withdrawing { since, .. } | Reason::Probe { since, .. } => *since,
         Reason::Healthy { ready_for, .. } => *ready_for,
         Reason::Hook { since: Some(since), .. } => *since,
         _ => Duration::ZERO,

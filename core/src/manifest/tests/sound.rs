@@ -3,6 +3,7 @@
 use super::{SAMPLE, edited, sound};
 use crate::analysis::probes::Prober;
 use crate::analysis::settings::{GateSettings, GuardSettings, NotEnough, Sources};
+use crate::fleet::withdraw::Withdraw;
 use crate::hook::Point;
 use crate::manifest::{Origin, keys};
 use crate::name::{Digest, Version};
@@ -160,7 +161,10 @@ after_enroll = { command = "bin/warm {slot}", timeout = "20s" }
 after_rollout = { command = "bin/tell", timeout = "30s" }
 "#,
     );
-    let manifest = sound(&text.replace("pool = \"shop\"\n", "pool = \"shop\"\nslow_start = \"20s\"\n"));
+    let more = "slow_start = \"20s\"\nwithdraw = { signal = \"SIGUSR2\", unready_for = \"8s\" }\n";
+    let manifest = sound(&text.replace("pool = \"shop\"\n", &format!("pool = \"shop\"\n{more}")));
+    let withdraw = Withdraw { signal: Signal::Usr2, unready_for: Duration::from_secs(8) };
+    assert_eq!(manifest.balancer.as_ref().and_then(|it| it.withdraw), Some(withdraw));
     assert_eq!(manifest.balancer.as_ref().map(|it| it.slow_start), Some(Duration::from_secs(20)));
     assert_eq!(manifest.run.user.as_deref(), Some("shop"));
     assert_eq!(manifest.run.env["DB_PASSWORD_FILE"], "/etc/shop/db");

@@ -57,6 +57,10 @@ golden! {
     a_preview_is_one_header_or_one_cookie
     a_preview_has_a_name_and_a_value
     a_preview_waits_for_a_persons_word
+    who_is_withdrawn_is_told_so
+    who_is_withdrawn_is_followed_in_its_place
+    a_check_that_always_passes_withdraws_nobody
+    a_balancer_notices_nothing_at_once
     what_is_kept_needs_a_slot_of_its_own
     what_is_kept_needs_a_balancer_that_keeps_requests_away
     a_canary_needs_steps

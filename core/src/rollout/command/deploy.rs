@@ -350,7 +350,8 @@ fn changed_shape(fleet: &Fleet, deploy: &Deploy) -> Vec<Problem> {
         let help = format!("{}; {}", kept_ports(old, new), another(deploy));
         problems.push(refuse("ports", format!("{old:?}"), format!("{new:?}"), help));
     }
-    if before.balancer != deploy.service.balancer {
+    let place = |service: &Service| service.balancer.as_ref().map(|it| (it.on.clone(), it.pool.clone()));
+    if place(before) != place(&deploy.service) {
         let help = another(deploy);
         problems.push(refuse("the balancer", routed(before), routed(&deploy.service), help));
     }

@@ -7,6 +7,7 @@ use crate::fleet::{BalancerPool, Host, InstanceKey, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName};
 use crate::rollout::Direction;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl Check<'_> {
     /// 2 and 7: what stops is out of every balancer, read back, with nothing in flight or its time used up.
@@ -14,14 +15,20 @@ impl Check<'_> {
         let Some(pool) = &service.balancer else { return };
         for (host, key, before) in self.issued_instances(name) {
             let after = self.after(host).and_then(|spec| spec.instances.get(key));
+            let fails_its_check = after.is_some_and(|after| is_withdrawn(pool, before, after));
+            // Where what was there before is to be withdrawn first, to leave that out is to stop it.
             let same = |after: &InstanceSpec| {
                 (after.release, after.start, after.address) == (before.release, before.start, before.address)
+                    && (before.withdraw.is_none() || after.withdraw.is_some())
             };
             if after.is_some_and(same) {
                 continue;
             }
             let member = MemberKey { host: host.clone(), slot: key.slot };
             for balancer in self.counting(pool) {
+                if fails_its_check && self.finds_out(balancer, pool) {
+                    continue;
+                }
                 if let Err(why) = self.nothing_leads_to(balancer, &pool.pool, &member) {
                     let invariant = if pool.on.len() > 1 { 7 } else { 2 };
                     violations.push(violation(invariant, name, format!("{member} would stop, but on {balancer} {why}")));
@@ -32,14 +39,24 @@ impl Check<'_> {
 
     /// The balancers whose word is needed: all, but those that people declared dead and that say nothing, while others are left.
     pub(super) fn counting<'a>(&'a self, pool: &'a BalancerPool) -> Vec<&'a HostName> {
-        let is_silent = |host: &Host| {
-            let seen = host.heard.as_ref().and_then(|heard| heard.report.pools.get(&pool.pool));
-            !host.connected || seen.is_none_or(|seen| seen.problem.is_some())
+        let is_dead = |on: &&HostName| {
+            self.fleet.hosts.get(*on).is_some_and(|host| host.dead_balancer.is_some()) && self.is_silent(on, pool)
         };
-        let is_dead =
-            |on: &&HostName| self.fleet.hosts.get(*on).is_some_and(|host| host.dead_balancer.is_some() && is_silent(host));
         let (dead, left): (Vec<&HostName>, Vec<&HostName>) = pool.on.iter().partition(is_dead);
         if left.is_empty() { dead } else { left }
+    }
+
+    /// Whether a balancer that cannot be told notices by itself who does not answer, as people say of it, while another one speaks.
+    pub(super) fn finds_out(&self, balancer: &HostName, pool: &BalancerPool) -> bool {
+        let speaks = |on: &&HostName| !self.is_silent(on, pool);
+        pool.withdraw.is_some() && self.is_silent(balancer, pool) && self.counting(pool).iter().any(speaks)
+    }
+
+    /// Whether a balancer cannot be told anything, or does not do it.
+    fn is_silent(&self, balancer: &HostName, pool: &BalancerPool) -> bool {
+        let host = self.fleet.hosts.get(balancer).filter(|host| host.connected);
+        let seen = host.and_then(|host| host.heard.as_ref()).and_then(|heard| heard.report.pools.get(&pool.pool));
+        seen.is_none_or(|seen| seen.problem.is_some())
     }
 
     pub(super) fn nothing_leads_to(
@@ -103,7 +120,8 @@ impl Check<'_> {
         }
         let state =
             |spec: &HostSpec, member| spec.pools.get(&pool.pool).and_then(|it| it.members.get(member)).map(|it| it.state);
-        let silent = self.counting(pool).into_iter().find(|on| self.fleet.hosts.get(*on).is_none_or(|host| !host.connected));
+        let is_there = |on: &HostName| self.fleet.hosts.get(on).is_some_and(|host| host.connected);
+        let silent = self.counting(pool).into_iter().find(|on| !is_there(on) && !self.finds_out(on, pool));
         let Some(silent) = silent else { return };
         for balancer in &pool.on {
             let (Some(known), Some(after)) = (self.fleet.hosts.get(balancer), self.proposal.specs.get(balancer)) else {
@@ -279,7 +297,14 @@ impl Check<'_> {
     }
 }
 
-fn is_quiet(member: &MemberReport, deadline: std::time::Duration) -> Result<(), &'static str> {
+/// Whether a host ends an instance only after balancers that ask it have found out that it is not ready, and has another one
+/// take its place.
+fn is_withdrawn(pool: &BalancerPool, before: &InstanceSpec, after: &InstanceSpec) -> bool {
+    let long_enough = |needed: Duration| after.withdraw.is_some_and(|it| it.unready_for >= needed);
+    before.address == after.address && pool.withdraw.is_some_and(|asked| long_enough(asked.unready_for))
+}
+
+fn is_quiet(member: &MemberReport, deadline: Duration) -> Result<(), &'static str> {
     if member.running != MemberState::Out {
         return Err("it still routes");
     }

@@ -53,12 +53,6 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Whether a host left the service, and with this step nothing is told to run there: nobody looks at it any more.
-    pub(super) fn is_over_with(&self, standing: &Standing) -> bool {
-        let stops = !standing.belongs && matches!(standing.step, Step::Stop(_));
-        stops && self.places.at(&standing.host).issued().count() == 1
-    }
-
     /// Whether a host is away from rest once this slot is out: nothing else is in, or the release it should have is not.
     pub(super) fn leaves(&self, place: &Place<'_>, slot: Slot) -> bool {
         let is_goal = place.issued().any(|(other, told)| other == slot && self.is_goal(place.host_name, told));

@@ -112,7 +112,7 @@ impl<'a> Turn<'a> {
             self.unable = standings.iter().find(|it| is_unable(rollout, it)).map(|standing| standing.host.clone());
         }
         let pending = |it: &&Standing| !(mutant!("pending hosts are not counted") && matches!(it.step, Step::Wait(_)));
-        let away = standings.iter().filter(|it| (it.begun || is_unconfirmed(it)) && !self.is_over_with(it));
+        let away = standings.iter().filter(|it| (it.begun || is_unconfirmed(it)) && !it.last_seen);
         self.begun = if mutant!("one more event starts one more batch") { 0 } else { away.filter(pending).count() };
         let (begun, rest): (Vec<_>, Vec<_>) = standings.iter().partition(|standing| standing.begun);
         let mut acted = false;
@@ -182,7 +182,8 @@ impl<'a> Turn<'a> {
                 if self.strategy.exclusive {
                     self.hook_once(Point::Migrate)?;
                 }
-                draft.start(&self.places.at(&standing.host), *slot, *release, standing.start);
+                let place = self.places.at(&standing.host);
+                draft.start(&place, *slot, *release, standing.start, self.strategy.drain_deadline);
                 self.away += usize::from(is_near(standing));
                 Ok(true)
             }

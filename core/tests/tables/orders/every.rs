@@ -1,12 +1,12 @@
 //! Every command in every state: carried out, or refused with nothing changed.
 
-use super::{Obedient, REST, by, rollout};
-use crate::text::host;
+use super::{Obedient, REST, by, drain, rollout};
+use crate::text::{host, shop};
 use baton_core::fleet::Labels;
 use baton_core::hook::Point;
 use baton_core::name::{ServiceName, Version};
 use baton_core::rollout::RolloutState;
-use baton_core::rollout::command::{Busy, Command, Deploy, apply};
+use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply, basis};
 use std::collections::BTreeSet;
 
 /// Every command there is, about `service` and `name`.
@@ -149,4 +149,16 @@ fn what_nobody_knows_is_refused_by_every_command() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn a_plan_that_is_stale_is_refused() {
+    let mut world = Obedient::at(REST);
+    let basis = basis(&world.fleet, &shop());
+    world.settle();
+    let good = Deploy { if_plan: Some(basis), ..world.deploy("r-5", "v2") };
+    world.ask(drain("web3", false));
+    assert_eq!(world.refused(Command::Deploy(Box::new(good.clone()))), 719);
+    world.ask(Command::Undrain { host: host("web3"), by: by() });
+    assert_eq!(world.ask(Command::Deploy(Box::new(good))), Accepted::Rollout(rollout("r-5")));
 }

@@ -61,6 +61,7 @@ fn add_service(
             on: vec![balancer.clone()],
             pool: pool.clone(),
             slow_start: std::time::Duration::ZERO,
+            withdraw: None,
         }),
         strategy: strategy.clone(),
         committed: Some(old.id()),
@@ -90,6 +91,7 @@ fn add_service(
             start: 0,
             fallback: None,
             scrape: None,
+            withdraw: None,
         };
         let ready = InstanceState::Ready { since: Duration::from_secs(60) };
         let runs = InstanceReport { release: release.id(), incarnation: "1".into(), start: 0, state: ready };
