@@ -7,6 +7,7 @@ mod channel;
 mod client;
 mod credentials;
 mod credit;
+mod door;
 mod endpoint;
 mod explain;
 mod handshakes;
