@@ -24,7 +24,7 @@ make_deb() {
     debian_control "$package" "$architecture" "$tree" >"$tree/DEBIAN/control"
     chmod 0644 "$tree/DEBIAN/control" "$tree/DEBIAN/md5sums"
     find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-    dpkg-deb --root-owner-group -Zxz --build "$tree" "$out/${package}_${version}_${architecture}.deb" >/dev/null
+    dpkg-deb --root-owner-group -Zxz -z"$level" --build "$tree" "$out/${package}_${version}_${architecture}.deb" >/dev/null
 }
 
 # What lintian says and is not mended, each with its reason.

@@ -13,7 +13,7 @@ make_rpm() {
     rpm_spec "$package" "$tree" >"$spec"
     rpmbuild --quiet -bb "$spec" --buildroot "$work/buildroot/$package" \
         --define "_topdir $work/rpmbuild" --define "_rpmdir $out" --define "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
-        --define "_buildhost baton" --define "_source_date_epoch_from_changelog 0" --define "use_source_date_epoch_as_buildtime 1" \
+        --define "_binary_payload $payload" --define "_buildhost baton" --define "_source_date_epoch_from_changelog 0" --define "use_source_date_epoch_as_buildtime 1" \
         --define "clamp_mtime_to_source_date_epoch 1" --define "staged $tree"
 }
 

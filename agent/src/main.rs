@@ -43,8 +43,8 @@ enum Verb {
         /// The name to ask for; this machine's own otherwise
         #[arg(long)]
         name: Option<String>,
-        /// Take the place of the host that has this name: new hardware, or a certificate that ended. Needs a token made for
-        /// the name; what the other one has is revoked
+        /// Take the place of the host that has this name, also where this machine has joined already: new hardware, or a
+        /// certificate that ended. Needs a token made for the name; what was there before is revoked
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
@@ -203,7 +203,7 @@ async fn join(
     let mut config = file.load()?;
     config.name = name.or(config.name);
     let (coordinator, token) = (baton_proto::tls::with_port(&coordinator), enroll::token(&token_file)?);
-    preflight(&config, &coordinator, &token).await?;
+    preflight(&config, &coordinator, &token, claim).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "joined {coordinator} as {identity}")?;
@@ -220,10 +220,10 @@ fn next(config: Option<&Path>) -> String {
 }
 
 /// Says what was looked at, and ends with the first thing that keeps this machine from joining.
-async fn preflight(config: &Config, coordinator: &str, token: &JoinToken) -> Result<(), Problem> {
+async fn preflight(config: &Config, coordinator: &str, token: &JoinToken, claim: Claim) -> Result<(), Problem> {
     let mut out = anstream::stderr().lock();
     let mut first = None;
-    for check in preflight::examine(config, coordinator, token).await {
+    for check in preflight::examine(config, coordinator, token, claim).await {
         let (mark, seen) = match &check.outcome {
             Ok(seen) => ("ok", seen.clone()),
             Err(problem) => ("bad", problem.what.clone()),

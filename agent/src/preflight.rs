@@ -2,15 +2,19 @@
 
 use crate::balancer::BalancerConfig;
 use crate::config::{Config, RuntimeKind};
+use crate::enroll::Claim;
 use crate::runtime::systemd;
 use crate::text::bytes;
 use baton_core::problem::{Code, Problem};
+use baton_proto::identity::{Identity, Subject};
 use baton_proto::problem::{code, from_status};
-use baton_proto::tls::{channel, hot, joining_config};
+use baton_proto::tls::{Credentials, channel, date, hot, joining_config};
 use baton_proto::token::JoinToken;
+use baton_proto::unit;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use baton_proto::v1::{GreetRequest, Greeting};
 use baton_proto::{PROTOCOL, understands};
+use std::fs;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,9 +35,15 @@ pub struct Check {
 
 /// Looks at everything, in this order; nothing is changed and nothing is spent.
 ///
-/// What needs the coordinator's answer is left out once it has none: one reason is enough.
-pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken) -> Vec<Check> {
+/// What needs the coordinator's answer is left out once it has none, and everything else where this machine has joined already:
+/// one reason is enough.
+pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Vec<Check> {
+    let identity = Check { name: "identity", outcome: identity(config, claim, now()) };
+    if identity.outcome.is_err() {
+        return vec![identity];
+    }
     let mut checks = vec![
+        identity,
         Check { name: "systemd", outcome: runtime(config.runtime) },
         Check { name: "disk", outcome: disk(&config.state, ROOM) },
         Check { name: "ports", outcome: ports(config.balancer.as_ref()) },
@@ -54,6 +64,41 @@ pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken) -> Vec<
         }
     }
     checks
+}
+
+/// Who this machine is already: its certificate is not thrown away without a word.
+fn identity(config: &Config, claim: Claim, now: i64) -> Result<String, Problem> {
+    // One that cannot be read is good for nothing, and joining is what helps.
+    let Ok(own) = Credentials::load(&config.identity()).and_then(|own| own.subject()) else {
+        return Ok("none yet".to_owned());
+    };
+    match claim {
+        Claim::Replace => Ok(format!("{}, which this join replaces", own.identity)),
+        Claim::New => Err(joined_already(config, &own, now)),
+    }
+}
+
+/// B0547: with the coordinator, the dates, and the way on.
+fn joined_already(config: &Config, own: &Subject, now: i64) -> Problem {
+    let joined = fs::read_to_string(config.endpoint_file()).map(|endpoint| endpoint.trim().to_owned());
+    let (ends, useless) = match own.not_after <= now {
+        true => ("ended", "with it:"),
+        false => ("valid until", "where its certificate is good for nothing any more, or to join elsewhere:"),
+    };
+    let token = match &own.identity {
+        Identity::Host(name) => format!("baton token create --name {name}"),
+        _ => "baton token create".to_owned(),
+    };
+    let again = format!("{useless} {token} at the coordinator, and here baton-agent join … --replace");
+    let help = match own.not_after <= now {
+        true => format!("a new certificate takes a new token; {again}"),
+        false => format!("nothing is left to do but {}; {again}", unit::command("enable --now", "baton-agent")),
+    };
+    Problem::new(Code(547), format!("this machine has joined already: it is {}", own.identity))
+        .saw("coordinator", joined.unwrap_or_else(|_| "not written down".to_owned()))
+        .saw(ends, date(own.not_after))
+        .saw("kept in", config.identity().display().to_string())
+        .help(help)
 }
 
 fn runtime(kind: RuntimeKind) -> Result<String, Problem> {
@@ -187,6 +232,35 @@ mod tests {
         assert!(ahead.code == code::CERTIFICATE_TIME && ahead.what.contains("31536000 s ahead of"), "{ahead:?}");
         let behind = clock(&greeting(1_000_000 + YEAR, 1), 1_000_000).unwrap_err();
         assert!(behind.what.contains("behind") && behind.help.is_some(), "{behind:?}");
+    }
+
+    #[test]
+    fn who_has_joined_already_hears_where_until_when_and_how_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state: folder.path().to_owned(), ..Config::default() };
+        assert_eq!(identity(&config, Claim::New, 0).unwrap(), "none yet");
+        let own = Subject {
+            identity: Identity::Host("web1".parse().unwrap()),
+            services: Vec::new(),
+            issuer: Vec::new(),
+            serial: "01".to_owned(),
+            not_before: 0,
+            not_after: 86_400,
+        };
+        let told = |now| {
+            let problem = joined_already(&config, &own, now);
+            assert_eq!(
+                (problem.code, problem.what.as_str()),
+                (Code(547), "this machine has joined already: it is host/web1")
+            );
+            assert_eq!(problem.seen[0], ("coordinator".to_owned(), "not written down".to_owned()));
+            (problem.seen[1].0.clone(), problem.seen[1].1.clone(), problem.help.unwrap())
+        };
+        let (label, date, help) = told(86_399);
+        assert!(label == "valid until" && date.starts_with("Jan  2 "), "{label} {date}");
+        assert!(help.starts_with("nothing is left to do but ") && help.contains("baton token create --name web1"), "{help}");
+        let (label, _, help) = told(86_400);
+        assert!(label == "ended" && !help.contains("enable --now") && help.ends_with("--replace"), "{help}");
     }
 
     #[test]

@@ -134,7 +134,10 @@ mod tests {
         let all = "the keys are `listen`, `socket`, `state`, `certificate_life`, `keep_artifacts`, `metrics`";
         let mistyped = ["unknown key `sokcet`", "c.toml:2:1", &format!("did you mean `socket`? {all}")];
         check("listen = \"127.0.0.1:0\"\nsokcet = \"x\"\n", mistyped);
-        check("ca_days = \"x\"\n", ["unknown key `ca_days`", "c.toml:1:1", all]);
+        let version = env!("CARGO_PKG_VERSION");
+        let later =
+            format!("{all}; it was read by Baton {version}, and a later version may know it: upgrade that, or take it out");
+        check("ca_days = \"x\"\n", ["unknown key `ca_days`", "c.toml:1:1", &later]);
         let many = "`keep_artifacts` must be a whole number of artifacts, such as 10";
         check("keep_artifacts = \"x\"\n", [many, "c.toml:1:18", ""]);
         let life = "`certificate_life` must be a duration from 3s to 400d, such as \"90d\"";

@@ -1,6 +1,6 @@
 //! Settings of the programs, `agent.toml` and `coordinator.toml`: what is wrong in one is told as a manifest's mistakes are.
 
-use crate::manifest::nearest::nearest;
+use crate::manifest::nearest::{nearest, perhaps_later};
 use crate::manifest::reader::{Finding, diagnostic, quoted};
 use crate::manifest::source::Source;
 use crate::problem::{Code, Problem};
@@ -99,9 +99,9 @@ impl File<'_> {
         };
         if let Some(key) = between_ticks(error.message(), "unknown field `") {
             let known = keys.iter().map(|(key, _)| *key);
-            let near = nearest(key, known.clone()).map(|near| format!("did you mean `{near}`? "));
+            let near = nearest(key, known.clone()).map(|near| format!("did you mean `{near}`?"));
             let list = known.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-            let help = format!("{}the keys{inside} are {list}", near.unwrap_or_default());
+            let help = guess_or_later(near, &format!("the keys{inside} are {list}"));
             return self.problem(span, &format!("unknown key {}{inside}", ticked(key)), &help);
         }
         let expected = |key: &str| keys.iter().find(|(known, _)| *known == key).map(|(_, expected)| *expected);
@@ -123,9 +123,9 @@ impl File<'_> {
     /// A word that is none of a closed list's.
     #[must_use]
     pub fn not_a_choice(&self, key: &str, given: &str, span: Range<usize>, choices: &[&str]) -> Problem {
-        let near = nearest(given, choices.iter().copied()).map(|near| format!("did you mean \"{near}\"? "));
+        let near = nearest(given, choices.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
         let list = choices.iter().map(|choice| quoted(choice)).collect::<Vec<_>>().join(", ");
-        let help = format!("{}it can be {list}", near.unwrap_or_default());
+        let help = guess_or_later(near, &format!("it can be {list}"));
         self.problem(span, &format!("{} is no {key}", quoted(given)), &help)
     }
 
@@ -137,6 +137,14 @@ impl File<'_> {
             finding = finding.help(help);
         }
         Problem::from(&diagnostic(&Source::new(self.path, self.text), finding))
+    }
+}
+
+/// What helps with a word that is not in a list: the guess, or that a later version may know it.
+fn guess_or_later(near: Option<String>, list: &str) -> String {
+    match near {
+        Some(near) => format!("{near} {list}"),
+        None => format!("{list}; {}", perhaps_later()),
     }
 }
 
@@ -224,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_version_may_know_is_said_with_the_version_that_read_it_unless_there_is_a_guess() {
+        let file = File { code: Code(530), path: "agent.toml", text: "driver = \"x\"" };
+        let help = |given: &str| file.not_a_choice("driver", given, 9..12, &["haproxy", "nginx"]).help.unwrap();
+        let later = help("caddy");
+        assert!(later.starts_with("it can be \"haproxy\", \"nginx\"; "), "{later}");
+        assert!(later.contains(concat!("Baton ", env!("CARGO_PKG_VERSION"))) && later.contains("later version"), "{later}");
+        assert_eq!(help("nginy"), "did you mean \"nginx\"? it can be \"haproxy\", \"nginx\"");
+    }
+
+    #[test]
     fn every_mistake_has_its_place_and_what_is_allowed() {
         check(
             "state = \"/x\"\nstaet = \"y\"\n",
@@ -231,7 +249,10 @@ mod tests {
         );
         check(
             "state = \"/x\"\nca_days = \"x\"\n",
-            "unknown key `ca_days` | place agent.toml:2:1 | line ca_days = \"x\" | the keys are `state`, `keep`",
+            &format!(
+                "unknown key `ca_days` | place agent.toml:2:1 | line ca_days = \"x\" | the keys are `state`, `keep`; {}",
+                perhaps_later()
+            ),
         );
         check(
             "state = \"/x\"\nkeep = \"ten\"\n",

@@ -70,7 +70,7 @@ fn told(problem: Problem, unknown: &[&HostName], removals: &[Removal]) -> Proble
     let first = removed.first().copied().unwrap_or_default();
     told.help(format!(
         "take it out of the manifest, or let it join again: baton token create --name {first}, and on it \
-         baton-agent join HOST:PORT --token-file FILE"
+         baton-agent join HOST:PORT --token-file FILE --replace"
     ))
 }
 

@@ -95,7 +95,8 @@ pub(super) fn refusal(identity: &Identity) -> Problem {
     let help = match identity {
         Identity::Host(host) => format!(
             "{host} was removed (baton hosts remove), its certificate revoked, or another machine joined under this name; \
-             to come back: baton token create --name {host}, and here baton-agent join HOST:PORT --token-file FILE"
+             to come back: baton token create --name {host}, and here \
+             baton-agent join HOST:PORT --token-file FILE --replace"
         ),
         _ => {
             "it was revoked, or somebody joined under this name with a newer token; log in again with a new token".to_owned()

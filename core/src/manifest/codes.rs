@@ -26,7 +26,8 @@ codes! {
         "Nothing else is checked until the file can be read as TOML. The first places where reading failed are \
          listed; the very first is usually the cause of the others.";
     UNKNOWN_KEY = 102, "a key or table that Baton does not know",
-        "Unknown keys are errors, because a misspelt key would otherwise be a default that nobody asked for.";
+        "Unknown keys are errors, because a misspelt key would otherwise be a default that nobody asked for. The coordinator \
+         reads the manifest: a key of a later version needs a later coordinator.";
     WRONG_TYPE = 103, "a value of the wrong type",
         "Durations are strings with a unit (\"30s\"), ports are integers, shares of hosts are strings (\"25%\").";
     MISSING = 104, "a required key is missing",

@@ -1,4 +1,4 @@
-//! "Did you mean": the candidate closest to a word, when one is close enough.
+//! "Did you mean": the candidate closest to a word, when one is close enough, and what helps when none is.
 
 /// The candidate with the smallest edit distance, if it takes at most a third of the word's letters to get there.
 pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
@@ -10,6 +10,12 @@ pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
         .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// What helps with a key that is near to none: its file may have been written for a later version.
+pub(crate) fn perhaps_later() -> String {
+    let mine = env!("CARGO_PKG_VERSION");
+    format!("it was read by Baton {mine}, and a later version may know it: upgrade that, or take it out")
 }
 
 /// No key is this long; a longer word is cut before it is compared, so that a hostile one costs little.

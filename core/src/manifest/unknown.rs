@@ -2,7 +2,7 @@
 
 use super::codes;
 use super::keys::{self, KEYS, Kind, LATER};
-use super::nearest::nearest;
+use super::nearest::{nearest, perhaps_later};
 use super::reader::{Finding, Reader};
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};
@@ -61,7 +61,7 @@ fn unknown(reader: &mut Reader<'_, '_>, span: Range<usize>, table: &str, name: &
         finding.label(format!("`{leaf}` belongs in [{home}]"))
     } else {
         let known = if table.is_empty() { "a manifest".to_string() } else { format!("[{table}]") };
-        finding.label("not a key of Baton's").help(format!("{known} knows {}", list(&siblings)))
+        finding.label("not a key of Baton's").help(format!("{known} knows {}; {}", list(&siblings), perhaps_later()))
     };
     reader.report(finding);
 }

@@ -107,16 +107,16 @@ fn certificate(whose: &str, error: &CertificateError) -> Problem {
         }
         CertificateError::ExpiredContext { time, not_after } => {
             Problem::new(code::CERTIFICATE_TIME, format!("the certificate of {whose} has expired, or the clock here is off"))
-                .saw("valid until", date(*not_after))
-                .saw("clock here", date(*time))
+                .saw("valid until", moment(*not_after))
+                .saw("clock here", moment(*time))
                 .help(CLOCKS)
         }
         CertificateError::NotValidYetContext { time, not_before } => Problem::new(
             code::CERTIFICATE_TIME,
             format!("the certificate of {whose} is not valid yet, or the clock here is off"),
         )
-        .saw("valid from", date(*not_before))
-        .saw("clock here", date(*time))
+        .saw("valid from", moment(*not_before))
+        .saw("clock here", moment(*time))
         .help(CLOCKS),
         // Another authority of the same name: its signature does not fit ours.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -190,15 +190,19 @@ pub fn with_dates(problem: Problem, own: &Subject, now: Duration) -> Problem {
     if problem.code != code::CERTIFICATE_TIME || !problem.seen.iter().any(|(label, _)| label == ALERT) {
         return problem;
     }
-    let at = |seconds: i64| date(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))));
     problem
-        .saw("valid from", at(own.not_before))
-        .saw("valid until", at(own.not_after))
-        .saw("clock here", date(UnixTime::since_unix_epoch(now)))
+        .saw("valid from", date(own.not_before))
+        .saw("valid until", date(own.not_after))
+        .saw("clock here", moment(UnixTime::since_unix_epoch(now)))
 }
 
-fn date(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).ok();
-    let date = seconds.and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
-    date.map_or_else(|| format!("{} s after 1970", time.as_secs()), |date| date.to_string())
+/// A certificate's date as people read it, from seconds since 1970.
+#[must_use]
+pub fn date(seconds: i64) -> String {
+    let date = ASN1Time::from_timestamp(seconds).ok();
+    date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.to_string())
+}
+
+fn moment(time: UnixTime) -> String {
+    date(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }

@@ -1,6 +1,7 @@
 //! The coordinator's accept loop: nobody waits for somebody else's handshake.
 
 use super::Hot;
+use super::door::Door;
 use super::explain::certificate_problem;
 use super::handshakes::{Handshakes, source};
 use super::held::Open;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,9 +41,6 @@ struct Asked {
     open: Arc<Open>,
 }
 
-/// Between two accepts after one failed, for want of file descriptors above all: others must end first.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
 /// Accepts connections and does their handshakes, each with the configuration that is current when it arrives.
 ///
 /// The stream never ends and holds no errors: a failed handshake or accept is logged, and concerns nobody else. Dropping the
@@ -62,16 +60,18 @@ fn serve(
     let (done, connections) = mpsc::channel(16);
     tokio::spawn(async move {
         let asked = Arc::new(Asked { handshakes: Handshakes::default(), open: Open::new() });
-        let (places, mut knocks) = (Places::new(limits.handshakes), Knocks::default());
+        let (places, mut knocks, mut door) = (Places::new(limits.handshakes), Knocks::default(), Door::new(listener));
         loop {
             let (stream, remote) = tokio::select! {
                 () = done.closed() => return,
-                accepted = accept(&listener) => accepted,
+                accepted = door.next() => accepted,
             };
-            if !knocks.hears(remote.ip(), Instant::now()) {
+            let (source, now) = (source(remote.ip()), Instant::now());
+            if !knocks.hears(source, now) {
+                door.shut(source, now);
                 continue;
             }
-            let Some(place) = places.enter(source(remote.ip())) else { continue };
+            let Some(place) = places.enter(source) else { continue };
             let (done, config, asked) = (done.clone(), config.load_full(), Arc::clone(&asked));
             tokio::spawn(async move {
                 let connection = tokio::select! {
@@ -88,20 +88,6 @@ fn serve(
         }
     });
     ReceiverStream::new(connections)
-}
-
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            // The peer went away between its knock and our answer: the next one waits already.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_BACKOFF).await;
-            }
-        }
-    }
 }
 
 async fn handshake(

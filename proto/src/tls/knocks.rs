@@ -1,14 +1,14 @@
-//! How often one address may knock: whoever comes faster is sent away at the door, before anything is done for it.
+//! How often one address may knock: whoever comes faster is sent away at the door, before anything is done for it, and then not
+//! heard for a while.
 
 use super::credit::{Credit, Terms};
-use super::handshakes::source;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tokio::time::Instant;
 
 /// A fleet behind one address that comes back at once is let in; thousands a second, for ever, would take a processor with
-/// nothing but coming and going.
-const TERMS: Terms = Terms { burst: 2_000, rate: 500 };
+/// nothing but coming and going. More than handshakes a second are of no use to anybody.
+const TERMS: Terms = Terms { burst: 2_000, rate: 100 };
 
 /// Beyond so many addresses those are forgotten that have not come lately.
 const ADDRESSES: usize = 1_024;
@@ -18,12 +18,12 @@ const ADDRESSES: usize = 1_024;
 pub(super) struct Knocks(BTreeMap<IpAddr, Credit>);
 
 impl Knocks {
-    /// Whether this address is heard now.
-    pub(super) fn hears(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// Whether this source is heard now.
+    pub(super) fn hears(&mut self, source: IpAddr, now: Instant) -> bool {
         if self.0.len() >= ADDRESSES {
             self.0.retain(|_, credit| !credit.is_whole(now));
         }
-        let credit = self.0.entry(source(address)).or_insert_with(|| Credit::new(TERMS, now));
+        let credit = self.0.entry(source).or_insert_with(|| Credit::new(TERMS, now));
         // Who is sent away pays nothing: it is heard again as soon as there is credit.
         if credit.paid_at(now).is_some() {
             return false;

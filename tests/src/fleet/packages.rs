@@ -1,7 +1,7 @@
 //! Baton's packages, in both formats, and what is done with them on a host.
 
 use super::host::Host;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ impl Packages {
         Ok(())
     }
 
-    /// Installs some of them as a user would, also where they are installed: that is an upgrade to the same version.
+    /// Installs some of them as a user would, whichever version of them is installed.
     ///
     /// # Errors
     /// When the package manager refuses.
@@ -70,7 +70,32 @@ impl Packages {
         let wanted = self.files.iter().filter(|file| names.iter().any(|name| self.format.is_of(name, file)));
         let paths = wanted.filter_map(|file| Some(format!("{LAID_OUT}/{}", file.file_name()?.to_string_lossy())));
         let paths = paths.collect::<Vec<_>>();
-        self.ask(host, &["dpkg", "--install"], &["--upgrade", "--replacepkgs"], &paths)
+        self.ask(host, &["dpkg", "--install"], &["--upgrade", "--replacepkgs", "--oldpackage"], &paths)?;
+        for name in names {
+            let (installed, meant) = (self.installed(host, name)?, self.version(name)?);
+            ensure!(installed == meant, "{name} {installed} is installed on {}, not {meant}", host.name);
+        }
+        Ok(())
+    }
+
+    /// Which version of a package is here.
+    ///
+    /// # Errors
+    /// When its file's name has none.
+    pub fn version(&self, name: &str) -> anyhow::Result<String> {
+        let file =
+            self.files.iter().find(|file| self.format.is_of(name, file)).with_context(|| format!("no package {name}"))?;
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        let version = file[name.len() + 1..].split(['_', '-']).next();
+        Ok(version.with_context(|| format!("{file} names no version"))?.to_owned())
+    }
+
+    fn installed(&self, host: &Host, name: &str) -> anyhow::Result<String> {
+        let asked: &[&str] = match self.format {
+            Format::Deb => &["dpkg-query", "--show", "--showformat", "${Version}", name],
+            Format::Rpm => &["rpm", "--query", "--queryformat", "%{VERSION}", name],
+        };
+        Ok(host.run(asked)?.trim().to_owned())
     }
 
     /// Takes some of them away; what they were told and what they keep stays.

@@ -5,25 +5,28 @@ use super::packages::Packages;
 use super::record::{COORDINATOR, Fleet, Part};
 use super::run::until;
 use anyhow::{Context as _, anyhow, bail};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The coordinator's port, as it is by default.
 const PORT: u16 = 7443;
 
-/// Installs, configures and joins everything.
+/// Installs, configures and joins everything. Returns how long the slowest host took to join: one command, from its start to its end.
 ///
 /// # Errors
 /// With the command that failed and what it wrote.
-pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
+pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<Duration> {
     let coordinator = fleet.coordinator()?;
     packages.install(coordinator, &["baton-coordinator", "baton"])?;
     coordinator.run(&["baton-coordinator", "init"])?;
     coordinator.run(&["systemctl", "enable", "--now", "baton-coordinator"])?;
     let agents = fleet.hosts.iter().filter(|host| host.part != Part::Coordinator).collect::<Vec<_>>();
     let token = token(coordinator, agents.len())?;
-    std::thread::scope(|scope| {
+    let slowest = std::thread::scope(|scope| {
         let prepared = agents.iter().map(|host| scope.spawn(|| prepare(host, fleet, packages, &token))).collect::<Vec<_>>();
-        prepared.into_iter().try_for_each(|host| host.join().map_err(|_| anyhow!("a host's thread panicked"))?)
+        prepared.into_iter().try_fold(Duration::ZERO, |slowest, host| {
+            let joined: anyhow::Result<Duration> = host.join().map_err(|_| anyhow!("a host's thread panicked"))?;
+            Ok::<_, anyhow::Error>(slowest.max(joined?))
+        })
     })?;
     until("every agent connected", Duration::from_secs(20), || {
         let status = coordinator.collect(&["baton", "hosts", "list", "--json"])?;
@@ -32,10 +35,11 @@ pub fn provision(fleet: &Fleet, packages: &Packages) -> anyhow::Result<()> {
         Ok((connected == agents.len()).then_some(()))
     })
     .with_context(|| journal(coordinator, "baton-coordinator"))?;
-    coordinator.run(&["baton", "hosts", "accept", "--all"]).map(drop)
+    coordinator.run(&["baton", "hosts", "accept", "--all"])?;
+    Ok(slowest)
 }
 
-fn prepare(host: &Host, fleet: &Fleet, packages: &Packages, token: &str) -> anyhow::Result<()> {
+fn prepare(host: &Host, fleet: &Fleet, packages: &Packages, token: &str) -> anyhow::Result<Duration> {
     packages.install(host, &["baton-agent", "baton"])?;
     if let Part::Balancer(front) = host.part {
         front.install(host, fleet).with_context(|| journal(host, front.unit()))?;
@@ -74,7 +78,7 @@ fn token(coordinator: &Host, uses: usize) -> anyhow::Result<String> {
     }
 }
 
-fn join(host: &Host, token: &str) -> anyhow::Result<()> {
+fn join(host: &Host, token: &str) -> anyhow::Result<Duration> {
     const TOKEN_FILE: &str = "/root/token";
     let mut settings = format!("address = \"{}\"\n", host.address);
     match host.part {
@@ -85,8 +89,10 @@ fn join(host: &Host, token: &str) -> anyhow::Result<()> {
     host.write("/etc/baton/agent.toml", &settings)?;
     host.write(TOKEN_FILE, &format!("{token}\n"))?;
     let coordinator = format!("{COORDINATOR}:{PORT}");
+    let begun = Instant::now();
     host.run(&["baton-agent", "join", &coordinator, "--token-file", TOKEN_FILE, "--name", &host.name])?;
+    let took = begun.elapsed();
     host.run(&["rm", TOKEN_FILE])?;
     host.run(&["systemctl", "enable", "--now", "baton-agent"])?;
-    Ok(())
+    Ok(took)
 }

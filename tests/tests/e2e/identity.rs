@@ -4,7 +4,7 @@ use baton_agent::config::Config;
 use baton_agent::enroll::{Claim, join};
 use baton_agent::preflight::examine;
 use baton_cli::demo::stage::{Setup, Stage};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_proto::problem::{code, from_status};
 use baton_proto::tls::{Credentials, channel, client_config, hot};
 use baton_proto::token::JoinToken;
@@ -66,18 +66,47 @@ async fn what_is_looked_at_before_joining_has_names_and_spends_no_token() {
     let state = tempfile::tempdir().unwrap();
     let config = Config { state: state.path().join("state"), ..Config::default() };
     let began = std::time::Instant::now();
-    let checks = examine(&config, &endpoint, &good).await;
+    let checks = examine(&config, &endpoint, &good, Claim::New).await;
     let bad: Vec<_> = checks.iter().filter(|check| check.outcome.is_err()).collect();
     assert!(bad.is_empty(), "{bad:#?}");
     let names: Vec<_> = checks.iter().map(|check| check.name).collect();
-    assert_eq!(names, ["systemd", "disk", "ports", "reach", "fingerprint", "clock", "version"]);
+    assert_eq!(names, ["identity", "systemd", "disk", "ports", "reach", "fingerprint", "clock", "version"]);
 
     let elsewhere = JoinToken { pin: [9; 32], ..good.clone() };
-    let last = examine(&config, &endpoint, &elsewhere).await.pop().unwrap();
+    let last = examine(&config, &endpoint, &elsewhere, Claim::New).await.pop().unwrap();
     assert_eq!((last.name, last.outcome.unwrap_err().code), ("fingerprint", code::WRONG_PIN));
     assert!(!config.state.exists(), "nothing is made before it is known that it will be of use");
     assert_eq!(joins(&stage, &good).await.unwrap(), "host/web7");
     assert!(began.elapsed() < std::time::Duration::from_secs(2), "looked at twice and joined in {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_has_joined_already_is_told_who_it_is_and_keeps_certificate_and_token() {
+    let stage = stage().await;
+    let good = token(&stage).await;
+    let endpoint = stage.places.coordinator.to_string();
+    let state = tempfile::tempdir().unwrap();
+    let config = Config { name: Some("web7".to_owned()), state: state.path().to_owned(), ..Config::default() };
+    join(&config, &endpoint, &good, Claim::New).await.unwrap();
+    let kept = Credentials::load(&config.identity()).unwrap();
+
+    let another = token(&stage).await;
+    let mut checks = examine(&config, &endpoint, &another, Claim::New).await;
+    assert_eq!(checks.len(), 1, "{checks:#?}");
+    let problem = checks.remove(0).outcome.unwrap_err();
+    assert_eq!(problem.code, Code(547), "{problem:#?}");
+    let seen: Vec<_> = problem.seen.iter().map(|(label, what)| format!("{label} {what}")).collect();
+    assert!(problem.what.ends_with("it is host/web7") && seen[0] == format!("coordinator {endpoint}"), "{problem:#?}");
+    assert!(seen[1].starts_with("valid until ") && seen[2].starts_with("kept in "), "{problem:#?}");
+    let help = problem.help.unwrap();
+    assert!(help.contains("baton token create --name web7") && help.contains("--replace"), "{help}");
+    assert_eq!(Credentials::load(&config.identity()).unwrap(), kept, "nothing was changed");
+
+    // Whoever means it says so, and the token is still good.
+    let checks = examine(&config, &endpoint, &another, Claim::Replace).await;
+    assert!(checks.iter().all(|check| check.outcome.is_ok()), "{checks:#?}");
+    assert_eq!(join(&config, &endpoint, &another, Claim::Replace).await.unwrap(), "host/web7");
+    assert!(Credentials::load(&config.identity()).unwrap() != kept);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use super::cores::Cores;
 use super::resident_kib;
 use anyhow::Context as _;
 use baton_proto::tls::{Credentials, client_config};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -161,6 +163,16 @@ impl Flooding {
     }
 }
 
+/// Begins a connection, and waits for nobody's answer.
+fn knock(coordinator: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SocketAddr::from((SOURCE, 0)).into())?;
+    match socket.connect(&coordinator.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
 async fn dial(coordinator: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((SOURCE, 0).into())?;
@@ -170,10 +182,10 @@ async fn dial(coordinator: SocketAddr) -> std::io::Result<TcpStream> {
 async fn silent(coordinator: SocketAddr, sent: &AtomicU64) {
     let mut held = VecDeque::new();
     loop {
-        match dial(coordinator).await {
-            Ok(stream) => {
+        match knock(coordinator) {
+            Ok(socket) => {
                 sent.fetch_add(1, Ordering::Relaxed);
-                held.push_back(stream);
+                held.push_back(socket);
                 if held.len() > SILENT {
                     held.pop_front();
                 }

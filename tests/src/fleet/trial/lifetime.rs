@@ -28,6 +28,14 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 const RATE: u32 = 200;
 
+/// What Baton promises: from hosts with nothing on them to a service that is healthy behind its load balancer, of machine time.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+/// One `baton-agent join`.
+const JOINED_WITHIN: Duration = Duration::from_secs(2);
+/// One `baton status` on the coordinator's host: the median of so many.
+const STATUS_WITHIN: Duration = Duration::from_millis(50);
+const STATUSES: usize = 20;
+
 /// What docs/packages.md says that stays on a host which had Baton: users and groups, and what services keep.
 const STAYS: [&str; 5] = ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/var/lib/baton"];
 /// The .rpm has no word for a purge.
@@ -58,6 +66,9 @@ pub struct LifetimeArgs {
     /// A folder with Baton's packages, as packaging/build makes it
     #[arg(long, default_value = "dist")]
     pub packages: PathBuf,
+    /// A folder with the same as the next version: packaging/build --version VERSION --out FOLDER
+    #[arg(long, default_value = "dist/next")]
+    pub next: PathBuf,
     /// Only packages of these formats
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["deb", "rpm"])]
     pub formats: Vec<Format>,
@@ -70,8 +81,9 @@ pub struct LifetimeArgs {
 pub fn live(args: &LifetimeArgs) -> anyhow::Result<()> {
     for format in &args.formats {
         let begun = Instant::now();
-        let packages = Packages::find(&args.packages, *format)?;
-        let lived = life::boot(1, &[Front::Haproxy], &packages).and_then(|fleet| Lifetime::of(&fleet, &packages)?.live());
+        let (packages, next) = (Packages::find(&args.packages, *format)?, Packages::find(&args.next, *format)?);
+        let lived =
+            life::boot(1, &[Front::Haproxy], &packages).and_then(|fleet| Lifetime::of(&fleet, &packages, &next)?.live());
         let down = life::down();
         lived.with_context(|| format!("with .{} packages", format.ending()))?;
         down?;
@@ -83,29 +95,39 @@ pub fn live(args: &LifetimeArgs) -> anyhow::Result<()> {
 struct Lifetime<'a> {
     fleet: &'a Fleet,
     packages: &'a Packages,
+    next: &'a Packages,
     pool: &'static Pool,
     coordinator: &'a Host,
     web: &'a Host,
 }
 
 impl<'a> Lifetime<'a> {
-    fn of(fleet: &'a Fleet, packages: &'a Packages) -> anyhow::Result<Self> {
+    fn of(fleet: &'a Fleet, packages: &'a Packages, next: &'a Packages) -> anyhow::Result<Self> {
         let web = fleet.every(Part::Web).next().context("no host runs applications")?;
         let [pool, ..] = &POOLS;
-        Ok(Self { fleet, packages, pool, coordinator: fleet.coordinator()?, web })
+        fleet.hosts.iter().try_for_each(|host| next.lay_out(host))?;
+        Ok(Self { fleet, packages, next, pool, coordinator: fleet.coordinator()?, web })
     }
 
     fn live(&self) -> anyhow::Result<()> {
         let before = self.files();
+        let begun = Instant::now();
         self.install()?;
-        provision(self.fleet, self.packages)?;
+        let joined = provision(self.fleet, self.packages)?;
         self.deploy("1.0.0")?;
+        within("from nothing to a healthy service", begun.elapsed(), HEALTHY_WITHIN)?;
+        within("`baton-agent join`", joined, JOINED_WITHIN)?;
+        within("`baton status`", self.status()?, STATUS_WITHIN)?;
         self.confined()?;
         let balancer = self.fleet.before(self.pool).next().context("no load balancer")?;
         let mut clients = Clients::start(SocketAddr::from((balancer.address, self.pool.listen)), RATE)?;
-        self.unnoticed(&mut clients, "the upgrade of every package", || self.upgrade())?;
+        let [now, next] = [self.packages, self.next].map(|packages| packages.version("baton"));
+        let (now, next) = (now?, next?);
+        ensure!(now != next, "both folders have {now}: packaging/build --version says another one");
+        self.unnoticed(&mut clients, &format!("the upgrade of every package to {next}"), || self.put(self.next))?;
         self.deploy("2.0.0")?;
         nobody_failed(&mut clients, "a release after the upgrade")?;
+        self.unnoticed(&mut clients, &format!("the way back of every package to {now}"), || self.put(self.packages))?;
         self.unnoticed(&mut clients, "another authority", || self.rotate())?;
         self.unnoticed(&mut clients, "a certificate taken away", || self.revoke())?;
         self.unnoticed(&mut clients, "the agent's removal", || self.packages.remove(self.web, &["baton-agent"]))?;
@@ -135,6 +157,18 @@ impl<'a> Lifetime<'a> {
         Ok(())
     }
 
+    /// How long the command line takes where the coordinator is.
+    fn status(&self) -> anyhow::Result<Duration> {
+        let mut took = Vec::new();
+        for _ in 0..STATUSES {
+            let begun = Instant::now();
+            self.coordinator.run(&["baton", "status"])?;
+            took.push(begun.elapsed());
+        }
+        took.sort_unstable();
+        Ok(took[STATUSES / 2])
+    }
+
     /// Each runs with no more rights than it needs: the coordinator, an agent's half that faces the network, an application.
     fn confined(&self) -> anyhow::Result<()> {
         let pattern = format!("baton-{}-*.service", self.pool.name);
@@ -157,12 +191,13 @@ impl<'a> Lifetime<'a> {
         nobody_failed(clients, what)
     }
 
-    fn upgrade(&self) -> anyhow::Result<()> {
+    /// Installs these packages on every host, the coordinator's first, in the place of those that are there.
+    fn put(&self, packages: &Packages) -> anyhow::Result<()> {
         for host in &self.fleet.hosts {
             let unit = if host.part == Part::Coordinator { "baton-coordinator" } else { "baton-agent" };
             let main = |host: &Host| host.run(&["systemctl", "show", "--property=MainPID", "--value", unit]);
             let before = main(host)?;
-            self.packages.install(host, &[unit, "baton"])?;
+            packages.install(host, &[unit, "baton"])?;
             wait_active(host, unit)?;
             ensure!(main(host)? != before, "{unit} on {} is not the one that was installed", host.name);
         }
@@ -244,6 +279,13 @@ impl<'a> Lifetime<'a> {
         };
         self.fleet.hosts.iter().map(of).collect()
     }
+}
+
+/// Says how long something took, and fails where that is more than promised.
+fn within(what: &str, took: Duration, most: Duration) -> anyhow::Result<()> {
+    tell(&format!("    {what}: {} ms, of at most {}", took.as_millis(), most.as_millis()));
+    ensure!(took <= most, "{what} took {took:?}, and {most:?} is the most");
+    Ok(())
 }
 
 fn nobody_failed(clients: &mut Clients, what: &str) -> anyhow::Result<()> {
