@@ -9,6 +9,7 @@ stage() {
     strip --strip-unneeded --remove-section=.comment "$root/usr/bin/$package"
     install -D -m 0644 "$top/CHANGELOG.md" "$docs/changelog"
     gzip -9n "$docs/changelog"
+    install -D -m 0644 -t "$docs/docs" "$top"/docs/*.md
     stage_pages "$package" "$root/usr/share/man"
     [ "$package" != baton ] || { stage_completions "$root"; stage_schema "$root"; }
     find "$root" -type d -exec chmod 0755 {} +
