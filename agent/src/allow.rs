@@ -35,6 +35,9 @@ pub struct Allow {
     pub unnamed_is_root: bool,
 }
 
+/// The users that the packages make.
+const OWN_USERS: [&str; 2] = ["baton-agent-link", "baton-coordinator"];
+
 /// What a load balancer should serve.
 type Pools = BTreeMap<PoolName, PoolSpec>;
 
@@ -101,6 +104,11 @@ impl Allow {
             let asked = user.map_or_else(|| unnamed.to_owned(), |user| format!("run.user = {user:?}"));
             return Err(refused("lets a release run as root", &asked, "root = true"));
         }
+        if let Some(user) = user.filter(|user| is_own(user)) {
+            return Err(Problem::new(Code(563), format!("nobody runs a release as {user}, which is a user of Baton's own"))
+                .saw("release", format!("run.user = {user:?}"))
+                .help("name a user of the application's own in run.user, or none: systemd makes one up then"));
+        }
         if let Some(user) = user.filter(|user| !as_root && !any(&self.users, user)) {
             let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
             return Err(refused("lets a release run as this user", &asked, &line));
@@ -129,6 +137,12 @@ pub(crate) fn mistakes(file: &File<'_>, allow: Spanned<DeTable<'_>>) -> Vec<(usi
 /// Whether it is root, under whatever name.
 fn is_root(user: &str) -> bool {
     user == "root" || user.parse::<u32>() == Ok(0) || command::user(user).is_ok_and(|user| user.uid == 0)
+}
+
+/// Whether it is one of those that Baton's own keys and sockets belong to, under whatever name.
+fn is_own(user: &str) -> bool {
+    let uid = |user: &str| command::user(user).ok().map(|user| user.uid);
+    OWN_USERS.contains(&user) || uid(user).is_some_and(|asked| OWN_USERS.iter().any(|own| uid(own) == Some(asked)))
 }
 
 fn any(patterns: &[String], text: &str) -> bool {
@@ -215,6 +229,8 @@ mod tests {
             ("", as_user("+0"), false),
             ("users = [\"root\", \"*\"]", as_user("root"), false),
             ("root = true", as_user("root"), true),
+            ("users = [\"*\"]", as_user("baton-agent-link"), false),
+            ("root = true", as_user("baton-coordinator"), false),
             ("root = true\nusers = []", as_user("shop"), false),
             ("users = [\"www-*\"]", as_user("www-shop"), true),
             ("users = [\"www-*\"]", as_user("shop"), false),

@@ -207,13 +207,17 @@ async fn join(
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();
     writeln!(out, "joined {coordinator} as {identity}")?;
-    writeln!(out, "next: {}", next(file.config.as_deref()))?;
+    writeln!(out, "next: {}", next(file.config.as_deref(), claim))?;
     Ok(())
 }
 
 /// What starts the agent: its unit, where that reads the same configuration.
-fn next(config: Option<&Path>) -> String {
+fn next(config: Option<&Path>, claim: Claim) -> String {
     match config.filter(|config| *config != Path::new(DEFAULT_PATH)) {
+        // One that runs goes on with the certificate it started with.
+        None if claim == Claim::Replace => {
+            format!("{} && {}", unit::command("enable", "baton-agent"), unit::command("restart", "baton-agent"))
+        }
         None => unit::command("enable --now", "baton-agent"),
         Some(config) => format!("baton-agent run --config {}", config.display()),
     }

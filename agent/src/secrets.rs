@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
@@ -19,6 +20,12 @@ use tokio::process::Command;
 const LARGEST: u64 = 1024 * 1024;
 /// How long a command may take to print one.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What of this host no release is given, whatever `[allow]` says: keys, stores, ledgers.
+const OWN: [&str; 5] =
+    ["/etc/baton", "/var/lib/baton-agent", "/var/lib/baton-coordinator", "/run/baton-agent", "/run/baton"];
+/// The same in any home: an operator's credentials.
+const OF_OPERATORS: [&str; 2] = [".config", "baton"];
 
 /// The longest of what a program says of itself.
 const LONGEST_REASON: usize = 200;
@@ -65,9 +72,20 @@ pub async fn find(secrets: &BTreeMap<String, Secret>) -> Result<BTreeMap<String,
     Ok(found)
 }
 
+/// Whether a file is one of those that Baton is known by, or keeps what it knows in.
+fn is_own(path: &Path) -> bool {
+    let is_operators = |folders: &[Component<'_>]| folders.iter().map(|it| it.as_os_str()).eq(OF_OPERATORS);
+    let components: Vec<_> = path.components().collect();
+    OWN.iter().any(|folder| path.starts_with(folder)) || components.windows(2).any(is_operators)
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path)?;
+    // Where it really is, whatever links lead there.
+    if is_own(&fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?) {
+        return Err(io::Error::other("it is Baton's own, which no release is given"));
+    }
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -233,6 +251,26 @@ mod tests {
             assert!(!format!("{problem:?}").contains(SENTINEL), "{problem:?}");
         }
         assert!(!format!("{:?}", Hidden(SENTINEL.into())).contains(SENTINEL));
+    }
+
+    #[tokio::test]
+    async fn what_is_baton_s_own_is_no_secret_of_a_release_whatever_leads_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("ana/.config/baton");
+        fs::create_dir_all(&kept).unwrap();
+        fs::write(kept.join("key.pem"), SENTINEL).unwrap();
+        let link = folder.path().join("db");
+        std::os::unix::fs::symlink(kept.join("key.pem"), &link).unwrap();
+        for reference in [format!("file:{}", link.display()), format!("env-file:{}/../baton/key.pem", kept.display())] {
+            let refused = one(&reference).await.unwrap_err().to_string();
+            assert!(refused.contains("no release is given") && !refused.contains(SENTINEL), "{refused}");
+        }
+        for own in ["/etc/baton/agent.toml", "/var/lib/baton-agent/identity/key.pem", "/root/.config/baton/key.pem"] {
+            assert!(is_own(Path::new(own)), "{own}");
+        }
+        for other in ["/etc/shop/db", "/etc/baton-shop/db", "/home/baton/.config/shop"] {
+            assert!(!is_own(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

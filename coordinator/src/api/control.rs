@@ -413,12 +413,13 @@ fn operator<T>(request: &Request<T>) -> Result<(String, String), Status> {
 
 /// What raises privilege on the hosts is an admin's to deploy. Going back to it is not asked again.
 fn may_raise(role: &str, release: &Release) -> Result<(), Status> {
-    let raises = release.run.user.as_deref() == Some("root");
+    let is_root = |user: &str| user == "root" || user.trim_start_matches('+').parse::<u32>() == Ok(0);
+    let raises = release.run.user.as_deref().is_some_and(is_root);
     if !raises || role == Role::Admin.to_string() {
         return Ok(());
     }
     let problem = Problem::new(code::NOT_ALLOWED, "a release that runs as root is an admin's to deploy")
-        .saw("manifest", "run.user = \"root\"")
+        .saw("manifest", format!("run.user = {:?}", release.run.user.as_deref().unwrap_or_default()))
         .help("name a user of its own in run.user, or ask an admin to deploy this");
     Err(to_status(problem))
 }
