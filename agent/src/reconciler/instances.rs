@@ -9,7 +9,7 @@ use crate::metrics::Counters;
 use crate::runtime::{Found, Running, Runtime};
 use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::InstanceReport;
-use baton_core::fleet::spec::{HostSpec, Restart};
+use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
 use baton_core::host::plan::Failures;
 use baton_core::name::{Digest, ReleaseId};
 use baton_core::problem::{Code, Problem};
@@ -149,6 +149,7 @@ impl Instances {
         if slot.stays.as_ref().is_some_and(|(since, _)| since.elapsed() < STAYS_FOR) {
             return;
         }
+        slot.stays = None;
         let Some(stop) = &slot.stop else { return };
         let leave = match leave(key, slot.view.release, spec, self.placing.as_ref()) {
             Ok(leave) => leave,
@@ -168,6 +169,13 @@ impl Instances {
 
     /// Tells those that were to be withdrawn first, and are not any more: every balancer says by now that nothing leads to them.
     pub(super) fn hurry(&mut self, spec: &HostSpec) {
+        // One that is wanted again has nothing to leave for.
+        for (key, slot) in &mut self.slots {
+            let is_wanted = |told: &InstanceSpec| (told.release, told.start) == (slot.view.release, slot.view.start);
+            if spec.instances.get(key).is_some_and(is_wanted) {
+                slot.stays = None;
+            }
+        }
         let plain = |key: &InstanceKey| spec.instances.get(key).is_none_or(|told| told.withdraw.is_none());
         for (_, slot) in self.slots.iter_mut().filter(|(key, _)| plain(key)) {
             slot.stays = None;

@@ -86,3 +86,21 @@ async fn one_that_goes_on_answering_stays_and_is_stopped_once_every_balancer_can
     assert_eq!(report.problems, []);
     assert!(!host.is_alive(&old));
 }
+
+#[tokio::test]
+async fn one_that_stayed_and_is_wanted_again_is_no_problem_any_more() {
+    let mut host = Host::new();
+    let ignored = host.path("ignored").display().to_string();
+    let (v1, v2) = (host.release("v1", &format!("usr1={ignored}")), host.release("v2", ""));
+    host.send(&host.spec(1, &[(&v1, Restart::Always)]));
+    let old = host.until("ready", ready).await;
+    let old = host.instance(&old).incarnation.clone();
+    host.send(&withdrawn(&host, 2, &v1, &v2));
+    host.until("it is said", |report| !report.problems.is_empty()).await;
+    // Back to the first while that balancer cannot be told: it is there.
+    let back = withdrawn(&host, 3, &v2, &v1);
+    host.send(&back);
+    let report = host.until("nothing is said", |report| report.observed == back.stamp() && report.problems.is_empty()).await;
+    assert_eq!(host.instance(&report).incarnation, old);
+    assert!(host.is_alive(&old));
+}
