@@ -2,13 +2,14 @@
 
 use crate::runtime::command;
 use baton_core::fleet::spec::{HostSpec, PoolSpec};
-use baton_core::name::{PoolName, ReleaseId};
+use baton_core::name::{PoolName, ReleaseId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::secret::Secret;
 use baton_core::settings::{File, Keys};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, ValueDeserializer};
 
@@ -22,7 +23,8 @@ pub struct Allow {
     pub users: Vec<String>,
     /// Whether a release may run as root.
     pub root: bool,
-    /// The files that `file:`, `env-file:` and `systemd-creds:` secrets may be read from.
+    /// The files that `file:`, `env-file:` and `systemd-creds:` secrets may be read from, by what they are called and by what they
+    /// are where a link leads. `{service}` stands for the service that asks.
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
     pub commands: Vec<String>,
@@ -46,11 +48,15 @@ pub const KEYS: Keys = &[
     ("services", "a list of names, such as [\"shop\", \"till-*\"]"),
     ("users", "a list of users, such as [\"shop\", \"www-*\"]"),
     ("root", "true or false"),
-    ("secrets", "a list of files, such as [\"/etc/shop/*\"]"),
+    ("secrets", "a list of files, such as [\"/etc/{service}/*\"]"),
     ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
     ("pools", "a list of pools, such as [\"shop\", \"till-*\"]"),
     ("reboot", "true or false"),
 ];
+
+/// Where secrets are looked for unless a host's file says otherwise: systemd's own places for them, each service below its name. All
+/// other files are read as the agent's user, which is root, and for somebody who may only deploy.
+const SECRETS: [&str; 2] = ["/etc/credstore/{service}.*", "/etc/credstore.encrypted/{service}.*"];
 
 impl Default for Allow {
     fn default() -> Self {
@@ -59,7 +65,7 @@ impl Default for Allow {
             services: any(),
             users: any(),
             root: false,
-            secrets: any(),
+            secrets: SECRETS.map(str::to_owned).to_vec(),
             commands: Vec::new(),
             pools: any(),
             reboot: false,
@@ -113,19 +119,44 @@ impl Allow {
             let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
             return Err(refused("lets a release run as this user", &asked, &line));
         }
+        let files = self.files_of(&release.service);
         for (name, secret) in &release.run.secrets {
-            let (list, of) = match secret {
+            let (list, of, key) = match secret {
                 Secret::File { path } | Secret::EnvFile { path, .. } | Secret::SystemdCreds { path, .. } => {
-                    ((&self.secrets, "secrets"), path.as_str())
+                    (&files.0, path.as_str(), "secrets")
                 }
-                Secret::Exec { command } => ((&self.commands, "commands"), command.first().map_or("", String::as_str)),
+                Secret::Exec { command } => (&self.commands, command.first().map_or("", String::as_str), "commands"),
             };
-            if !any(list.0, of) {
+            if !any(list, of) {
                 let asked = format!("run.secrets.{name} = \"{secret}\"");
-                return Err(refused("lets a secret come from there", &asked, &format!("{} = [{of:?}]", list.1)));
+                return Err(refused("lets a secret come from there", &asked, &format!("{key} = [{of:?}]")));
             }
         }
         Ok(())
+    }
+
+    /// The files that secrets of a service may be read from.
+    #[must_use]
+    pub fn files_of(&self, service: &ServiceName) -> Files {
+        Files(self.secrets.iter().map(|pattern| pattern.replace("{service}", service.as_str())).collect())
+    }
+}
+
+/// The files that secrets of one service may be read from.
+#[derive(Debug, Clone)]
+pub struct Files(Vec<String>);
+
+impl Files {
+    /// Every file.
+    #[cfg(test)]
+    pub(crate) fn all() -> Self {
+        Self(vec!["*".to_owned()])
+    }
+
+    /// Whether a file is one of them. What it really is decides: a link may lead anywhere.
+    #[must_use]
+    pub fn have(&self, path: &Path) -> bool {
+        path.to_str().is_some_and(|path| any(&self.0, path))
     }
 }
 
@@ -237,7 +268,14 @@ mod tests {
             ("services = []", release(|_| {}), false),
             ("services = [\"s*p\"]", release(|_| {}), true),
             ("services = [\"till\"]", release(|_| {}), false),
-            ("", with("file:/etc/shop/db"), true),
+            ("", with("file:/etc/shop/db"), false),
+            ("", with("file:/etc/shadow"), false),
+            ("", with("file:/etc/credstore/shop.db"), true),
+            ("", with("systemd-creds:/etc/credstore.encrypted/shop.db"), true),
+            ("", with("file:/etc/credstore/till.db"), false),
+            ("", with("file:/etc/credstore/shop-till.db"), false),
+            ("secrets = [\"/etc/{service}/*\"]", with("file:/etc/shop/db"), true),
+            ("secrets = [\"/etc/{service}/*\"]", with("file:/etc/till/db"), false),
             ("secrets = [\"/etc/shop/*\"]", with("file:/etc/shop/db"), true),
             ("secrets = [\"/etc/shop/*\"]", with("env-file:/etc/shadow"), false),
             ("secrets = [\"/etc/shop/*\"]", with("systemd-creds:/etc/credstore.encrypted/db"), false),

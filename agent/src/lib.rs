@@ -78,7 +78,7 @@ pub async fn run(config: Config, words: &[&str], place: Place, shutdown: impl Fu
         runtime: Arc::clone(&runtime),
         placing: Arc::new(Folder::open(&config.state.join("releases"), Bounds::default(), unpacker)?),
         source: Arc::new(archives.clone()),
-        allow,
+        allow: Arc::new(allow),
     };
     let (upgrade, upgrade_ends) = upgrade::open(&config.state, config.upgrades, Arc::clone(&means.source));
     let condition = Condition::new(config.state.clone());

@@ -3,6 +3,7 @@
 //! A value is in no argument, no environment, no journal, no log line and no message; what is said of a secret is its name and
 //! where it should have been.
 
+use crate::allow::Files;
 use baton_core::problem::{Code, Problem};
 use baton_core::secret::Secret;
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// The largest value: as much as systemd takes.
@@ -45,20 +47,20 @@ impl fmt::Debug for Hidden {
     }
 }
 
-/// Finds every secret of a release.
+/// Finds every secret of a release, in the files that are its service's.
 ///
 /// # Errors
 /// B0212 names the secret and where it should be, and never what is there.
-pub async fn find(secrets: &BTreeMap<String, Secret>) -> Result<BTreeMap<String, Hidden>, Problem> {
+pub async fn find(secrets: &BTreeMap<String, Secret>, files: &Files) -> Result<BTreeMap<String, Hidden>, Problem> {
     let mut found = BTreeMap::new();
     for (name, secret) in secrets {
         let value = match secret {
-            Secret::File { path } => read(Path::new(path)).map_err(|error| error.to_string()),
+            Secret::File { path } => read(Path::new(path), files).map_err(|error| error.to_string()),
             Secret::EnvFile { path, variable } => {
-                let text = read(Path::new(path)).map_err(|error| error.to_string());
+                let text = read(Path::new(path), files).map_err(|error| error.to_string());
                 text.and_then(|text| variable_of(&text, variable.as_deref().unwrap_or(name)))
             }
-            Secret::SystemdCreds { path, name } => decrypted(path, name.as_deref()).await,
+            Secret::SystemdCreds { path, name } => decrypted(path, name.as_deref(), files).await,
             Secret::Exec { command } => printed(command).await,
         };
         let value = value.map_err(|why| {
@@ -79,12 +81,20 @@ fn is_own(path: &Path) -> bool {
     OWN.iter().any(|folder| path.starts_with(folder)) || components.windows(2).any(is_operators)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &Path, files: &Files) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
+    // A pipe would keep the agent waiting.
+    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     // Where it really is, whatever links lead there.
-    if is_own(&fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?) {
+    let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    if is_own(&real) {
         return Err(io::Error::other("it is Baton's own, which no release is given"));
+    }
+    if real != path && !files.have(&real) {
+        let real = crate::text::line(&real.display().to_string(), LONGEST_REASON);
+        return Err(io::Error::other(format!(
+            "it is a link to {real}, which [allow] secrets of this host's agent.toml does not name"
+        )));
     }
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -109,10 +119,14 @@ fn variable_of(text: &[u8], variable: &str) -> Result<Vec<u8>, String> {
 }
 
 /// What systemd encrypted for this host. What `systemd-creds` says when it cannot is no part of a value, so it is told.
-async fn decrypted(path: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
+async fn decrypted(path: &str, name: Option<&str>, files: &Files) -> Result<Vec<u8>, String> {
+    // What is handed over is what was looked at.
+    let encrypted = read(Path::new(path), files).map_err(|error| error.to_string())?;
+    let name = name.or_else(|| Path::new(path).file_name()?.to_str());
     let mut decrypt = Command::new(SYSTEMD_CREDS);
-    decrypt.args(["decrypt", "--newline=no"]).args(name.map(|name| format!("--name={name}"))).args([path, "-"]);
-    let output = output_of(&mut decrypt, Stdio::piped()).await.map_err(|why| format!("{SYSTEMD_CREDS}: {why}"))?;
+    decrypt.args(["decrypt", "--newline=no"]).args(name.map(|name| format!("--name={name}"))).args(["-", "-"]);
+    let output =
+        output_of(&mut decrypt, &encrypted, Stdio::piped()).await.map_err(|why| format!("{SYSTEMD_CREDS}: {why}"))?;
     if output.status.success() {
         return bounded(output.stdout);
     }
@@ -123,7 +137,7 @@ async fn decrypted(path: &str, name: Option<&str>) -> Result<Vec<u8>, String> {
 
 async fn printed(command: &[String]) -> Result<Vec<u8>, String> {
     let Some((program, arguments)) = command.split_first() else { return Err("no command".to_owned()) };
-    let output = output_of(Command::new(program).args(arguments), Stdio::null()).await?;
+    let output = output_of(Command::new(program).args(arguments), &[], Stdio::null()).await?;
     if !output.status.success() {
         return Err(format!("it ended with {}; what it wrote is not shown", output.status));
     }
@@ -133,9 +147,20 @@ async fn printed(command: &[String]) -> Result<Vec<u8>, String> {
     Ok(value)
 }
 
-async fn output_of(command: &mut Command, stderr: Stdio) -> Result<Output, String> {
-    command.env_clear().stdin(Stdio::null()).stderr(stderr).stdout(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+async fn output_of(command: &mut Command, input: &[u8], stderr: Stdio) -> Result<Output, String> {
+    command.env_clear().stdin(Stdio::piped()).stderr(stderr).stdout(Stdio::piped()).kill_on_drop(true);
+    let run = async {
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take();
+        let feed = async move {
+            // One that does not want it all has its reasons, and says them.
+            if let Some(mut stdin) = stdin {
+                stdin.write_all(input).await.ok();
+            }
+        };
+        tokio::join!(child.wait_with_output(), feed).0
+    };
+    let output = tokio::time::timeout(PATIENCE, run).await;
     output.map_err(|_| format!("nothing for {} s", PATIENCE.as_secs()))?.map_err(|error| error.to_string())
 }
 
@@ -207,13 +232,19 @@ pub fn folder(below: &Path, key: &baton_core::fleet::InstanceKey) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allow::Allow;
     use std::os::unix::fs::PermissionsExt;
 
     const SENTINEL: &str = "s3cr3t-of-the-test";
 
     async fn one(reference: &str) -> Result<Vec<u8>, Problem> {
+        of(reference, &["*"]).await
+    }
+
+    async fn of(reference: &str, allowed: &[&str]) -> Result<Vec<u8>, Problem> {
         let secrets = BTreeMap::from([("DB".to_owned(), reference.parse().unwrap())]);
-        find(&secrets).await.map(|mut found| found.remove("DB").unwrap().0)
+        let allow = Allow { secrets: allowed.iter().map(|&pattern| pattern.to_owned()).collect(), ..Allow::default() };
+        find(&secrets, &allow.files_of(&"shop".parse().unwrap())).await.map(|mut found| found.remove("DB").unwrap().0)
     }
 
     #[tokio::test]
@@ -271,6 +302,28 @@ mod tests {
         for other in ["/etc/shop/db", "/etc/baton-shop/db", "/home/baton/.config/shop"] {
             assert!(!is_own(Path::new(other)), "{other}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_link_leads_only_to_what_the_host_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        for name in ["shop", "till"] {
+            fs::create_dir(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("db"), SENTINEL).unwrap();
+        }
+        let link = folder.join("shop/current");
+        let (reference, allowed) = (format!("file:{}", link.display()), format!("{}/{{service}}/*", folder.display()));
+        std::os::unix::fs::symlink("db", &link).unwrap();
+        assert_eq!(of(&reference, &[&allowed]).await.unwrap(), SENTINEL.as_bytes());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("../till/db", &link).unwrap();
+        let refused = format!("{:?}", of(&reference, &[&allowed]).await.unwrap_err());
+        assert!(refused.contains("till/db, which [allow] secrets") && !refused.contains(SENTINEL), "{refused}");
+        // Nobody writes into it, and nobody waits for that.
+        fs::remove_file(&link).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&link).status().unwrap().success());
+        assert!(format!("{:?}", of(&reference, &[&allowed]).await.unwrap_err()).contains("not a regular file"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One attempt of a hook, from its record to its end.
 
 use super::{Record, Records};
+use crate::allow::Allow;
 use crate::runtime::{End, Exit, Launch, Running, Runtime, command};
 use crate::{secrets, text};
 use baton_core::fleet::InstanceKey;
@@ -26,6 +27,7 @@ pub(crate) struct Errand {
     pub(crate) record: Record,
     pub(crate) records: Records,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) allow: Arc<Allow>,
     /// None once the release is not known here any more: then its time is not known either.
     pub(crate) release: Option<Arc<Release>>,
     pub(crate) folder: PathBuf,
@@ -91,7 +93,7 @@ impl Errand {
         if let Some(user) = &release.run.user {
             command::user(user).map_err(failed)?;
         }
-        let secrets = secrets::find(&release.run.secrets).await.map_err(failed)?;
+        let secrets = secrets::find(&release.run.secrets, &self.allow.files_of(&release.service)).await.map_err(failed)?;
         let launch = Launch {
             key: key_of_slot(&self.record.key),
             release: self.record.release,

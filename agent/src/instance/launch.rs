@@ -26,7 +26,7 @@ impl Life {
             command: wanted.fill(&self.key, &run.command),
             user: run.user.clone(),
             env: self.environment(wanted),
-            secrets: crate::secrets::find(&run.secrets).await?,
+            secrets: crate::secrets::find(&run.secrets, &self.allow.files_of(&self.key.service)).await?,
             stop: run.stop.clone(),
             listen: run.listen.clone(),
         };

@@ -12,6 +12,7 @@ mod witness;
 pub(crate) use evidence::ended_unseen;
 pub(crate) use withdraw::Leave;
 
+use crate::allow::Allow;
 use crate::metrics::ServiceCounters;
 use crate::probe::{Question, Surroundings};
 use crate::runtime::{Running, Runtime};
@@ -56,6 +57,7 @@ pub(crate) struct Life {
     pub wanted: Option<Wanted>,
     pub origin: Origin,
     pub runtime: Arc<dyn Runtime>,
+    pub allow: Arc<Allow>,
     pub counters: Arc<ServiceCounters>,
 }
 

@@ -1,8 +1,8 @@
 //! The releases of this host: what is held, on its way, refused, or no longer wanted.
 
-use super::Event;
 use super::hooks::Hooks;
 use super::instances::Instances;
+use super::{Event, Means};
 use crate::allow::Allow;
 use crate::artifact::{Placing, Source, fetch};
 use baton_core::fleet::report::ReleaseState;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 pub(super) struct Artifacts {
     placing: Arc<dyn Placing>,
     source: Arc<dyn Source>,
-    allow: Allow,
+    allow: Arc<Allow>,
     events: UnboundedSender<Event>,
     /// The releases that this host's own settings do not allow. None is fetched or started; what runs is left alone.
     refused: BTreeMap<ReleaseId, Problem>,
@@ -64,13 +64,8 @@ const MENDING_MAX: Duration = Duration::from_secs(30);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Artifacts {
-    pub(super) fn new(
-        placing: Arc<dyn Placing>,
-        source: Arc<dyn Source>,
-        allow: Allow,
-        spec: Option<&HostSpec>,
-        events: UnboundedSender<Event>,
-    ) -> Self {
+    pub(super) fn new(means: &Means, spec: Option<&HostSpec>, events: UnboundedSender<Event>) -> Self {
+        let (placing, source, allow) = (means.placing.clone(), means.source.clone(), means.allow.clone());
         let refused = spec.map(|spec| allow.refusals(spec)).unwrap_or_default();
         let held = placing.held();
         let releases = spec.into_iter().flat_map(|spec| &spec.releases);

@@ -1,7 +1,8 @@
 //! The hooks of this host: one task an attempt, and what is known of each.
 
-use super::Event;
 use super::view::{HookPhase, HookView};
+use super::{Event, Means};
+use crate::allow::Allow;
 use crate::artifact::Placing;
 use crate::hook::{Errand, Origin, Record, Records, key_of_slot};
 use crate::runtime::{Found, Runtime};
@@ -33,19 +34,16 @@ pub(super) struct Hooks {
     again: Option<Instant>,
     runtime: Arc<dyn Runtime>,
     placing: Arc<dyn Placing>,
+    allow: Arc<Allow>,
     events: UnboundedSender<Event>,
 }
 
 impl Hooks {
     /// Takes up what is written down. A file that cannot be read stands for a hook that was begun.
-    pub(super) fn open(
-        records: Records,
-        runtime: Arc<dyn Runtime>,
-        placing: Arc<dyn Placing>,
-        events: UnboundedSender<Event>,
-    ) -> Result<Self, Problem> {
+    pub(super) fn open(records: Records, means: &Means, events: UnboundedSender<Event>) -> Result<Self, Problem> {
         let known = records.read()?;
-        Ok(Self { records, known, under_way: BTreeMap::new(), again: None, runtime, placing, events })
+        let (runtime, placing, allow) = (means.runtime.clone(), means.placing.clone(), means.allow.clone());
+        Ok(Self { records, known, under_way: BTreeMap::new(), again: None, runtime, placing, allow, events })
     }
 
     /// Looks for the hooks that an earlier agent began and did not see the end of. Returns what was found that is no hook.
@@ -111,8 +109,14 @@ impl Hooks {
     fn send(&mut self, record: Record, origin: Origin, release: Option<Arc<baton_core::release::Release>>) {
         let folder: PathBuf = self.placing.path(&record.artifact);
         let (key, attempt) = (record.key.clone(), record.attempt);
-        let errand =
-            Errand { record: record.clone(), records: self.records.clone(), runtime: self.runtime.clone(), release, folder };
+        let errand = Errand {
+            record: record.clone(),
+            records: self.records.clone(),
+            runtime: self.runtime.clone(),
+            allow: self.allow.clone(),
+            release,
+            folder,
+        };
         self.under_way.insert(key.clone(), Instant::now());
         self.known.insert(key.clone(), record);
         let events = self.events.clone();

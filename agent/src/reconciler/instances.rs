@@ -1,8 +1,9 @@
 //! The instances of this host: one task lives each, and what they say is kept here.
 
-use super::Event;
 use super::notes::{Notes, Verdict};
 use super::view::{FallView, InstanceView, Phase};
+use super::{Event, Means};
+use crate::allow::Allow;
 use crate::artifact::Placing;
 use crate::instance::{Change, Leave, Life, Origin, Wanted, ended_unseen};
 use crate::metrics::Counters;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 pub(super) struct Instances {
     runtime: Arc<dyn Runtime>,
     placing: Arc<dyn Placing>,
+    allow: Arc<Allow>,
     notes: Notes,
     events: UnboundedSender<Event>,
     slots: BTreeMap<InstanceKey, Slot>,
@@ -69,16 +71,11 @@ impl Slot {
 }
 
 impl Instances {
-    pub(super) fn new(
-        runtime: Arc<dyn Runtime>,
-        placing: Arc<dyn Placing>,
-        notes: Notes,
-        events: UnboundedSender<Event>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(super) fn new(means: &Means, notes: Notes, events: UnboundedSender<Event>, counters: Arc<Counters>) -> Self {
         Self {
-            runtime,
-            placing,
+            runtime: means.runtime.clone(),
+            placing: means.placing.clone(),
+            allow: means.allow.clone(),
             notes,
             events,
             slots: BTreeMap::new(),
@@ -324,8 +321,8 @@ impl Instances {
             Origin::Start => wanted.as_ref().map_or(0, |wanted| wanted.start),
         };
         let view = InstanceView { release, incarnation: String::new(), start, pid: None, phase, proven: false };
-        let (runtime, counters) = (self.runtime.clone(), self.counters.of(&key.service));
-        let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime, counters };
+        let (runtime, allow, counters) = (self.runtime.clone(), self.allow.clone(), self.counters.of(&key.service));
+        let life = Life { key: key.clone(), release_id: release, wanted, origin, runtime, allow, counters };
         let slot = Slot {
             serial,
             view,

@@ -116,7 +116,7 @@ pub struct Means {
     pub runtime: Arc<dyn Runtime>,
     pub placing: Arc<dyn Placing>,
     pub source: Arc<dyn Source>,
-    pub allow: Allow,
+    pub allow: Arc<Allow>,
 }
 
 /// What an earlier agent left in writing.
@@ -185,11 +185,10 @@ impl Reconciler {
         let Memory { ledger, notes, mut autonomy, records } = memory;
         autonomy.follow(ledger.spec());
         let found = means.runtime.list().await?;
-        let mut hooks = Hooks::open(records, means.runtime.clone(), means.placing.clone(), wires.sender.clone())?;
+        let mut hooks = Hooks::open(records, &means, wires.sender.clone())?;
         let found = hooks.adopt(found, ledger.spec());
-        let artifacts =
-            Artifacts::new(means.placing.clone(), means.source, means.allow, ledger.spec(), wires.sender.clone());
-        let mut instances = Instances::new(means.runtime.clone(), means.placing, notes, wires.sender, wires.counters);
+        let artifacts = Artifacts::new(&means, ledger.spec(), wires.sender.clone());
+        let mut instances = Instances::new(&means, notes, wires.sender, wires.counters);
         instances.adopt(found, autonomy.spec()).await;
         let mut reconciler = Self {
             unwritten: None,

@@ -60,8 +60,9 @@ codes! {
     CONTRADICTION = 115, "two settings that exclude each other",
         "For example side by side with a single port: there is no second slot for the new instance.";
     SECRET = 116, "a secret written into the manifest",
-        "A manifest is kept in version control and stored by the coordinator, and environment values can be read by others \
-         on the host. Put the secret into a file on the hosts that only the service's user can read, and give its path.";
+        "A manifest is kept in version control and stored by the coordinator, and others on the host can read arguments and \
+         environment values. Put the secret into a file on the hosts that only root can read, such as /etc/credstore/shop.db, and \
+         name it in run.secrets: the instance is given it as a file.";
     NO_PROBE = 117, "not exactly one way to know that the service is ready",
         "[health] needs one of http, tcp and exec. Without a probe every release would count as healthy.";
     NOBODY_SERVES = 118, "no host serves while the release is replaced",
@@ -93,7 +94,7 @@ codes! {
          read BATON_PORT from its environment. One that listens on a fixed port collides with the instance beside it, and does \
          not become ready. This is a warning.";
     BAD_SECRET = 140, "a secret that is no reference",
-        "run.secrets says where each host finds a value and never the value itself: file:/etc/shop/db, \
+        "run.secrets says where each host finds a value and never the value itself: file:/etc/credstore/shop.db, \
          env-file:/etc/shop/env#NAME, systemd-creds:/etc/credstore.encrypted/db or exec:/usr/bin/pass show shop/db. What was \
          written is not shown, because it may have been the secret.";
 }

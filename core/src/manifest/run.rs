@@ -57,6 +57,15 @@ pub(super) fn command(reader: &mut Reader<'_, '_>, text: &Spanned<String>, known
             return None;
         }
     };
+    if let Some((word, why)) = secret::in_command(&words) {
+        let finding =
+            Finding::error(codes::SECRET, inside(reader, text, &word.range), "a word of the command looks like a secret");
+        reader.report(finding.label(why).help(
+            "everybody on the host sees arguments: put it into a file there, name that in run.secrets, and let the program read \
+             the file that DB_PASSWORD_FILE names, for a secret DB_PASSWORD",
+        ));
+        return None;
+    }
     if words.first().is_none_or(|program| program.text.is_empty()) || text.get_ref().contains('\0') {
         reader.report(bad(text.span(), "the command names no program").label("empty"));
         return None;
@@ -155,8 +164,11 @@ fn secrets(reader: &mut Reader<'_, '_>) -> Option<BTreeMap<String, Secret>> {
             Some(Ok(secret)) => drop(secrets.insert(key.to_string(), secret)),
             Some(Err(error)) => {
                 let finding = Finding::error(codes::BAD_SECRET, value.span(), format!("{key} is no reference to a secret"));
-                reader
-                    .report(finding.label(error.to_string()).help(format!("for example: {key} = \"file:/etc/shop/{key}\"")));
+                reader.report(
+                    finding
+                        .label(error.to_string())
+                        .help(format!("for example: {key} = \"file:/etc/credstore/shop.{key}\"")),
+                );
             }
             None => reader.wrong_type(&format!("run.secrets.{key}"), Kind::Text, value),
         }
@@ -190,10 +202,9 @@ fn variable(
     }
     if let Some(why) = secret::suspicion(key, text) {
         let finding = Finding::error(codes::SECRET, value.span(), format!("{key} looks like a secret")).label(why);
-        reader
-            .report(finding.help(format!(
-                "put it into a file on the hosts and name that file in run.secrets: {key} = \"file:/etc/…\""
-            )));
+        reader.report(finding.help(format!(
+            "put it into a file on the hosts and name that file in run.secrets: {key} = \"file:/etc/credstore/SERVICE.NAME\""
+        )));
         return None;
     }
     if let Some(placeholder) = Placeholders::NAMES.iter().find(|name| text.contains(&format!("{{{name}}}"))) {

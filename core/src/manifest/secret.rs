@@ -1,5 +1,6 @@
 //! Values that look like secrets: refused, and never quoted back.
 
+use super::words::{self, Word};
 use crate::secret::Secret;
 use std::ops::Range;
 use toml::Spanned;
@@ -10,11 +11,66 @@ const NAMES: [&str; 10] =
     ["password", "passwd", "passphrase", "secret", "token", "apikey", "api_key", "private_key", "access_key", "credential"];
 
 /// Ends of a name whose value is about a secret and not one.
-const HARMLESS: [&str; 10] =
-    ["_file", "_path", "_dir", "_ttl", "_timeout", "_name", "_id", "_type", "_header", "_algorithm"];
+const HARMLESS: [&str; 17] = [
+    "_file",
+    "_path",
+    "_dir",
+    "_ttl",
+    "_timeout",
+    "_name",
+    "_id",
+    "_type",
+    "_header",
+    "_algorithm",
+    "_url",
+    "_uri",
+    "_endpoint",
+    "_host",
+    "_issuer",
+    "_length",
+    "_policy",
+];
+
+/// Ends of the names that are given a secret among other things: an option of a command, a setting of a connection string.
+const GIVEN: [&str; 11] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "private_key",
+    "access_key",
+    "secret_key",
+];
 
 /// How well-known tokens begin.
-const PREFIXES: [&str; 9] = ["-----BEGIN ", "AKIA", "ghp_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "sk_live_", "npm_"];
+const PREFIXES: [&str; 22] = [
+    "-----BEGIN ",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xoxa-",
+    "xoxb-",
+    "xoxp-",
+    "xapp-",
+    "sk_live_",
+    "rk_live_",
+    "whsec_",
+    "sk-ant-",
+    "sk-proj-",
+    "npm_",
+    "pypi-",
+    "hvs.",
+    "dop_v1_",
+];
 
 /// Why a value looks like a secret, if it does. Paths do not: a secret belongs in a file.
 pub(super) fn suspicion(name: &str, value: &str) -> Option<&'static str> {
@@ -24,9 +80,38 @@ pub(super) fn suspicion(name: &str, value: &str) -> Option<&'static str> {
     shaped(value)
 }
 
+/// The word of a command that looks like a secret, and why.
+pub(super) fn in_command(words: &[Word]) -> Option<(&Word, &'static str)> {
+    let options = words.iter().zip(words.iter().skip(1));
+    let told = |(option, value): (&Word, &Word)| option.text.starts_with("--") && given(&option.text, &value.text);
+    words.iter().find_map(|word| Some((word, suspicion_of_word(&word.text)?))).or_else(|| {
+        let (_, value) = options.into_iter().find(|&(option, value)| told((option, value)))?;
+        Some((value, "the option before it says that it is a secret"))
+    })
+}
+
+/// A word may be a command by itself, as it is behind `sh -c`.
+fn suspicion_of_word(word: &str) -> Option<&'static str> {
+    let inner = || words::split(word).ok().filter(|inner| inner.len() > 1);
+    shaped(word).or_else(|| assigned(word)).or_else(|| in_command(&inner()?).map(|(_, why)| why))
+}
+
 fn named(name: &str) -> bool {
     let name = name.to_lowercase();
     NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether something of this name is given a value that stands here, and not in a file or a variable.
+fn given(name: &str, value: &str) -> bool {
+    let name = name.trim().to_lowercase().replace('-', "_");
+    let elsewhere = value.is_empty() || value.starts_with(['/', '$', '{', '<', '@', '-']) || value.parse::<Secret>().is_ok();
+    GIVEN.iter().any(|end| name.ends_with(end)) && !elsewhere
+}
+
+/// `--password=…`, `PGPASSWORD=…`.
+fn assigned(text: &str) -> Option<&'static str> {
+    let (name, value) = text.split_once('=')?;
+    given(name, value).then_some("its name says that it is a secret")
 }
 
 fn shaped(value: &str) -> Option<&'static str> {
@@ -36,9 +121,30 @@ fn shaped(value: &str) -> Option<&'static str> {
     if value.starts_with("eyJ") && value.split('.').count() == 3 {
         return Some("its value has the shape of a JSON web token");
     }
-    let authority = value.split_once("://")?.1.split(['/', '?', '#']).next()?;
-    let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
-    (!password.is_empty()).then_some("its value is a URL with a password in it")
+    if ["Bearer ", "Basic "].iter().any(|scheme| authorizes(value, scheme)) {
+        return Some("its value is what an Authorization header says");
+    }
+    if has_password(value) {
+        return Some("its value is an address with a password in it");
+    }
+    let mut settings = value.split([';', ' ', '&', '?']).filter(|setting| setting.len() < value.len());
+    settings.any(|setting| assigned(setting).is_some()).then_some("its value has a password among its settings")
+}
+
+/// Whether a text ends with the credentials of a scheme, at its begin or behind a header's name.
+fn authorizes(text: &str, scheme: &str) -> bool {
+    let Some((before, credentials)) = text.split_once(scheme) else { return false };
+    let begins = before.is_empty() || before.trim_end().ends_with(':');
+    let one = credentials.len() >= 8 && !credentials.contains(char::is_whitespace) && !credentials.starts_with(['$', '{']);
+    begins && one && credentials.contains(|c: char| c.is_ascii_digit() || c == '=')
+}
+
+/// `scheme://user:password@host`, and the `user:password@tcp(host)` of Go's drivers.
+fn has_password(text: &str) -> bool {
+    let user = |text: &str| text.split_once(':').is_some_and(|(_, password)| !password.is_empty());
+    let url = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()?.rsplit_once('@'));
+    let driver = ["@tcp(", "@tcp6(", "@unix("].iter().find_map(|network| text.split_once(network));
+    [url, driver].into_iter().flatten().any(|(before, _)| user(before))
 }
 
 /// The ranges of everything in a file that looks like a secret, wherever it stands.
@@ -62,7 +168,7 @@ fn collect(name: &str, value: &Spanned<DeValue<'_>>, found: &mut Vec<Range<usize
         DeValue::Table(table) if name == "secrets" => found.extend(literals(table)),
         DeValue::Table(table) => table.iter().for_each(|(name, value)| collect(name.get_ref(), value, found)),
         DeValue::Array(items) => items.iter().for_each(|value| collect(name, value, found)),
-        DeValue::String(text) if suspicion(name, text).is_none() => {}
+        DeValue::String(text) if suspicion(name, text).or_else(|| suspicion_of_word(text)).is_none() => {}
         DeValue::String(_) => found.push(value.span()),
         _ if named(name) => found.push(value.span()),
         _ => {}
@@ -89,7 +195,7 @@ pub(super) fn ranges_in_text(text: &str) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::suspicion;
+    use super::*;
 
     #[test]
     fn secrets_are_known_by_name_or_by_shape() {
@@ -99,6 +205,12 @@ mod tests {
             ("DATABASE_URL", "postgres://shop:hunter2@db/shop"),
             ("CERT", "-----BEGIN PRIVATE KEY-----\nMIIE"),
             ("SESSION", "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0"),
+            ("UPSTREAM", "Bearer 0123456789"),
+            ("UPSTREAM", "Authorization: Basic c2hvcDpodW50ZXIy"),
+            ("DSN", "shop:hunter2@tcp(db:3306)/shop"),
+            ("DSN", "Server=db;User Id=shop;Password=hunter2"),
+            ("DSN", "host=db user=shop password=hunter2"),
+            ("UPSTREAM", "https://example.net/?api_key=hunter2"),
         ] {
             assert!(suspicion(name, value).is_some(), "{name}={value}");
         }
@@ -114,8 +226,38 @@ mod tests {
             ("DATABASE_URL", "postgres://shop@db/shop"),
             ("HOME_PAGE", "https://example.net/a:b@c"),
             ("API_KEY", ""),
+            ("TOKEN_URL", "https://example.net/token"),
+            ("REALM", "Basic authentication"),
+            ("DSN", "host=db user=shop passfile=/etc/shop/pgpass"),
+            ("DSN", "shop@tcp(db:3306)/shop"),
+            ("DSN", "shop:@tcp(db:3306)/shop"),
         ] {
             assert_eq!(suspicion(name, value), None, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_given_no_secret() {
+        for (command, word) in [
+            ("shop --password=hunter2 --port {port}", "--password=hunter2"),
+            ("shop --db-password hunter2", "hunter2"),
+            ("shop --upstream https://shop:hunter2@example.net/", "https://shop:hunter2@example.net/"),
+            ("shop ghp_0123456789abcdef", "ghp_0123456789abcdef"),
+            ("env PGPASSWORD=hunter2 psql", "PGPASSWORD=hunter2"),
+            ("curl -H 'Authorization: Bearer 0123456789' http://x/", "Authorization: Bearer 0123456789"),
+            ("sh -c 'exec shop --token hunter2'", "exec shop --token hunter2"),
+        ] {
+            let words = words::split(command).unwrap();
+            assert_eq!(in_command(&words).map(|(word, _)| word.text.as_str()), Some(word), "{command}");
+        }
+        for command in [
+            "shop --password-file=/etc/shop/db --token-ttl 1h",
+            "shop --password /run/secrets/db --secret-store vault --token={version}",
+            "sh -c 'exec shop --password=$(cat $DB_FILE) --token \"$TOKEN\"'",
+            "shop --token --verbose",
+            "shop --url https://example.net/?page=2&sort=asc",
+        ] {
+            assert_eq!(in_command(&words::split(command).unwrap()), None, "{command}");
         }
     }
 }

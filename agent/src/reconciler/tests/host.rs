@@ -1,7 +1,6 @@
 //! One host under test.
 
 use super::app;
-use crate::allow::Allow;
 use crate::artifact::{Bounds, Chunk, Chunks, FetchError, Folder, Source, Unpacker};
 use crate::metrics::Counters;
 use crate::reconciler::{Event, Means, Memory, Reconciler, View, Wires};
@@ -122,7 +121,7 @@ impl Host {
             runtime: Arc::new(self.processes()),
             placing: Arc::new(Folder::open(&self.path("releases"), Bounds::default(), Unpacker::Thread).unwrap()),
             source: self.source.clone(),
-            allow: Allow::default(),
+            allow: Arc::default(),
         };
         (sender, viewed, memory, means, wires)
     }

@@ -225,7 +225,7 @@ async fn a_secret_reaches_the_instance_as_a_file_and_nothing_else_of_it_anywhere
     let source = host.folder.path().join("source");
     std::fs::write(&source, SENTINEL).unwrap();
     let reference = BTreeMap::from([("DB".to_owned(), format!("file:{}", source.display()).parse().unwrap())]);
-    let secrets = crate::secrets::find(&reference).await.unwrap();
+    let secrets = crate::secrets::find(&reference, &crate::allow::Files::all()).await.unwrap();
     let script = "cmp -s \"$CREDENTIALS_DIRECTORY/DB\" \"$DB_FILE\" && wc -c < \"$DB_FILE\" > length; exec sleep 60";
     let running = host.runtime.start(Launch { secrets, ..host.launch(script) }).await.unwrap();
     let length = SENTINEL.len().to_string();

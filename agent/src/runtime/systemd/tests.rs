@@ -232,13 +232,14 @@ async fn what_systemd_encrypted_on_this_host_is_a_secret_and_under_another_name_
     };
 
     let mut launch = host.launch("cat $X_FILE; exec sleep 600");
-    launch.secrets = secrets::find(&secret("#DB")).await.unwrap();
+    let files = crate::allow::Files::all();
+    launch.secrets = secrets::find(&secret("#DB"), &files).await.unwrap();
     let running = host.runtime.start(launch).await.unwrap();
     assert_eq!(host.lines(&running).await, ["a value"]);
     host.runtime.stop(&running, &polite(Duration::from_secs(5))).await;
 
     // Its file has another name than it was encrypted under.
-    let refused = secrets::find(&secret("")).await.unwrap_err();
+    let refused = secrets::find(&secret(""), &files).await.unwrap_err();
     assert!(refused.seen[1].1.starts_with("systemd-creds: "), "{refused:?}");
 }
 

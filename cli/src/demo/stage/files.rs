@@ -136,9 +136,10 @@ fn agent(setup: &Setup, places: &Places, folder: &Path, name: &str, address: IpA
     if setup.metrics {
         text.push_str(&format!("metrics = \"{}\"\n", SocketAddr::new(address, places.agent_metrics)));
     }
+    text.push_str(&format!("\n[allow]\nsecrets = [{}]\n", quoted(&folder.join("*"))));
     // Whoever runs a stage as root means its applications, too: they are of this program.
     if rustix::process::geteuid().is_root() {
-        text.push_str("\n[allow]\nroot = true\n");
+        text.push_str("root = true\n");
     }
     text
 }

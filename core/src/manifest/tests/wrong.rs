@@ -84,6 +84,7 @@ golden! {
     one_host_in_place_proves_nothing_either
     a_secret_is_where_it_is_found
     a_secret_is_refused_and_never_shown
+    a_secret_in_a_command_is_refused_and_never_shown
     a_secret_is_not_shown_in_a_file_that_is_no_toml
     the_environment_takes_strings_with_plain_names
     one_probe_decides
