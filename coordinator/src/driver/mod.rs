@@ -58,6 +58,9 @@ const IDS_SKIPPED: u64 = 4096;
 /// The shortest sleep: a wake-up that is due already must not become a busy loop.
 const NAP: Duration = Duration::from_millis(2);
 
+/// A plan is made at least this often, whatever is heard: no decision waits for longer because somebody forgot to ask for it.
+const PLAN_EVERY: Duration = Duration::from_secs(5);
+
 /// What decides: `core`'s planner, or in a test one that is wrong.
 pub type Planner = fn(&Fleet, Moment) -> Plan;
 
@@ -82,6 +85,10 @@ pub struct Driver {
     unshown: Option<Instant>,
     /// When the first of the connected hosts would count as silent.
     silence_at: Option<Moment>,
+    /// Whether anything was heard since the last plan that another one could depend on.
+    news: bool,
+    /// Until when a plan would be the last one again, unless there is news.
+    settled_until: Option<Moment>,
 }
 
 /// Why nothing is decided, and when to try again.
@@ -126,6 +133,8 @@ impl Driver {
             violations: Vec::new(),
             unshown: None,
             silence_at: None,
+            news: true,
+            settled_until: None,
         };
         Ok((driver, access))
     }
@@ -181,10 +190,12 @@ impl Driver {
 
     /// Takes in what was heard. Nothing here is durable: agents repeat it.
     fn observe(&mut self, mail: Mail, now: Moment) {
+        let proven_after = self.fleet.proven_after();
         for (name, (at, report)) in mail.reports {
             let at = self.clock.at(at);
             self.counted.hear(&self.fleet, &name, &report, at);
             if let Some(host) = self.fleet.hosts.get_mut(&name) {
+                self.news |= host.heard.as_ref().is_none_or(|heard| report.is_news_after(&heard.report, proven_after));
                 host.heard = Some(Heard { at, report });
                 self.unshown.get_or_insert_with(Instant::now);
             }
@@ -203,6 +214,7 @@ impl Driver {
             if connected != host.connected {
                 tracing::info!(host = %name, connected, "host");
                 host.connected = connected;
+                self.news = true;
                 self.unshown.get_or_insert_with(Instant::now);
             }
         }
@@ -216,12 +228,20 @@ impl Driver {
             None => self.counted.looks(&self.fleet, now),
         };
         let returned = balancers::returned(&self.fleet);
-        let plan =
-            (requests.is_empty() && looks.is_empty() && returned.is_empty()).then(|| (self.planner)(&self.fleet, now));
+        let asked = !(requests.is_empty() && looks.is_empty() && returned.is_empty());
+        let must_write = recovers || self.clock_is_due(now);
+        let settled_until = self.settled_until.take().filter(|until| now < *until);
+        if let Some(until) = settled_until.filter(|_| !asked && !must_write && !self.news) {
+            self.settled_until = Some(until);
+            return Ok(Some(until));
+        }
+        self.news = false;
+        let plan = (!asked).then(|| (self.planner)(&self.fleet, now));
         let quiet = plan.as_ref().is_some_and(|plan| !plan.changes_anything());
-        if let Some(plan) = plan.as_ref().filter(|_| quiet && !recovers && !self.clock_is_due(now)) {
+        if let Some(plan) = plan.as_ref().filter(|_| quiet && !must_write) {
             self.waiting.clone_from(&plan.waiting);
-            return Ok(plan.wake_at);
+            self.settled_until = earlier(plan.wake_at, Some(now + PLAN_EVERY));
+            return Ok(self.settled_until);
         }
         let mut draft = self.fleet.clone();
         for (id, judgement) in &looks {

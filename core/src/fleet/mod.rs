@@ -4,6 +4,7 @@ pub mod ability;
 pub mod fence;
 pub mod hooks;
 pub mod latency;
+pub mod news;
 pub mod orders;
 pub mod past;
 pub mod report;

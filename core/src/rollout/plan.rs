@@ -260,6 +260,7 @@ fn look(
             step,
             begun,
             away: is_away(service, rollout, place),
+            idle: place.issued().next().is_some() && !place.issued().any(|(slot, _)| place.is_told_in(slot)),
             entered,
             has_new,
             ready: goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_ready(slot)),

@@ -40,6 +40,8 @@ pub struct Standing {
     pub begun: bool,
     /// By what was told nothing of it is in, or what the rollout goes to is not.
     pub away: bool,
+    /// It was told to run something, and nothing of it is in.
+    pub idle: bool,
     /// Every balancer was told that the release it should have is in.
     pub entered: bool,
     /// The host was told to run the rollout's new release.

@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// A host that was not heard for this long counts as silent.
 const SILENCE: u64 = 10_000;
+/// It plans at least this often, whatever it hears.
+const PLAN_EVERY: u64 = 5_000;
 
 /// What survives a crash: the fleet without what was heard, and the driver's clock.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Coordinator {
     /// Virtual time at which the persisted clock was taken up.
     began: (u64, u64),
     pub(super) wake_at: Option<u64>,
+    /// Whether anything was heard since the last plan that another one could depend on.
+    news: bool,
     /// Why nothing more happens, as of the last pass.
     pub(super) waiting: BTreeMap<ServiceName, Vec<Waiting>>,
 }
@@ -45,7 +49,7 @@ impl Coordinator {
             host.connected = false;
             host.heard = None;
         }
-        Self { fleet, began: (now, store.clock), wake_at: Some(now), waiting: BTreeMap::new() }
+        Self { fleet, began: (now, store.clock), wake_at: Some(now), news: true, waiting: BTreeMap::new() }
     }
 
     fn moment(&self, now: u64) -> Moment {
@@ -61,7 +65,10 @@ impl Coordinator {
     /// Hears a report. Returns the spec to send again where the host does not follow the newest.
     pub(super) fn hear(&mut self, name: &HostName, report: HostReport, now: u64) -> Option<HostSpec> {
         let at = self.moment(now);
+        let proven_after = self.fleet.proven_after();
         let host = self.fleet.hosts.get_mut(name)?;
+        let before = host.heard.as_ref().filter(|_| host.connected);
+        self.news |= before.is_none_or(|heard| report.is_news_after(&heard.report, proven_after));
         let behind = !report.follows(&host.issued);
         host.heard = Some(Heard { at, report });
         host.connected = true;
@@ -86,9 +93,20 @@ impl Coordinator {
         accepted.is_ok_and(|accepted| accepted != Accepted::Unchanged)
     }
 
+    /// Whether another pass could find anything that the last one did not.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        let at = self.moment(now);
+        let is_silent =
+            |host: &Host| host.heard.as_ref().is_some_and(|heard| at.since(heard.at).as_millis() as u64 >= SILENCE);
+        self.news
+            || self.wake_at.is_none_or(|wake| wake <= now)
+            || self.fleet.hosts.values().any(|it| it.connected && is_silent(it))
+    }
+
     /// One pass of the driver. Returns what to send, or what the interlock refused.
     pub(super) fn pass(&mut self, store: &mut Store, now: u64, twice: bool) -> Result<Vec<(HostName, HostSpec)>, String> {
         let at = self.moment(now);
+        self.news = false;
         for host in self.fleet.hosts.values_mut() {
             let heard = host.heard.as_ref().map(|heard| at.since(heard.at).as_millis() as u64);
             host.connected = host.connected && heard.is_some_and(|ago| ago < SILENCE);
@@ -103,7 +121,8 @@ impl Coordinator {
         store.forgotten.retain(|_, past| !next.gone.contains(&past.release.service));
         store.clock = at.0;
         next.take(&mut self.fleet);
-        self.wake_at = next.wake_at.map(|wake| now + wake.since(at).as_millis() as u64);
+        let wake_at = next.wake_at.map_or(PLAN_EVERY, |wake| PLAN_EVERY.min(wake.since(at).as_millis() as u64));
+        self.wake_at = Some(now + wake_at);
         self.waiting = next.waiting.clone();
         if twice {
             let again = plan(&self.fleet, at);

@@ -165,7 +165,10 @@ impl World<'_> {
                 if let Some(spec) = coordinator.hear(&name, *report, self.now) {
                     self.send_spec(&name, spec);
                 }
-                self.coordinator_passes()
+                if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.is_due(self.now)) {
+                    self.coordinator_passes()?;
+                }
+                Ok(())
             }
         }
     }

@@ -71,6 +71,19 @@ impl Turn<'_> {
         if full && standing.begun && is_near(standing) { Err(Reason::Turn { wave: count(standing.wave) }) } else { Ok(()) }
     }
 
+    /// Whether nothing of a host is in any more once this slot is out, by what was told.
+    pub(super) fn empties(&self, standing: &Standing, place: &Place<'_>, slot: Slot) -> bool {
+        let other = place.issued().any(|(other, _)| other != slot && place.is_told_in(other));
+        standing.belongs && standing.aside.is_none() && place.is_told_in(slot) && !other
+    }
+
+    /// What is told to serve and does not may come back by itself: no more hosts are told not to than may be out.
+    pub(super) fn may_empty(&self) -> Result<(), Reason> {
+        let limit = self.unavailable_limit.max(1);
+        let full = self.idle >= limit && !self.ends_with_nothing();
+        if full { Err(Reason::Floor { unavailable: count(self.idle), max_unavailable: count(limit) }) } else { Ok(()) }
+    }
+
     /// Whether some other host serves of which the strategy's label says the same, where there is another one at all.
     pub(super) fn leaves_a_peer(&self, host: &HostName) -> Result<(), Reason> {
         let Self { fleet, service, .. } = *self;

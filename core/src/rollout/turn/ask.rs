@@ -1,6 +1,7 @@
 //! The hooks that have to be run before a step.
 
 use super::{Turn, count};
+use crate::fleet::spec::InstanceSpec;
 use crate::hook::Point;
 use crate::name::Slot;
 use crate::rollout::aside::aside;
@@ -72,6 +73,12 @@ impl<'a> Turn<'a> {
                     place.issued().map(|(other, _)| other).filter(|other| other != slot).collect()
                 }
                 Step::Drain(slot) if self.leaves_together(standing) => vec![*slot],
+                // Told something else meanwhile, a hook perhaps: it leaves with the others once it has answered.
+                Step::Wait(Reason::Echo) if standing.connected && standing.entered && standing.aside.is_none() => {
+                    let is_old = |(_, told): &(Slot, &InstanceSpec)| told.release != rollout.to;
+                    held |= place.issued().filter(is_old).any(|(slot, _)| place.is_told_in(slot));
+                    continue;
+                }
                 _ => continue,
             };
             for slot in leaves {

@@ -37,6 +37,10 @@ pub(super) struct Turn<'a> {
     begun_limit: usize,
     /// Those of them that are away from it by what was told.
     away: usize,
+    /// Hosts of which nothing is in by what was told, whatever may still answer there.
+    idle: usize,
+    /// Whether a step of this pass made one more of them.
+    emptied: bool,
     /// Hosts that do not serve, for whatever reason, and how many may be.
     unavailable: usize,
     unavailable_limit: usize,
@@ -90,6 +94,8 @@ impl<'a> Turn<'a> {
             begun: 0,
             begun_limit: strategy.at_once(hosts),
             away: standings.iter().filter(|it| it.away && it.aside.is_none()).count(),
+            idle: standings.iter().filter(|it| it.idle && it.belongs && it.aside.is_none()).count(),
+            emptied: false,
             unavailable: standings.iter().filter(counted).filter(is_down).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
             leaving: standings.iter().filter(|it| !it.belongs && it.serves).count(),
@@ -159,7 +165,9 @@ impl<'a> Turn<'a> {
                     }
                     self.admit(standing, lowers)?;
                     let leaves = self.leaves(&place, *slot);
+                    let empties = self.empties(standing, &place, *slot);
                     let bound = if leaves { self.may_leave(standing) } else { Ok(()) };
+                    let bound = bound.and_then(|()| if empties { self.may_empty() } else { Ok(()) });
                     let opens = bound.and_then(|()| self.opens(standing));
                     if let Err(reason) = opens.and_then(|()| self.before_drain(&place, *slot)) {
                         // It begins, and serves until its hooks have been run.
@@ -167,6 +175,8 @@ impl<'a> Turn<'a> {
                         return Err(reason);
                     }
                     self.away += usize::from(leaves && is_near(standing));
+                    self.idle += usize::from(empties);
+                    self.emptied |= empties;
                 } else {
                     self.opens(standing)?;
                     self.before_drain(&place, *slot)?;
@@ -183,6 +193,12 @@ impl<'a> Turn<'a> {
                     self.hook_once(Point::Migrate)?;
                 }
                 let place = self.places.at(&standing.host);
+                let fills = standing.belongs && standing.aside.is_none() && place.issued().next().is_none();
+                if fills && self.emptied {
+                    // Nothing is in here either until it is proven.
+                    self.may_empty()?;
+                }
+                self.idle += usize::from(fills);
                 draft.start(&place, *slot, *release, standing.start, self.strategy.drain_deadline);
                 self.away += usize::from(is_near(standing));
                 Ok(true)

@@ -7,7 +7,7 @@ use baton_core::fleet::spec::MemberState;
 use baton_core::fleet::split::Share;
 use baton_core::rollout::command::{Command, apply};
 use baton_core::rollout::plan::plan;
-use baton_core::rollout::{RolloutState, interlock};
+use baton_core::rollout::{Direction, RolloutState, Turned, interlock};
 use baton_core::strategy::{Amount, Wave};
 use baton_core::time::Moment;
 use std::time::Duration;
@@ -145,4 +145,44 @@ fn where_releases_cannot_coexist_a_host_that_left_and_was_not_heard_since_is_wai
     world.settle();
     world.stand(&[("web1", "v2:in"), ("web2", "")]);
     assert!(world.fleet.hosts[&host("web2")].issued.releases.is_empty(), "nothing is kept of what it left");
+}
+
+#[test]
+fn hosts_that_leave_together_wait_for_one_that_was_told_something_else_meanwhile() {
+    let leave = |second: &str| {
+        let text = "side-by-side max=0 v1->v2\n web1 a=v1:ready:in b=v2:ready:in\n web2 a=v1:ready:in b=v2:ready:in";
+        let mut world = World::parse(&format!("{text}{second}\n lb1"));
+        for rollout in world.fleet.rollouts.values_mut() {
+            rollout.strategy.lockstep = true;
+            rollout.strategy.parallel = Some(Amount::Percent(100));
+        }
+        let next = plan(&world.fleet, NOW);
+        let told = next.specs.get(&host("lb1")).map(|spec| spec.pools[&pool()].members.values());
+        told.map_or(0, |members| members.filter(|member| member.state == MemberState::Out).count())
+    };
+    assert_eq!(leave(""), 2);
+    assert_eq!(leave(" behind"), 0);
+}
+
+#[test]
+fn wherever_two_hosts_stand_the_planner_asks_for_nothing_that_the_interlock_refuses() {
+    const SLOT: [&str; 7] =
+        ["v1:none:out", "v1:ready:in", "v1:ready:out", "v2:ready:in", "v2:ready:out", "v2:failed:in", "v2:starting:out"];
+    let hosts: Vec<String> = SLOT.iter().flat_map(|a| SLOT.iter().map(move |b| format!("a={a} b={b}"))).collect();
+    for (one, two) in hosts.iter().flat_map(|one| hosts.iter().map(move |two| (one, two))) {
+        for (goes_back, lockstep) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut world = World::parse(&format!("side-by-side max=1 v1->v2\n web1 {one}\n web2 {two}\n lb1"));
+            for rollout in world.fleet.rollouts.values_mut() {
+                rollout.strategy.lockstep = lockstep;
+                rollout.strategy.parallel = Some(Amount::Percent(100));
+                if goes_back {
+                    (rollout.direction, rollout.state) = (Direction::Back, RolloutState::Reverting);
+                    rollout.turned = Some(Turned::Operator { by: "ana".into() });
+                }
+            }
+            let next = plan(&world.fleet, NOW);
+            let checked = interlock::check(&world.fleet, &next);
+            assert_eq!(checked, Ok(()), "web1 {one}\nweb2 {two}\nback: {goes_back}, together: {lockstep}");
+        }
+    }
 }
