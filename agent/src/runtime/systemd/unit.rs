@@ -73,6 +73,8 @@ pub(super) fn properties(launch: &Launch, program: &Program, mark: &str, credent
     if !launch.secrets.is_empty() {
         let load = |name: &String| (name.clone(), credentials.join(name).display().to_string());
         properties.set("LoadCredential", launch.secrets.keys().map(load).collect::<Vec<_>>());
+        // A core dump would be a copy of them.
+        properties.set("LimitCORE", 0_u64);
     }
     properties.text("KillMode", "mixed");
     properties.set("KillSignal", number(launch.stop.signal));

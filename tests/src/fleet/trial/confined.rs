@@ -2,6 +2,7 @@
 
 use super::fault::{LINK, wait_active};
 use crate::fleet::host::Host;
+use crate::fleet::pool::Pool;
 use crate::fleet::provision::main_process;
 use crate::fleet::record::{Fleet, Part};
 use anyhow::Context as _;
@@ -35,6 +36,16 @@ fn wrong(host: &Host) -> anyhow::Result<Vec<String>> {
         wrong.push(format!("{LINK} on {} has rights: {status}", host.name));
     }
     Ok(wrong)
+}
+
+/// The units of a service's instances on a host.
+///
+/// # Errors
+/// When the host does not say.
+pub(super) fn named(host: &Host, pool: &Pool) -> anyhow::Result<Vec<String>> {
+    let pattern = format!("baton-{}-*.service", pool.name);
+    let listed = host.run(&["systemctl", "list-units", "--plain", "--no-legend", &pattern])?;
+    Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 /// How exposed a unit is on a host where it runs, by systemd's own measure.

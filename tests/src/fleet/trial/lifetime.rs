@@ -1,10 +1,11 @@
 //! A lifetime of the packages, in both formats: from hosts with nothing on them to a service under load, and back to nothing.
 
 use super::client::Clients;
-use super::confined::exposure;
+use super::confined::{exposure, named};
 use super::fault::wait_active;
 use super::operator::Deploy;
 use super::rest::{compare, units};
+use super::sentinel;
 use super::service::{self, Behaviour};
 use super::tell;
 use crate::fleet::front::Front;
@@ -133,6 +134,7 @@ impl<'a> Lifetime<'a> {
         self.unnoticed(&mut clients, "the agent's removal", || self.packages.remove(self.web, &["baton-agent"]))?;
         self.unnoticed(&mut clients, "the agent's return", || self.bring_back())?;
         drop(clients);
+        sentinel::search(self.fleet, self.pool)?;
         self.coordinator.run(&["baton", "services", "remove", self.pool.name, "--yes"])?;
         self.purge(&before)
     }
@@ -171,9 +173,8 @@ impl<'a> Lifetime<'a> {
 
     /// Each runs with no more rights than it needs: the coordinator, an agent's half that faces the network, an application.
     fn confined(&self) -> anyhow::Result<()> {
-        let pattern = format!("baton-{}-*.service", self.pool.name);
-        let listed = self.web.run(&["systemctl", "list-units", "--plain", "--no-legend", &pattern])?;
-        let application = listed.split_whitespace().next().context("no application runs")?;
+        let applications = named(self.web, self.pool)?;
+        let application = applications.first().context("no application runs")?;
         let coordinator = (self.coordinator, "baton-coordinator.service", 1.5);
         for (host, unit, most) in [coordinator, (self.web, "baton-agent-link.service", 2.0), (self.web, application, 3.0)] {
             let exposed = exposure(host, unit)?;

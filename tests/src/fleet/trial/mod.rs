@@ -15,6 +15,7 @@ mod notice;
 mod operator;
 mod reboots;
 mod rest;
+mod sentinel;
 mod service;
 mod story;
 mod verdict;

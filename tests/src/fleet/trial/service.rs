@@ -1,5 +1,6 @@
 //! The service that is deployed: the demo's, from the `baton` package on the hosts, in an artifact of a few lines of shell.
 
+use super::sentinel;
 use crate::fleet::host::Host;
 use crate::fleet::pool::Pool;
 use crate::fleet::record::{Fleet, Part};
@@ -50,6 +51,7 @@ pub(super) fn folder(pool: &Pool) -> String {
 /// When there is no room.
 pub(super) fn publish(host: &Host, fleet: &Fleet, pool: &Pool, version: &str, behaviour: Behaviour) -> anyhow::Result<()> {
     let folder = folder(pool);
+    sentinel::lay_down(fleet, pool)?;
     host.write(&format!("{folder}/baton.toml"), &manifest(fleet, pool, behaviour))?;
     let path = host.root().join(format!("{}/{}-{version}.tar.zst", folder.trim_start_matches('/'), pool.name));
     archive(&path, &start_script(behaviour)).with_context(|| format!("cannot write {}", path.display()))?;
@@ -63,6 +65,7 @@ fn manifest(fleet: &Fleet, pool: &Pool, behaviour: Behaviour) -> String {
     let watched = if behaviour.needs_traffic() { WATCHED } else { "" };
     let user = if behaviour == Behaviour::AsRoot { "user = \"root\"\n" } else { "" };
     let Pool { name, ports, .. } = pool;
+    let (secret, place) = (sentinel::NAME, sentinel::path(pool));
     format!(
         r#"service = "{name}"
 hosts = [{hosts}]
@@ -73,6 +76,7 @@ path = "{name}-{{version}}.tar.zst"
 [run]
 command = "bin/shop --listen {{address}}:{{port}} --version-text {{version}}"
 ports = {ports:?}
+secrets = {{ {secret} = "file:{place}" }}
 {user}
 [health]
 http = "/healthz"
@@ -97,7 +101,7 @@ bake = \"45s\"
 fn start_script(behaviour: Behaviour) -> String {
     let words = behaviour.words();
     format!(
-        "#!/bin/sh\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"$STATE_DIRECTORY/$(uname -n)-$$.log\" {words} \"$@\"\n"
+        "#!/bin/sh\n[ -s \"$SENTINEL_FILE\" ] || exit 78\nexec /usr/bin/baton demo-part app --start-delay 200ms --log \"$STATE_DIRECTORY/$(uname -n)-$$.log\" {words} \"$@\"\n"
     )
 }
 
