@@ -97,7 +97,7 @@ fn measure(name: &'static str, pass: &'static str, fleet: &Fleet, passes: u32) -
 #[derive(Debug, Clone, Copy)]
 struct Simulated {
     cpu_ms: f64,
-    /// How long it took in the simulation: every host reports every four seconds of that, and every report is a pass.
+    /// How long it took in the simulation: every host reports every four seconds of that, and all that is news is a pass.
     virtual_s: f64,
 }
 

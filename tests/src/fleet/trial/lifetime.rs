@@ -43,7 +43,7 @@ const STAYS: [&str; 5] = ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gsha
 const STAYS_OF_RPM: [&str; 3] = ["/etc/baton", "/var/lib/baton-agent", "/var/lib/baton-coordinator"];
 
 /// Of Debian, of this test, and of the services: not Baton's.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 16] = [
     "/var/log",
     "/var/cache",
     "/var/tmp",
@@ -56,6 +56,7 @@ const OTHERS: [&str; 15] = [
     "/var/lib/systemd",
     "/var/lib/private",
     "/var/lib/haproxy",
+    "/etc/credstore",
     "/etc/haproxy",
     "/etc/systemd/system/multi-user.target.wants/haproxy.service",
     "/etc/.pwd.lock",
