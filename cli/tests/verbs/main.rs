@@ -5,6 +5,7 @@
 mod agents;
 mod audit;
 mod coordinator;
+mod identity;
 mod reboot;
 mod refused;
 mod world;
