@@ -133,13 +133,17 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         life_ms: u64::try_from(args.life.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     };
     let (uses, named) = (request.uses, !request.names.is_empty());
-    let hosts = args.hosts.is_some();
+    let said = match (args.hosts, args.uses) {
+        (Some(_), _) => "--hosts",
+        (None, Some(_)) => "--uses",
+        (None, None) => "--name",
+    };
     let services = request.services.clone();
     let created = connection.control.create_token(request).await.map_err(|status| {
         let mut problem = from_status(&status);
         // In the words of whoever asked.
-        if hosts && let Some(rest) = problem.what.strip_prefix("--uses") {
-            problem.what = format!("--hosts{rest}");
+        if let Some(rest) = problem.what.strip_prefix("--uses") {
+            problem.what = format!("{said}{rest}");
         }
         problem
     })?;
