@@ -48,9 +48,10 @@ pub async fn join(config: &Config, endpoint: &str, token: &JoinToken, claim: Cla
             .saw("state", config.state.display().to_string())
     };
     // Made before the token is spent: whether this disk can keep what it brings is known then.
-    let made: Vec<PathBuf> =
-        [config.state.join("run"), config.state.clone()].into_iter().filter(|folder| !folder.exists()).collect();
-    let joined = match crate::state_folder(&config.state).map_err(kept) {
+    let folders = [config.state.join("run"), config.identity(), config.state.clone()];
+    let made: Vec<PathBuf> = folders.into_iter().filter(|folder| !folder.exists()).collect();
+    let room = || Ok(Credentials::can_be_kept(&config.identity())?);
+    let joined = match crate::state_folder(&config.state).map_err(kept).and_then(|()| room()) {
         Ok(()) => ask(config, endpoint, token, claim).await,
         Err(problem) => Err(problem),
     };
@@ -118,6 +119,22 @@ mod tests {
         fs::create_dir(&config.state).unwrap();
         assert!(join(&config, &nobody, &token, Claim::New).await.is_err());
         assert_eq!(fs::read_dir(&config.state).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn whether_a_certificate_can_be_kept_is_known_before_the_token_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state: folder.path().join("state"), name: Some("web1".into()), ..Config::default() };
+        fs::create_dir(&config.state).unwrap();
+        // Root writes everywhere, but not into what is no folder.
+        fs::write(config.identity(), "in the way").unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = nobody.local_addr().unwrap().to_string();
+        let token = JoinToken { pin: [1; 32], secret: [2; 32] };
+        assert_eq!(join(&config, &endpoint, &token, Claim::New).await.unwrap_err().code, Code(513));
+        nobody.set_nonblocking(true).unwrap();
+        assert!(nobody.accept().is_err(), "the coordinator was asked");
+        assert_eq!(fs::read_to_string(config.identity()).unwrap(), "in the way");
     }
 
     #[test]

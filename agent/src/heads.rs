@@ -16,6 +16,8 @@ pub struct Heads {
     /// None: remembered until the agent ends, and no longer.
     path: Option<PathBuf>,
     known: Known,
+    /// It was said already that another log is seen.
+    doubted: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ impl Heads {
     #[must_use]
     pub fn open(path: PathBuf) -> Self {
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { path: Some(path), known }
+        Self { path: Some(path), known, doubted: false }
     }
 
     /// Remembers a head. One that is not newer than what is known changes nothing: a log only grows, and a coordinator that
@@ -36,11 +38,14 @@ impl Heads {
         let Ok(hash) = <[u8; 32]>::try_from(head.hash.as_slice()) else { return };
         let newest = self.known.0.last_key_value().map_or(0, |(number, _)| *number);
         if head.number <= newest {
-            if self.known.0.get(&head.number).is_none_or(|known| *known.as_bytes() != hash) {
+            let another = self.known.0.get(&head.number).is_none_or(|known| *known.as_bytes() != hash);
+            // Once: after a restore from a backup each head is another one, until that log is the longer one.
+            if another && !std::mem::replace(&mut self.doubted, true) {
                 tracing::warn!(number = head.number, newest, "the coordinator's audit log is not the one this host knows");
             }
             return;
         }
+        self.doubted = false;
         self.known.0.insert(head.number, Digest::from_bytes(hash));
         while self.known.0.len() > KEPT {
             self.known.0.pop_first();

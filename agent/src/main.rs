@@ -203,6 +203,9 @@ async fn join(
     let mut config = file.load()?;
     config.name = name.or(config.name);
     let (coordinator, token) = (baton_proto::tls::with_port(&coordinator), enroll::token(&token_file)?);
+    if let Some(warning) = baton_proto::token::exposed(&token_file) {
+        writeln!(anstream::stderr(), "{warning}")?;
+    }
     preflight(&config, &coordinator, &token, claim).await?;
     let identity = enroll::join(&config, &coordinator, &token, claim).await?;
     let mut out = anstream::stdout().lock();

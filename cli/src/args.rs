@@ -215,6 +215,8 @@ mod tests {
             "support-bundle b.tar.zst",
             "audit list",
             "audit verify",
+            "audit verify --file audit.jsonl",
+            "audit accept --why restored --yes",
             "audit export",
             "certificates revoke host/web1",
             "authority",

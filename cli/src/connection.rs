@@ -207,7 +207,9 @@ impl Login {
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(code::LOGIN, "the login cannot be used").saw("file", format!("{}: {error}", file.display()))
+    Problem::new(code::LOGIN, "the login cannot be used")
+        .saw("file", format!("{}: {error}", file.display()))
+        .help("be the user who logged in here, or log in again: baton login HOST:PORT --token-file FILE")
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub mod code {
     pub const INTERRUPTS: Code = Code(729);
     /// Neither a socket nor a login.
     pub const NOT_CONNECTED: Code = Code(520);
+    /// A file that is to be an exported audit log.
+    pub const EXPORT: Code = Code(153);
     /// The files of a login, or its token, cannot be used.
     pub const LOGIN: Code = Code(521);
     /// The coordinator fell silent while a rollout was watched.

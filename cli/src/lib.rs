@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod errors;
 pub mod exit;
+mod export;
 pub mod follow;
 pub mod junit;
 pub mod manifest;

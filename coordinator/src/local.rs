@@ -63,6 +63,11 @@ pub(crate) fn identify(uid: u32, _gid: u32) -> Identity {
     }
 }
 
+/// Who runs this very program, as somebody who comes through the socket would be called.
+pub(crate) fn caller() -> String {
+    identify(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()).to_string()
+}
+
 /// Gives the socket to group `baton`; false when there is no such group here, or it is not ours to give.
 fn give_to_group(path: &Path) -> bool {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();

@@ -1,9 +1,10 @@
 //! The coordinator's program.
 
 use anyhow::Context;
+use baton_coordinator::backup;
 use baton_coordinator::config::{Config, DEFAULT_PATH};
 use baton_coordinator::identity::brought::AuthorityFiles;
-use baton_coordinator::{backup, restore};
+use baton_coordinator::restore::{self, Restored};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use baton_core::settings::Mistakes;
@@ -121,7 +122,10 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         }
         Command::Backup { config, file } => {
             let at = config.unwrap_or_else(|| DEFAULT_PATH.into());
-            runtime.block_on(backup::backup(&settings(&at)?, &at, &file))?;
+            let unrecorded = runtime.block_on(backup::backup(&settings(&at)?, &at, &file))?;
+            if let Some(problem) = unrecorded {
+                writeln!(std::io::stderr(), "warning: the audit log says nothing of this backup: {problem}")?;
+            }
             let mut out = std::io::stdout().lock();
             writeln!(out, "wrote {}: it holds the authority's key, so guard it", file.display())?;
             writeln!(out, "releases' archives are not in it: hosts hold what they serve, and a deploy brings the rest")?;
@@ -132,12 +136,10 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             let backup = restore::Backup::read(&file)?;
             backup.keep_settings(&at)?;
             let config = settings(&at)?;
-            let awaited = runtime.block_on(backup.restore(&config, replace))?;
+            let done = runtime.block_on(backup.restore(&config, replace))?;
             let mut out = std::io::stdout().lock();
-            writeln!(out, "restored {} as of epoch {}", config.state.display(), backup.about.epoch)?;
-            if !awaited.is_empty() {
-                writeln!(out, "it decides nothing until it has heard {}", awaited.join(", "))?;
-            }
+            writeln!(out, "restored {} as of {}, epoch {}", config.state.display(), backup.made(), backup.about.epoch)?;
+            out.write_all(restored(&done).as_bytes())?;
             writeln!(out, "next: {}   and   baton status", next("start", &at))?;
             Ok(())
         }
@@ -164,6 +166,39 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             })?)
         }
     }
+}
+
+/// What people must know of a restore: what it did, and what it could not know.
+fn restored(done: &Restored) -> String {
+    let mut lines = Vec::new();
+    if let Some(aside) = &done.aside {
+        lines.push(format!("what was there before is kept in {}", aside.display()));
+    }
+    lines.push(match done.tokens {
+        0 => "no join token of the backup was good any more; baton token create makes one".to_owned(),
+        tokens => format!(
+            "{tokens} join token{} of the backup can no longer be redeemed: some may have been used since; baton token create \
+             makes others",
+            if tokens == 1 { "" } else { "s" }
+        ),
+    });
+    lines.push(match &done.revoked {
+        Some(whose) if whose.is_empty() => "no certificate was revoked since".to_owned(),
+        Some(whose) => format!("certificates that were revoked since stay revoked: {}", whose.join(", ")),
+        None => "certificates that were revoked after the backup was made are accepted again: an export of the audit log names \
+                 them (Control/RevokeCertificates, Control/RemoveHost); baton certificates list, and baton certificates revoke \
+                 WHOSE for each"
+            .to_owned(),
+    });
+    lines.push(
+        "the audit log ends where the backup does, and hosts remember more: baton audit verify says what, and baton audit accept \
+         puts on the record that it is lost"
+            .to_owned(),
+    );
+    if !done.awaited.is_empty() {
+        lines.push(format!("it decides nothing until it has heard {}", done.awaited.join(", ")));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// What starts the coordinator: its unit, where that reads the same settings.

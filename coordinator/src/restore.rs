@@ -1,18 +1,26 @@
 //! A coordinator from a backup, behind a fence: the hosts know what happened since, and it asks them before it decides.
 
+use crate::audit::LOCAL;
+use crate::audit::chain::{Entry, Head};
+use crate::audit::loss::RESTORES;
 use crate::backup::{ABOUT, About, FORMAT, IDENTITY, SETTINGS, STORE};
 use crate::config::Config;
+use crate::identity::wall_time;
+use crate::local;
 use crate::state::{StateFolder, private_folder, sync_folder, unusable, write_whole};
+use crate::store::certificate::Certificate;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Changes, Store};
+use crate::store::{Changes, Store, StoreError, WallTime};
 use baton_core::fleet::fence::Fence;
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The largest file of a backup: a store of years.
 const FILE_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -26,7 +34,41 @@ pub struct Backup {
     files: BTreeMap<String, Vec<u8>>,
 }
 
+/// What a restore did beside putting files in their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Hosts that have to be heard before it decides anything.
+    pub awaited: Vec<String>,
+    /// Join tokens that were good when the backup was made, and are worthless now: some of them may have been redeemed since.
+    pub tokens: usize,
+    /// Whose certificates were revoked since the backup, and stay so. None: nobody knows, what was there could not be read.
+    pub revoked: Option<Vec<String>>,
+    /// Where what was there before is kept.
+    pub aside: Option<PathBuf>,
+}
+
+/// What the store that was there before knows better than the backup.
+struct Before {
+    head: Head,
+    revoked: Vec<Certificate>,
+}
+
+/// Lives in no time: of tokens and certificates all, whatever the clock says.
+const EVER: WallTime = WallTime(i64::MIN);
+
+/// The folder where what is restored is made ready.
+const READY: &str = "restoring";
+
 impl Backup {
+    /// When it was made.
+    #[must_use]
+    pub fn made(&self) -> String {
+        match u64::try_from(self.about.made) {
+            Ok(made) if made > 0 => humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(made)).to_string(),
+            _ => "an unknown time".to_owned(),
+        }
+    }
+
     /// Reads a backup; nothing is written.
     ///
     /// # Errors
@@ -56,25 +98,28 @@ impl Backup {
         }
     }
 
-    /// Puts everything in its place and the fence up. Returns the hosts that have to be heard.
+    /// Puts everything in its place and the fence up, lets no token of the backup be redeemed, and says so in the audit log.
     ///
     /// # Errors
     /// B1003 while a coordinator runs there, B1024 when there is one and it is not to be replaced, B1001 and B1004 when
     /// something cannot be written or read. What was there is as it was then.
-    pub async fn restore(&self, config: &Config, replace: bool) -> Result<Vec<String>, Problem> {
+    pub async fn restore(&self, config: &Config, replace: bool) -> Result<Restored, Problem> {
         let state = StateFolder::open(&config.state)?;
         let (store, identity) = (state.store(), state.identity());
-        if (store.exists() || identity.exists()) && !replace {
+        let there = store.exists() || identity.exists();
+        if there && !replace {
             return Err(Problem::new(Code(1024), "there is a coordinator in the state folder already")
                 .saw("state folder", state.path().display().to_string())
                 .help("with --replace it is kept aside in that folder, and the backup takes its place"));
         }
-        let fresh = state.path().join("restoring");
+        let fresh = state.path().join(READY);
         let _ = fs::remove_dir_all(&fresh);
-        let awaited = self.unfold(&fresh).await?;
+        let aside = aside(state.path());
+        private_folder(&fresh)?;
+        let before = Before::read(&store, &fresh).await;
+        let mut restored = self.unfold(&fresh, before, there.then_some(aside.as_path())).await?;
         let moved = |error: io::Error| unusable(state.path(), &error);
         belongs_as(state.path(), &fresh).map_err(moved)?;
-        let aside = aside(state.path());
         // The authority's certificate goes first and comes last: the service starts when it sees that.
         let log = |end: &str| PathBuf::from(format!("{}{end}", store.display()));
         for there in [&identity, &store, &log("-wal"), &log("-shm")] {
@@ -86,30 +131,93 @@ impl Backup {
         fs::rename(fresh.join(STORE), &store).map_err(moved)?;
         fs::rename(fresh.join(IDENTITY), &identity).map_err(moved)?;
         fs::remove_dir_all(&fresh).and_then(|()| sync_folder(state.path())).map_err(moved)?;
-        Ok(awaited)
+        restored.aside = Some(aside).filter(|aside| aside.exists());
+        Ok(restored)
     }
 
-    /// Writes the files to a folder and raises the fence in the store there.
-    async fn unfold(&self, folder: &Path) -> Result<Vec<String>, Problem> {
+    /// Writes the files to a folder, and into the store there what the world outside has learned since.
+    async fn unfold(&self, folder: &Path, before: Option<Before>, aside: Option<&Path>) -> Result<Restored, Problem> {
         private_folder(&folder.join(IDENTITY))?;
         for (name, bytes) in self.files.iter().filter(|(name, _)| *name != SETTINGS) {
             let path = folder.join(name);
             write_whole(&path, bytes, 0o600).map_err(|error| unusable(&path, &error))?;
         }
         let store = SqliteStore::open(&folder.join(STORE)).await.map_err(|error| error.problem())?;
-        let fenced = fence(&store).await;
+        let fitted = self.fit(&store, before, aside).await;
         store.close().await;
-        fenced.map_err(|error| error.problem())
+        fitted.map_err(|error| error.problem())
+    }
+
+    async fn fit(&self, store: &SqliteStore, before: Option<Before>, aside: Option<&Path>) -> Result<Restored, StoreError> {
+        let awaited = fence(store).await?;
+        let tokens = worthless(store).await?;
+        let head = before.as_ref().map(|before| before.head);
+        let revoked = match before {
+            Some(before) => Some(revoke(store, &before.revoked).await?),
+            None => None,
+        };
+        let made = self.made();
+        let entry = Entry {
+            who: local::caller(),
+            from: LOCAL.to_owned(),
+            call: RESTORES.to_owned(),
+            about: format!("the backup of {made}"),
+            before: json!({ "head": head, "kept_in": aside }).to_string(),
+            after: json!({
+                "backup": { "made": made, "epoch": self.about.epoch, "head": self.about.head },
+                "tokens_revoked": tokens,
+                "certificates_revoked": revoked,
+            })
+            .to_string(),
+            ..Entry::default()
+        };
+        store.append(wall_time(), &entry).await?;
+        Ok(Restored { awaited, tokens, revoked, aside: None })
     }
 }
 
-async fn fence(store: &SqliteStore) -> Result<Vec<String>, crate::store::StoreError> {
+impl Before {
+    /// Reads a copy, so that what is kept aside stays as it was found. What cannot be read says nothing.
+    async fn read(store: &Path, scratch: &Path) -> Option<Self> {
+        let copy = scratch.join("before.sqlite");
+        SqliteStore::copy(store, copy.to_str()?).await.ok()?;
+        let copied = SqliteStore::open(&copy).await.ok()?;
+        let (head, certificates) = (copied.audit_head().await, copied.certificates(EVER).await);
+        copied.close().await;
+        let revoked = certificates.ok()?.into_iter().filter(|certificate| certificate.revoked).collect();
+        Some(Self { head: head.ok()?, revoked })
+    }
+}
+
+async fn fence(store: &SqliteStore) -> Result<Vec<String>, StoreError> {
     let snapshot = store.load().await?;
     let (held, moment, sequence) = (snapshot.epoch, snapshot.moment, snapshot.sequence);
     let fence = Fence::around(&snapshot.into_fleet());
     let awaited = fence.unheard.keys().map(ToString::to_string).collect();
     store.commit(&Changes { held, epoch: held, moment, sequence, fence: Some(fence), ..Changes::default() }).await?;
     Ok(awaited)
+}
+
+/// Revokes every token: which of them were redeemed since, the backup cannot know. Returns how many were good today.
+async fn worthless(store: &SqliteStore) -> Result<usize, StoreError> {
+    let good = store.tokens(wall_time()).await?.len();
+    for token in store.tokens(EVER).await? {
+        store.revoke_token(&token.id).await?;
+    }
+    Ok(good)
+}
+
+/// Revokes what was revoked since, also certificates that the backup never knew. Returns whose they are.
+async fn revoke(store: &SqliteStore, since: &[Certificate]) -> Result<Vec<String>, StoreError> {
+    let known = store.certificates(EVER).await?;
+    let was = |it: &&Certificate| known.iter().any(|known| known.serial == it.serial && known.revoked);
+    let mut whose = std::collections::BTreeSet::new();
+    for certificate in since.iter().filter(|it| !was(it)) {
+        store.note_use(certificate).await?;
+        store.revoke(&certificate.serial).await?;
+        whose.insert(certificate.identity.clone());
+    }
+    Ok(whose.into_iter().collect())
 }
 
 /// Every file by its name. Names are checked against what a backup has, so none leads anywhere else.

@@ -3,7 +3,7 @@
 use baton_core::problem::{Code, Problem};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// What opening a store writes at most, before anything is stored: its shape, its log and the index of that.
@@ -33,6 +33,12 @@ impl StateFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        // Root's programs work for the service's user, who must be able to take the lock afterwards.
+        if let (Ok(own), Ok(folder)) = (lock.metadata(), fs::metadata(path))
+            && own.uid() != folder.uid()
+        {
+            let _ = fchown(&lock, Some(folder.uid()), Some(folder.gid()));
         }
         lock.set_len(0).and_then(|()| lock.rewind()).map_err(unusable)?;
         lock.write_all(std::process::id().to_string().as_bytes()).map_err(unusable)?;

@@ -79,6 +79,13 @@ async fn a_command_is_recorded_with_who_from_where_what_before_and_after_and_a_l
     let why = v1::ServiceRequest { service: "shop".into(), why: "lunch".into() };
     ControlClient::new(ana.clone()).pause(why.clone()).await.unwrap();
     deploy(&ana, wish(&["web1"], "2.0", b"archive")).await.unwrap_err();
+    deploy(&ana, wish(&["web1"], "3.0", b"nobody uploaded it")).await.unwrap_err();
+    let unread = v1::DeployRequest {
+        manifest: "service = 1".into(),
+        manifest_path: "shop.toml".into(),
+        ..wish(&["web1"], "4.0", b"archive")
+    };
+    deploy(&ana, unread).await.unwrap_err();
 
     let entries = site.entries().await;
     let calls: Vec<_> = entries.iter().map(|entry| entry["call"].as_str().unwrap()).collect();
@@ -91,18 +98,24 @@ async fn a_command_is_recorded_with_who_from_where_what_before_and_after_and_a_l
             "Enrollment/Join",
             "Control/Deploy",
             "Control/Pause",
+            "Control/Deploy",
+            "Control/Deploy",
             "Control/Deploy"
         ]
     );
     assert!(entries[0]["from"] == "local" && entries[0]["who"].as_str().unwrap().starts_with("admin/"), "{}", entries[0]);
-    assert_eq!(texts(&entries[1], ["who", "from", "about", "refused"]), ["anonymous", "127.0.0.1", "join as ana", ""]);
+    assert_eq!(texts(&entries[1], ["who", "from", "refused", ""]), ["anonymous", "127.0.0.1", "", ""]);
+    let id = entries[0]["about"].as_str().unwrap();
+    assert_eq!(entries[1]["about"], format!("join as ana with {id}"));
     assert!(entries[1]["after"].as_str().unwrap().contains("deployer/ana"), "{}", entries[1]);
-    assert_eq!(texts(&entries[4], ["who", "from", "about", "refused"]), ["deployer/ana", "127.0.0.1", "shop", ""]);
+    assert_eq!(texts(&entries[4], ["who", "from", "about", "refused"]), ["deployer/ana", "127.0.0.1", "shop 1.0", ""]);
     assert!(entries[4]["after"].as_str().unwrap().contains(r#""to_version":"1.0""#), "{}", entries[4]);
     assert_eq!(texts(&entries[5], ["about", "why", "refused", ""]), ["shop", "lunch", "", ""]);
     assert!(entries[5]["before"].as_str().unwrap().contains("\"state\""), "{}", entries[5]);
     assert!(entries[5]["after"].as_str().unwrap().contains(r#""state":"paused""#), "{}", entries[5]);
     assert!(entries[6]["refused"].as_str().unwrap().contains("B0701"), "{}", entries[6]);
+    assert_eq!(entries[6]["about"], "shop 2.0");
+    assert_eq!((&entries[7]["about"], &entries[8]["about"]), (&"shop 3.0".into(), &"shop.toml 4.0".into()));
     assert_eq!(site.faults().await, []);
 }
 
@@ -128,6 +141,13 @@ async fn no_secret_of_a_token_reaches_the_log() {
     let site = Site::new().await;
     let secret = token(&site.admin, "host", 1, &[]).await;
     join(site.running.listen, &secret, "web1").await.unwrap();
+    // Neither of one that is good no more, nor of one that nobody made.
+    join(site.running.listen, &secret, "web2").await.unwrap_err();
+    let foreign = baton_proto::token::JoinToken { secret: [7; 32], ..secret.clone() };
+    join(site.running.listen, &foreign, "web3").await.unwrap_err();
+    let about: Vec<_> = site.entries().await.iter().map(|entry| entry["about"].as_str().unwrap_or("").to_owned()).collect();
+    assert_eq!(about[2], format!("join as web2 with {}", about[0]));
+    assert_eq!(about[3], "join as web3 with an unknown token");
     let all = format!("{:?}", site.entries().await);
     let shown = secret.to_string();
     assert!(!all.contains("baton1.") && !all.contains(&shown[60..80]), "{all}");
@@ -173,4 +193,22 @@ async fn a_log_cut_off_while_the_coordinator_was_down_is_found_by_what_an_agent_
     let _line = Line::remembering(&again, vec![head]).await.unwrap();
     let faults = site.faults().await;
     assert!(faults.len() == 1 && faults[0].what.contains("host/web1 remembers entry 6"), "{faults:?}");
+
+    // Somebody says that it is lost, and from then on it is a note.
+    let mut control = ControlClient::new(site.admin.clone());
+    let asked = |heads| v1::AcceptAuditLossRequest { heads, why: "the disk".into() };
+    let another = v1::AuditHead { number: 6, hash: vec![7; 32] };
+    assert!(control.accept_audit_loss(asked(vec![another])).await.is_err(), "nobody lost that one");
+    let verdict = control.accept_audit_loss(asked(vec![])).await.unwrap().into_inner();
+    assert_eq!((verdict.faults.len(), verdict.lost, verdict.accepted.len()), (0, None, 1));
+    let accepted = &verdict.accepted[0];
+    assert_eq!((accepted.first, accepted.last, accepted.entry, accepted.why.as_str()), (5, 6, 5, "the disk"));
+    assert!(accepted.by.starts_with("admin/") && accepted.held_by == ["host/web1"], "{accepted:?}");
+    site.commands(4).await;
+    assert_eq!(site.faults().await, []);
+    let last = site.entries().await.pop().unwrap();
+    assert_eq!(last["call"], "Control/CreateToken");
+    // What is cut off later is another loss.
+    site.tamper("DELETE FROM audit WHERE number > 7").await;
+    assert!(!site.faults().await.is_empty());
 }

@@ -1,6 +1,7 @@
 //! What Baton's programs say to each other: the `.proto` files, the code generated from them, conversions to `core`'s types,
 //! mutual TLS, and what they say to Prometheus.
 
+pub mod audit;
 pub mod convert;
 pub mod frame;
 pub mod identity;

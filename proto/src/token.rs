@@ -3,6 +3,9 @@
 use baton_core::name::Digest;
 use data_encoding::BASE32_NOPAD_NOCASE;
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::str::FromStr;
 
 const PREFIX: &str = "baton1.";
@@ -25,6 +28,16 @@ pub enum InvalidToken {
     Prefix,
     #[error("the join token is cut short or holds characters that do not belong to it")]
     Body,
+}
+
+/// What is wrong with how a token's file is kept, where others may read it; a pipe has no others.
+#[must_use]
+pub fn exposed(file: &Path) -> Option<String> {
+    let mode = fs::metadata(file).ok().filter(fs::Metadata::is_file)?.permissions().mode() & 0o777;
+    let name = file.display();
+    (mode & 0o077 != 0).then(|| {
+        format!("warning: others may read {name} (mode {mode:04o}), and whoever has a token may use it: chmod 600 {name}")
+    })
 }
 
 impl JoinToken {
@@ -86,6 +99,19 @@ mod tests {
         for end in 0..text.len() {
             assert!(text[..end].parse::<JoinToken>().is_err());
         }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_said_and_a_pipe_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        fs::write(&file, "baton1.x").unwrap();
+        for (mode, said) in [(0o600, false), (0o400, false), (0o644, true), (0o640, true), (0o602, true)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposed(&file).is_some(), said, "{mode:o}");
+        }
+        assert!(exposed(&file).unwrap().contains("(mode 0602)"));
+        assert_eq!((exposed(Path::new("/dev/null")), exposed(Path::new("-"))), (None, None));
     }
 
     #[test]

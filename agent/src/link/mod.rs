@@ -15,6 +15,7 @@ mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 pub use network::{Network, run};
 pub(crate) use owner::hand_over;
@@ -22,7 +23,7 @@ pub(crate) use socket::carried;
 pub use socket::{Door, USER};
 pub use source::Archives;
 #[cfg(test)]
-pub(crate) use stream::WAIT_REFUSED_MAX;
+pub(crate) use waits::WAIT_REFUSED_MAX;
 
 use baton_proto::v1::{HostMessage, LinkMessage};
 use std::path::PathBuf;

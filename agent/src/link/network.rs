@@ -5,10 +5,12 @@ use super::remote::Remote;
 use super::renewal::{self, Life};
 use super::socket::{LOST_FOR_GOOD, carried};
 use super::stream::{Said, Streams};
+use super::waits::Waits;
 use super::{NetworkEnd, WAITING_MAX};
 use crate::config::{self, Config};
 use crate::session::{WAIT_MAX, backoff};
 use baton_core::problem::Problem;
+use baton_proto::problem::from_status;
 use baton_proto::tls::{self, Credentials, Hot};
 use baton_proto::v1::enrollment_client::EnrollmentClient;
 use baton_proto::v1::{GreetRequest, HostMessage, LinkCertificate, LinkClock, LinkMessage, host_message, link_message};
@@ -132,7 +134,7 @@ impl Network {
 
     /// Says what the coordinator's clock says, for ever.
     async fn compare_clocks(&self, out: &mpsc::Sender<LinkMessage>) {
-        let mut waits = backoff();
+        let mut waits = Waits::new();
         loop {
             let mut coordinator = EnrollmentClient::new(self.channel.clone());
             let wait = match coordinator.greet(GreetRequest {}).await {
@@ -141,10 +143,10 @@ impl Network {
                     if out.send(LinkMessage { kind: Some(link_message::Kind::Clock(clock)) }).await.is_err() {
                         return;
                     }
-                    waits = backoff();
+                    waits = Waits::new();
                     COMPARE_EVERY
                 }
-                Err(_) => waits.next().unwrap_or(COMPARE_EVERY),
+                Err(status) => waits.after(&from_status(&status)),
             };
             tokio::time::sleep(wait).await;
         }

@@ -1,10 +1,11 @@
 //! This host's certificate renews itself: a new key, proved before it is kept, and no stream is touched.
 
+use super::waits::Waits;
 use crate::enroll::key_and_request;
 use baton_core::problem::Problem;
 use baton_proto::identity::Subject;
 use baton_proto::renewal::{kept, renew};
-use baton_proto::tls::{Credentials, Hot, authority_pins, client_config};
+use baton_proto::tls::{Credentials, Hot, authority_pins, client_config, refuses_identity};
 use rustls::ClientConfig;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,12 +38,12 @@ pub(super) async fn run(
     life: &watch::Sender<Option<Life>>,
 ) {
     let mut renewal = Renewal { endpoint, folder, hot, life, followed: Vec::new(), unsaid: false };
-    let mut complained = None;
+    let (mut complained, mut waits) = (None, Waits::new());
     loop {
         let authorities = told.borrow_and_update().clone();
         let wait = match renewal.once(authorities).await {
             Ok(wait) => {
-                complained = None;
+                (complained, waits) = (None, Waits::new());
                 wait
             }
             Err((problem, wait)) => {
@@ -50,7 +51,8 @@ pub(super) async fn run(
                 if complained.replace(problem.code) != Some(problem.code) {
                     tracing::warn!(%problem, "this host's certificate was not renewed yet");
                 }
-                wait
+                // Of one that has ended nothing is left to take a share of.
+                if refuses_identity(&problem) { wait.max(waits.after(&problem)) } else { wait }
             }
         };
         tokio::select! {

@@ -1,6 +1,6 @@
 //! The stream to the coordinator, dialled by this host, for as long as there is one. It says and hears for the other half.
 
-use crate::session::{WAIT_MAX, backoff};
+use super::waits::Waits;
 use crate::text;
 use baton_core::problem::Problem;
 use baton_proto::problem;
@@ -17,8 +17,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-/// The longest wait when the coordinator's machine itself says that nobody listens: it is about to be back.
-pub(crate) const WAIT_REFUSED_MAX: Duration = Duration::from_millis(700);
 /// A stream that takes nothing for so long is broken.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Authorities that are believed at once: one, and one that takes its place.
@@ -47,7 +45,7 @@ pub(super) struct Alone;
 impl Streams<'_> {
     /// Keeps a stream for as long as the other half is there.
     pub(super) async fn keep(mut self, channel: Channel) -> Alone {
-        let mut waits = backoff();
+        let mut waits = Waits::new();
         let mut told = None;
         loop {
             let mut heard = false;
@@ -56,7 +54,7 @@ impl Streams<'_> {
                 Err(alone) => return alone,
             };
             if heard {
-                waits = backoff();
+                waits = Waits::new();
                 told = None;
             }
             let problem = self.dated(problem);
@@ -70,8 +68,8 @@ impl Streams<'_> {
                 tracing::warn!(%problem, seen, help, "no session with the coordinator; this host goes on with what it was told last");
                 told = Some(problem.code);
             }
-            let wait = waits.next().unwrap_or(WAIT_MAX);
-            let wait = if problem.code == problem::code::UNREACHABLE { wait.min(WAIT_REFUSED_MAX) } else { wait };
+            // A stream that was ended is dialled anew at once: a coordinator that stops ends them all.
+            let wait = if heard { waits.soon() } else { waits.after(&problem) };
             tokio::time::sleep(wait).await;
         }
     }

@@ -1,6 +1,6 @@
 //! The way to the coordinator, and the coordinator itself.
 
-use super::{Check, now};
+use super::{Check, mends, now, told};
 use crate::connection::{ConnectArgs, Connection, channel};
 use baton_proto::problem::from_status;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
@@ -24,8 +24,7 @@ pub(super) async fn checks(connect: &ConnectArgs) -> (Option<(Connection, String
     let (way, mut connection) = match channel(connect).and_then(|way| Ok((way, Connection::open(connect)?))) {
         Ok(opened) => opened,
         Err(problem) => {
-            let fix = problem.help.clone().unwrap_or_default();
-            return unreachable(Check::warning(NAMES[0], problem.to_string(), fix));
+            return unreachable(Check::warning(NAMES[0], told(&problem), mends(&problem)));
         }
     };
     let greeted = tokio::time::timeout(PATIENCE, EnrollmentClient::new(way).greet(GreetRequest {})).await;
@@ -33,8 +32,7 @@ pub(super) async fn checks(connect: &ConnectArgs) -> (Option<(Connection, String
         Ok(Ok(greeting)) => greeting.into_inner(),
         Ok(Err(status)) => {
             let problem = from_status(&status);
-            let fix = problem.help.clone().unwrap_or_else(|| format!("baton explain {}", problem.code));
-            return unreachable(Check::bad(NAMES[0], problem.to_string(), fix));
+            return unreachable(Check::bad(NAMES[0], told(&problem), mends(&problem)));
         }
         Err(_) => return unreachable(Check::bad(NAMES[0], "no answer in time", "systemctl status baton-coordinator")),
     };
@@ -48,8 +46,7 @@ pub(super) async fn checks(connect: &ConnectArgs) -> (Option<(Connection, String
         }
         Err(status) => {
             let problem = from_status(&status);
-            let fix = problem.help.clone().unwrap_or_else(|| "baton login HOST:PORT --token-file FILE".to_owned());
-            checks.push(Check::bad(NAMES[4], problem.to_string(), fix));
+            checks.push(Check::bad(NAMES[4], told(&problem), mends(&problem)));
             (None, checks)
         }
     }

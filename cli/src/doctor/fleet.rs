@@ -1,7 +1,9 @@
 //! The fleet, as the coordinator sees it.
 
-use super::{Check, now};
+use super::{Check, mends, now};
 use crate::connection::Connection;
+use crate::errors::from_wire;
+use baton_proto::problem::code;
 use baton_proto::v1::{
     AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, HostView, ListCertificatesRequest, ListTokensRequest,
     VerifyAuditRequest,
@@ -54,6 +56,12 @@ fn of(view: &FleetView) -> Vec<Check> {
         .filter(|host| !host.agent_version.is_empty() && host.agent_version != mine)
         .map(|host| format!("{} runs {}", host.name, host.agent_version))
         .collect();
+    // Each problem says best what mends it.
+    let fixes = |problems: Vec<&baton_proto::v1::Problem>, otherwise: &str| {
+        let helps: std::collections::BTreeSet<String> =
+            problems.into_iter().filter(|it| !it.help.is_empty()).map(|it| it.help.clone()).collect();
+        if helps.is_empty() { otherwise.to_owned() } else { helps.into_iter().collect::<Vec<_>>().join("; ") }
+    };
     let pools = || hosts.clone().flat_map(|host| host.pools.iter().map(move |pool| (host, pool)));
     let astray = pools().flat_map(|(host, pool)| {
         let members =
@@ -63,14 +71,19 @@ fn of(view: &FleetView) -> Vec<Check> {
     let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));
     let paused = paused.filter(|(_, rollout)| matches!(rollout.state.as_str(), "paused" | "failed"));
     vec![
-        Check::unless(FLEET[0], view.problems.iter().map(problem), "it is written, and has room", "baton status"),
+        Check::unless(
+            FLEET[0],
+            view.problems.iter().map(problem),
+            "it is written, and has room",
+            &fixes(view.problems.iter().collect(), "baton status"),
+        ),
         Check::unless(
             FLEET[1],
             hosts.clone().filter(|host| !host.connected || host.waits_for_acceptance).map(|host| {
                 format!("{} {}", host.name, if host.connected { "waits to be accepted" } else { "is not connected" })
             }),
             format!("{} connected", view.hosts.len()),
-            "baton hosts accept HOST; or on the host: systemctl status baton-agent; then baton why HOST",
+            &absent(&view.hosts),
         ),
         match others.is_empty() {
             true => Check::good(FLEET[2], mine),
@@ -80,7 +93,7 @@ fn of(view: &FleetView) -> Vec<Check> {
             FLEET[3],
             hosts.clone().flat_map(|host| host.problems.iter().map(|it| format!("{}: {}", name(host), problem(it)))),
             "none",
-            "baton why HOST",
+            &fixes(hosts.clone().flat_map(|host| &host.problems).collect(), "baton why HOST"),
         ),
         Check::unless(
             FLEET[4],
@@ -114,6 +127,28 @@ fn of(view: &FleetView) -> Vec<Check> {
             "baton why SERVICE",
         ),
     ]
+}
+
+/// What brings hosts back, each as it is away.
+fn absent(hosts: &[HostView]) -> String {
+    // A certificate that the coordinator does not take is nothing that its agent could mend by being started.
+    let turned_away = |host: &HostView| {
+        host.problems
+            .iter()
+            .find(|it| [code::REFUSED.0, code::CERTIFICATE_TIME.0].map(u32::from).contains(&it.code))
+            .cloned()
+    };
+    let fix = |host: &HostView| match (host.connected, turned_away(host)) {
+        (true, _) => format!("baton hosts accept {}", host.name),
+        (false, Some(problem)) => format!("{}: {}", host.name, mends(&from_wire(&problem))),
+        (false, None) => format!(
+            "{}: is the machine up, and its clock right (date -u)? There: systemctl status baton-agent baton-agent-link; \
+             journalctl -u baton-agent-link says why it is not here",
+            host.name
+        ),
+    };
+    let away = hosts.iter().filter(|host| !host.connected || host.waits_for_acceptance);
+    away.map(fix).collect::<Vec<_>>().join("; ")
 }
 
 async fn of_admins(connection: &mut Connection, hosts: &[HostView]) -> Vec<Check> {
@@ -182,8 +217,20 @@ fn ending(certificates: &[CertificateView], hosts: &[HostView], now: i64) -> Che
         .filter(|(_, (expires, late))| expires - now < *late)
         .map(|(identity, (expires, _))| format!("{identity} ends in {} days", (expires - now) / DAY))
         .collect();
-    let fix =
-        "start its agent: it renews by itself; where it has ended: a token for its name, and baton-agent join --replace";
+    let fix = match (ended.is_empty(), late.is_empty()) {
+        (true, _) => "start its agent: it renews by itself, where its clock and the coordinator's agree (date -u)",
+        // All at once end by a clock, and not by neglect.
+        (false, _) if newest.is_empty() && ended.len() > 1 => {
+            "every host's has ended: compare `date -u` on the coordinator and on a host before anything else"
+        }
+        (false, true) => {
+            "baton why HOST says which of the two; with a token for its name, there: baton-agent join … --replace"
+        }
+        (false, false) => {
+            "baton why HOST says which of the two; with a token for its name, there: baton-agent join … --replace; those that end \
+             soon renew by themselves once their agents run"
+        }
+    };
     Check::unless(ADMIN[0], ended.into_iter().chain(late), format!("{} hosts, none ends soon", newest.len()), fix)
 }
 
@@ -209,6 +256,23 @@ mod tests {
         let gone =
             ending(&[of("host/web1", 180, false)], &[example::host("web1", "1"), example::host("web2", "1")], 90 * DAY);
         assert_eq!((gone.state, gone.seen.starts_with("host/web2 has none")), (State::Bad, true), "{gone:?}");
+    }
+
+    #[test]
+    fn what_brings_a_host_back_depends_on_why_it_is_away() {
+        let away = |name: &str| HostView { connected: false, ..example::host(name, "1") };
+        let problem = baton_proto::v1::Problem {
+            code: 507,
+            what: "the certificate of web2 was revoked".into(),
+            help: "baton token create --name web2".into(),
+            ..Default::default()
+        };
+        let revoked = HostView { problems: vec![problem], ..away("web2") };
+        let waits = HostView { connected: true, waits_for_acceptance: true, ..example::host("web3", "1") };
+        let fix = absent(&[away("web1"), revoked, waits, example::host("web4", "1")]);
+        let fixes: Vec<_> = fix.split("; ").collect();
+        assert!(fixes[0].starts_with("web1: is the machine up") && fixes[1].starts_with("journalctl"), "{fix}");
+        assert_eq!(fixes[2..], ["web2: baton token create --name web2", "baton hosts accept web3"], "{fix}");
     }
 
     #[test]

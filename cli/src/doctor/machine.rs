@@ -3,11 +3,12 @@
 use super::{Check, Places, now};
 use crate::render::units::counted;
 use baton_core::manifest::{Severity, parse};
-use baton_proto::tls::{Credentials, authority_pin};
+use baton_proto::tls::{Credentials, authority_pin, date};
 use baton_proto::unit;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const DAY: i64 = 24 * 3600;
 /// Certificates renew themselves a month before they end: two weeks are late.
@@ -87,7 +88,7 @@ fn agent(places: &Places) -> Vec<Check> {
     let identity = state.join("identity");
     let running = std::os::unix::net::UnixStream::connect(state.join("run/agent.sock"));
     vec![
-        settings(NAMES[0], &places.at("/etc/baton/agent.toml")),
+        settings(NAMES[0], &places.at("/etc/baton/agent.toml"), &places.at("/usr/bin/baton-agent")),
         readable(NAMES[1], &identity),
         private(NAMES[2], &identity.join("key.pem")),
         ends(NAMES[3], &identity, "baton token create --name NAME, then on this host: baton-agent join --replace"),
@@ -122,7 +123,7 @@ fn coordinator(places: &Places) -> Vec<Check> {
     }
     let authority = std::fs::read_to_string(identity.join("authority.pem"));
     vec![
-        settings(NAMES[0], &places.at("/etc/baton/coordinator.toml")),
+        settings(NAMES[0], &places.at("/etc/baton/coordinator.toml"), &places.at("/usr/bin/baton-coordinator")),
         match authority.is_ok_and(|text| authority_pin(&text).is_ok()) {
             true => Check::good(NAMES[1], "it can be read"),
             false => Check::bad(NAMES[1], "it cannot be read", "restore /var/lib/baton-coordinator/identity from a backup"),
@@ -133,16 +134,34 @@ fn coordinator(places: &Places) -> Vec<Check> {
     ]
 }
 
-fn settings(name: &'static str, path: &Path) -> Check {
+/// Whether a service can read its settings. Of what may stand there the program that reads them knows best; where it is not to be
+/// had, whether they can be read at all.
+fn settings(name: &'static str, path: &Path, program: &Path) -> Check {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Check::good(name, "none, so the defaults hold"),
         Err(error) => return Check::skipped(name, error.to_string()),
     };
+    let checked = Command::new(program).args(["config", "check", "--config"]).arg(path).stdin(Stdio::null()).output();
+    if let Ok(checked) = checked {
+        return match checked.status.success() {
+            true => Check::good(name, format!("{} can be used", path.display())),
+            false => {
+                let fix = format!("{} config check says where, and what may stand there", program.display());
+                Check::bad(name, complaint(&String::from_utf8_lossy(&checked.stderr)), fix)
+            }
+        };
+    }
     match toml::from_str::<toml::Table>(&text) {
         Ok(_) => Check::good(name, format!("{} is TOML", path.display())),
         Err(error) => Check::bad(name, error.message().to_owned(), format!("edit {}", path.display())),
     }
+}
+
+/// The first thing a program says on stderr.
+fn complaint(said: &str) -> String {
+    let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("its program cannot use it");
+    first.trim_start_matches("error").trim_start_matches(':').trim().to_owned()
 }
 
 /// Whether a key is its owner's alone.
@@ -171,10 +190,27 @@ fn ends(name: &'static str, folder: &Path, fix: &str) -> Check {
     let (now, left) = (now(), subject.not_after - now());
     // Those that live for hours are renewed by the hour: late is what their renewal should not have let happen.
     let late = LATE.min((subject.not_after - subject.not_before) / 6);
+    // It renews itself: one that is as long over as it lasted was not forgotten, the clock is more likely to be wrong.
+    let life = subject.not_after - subject.not_before;
+    let dates = || {
+        format!(
+            "it lasts from {} to {}, and the clock here says {}",
+            date(subject.not_before),
+            date(subject.not_after),
+            date(now)
+        )
+    };
     match () {
         () if now < subject.not_before => {
-            Check::bad(name, "it is not valid yet, or the clock here is behind", "compare `date -u` on both machines")
+            Check::bad(name, format!("it is not valid yet: {}", dates()), "compare `date -u` here and on the coordinator")
         }
+        () if left < -life => Check::bad(
+            name,
+            format!("it has ended long ago: {}", dates()),
+            format!(
+                "compare `date -u` here and on the coordinator: timedatectl set-ntp true; where the date is right: {fix}"
+            ),
+        ),
         () if left < 0 => Check::bad(name, "it has ended, or the clock here is ahead", fix),
         () if left < late => Check::warning(name, format!("it ends in {} days and was not renewed", left / DAY), fix),
         () => Check::good(name, format!("{}, {} days left", subject.identity, left / DAY)),
@@ -233,5 +269,18 @@ mod tests {
             assert_eq!(state_of(&checks, name), State::Bad, "{name}: {checks:#?}");
         }
         assert!(checks.iter().all(|check| (check.state >= State::Warning) == check.fix.is_some()), "{checks:#?}");
+    }
+
+    #[test]
+    fn whether_settings_can_be_used_says_the_program_that_reads_them() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("agent.toml");
+        fs::write(&file, "nmae = \"web1\"\n").unwrap();
+        let state = |program: &str| settings("agent settings", &file, Path::new(program)).state;
+        assert_eq!(state("/nowhere/baton-agent"), State::Good, "nobody is there who knows better");
+        assert_eq!((state("/bin/false"), state("/bin/true")), (State::Bad, State::Good));
+        let said = "\nerror[B0530]: agent.toml:1:1: `nmae` is no key\n  help: name\n";
+        assert_eq!(complaint(said), "[B0530]: agent.toml:1:1: `nmae` is no key");
+        assert_eq!(complaint(""), "its program cannot use it");
     }
 }

@@ -7,6 +7,7 @@ mod fleet;
 mod machine;
 
 use crate::connection::ConnectArgs;
+use baton_core::problem::Problem;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -63,6 +64,20 @@ impl Check {
             false => Self::bad(name, wrong.join("; "), fix),
         }
     }
+}
+
+/// A problem in one line, with what was seen.
+fn told(problem: &Problem) -> String {
+    let seen: Vec<String> = problem.seen.iter().map(|(label, seen)| format!("{label}: {seen}")).collect();
+    match seen.is_empty() {
+        true => problem.to_string(),
+        false => format!("{problem} ({})", seen.join("; ")),
+    }
+}
+
+/// What mends a problem, as it says itself.
+fn mends(problem: &Problem) -> String {
+    problem.help.clone().unwrap_or_else(|| format!("baton explain {}", problem.code))
 }
 
 /// Where to look: `/`, or in a test a folder that stands for it.

@@ -2,8 +2,9 @@
 
 use super::page::{Line, Page, Tone};
 use super::table::Table;
-use super::units::clock;
-use baton_proto::v1::{AuditEntry, AuditVerdict};
+use super::units::{clock, counted};
+use crate::export::Checked;
+use baton_proto::v1::{AuditEntry, AuditLoss, AuditVerdict};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -72,6 +73,64 @@ pub fn verdict(verdict: &AuditVerdict) -> Page {
     };
     page.line(sum);
     page.text(witnesses);
+    for accepted in &verdict.accepted {
+        page.text(format!(
+            "note: {}; {} accepted that on {} (entry {}): {}",
+            loss(accepted),
+            accepted.by,
+            when(accepted.at_seconds),
+            accepted.entry,
+            accepted.why
+        ));
+    }
+    if let Some(lost) = &verdict.lost {
+        page.text(format!(
+            "{}. If it is known why, as after a restore from a backup, `baton audit accept` puts it on the record, and it is a \
+             note from then on",
+            loss(lost)
+        ));
+    }
+    page
+}
+
+/// What is lost, and who knows.
+#[must_use]
+pub fn loss(loss: &AuditLoss) -> String {
+    let numbers = match loss.first == loss.last {
+        true => format!("entry {} is lost", loss.first),
+        false => format!("entries {} to {} are lost", loss.first, loss.last),
+    };
+    let known = counted(loss.heads.len() as u64, "of them is", "of them are");
+    format!("{numbers}; {known} remembered by {}", loss.held_by.join(", "))
+}
+
+/// An exported log, and what nobody can see in one.
+#[must_use]
+pub(crate) fn export(checked: &Checked) -> Page {
+    let mut page = Page::new();
+    for (line, what) in &checked.faults {
+        page.line(Line::default().span(Tone::Bad, format!("line {line}: ")).plain(what.as_str()));
+    }
+    if checked.entries == 0 {
+        page.text("there is no entry in this file");
+        return page;
+    }
+    let numbers = format!("{}, {} to {}", counted(checked.entries, "entry", "entries"), checked.first, checked.last);
+    page.line(match checked.faults.is_empty() {
+        true => Line::default().span(Tone::Good, format!("{numbers}, as they were written")),
+        false => Line::default().span(Tone::Bad, format!("{numbers}, and not as they were written")),
+    });
+    page.text(format!("head: {}", checked.head));
+    if checked.first > 1 {
+        page.text(format!(
+            "it begins at entry {}: whether that one is as it was written, only a longer export says",
+            checked.first
+        ));
+    }
+    page.text(
+        "a file does not say what was cut off at its end, or whether all of it was computed anew: for that, compare its head with \
+         a later export, or ask `baton audit verify`, which asks the hosts",
+    );
     page
 }
 
@@ -99,7 +158,7 @@ const fn date(days: u64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
     use crate::render::page::Look;
-    use baton_proto::v1::AuditFault;
+    use baton_proto::v1::{AuditFault, AuditHead};
 
     #[test]
     fn a_moment_has_its_date() {
@@ -132,5 +191,27 @@ mod tests {
         found.faults.push(AuditFault { number: 7, what: "entry 7 is missing".into() });
         let shown = verdict(&found).to_text(Look::default());
         assert!(shown.contains("entry 7: entry 7 is missing") && shown.contains("host/web1"), "{shown}");
+        assert!(!shown.contains("accept"), "{shown}");
+    }
+
+    #[test]
+    fn a_loss_names_the_way_to_accept_it_and_is_a_note_once_somebody_did() {
+        let lost = AuditLoss {
+            first: 42,
+            last: 58,
+            heads: vec![AuditHead { number: 58, hash: vec![1; 32] }],
+            held_by: vec!["host/web1".into(), "host/web2".into()],
+            ..AuditLoss::default()
+        };
+        let what = "entries 42 to 58 are lost; 1 of them is remembered by host/web1, host/web2";
+        let fault = AuditFault { number: 58, what: "host/web1 remembers another entry 58".into() };
+        let open = AuditVerdict { faults: vec![fault], lost: Some(lost.clone()), ..AuditVerdict::default() };
+        let shown = verdict(&open).to_text(Look::default());
+        assert!(shown.contains(what) && shown.contains("`baton audit accept`"), "{shown}");
+        let by = AuditLoss { entry: 60, by: "admin/ana".into(), why: "a disk died".into(), ..lost };
+        let settled = AuditVerdict { entries: 61, accepted: vec![by], ..AuditVerdict::default() };
+        let shown = verdict(&settled).to_text(Look::default());
+        let note = format!("note: {what}; admin/ana accepted that on 1970-01-01 00:00:00Z (entry 60): a disk died");
+        assert!(shown.starts_with("61 entries, nothing is missing") && shown.contains(&note), "{shown}");
     }
 }

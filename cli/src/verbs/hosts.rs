@@ -85,13 +85,15 @@ async fn stranger(connection: &mut Connection, hosts: &[HostView], name: &str) -
         Some(_) => format!("{name} was removed"),
         None => format!("there is no host called {name}"),
     };
+    // A machine that was removed still has what it joined with.
+    let replace = if removal.is_some() { " --replace" } else { "" };
     let mut problem = Problem::new(code::UNKNOWN_NAME, what);
     if let Some(entry) = removal {
         problem = problem.saw("removed", render::audit::when_and_who(entry));
     }
     problem
         .saw("joined", if names.is_empty() { "nobody".to_owned() } else { names.join(", ") })
-        .help(format!("baton token create --name {name}, and on it: baton-agent join HOST:PORT --token-file FILE"))
+        .help(format!("baton token create --name {name}, and on it: baton-agent join HOST:PORT --token-file FILE{replace}"))
 }
 
 /// Entries of the log that are looked at for a removal.

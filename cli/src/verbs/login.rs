@@ -7,11 +7,10 @@ use crate::exit::Exit;
 use crate::render::page::Page;
 use baton_core::problem::Problem;
 use baton_proto::tls::{self, Credentials};
-use baton_proto::token::JoinToken;
-use baton_proto::v1::JoinRequest;
-use baton_proto::v1::WhoAmIRequest;
+use baton_proto::token::{JoinToken, exposed};
 use baton_proto::v1::control_client::ControlClient;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
+use baton_proto::v1::{Identity, JoinRequest, WhoAmIRequest};
 use clap::Args;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
@@ -46,10 +45,36 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     let folder = config_folder()?;
     let coordinator = tls::with_port(&args.coordinator);
     let token = read_token(&args.token_file)?;
+    if let Some(warning) = exposed(&args.token_file) {
+        context.output.note(Page::new().text(warning));
+    }
+    // Before the token is spent.
+    let made = !folder.exists();
+    Credentials::can_be_kept(&folder).map_err(Problem::from)?;
+    let joined = join(args, &coordinator, &token).await;
+    if joined.is_err() && made {
+        // Only what is empty goes.
+        let _ = std::fs::remove_dir(&folder);
+    }
+    let (credentials, me) = joined?;
+    Login { coordinator: coordinator.clone(), credentials }.save(&folder)?;
+
+    let output = context.output;
+    output.answer(Page::new().text(format!("logged in to {coordinator} as {} ({})", me.name, me.role)));
+    output.json(&json!({ "coordinator": coordinator, "role": me.role, "name": me.name, "folder": folder }));
+    if Path::new(DEFAULT_SOCKET).exists() {
+        output.note(Page::new().text(format!("on this machine {DEFAULT_SOCKET} is asked first")));
+    }
+    output.next("baton status");
+    Ok(Exit::Done)
+}
+
+/// Redeems the token, and tries what it gave.
+async fn join(args: LoginArgs, coordinator: &str, token: &JoinToken) -> Result<(Credentials, Identity), Failure> {
     let (key_pem, csr_pem) =
         request().map_err(|error| Problem::new(code::LOGIN, "no key could be made").saw("cause", error.to_string()))?;
     let pinned = tls::hot(tls::joining_config(token.pin).map_err(Problem::from)?);
-    let mut enrollment = EnrollmentClient::new(tls::channel(&coordinator, pinned)?);
+    let mut enrollment = EnrollmentClient::new(tls::channel(coordinator, pinned)?);
     let join = JoinRequest {
         secret: token.secret.to_vec(),
         csr_pem,
@@ -61,18 +86,9 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     let credentials = Credentials { certificate_pem: reply.certificate_pem, key_pem, authority_pem: reply.authority_pem };
     // Before anything is kept: credentials that do not work must not replace some that do.
     let config = tls::hot(tls::client_config(&credentials).map_err(Problem::from)?);
-    let mut control = ControlClient::new(tls::channel(&coordinator, config)?);
+    let mut control = ControlClient::new(tls::channel(coordinator, config)?);
     let me = control.who_am_i(WhoAmIRequest {}).await?.into_inner();
-    Login { coordinator: coordinator.clone(), credentials }.save(&folder)?;
-
-    let output = context.output;
-    output.answer(Page::new().text(format!("logged in to {coordinator} as {} ({})", me.name, me.role)));
-    output.json(&json!({ "coordinator": coordinator, "role": me.role, "name": me.name, "folder": folder }));
-    if Path::new(DEFAULT_SOCKET).exists() {
-        output.note(Page::new().text(format!("on this machine {DEFAULT_SOCKET} is asked first")));
-    }
-    output.next("baton status");
-    Ok(Exit::Done)
+    Ok((credentials, me))
 }
 
 /// The name this user has on this machine.

@@ -8,6 +8,7 @@ use crate::render::page::Page;
 use crate::render::releases::tokens;
 use crate::render::units::{counted, duration};
 use baton_core::problem::Problem;
+use baton_proto::problem::from_status;
 use baton_proto::v1::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -132,7 +133,21 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         life_ms: u64::try_from(args.life.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     };
     let (uses, named) = (request.uses, !request.names.is_empty());
-    let created = connection.control.create_token(request).await?.into_inner();
+    let said = match (args.hosts, args.uses) {
+        (Some(_), _) => "--hosts",
+        (None, Some(_)) => "--uses",
+        (None, None) => "--name",
+    };
+    let services = request.services.clone();
+    let created = connection.control.create_token(request).await.map_err(|status| {
+        let mut problem = from_status(&status);
+        // In the words of whoever asked.
+        if let Some(rest) = problem.what.strip_prefix("--uses") {
+            problem.what = format!("{said}{rest}");
+        }
+        problem
+    })?;
+    let created = created.into_inner();
     let output = context.output;
     output.answer(Page::new().text(created.token.clone()));
     output.json(&json!({ "id": created.id, "token": created.token, "ttl_ms": created.ttl_ms, "uses": uses }));
@@ -142,6 +157,15 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         created.id,
         counted(uses.into(), "use", "uses")
     )));
+    let known = match services.is_empty() {
+        true => Vec::new(),
+        false => connection.view("").await.map(|view| view.services).unwrap_or_default(),
+    };
+    for name in services.iter().filter(|name| !known.iter().any(|service| service.name == **name)) {
+        output.note(Page::new().text(format!(
+            "warning: there is no service {name} yet; is the name right? Whoever uses this token may be the first to deploy it"
+        )));
+    }
     // As it is reached from here, where that is over the network; its own machine only knows the port.
     let login = connection::login(context.connect).map(|(_, login)| login.coordinator);
     let address = login.unwrap_or_else(|| format!("COORDINATOR:{}", created.port));

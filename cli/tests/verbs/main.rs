@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agents;
+mod audit;
 mod coordinator;
+mod identity;
 mod reboot;
 mod refused;
 mod world;

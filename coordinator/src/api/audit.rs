@@ -1,9 +1,17 @@
 //! The audit log, from the operator's side.
 
 use super::Api;
-use crate::audit::chain::Witness;
-use baton_proto::problem::to_status;
-use baton_proto::v1::{AuditEntry, AuditFault, AuditVerdict, ListAuditRequest};
+use crate::audit::call;
+use crate::audit::chain::{Head, Verdict, Witness};
+use crate::audit::loss::{Accepted, Loss};
+use baton_core::name::Digest;
+use baton_core::problem::Problem;
+use baton_proto::problem::{code, to_status};
+use baton_proto::tls::Peer;
+use baton_proto::v1::{
+    AcceptAuditLossRequest, AuditEntry, AuditFault, AuditHead, AuditLoss, AuditVerdict, ListAuditRequest,
+    RecordBackupRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -37,6 +45,19 @@ impl Api {
     }
 
     pub(super) async fn verify_audit(&self) -> Result<AuditVerdict, Status> {
+        let (Verdict { head, faults, lost, accepted }, witnesses) = self.checked().await?;
+        Ok(AuditVerdict {
+            entries: head.number,
+            head: head.hash.as_bytes().to_vec(),
+            faults: faults.into_iter().map(|fault| AuditFault { number: fault.number, what: fault.what }).collect(),
+            witnesses,
+            lost: lost.map(loss),
+            accepted: accepted.into_iter().map(acceptance).collect(),
+        })
+    }
+
+    /// The log, compared with what hosts that are connected remember; and which hosts those are.
+    async fn checked(&self) -> Result<(Verdict, Vec<String>), Status> {
         let hellos = self.access.links().hellos();
         let witnesses: Vec<Witness> = hellos
             .iter()
@@ -45,12 +66,52 @@ impl Api {
             .collect();
         let mut names: Vec<String> = witnesses.iter().map(|witness| witness.name.clone()).collect();
         names.dedup();
-        let (head, faults) = self.audit.verify(witnesses).await.map_err(|error| to_status(error.problem()))?;
-        Ok(AuditVerdict {
-            entries: head.number,
-            head: head.hash.as_bytes().to_vec(),
-            faults: faults.into_iter().map(|fault| AuditFault { number: fault.number, what: fault.what }).collect(),
-            witnesses: names,
-        })
+        let verdict = self.audit.verify(witnesses).await.map_err(|error| to_status(error.problem()))?;
+        Ok((verdict, names))
     }
+
+    /// Writes its entries itself: each says what the whole call is about.
+    pub(super) async fn accept_audit_loss(
+        &self,
+        caller: &Peer,
+        request: AcceptAuditLossRequest,
+    ) -> Result<AuditVerdict, Status> {
+        let AcceptAuditLossRequest { heads, why } = request;
+        let named: Vec<Head> = heads.iter().filter_map(head).collect();
+        let (Verdict { lost, .. }, _) = self.checked().await?;
+        let lost = if heads.is_empty() { lost } else { lost.and_then(|lost| lost.only(&named)) };
+        let Some(lost) = lost else {
+            let problem = Problem::new(code::USAGE, "nothing is lost that could be accepted");
+            return Err(to_status(problem.help("baton audit verify says what is wrong with the log, if anything is")));
+        };
+        self.audit.accept(caller, &lost, &why).await.map_err(|error| to_status(error.problem()))?;
+        tracing::info!(first = lost.first, last = lost.last, by = %caller.identity, "a loss of the audit log was accepted");
+        self.verify_audit().await
+    }
+}
+
+/// The gate writes it down; what there is to say is the file.
+pub(super) fn record_backup(request: RecordBackupRequest) {
+    call::about(request.file);
+}
+
+fn loss(loss: Loss) -> AuditLoss {
+    let heads = loss.heads.iter().map(|head| AuditHead { number: head.number, hash: head.hash.as_bytes().to_vec() });
+    AuditLoss {
+        first: loss.first,
+        last: loss.last,
+        heads: heads.collect(),
+        held_by: loss.held_by.into_iter().collect(),
+        ..AuditLoss::default()
+    }
+}
+
+fn acceptance(accepted: Accepted) -> AuditLoss {
+    let Accepted { entry, at, by, why, loss: lost } = accepted;
+    AuditLoss { entry, at_seconds: at.0, by, why, ..loss(lost) }
+}
+
+fn head(head: &AuditHead) -> Option<Head> {
+    let hash: [u8; 32] = head.hash.as_slice().try_into().ok()?;
+    Some(Head { number: head.number, hash: Digest::from_bytes(hash) })
 }

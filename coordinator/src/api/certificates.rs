@@ -7,6 +7,7 @@ use crate::store::WallTime;
 use crate::store::certificate::Certificate;
 use baton_core::problem::Problem;
 use baton_proto::problem::{code, to_status};
+use baton_proto::tls::date;
 use baton_proto::v1::{CertificateList, CertificateView, FleetView, RevokeCertificatesRequest};
 use serde_json::json;
 use tonic::Status;
@@ -42,7 +43,8 @@ impl Api {
             return Ok(view);
         }
         let now = wall_time();
-        let certificates = self.store.certificates(now).await.map_err(|error| to_status(error.problem()))?;
+        // Also those that ended: when they did says whether it is they or a clock.
+        let certificates = self.store.certificates(WallTime(i64::MIN)).await.map_err(|error| to_status(error.problem()))?;
         for host in view.hosts.iter_mut().filter(|host| !host.connected) {
             host.problems.extend(locked_out(&host.name, &certificates, now).map(|problem| (&problem).into()));
         }
@@ -52,10 +54,23 @@ impl Api {
 
 fn locked_out(host: &str, certificates: &[Certificate], now: WallTime) -> Option<Problem> {
     let own = || certificates.iter().filter(|it| it.identity.strip_prefix("host/") == Some(host));
+    let newest = own().filter(|it| !it.revoked).max_by_key(|it| it.expires);
+    // They renew themselves: one that is as long over as it lasted was hardly forgotten.
+    if let Some(newest) = newest.filter(|it| now.0 - it.expires.0 > it.expires.0 - it.issued.0) {
+        return Some(
+            Problem::new(code::CERTIFICATE_TIME, format!("by the clock here the certificate of {host} ended long ago"))
+                .saw("valid until", date(newest.expires.0))
+                .saw("clock here", date(now.0))
+                .help(format!(
+                    "compare `date -u` on the coordinator and on {host}: is the coordinator's clock wrong, set it, and the host \
+                     comes back by itself; is it right: baton token create --name {host}; there: baton-agent join … --replace"
+                )),
+        );
+    }
     if own().any(|it| !it.revoked && it.expires > now) {
         return None;
     }
-    let (code, became) = match own().any(|it| it.revoked) {
+    let (code, became) = match own().any(|it| it.revoked && it.expires > now) {
         true => (code::REFUSED, "was revoked or replaced"),
         false => (code::CERTIFICATE_TIME, "has ended"),
     };
@@ -94,5 +109,11 @@ mod tests {
         assert_eq!(said(&[of("host/web1", 200, true), of("host/web1", 300, false)]), None);
         assert_eq!(said(&[of("host/web1", 90, false), of("host/web2", 200, false)]), Some(code::CERTIFICATE_TIME));
         assert_eq!(said(&[of("host/web1", 200, true), of("admin/web1", 200, false)]), Some(code::REFUSED));
+        // As long over as it lasted: whose clock is it?
+        let told = |expires| {
+            let problem = locked_out("web1", &[of("host/web1", expires, false)], WallTime(100)).unwrap();
+            (problem.code, problem.seen.len(), problem.help.unwrap().contains("date -u"))
+        };
+        assert_eq!((told(90), told(40)), ((code::CERTIFICATE_TIME, 0, false), (code::CERTIFICATE_TIME, 2, true)));
     }
 }

@@ -1,10 +1,11 @@
 //! What operators and CI ask.
 
 use super::before::{fleet, state};
-use super::{Api, invalid, orders, preview, removed, view, wrong};
+use super::look::{known, look};
+use super::{Api, audit, invalid, orders, preview, removed, view, wrong};
 use crate::artifact::missing;
 use crate::audit::call;
-use crate::driver::{Access, Ask, Picture, When};
+use crate::driver::{Ask, Picture, When};
 use crate::store::{About, Which};
 use crate::upgrades::Steer;
 use baton_core::fleet::{Fleet, Service};
@@ -65,8 +66,11 @@ impl Control for Api {
     async fn deploy(&self, request: Request<DeployRequest>) -> Result<Response<DeployReply>, Status> {
         let (role, by) = operator(&request)?;
         let request = request.into_inner();
+        // Until it is known of which service.
+        call::about(format!("{} {}", request.manifest_path, request.version));
         let when = when(&request)?;
         let Wish { name, shape, release, missing } = self.read(&request)?;
+        call::about(format!("{name} {}", release.version));
         if let Some(problem) = missing {
             return Err(to_status(problem));
         }
@@ -196,6 +200,9 @@ impl Control for Api {
         let rollout = rollout.map_err(|error: InvalidName| wrong("ROLLOUT", error))?;
         let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
         let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        if rollouts.is_empty() {
+            known(&self.access.picture(), about.service.as_ref())?;
+        }
         let (picture, now) = (self.recall_of(&rollouts).await?, self.access.now());
         let rollouts = rollouts.iter().map(|rollout| view::record(&picture.fleet, rollout, now)).collect();
         Ok(Response::new(v1::RolloutList { rollouts }))
@@ -206,6 +213,9 @@ impl Control for Api {
         let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
         let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
         let picture = self.recall(Which::Of(service.clone())).await?;
+        if history.is_empty() {
+            known(&picture, service.as_ref())?;
+        }
         Ok(Response::new(view::releases(&picture.fleet, service.as_ref(), &history)))
     }
 
@@ -298,6 +308,22 @@ impl Control for Api {
 
     async fn verify_audit(&self, _: Request<v1::VerifyAuditRequest>) -> Result<Response<v1::AuditVerdict>, Status> {
         Ok(Response::new(Api::verify_audit(self).await?))
+    }
+
+    async fn accept_audit_loss(
+        &self,
+        request: Request<v1::AcceptAuditLossRequest>,
+    ) -> Result<Response<v1::AuditVerdict>, Status> {
+        let caller = peer(&request);
+        Ok(Response::new(Api::accept_audit_loss(self, &caller, request.into_inner()).await?))
+    }
+
+    async fn record_backup(
+        &self,
+        request: Request<v1::RecordBackupRequest>,
+    ) -> Result<Response<v1::RecordBackupReply>, Status> {
+        audit::record_backup(request.into_inner());
+        Ok(Response::new(v1::RecordBackupReply {}))
     }
 }
 
@@ -461,14 +487,4 @@ fn when(request: &DeployRequest) -> Result<When, Status> {
         ),
     };
     Ok(When { busy, if_plan })
-}
-
-fn look(access: &Access, service: Option<&ServiceName>) -> Result<FleetView, Status> {
-    let picture = access.picture();
-    if let Some(name) = service.filter(|name| !picture.fleet.services.contains_key(*name)) {
-        let known: Vec<_> = picture.fleet.services.keys().map(ServiceName::as_str).collect();
-        let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-        return Err(to_status(Problem::new(Code(709), format!("there is no service {name}")).saw("services", known)));
-    }
-    Ok(view::fleet(&picture, &access.links().hellos(), access.now(), service))
 }

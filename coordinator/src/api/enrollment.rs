@@ -86,7 +86,9 @@ impl Enrollment for Api {
             replace,
             bearer,
         };
-        call::about(format!("join as {}", redemption.name));
+        let token = self.store.token_id(&redemption.secret_hash).await.map_err(|error| to_status(error.problem()))?;
+        let with = token.map_or_else(|| "an unknown token".to_owned(), |id| id.to_string());
+        call::about(format!("join as {:.100} with {with}", redemption.name));
         let (identity, revoked, services, named, during) = match self.store.redeem(&redemption).await {
             Ok(Redeemed::Granted { identity, revoked, services, life, named }) => {
                 let life = life.unwrap_or(self.life);

@@ -11,6 +11,7 @@ mod control;
 mod diff;
 mod enrollment;
 pub mod gate;
+mod look;
 mod orders;
 mod past;
 mod preview;

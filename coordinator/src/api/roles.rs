@@ -89,10 +89,12 @@ pub const METHODS: &[(&str, &[Caller])] = &[
     ("/baton.v1.Control/RetireAuthority", ADMINS),
     ("/baton.v1.Control/ListAudit", ADMINS),
     ("/baton.v1.Control/VerifyAudit", ADMINS),
+    ("/baton.v1.Control/AcceptAuditLoss", ADMINS),
+    ("/baton.v1.Control/RecordBackup", ADMINS),
 ];
 
 /// Methods that change nothing anybody would ask about later: the audit log has their refusals only. An upload alone changes
-/// nothing; the deploy that names it does. Every other method is recorded, also those that are added and forgotten here.
+/// nothing; the deploy that names it does. One that accepts a loss of the log writes its entries itself. Every other method is recorded, also those that are added and forgotten here.
 const UNRECORDED: &[&str] = &[
     "/baton.v1.Enrollment/Greet",
     "/baton.v1.Enrollment/Kept",
@@ -112,6 +114,7 @@ const UNRECORDED: &[&str] = &[
     "/baton.v1.Control/AuthorityStatus",
     "/baton.v1.Control/ListAudit",
     "/baton.v1.Control/VerifyAudit",
+    "/baton.v1.Control/AcceptAuditLoss",
 ];
 
 /// Whether a call that was let through is recorded in the audit log.
@@ -207,6 +210,11 @@ fn command(path: &str) -> String {
         (_, "RevokeCertificates") => "certificates revoke",
         (_, "ListAudit") => "audit list",
         (_, "VerifyAudit") => "audit verify",
+        (_, "AcceptAuditLoss") => "audit accept",
+        (_, "RecordBackup") => return "baton-coordinator backup".to_owned(),
+        (_, "AuthorityStatus") => "authority status",
+        (_, "RotateAuthority") => "authority rotate",
+        (_, "RetireAuthority") => "authority retire",
         (_, "UpgradeAgents") => "agents upgrade",
         (_, "PauseAgents") => "agents pause",
         (_, "ResumeAgents") => "agents resume",

@@ -3,8 +3,10 @@
 //! Whoever can write the database could compute the whole chain anew. Against that, the head (the newest entry's number and
 //! hash) is held by the agents, each on its own host; [`verify`] compares what they remember.
 
+use super::loss::{Accepted, Loss, Losses};
 use crate::store::WallTime;
 use baton_core::name::Digest;
+use baton_proto::audit::{beginning, link};
 use serde::{Deserialize, Serialize};
 
 /// A command, and what became of it.
@@ -44,7 +46,7 @@ pub struct Record {
 }
 
 /// The newest entry: what agents hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub number: u64,
     pub hash: Digest,
@@ -69,14 +71,14 @@ impl Head {
     /// Of a log without entries.
     #[must_use]
     pub fn none() -> Self {
-        Self { number: 0, hash: Digest::of(b"baton audit v1") }
+        Self { number: 0, hash: beginning() }
     }
 
     /// The record that comes after this head.
     #[must_use]
     pub fn next(&self, at: WallTime, text: String) -> Record {
         let number = self.number + 1;
-        let hash = link(&self.hash, number, at, &text);
+        let hash = link(&self.hash, number, at.0, &text);
         Record { number, at, text, hash }
     }
 }
@@ -88,28 +90,32 @@ impl Record {
     }
 }
 
-/// The hash of an entry: over the one before, its number, its time and its text.
-fn link(before: &Digest, number: u64, at: WallTime, text: &str) -> Digest {
-    let mut bytes = Vec::with_capacity(32 + 16 + text.len());
-    bytes.extend_from_slice(before.as_bytes());
-    bytes.extend_from_slice(&number.to_le_bytes());
-    bytes.extend_from_slice(&at.0.to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
-    Digest::of(&bytes)
+/// What became of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Where the log ends.
+    pub head: Head,
+    pub faults: Vec<Fault>,
+    /// Those of the faults that people can accept.
+    pub lost: Option<Loss>,
+    /// What they accepted.
+    pub accepted: Vec<Accepted>,
 }
 
 /// Checks a whole log, record by record in their order, and then what others remember of it.
 #[derive(Debug)]
 pub struct Check {
     head: Head,
-    witnesses: Vec<Witness>,
+    losses: Losses,
     faults: Vec<Fault>,
 }
 
 impl Check {
     #[must_use]
     pub fn new(witnesses: Vec<Witness>) -> Self {
-        Self { head: Head::none(), witnesses, faults: Vec::new() }
+        let mut losses = Losses::default();
+        witnesses.into_iter().for_each(|Witness { name, head }| losses.remember(name, head));
+        Self { head: Head::none(), losses, faults: Vec::new() }
     }
 
     /// Takes in the next record.
@@ -123,35 +129,28 @@ impl Check {
             };
             self.faults.push(Fault { number: expected, what });
         }
-        if link(&self.head.hash, record.number, record.at, &record.text) != record.hash && record.number == expected {
+        if link(&self.head.hash, record.number, record.at.0, &record.text) != record.hash && record.number == expected {
             let what = format!("entry {expected} is not what was written, or the one before it is not");
             self.faults.push(Fault { number: expected, what });
         }
-        for witness in self.witnesses.iter().filter(|witness| witness.head.number == record.number) {
-            if witness.head.hash != record.hash {
-                let what = format!("{} remembers another entry {}: the log was written anew", witness.name, record.number);
-                self.faults.push(Fault { number: record.number, what });
-            }
-        }
+        self.losses.take(record);
         // What is stored counts as the one before: so one change is one fault, and not a fault of all that follow.
         self.head = record.head();
     }
 
     /// The head that was reached, and everything that was found.
     #[must_use]
-    pub fn finish(mut self) -> (Head, Vec<Fault>) {
-        let last = self.head.number;
-        for witness in self.witnesses.iter().filter(|witness| witness.head.number > last) {
-            let what = format!("{} remembers entry {}: the log was cut off after {last}", witness.name, witness.head.number);
-            self.faults.push(Fault { number: last + 1, what });
-        }
-        (self.head, self.faults)
+    pub fn finish(mut self) -> Verdict {
+        let (lost, said, accepted) = self.losses.finish(self.head.number);
+        self.faults.extend(said.into_iter().map(|(number, what)| Fault { number, what }));
+        self.faults.sort_by_key(|fault| fault.number);
+        Verdict { head: self.head, faults: self.faults, lost, accepted }
     }
 }
 
 /// [`Check`] over records that are at hand.
 #[must_use]
-pub fn verify(records: &[Record], witnesses: Vec<Witness>) -> (Head, Vec<Fault>) {
+pub fn verify(records: &[Record], witnesses: Vec<Witness>) -> Verdict {
     let mut check = Check::new(witnesses);
     records.iter().for_each(|record| check.take(record));
     check.finish()
@@ -173,7 +172,7 @@ mod tests {
     }
 
     fn faults(records: &[Record], witnesses: Vec<Witness>) -> Vec<Fault> {
-        verify(records, witnesses).1
+        verify(records, witnesses).faults
     }
 
     fn web1(records: &[Record]) -> Vec<Witness> {
@@ -184,8 +183,9 @@ mod tests {
     fn an_untouched_log_has_no_fault_and_an_empty_one_neither() {
         let records = log(20);
         assert_eq!(faults(&records, web1(&records[..7])), []);
-        assert_eq!(verify(&records, vec![]).0, records[19].head());
-        assert_eq!(verify(&[], vec![]), (Head::none(), vec![]));
+        assert_eq!(verify(&records, vec![]).head, records[19].head());
+        let empty = verify(&[], vec![]);
+        assert_eq!((empty.head, empty.faults), (Head::none(), vec![]));
     }
 
     #[test]

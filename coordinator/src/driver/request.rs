@@ -106,9 +106,14 @@ impl Ask {
         }
     }
 
-    /// What it is about, in a word: a service, a host, or everything.
+    /// What it is about, in a word or two: a service and the version it is brought to, a host, or everything.
     #[must_use]
     pub fn about(&self) -> String {
+        match self {
+            Self::Deploy { service, release, .. } => return format!("{service} {}", release.version),
+            Self::RollbackTo { service, version, .. } => return format!("{service} {version}"),
+            _ => {}
+        }
         let host = match self {
             Self::Order(command) => command.host().map(ToString::to_string),
             _ => None,

@@ -5,7 +5,7 @@ use super::token::{Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, WallTime, Which};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
-use baton_core::name::{Epoch, ReleaseId, RolloutId};
+use baton_core::name::{Digest, Epoch, ReleaseId, RolloutId};
 use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::upgrade::Upgrade;
@@ -198,6 +198,10 @@ impl Store for MemoryStore {
         });
         let named = !token.names.is_empty();
         Ok(Redeemed::Granted { identity, revoked, services: token.services.clone(), life: token.life, named })
+    }
+
+    async fn token_id(&self, secret_hash: &Digest) -> Result<Option<TokenId>, StoreError> {
+        Ok(self.state().tokens.iter().find(|token| token.secret_hash == *secret_hash).map(|token| token.id.clone()))
     }
 
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError> {

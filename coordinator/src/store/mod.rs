@@ -20,7 +20,7 @@ use baton_core::fleet::orders::{Freeze, Maintenance, Order};
 use baton_core::fleet::past::Forgotten;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Host, Labels, Service};
-use baton_core::name::{Epoch, HostName, ReleaseId, RolloutId, ServiceName, Version};
+use baton_core::name::{Digest, Epoch, HostName, ReleaseId, RolloutId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::reboot::Reboot;
 use baton_core::release::Release;
@@ -80,6 +80,9 @@ pub trait Store: Send + Sync + 'static {
     /// exactly `n` are granted. What is not [`Redeemed::Granted`] took nothing. Certificates that the name had before are
     /// revoked, and named in the grant.
     async fn redeem(&self, redemption: &Redemption) -> Result<Redeemed, StoreError>;
+
+    /// What people call the token with this secret, also one that is spent; None: there is none.
+    async fn token_id(&self, secret_hash: &Digest) -> Result<Option<TokenId>, StoreError>;
 
     /// Makes a token worthless; false when no such token could be redeemed any more.
     async fn revoke_token(&self, id: &TokenId) -> Result<bool, StoreError>;

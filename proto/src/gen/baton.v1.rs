@@ -3339,7 +3339,56 @@ pub struct AuditVerdict {
     /// Hosts whose memory of the log was compared.
     #[prost(string, repeated, tag = "4")]
     pub witnesses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What others remember and the log has not: those of the faults that somebody can accept. Absent: there is nothing.
+    #[prost(message, optional, tag = "5")]
+    pub lost: ::core::option::Option<AuditLoss>,
+    /// What somebody accepted.
+    #[prost(message, repeated, tag = "6")]
+    pub accepted: ::prost::alloc::vec::Vec<AuditLoss>,
 }
+/// Entries that are not in the log any more.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuditLoss {
+    /// Their numbers, as far as it is known: the last is the newest that somebody remembers.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
+    /// Those that are remembered, and who does.
+    #[prost(message, repeated, tag = "3")]
+    pub heads: ::prost::alloc::vec::Vec<AuditHead>,
+    #[prost(string, repeated, tag = "4")]
+    pub held_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of an accepted loss: the entry that says so, when, by whom, and why.
+    #[prost(uint64, tag = "5")]
+    pub entry: u64,
+    #[prost(int64, tag = "6")]
+    pub at_seconds: i64,
+    #[prost(string, tag = "7")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AcceptAuditLossRequest {
+    /// Only these, as a verdict had them, so that nothing is accepted that nobody saw; none: all that is missing.
+    #[prost(message, repeated, tag = "1")]
+    pub heads: ::prost::alloc::vec::Vec<AuditHead>,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordBackupRequest {
+    /// The file that is written.
+    #[prost(string, tag = "1")]
+    pub file: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordBackupReply {}
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuditFault {
@@ -4532,6 +4581,53 @@ pub mod control_client {
                 .insert(GrpcMethod::new("baton.v1.Control", "VerifyAudit"));
             self.inner.unary(req, path, codec).await
         }
+        /// Puts on the record that entries are lost which somebody remembers: from then on that is no fault any more.
+        pub async fn accept_audit_loss(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcceptAuditLossRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditVerdict>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/AcceptAuditLoss",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "AcceptAuditLoss"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts on the record that a backup is taken, for the program that takes it.
+        pub async fn record_backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RecordBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RecordBackupReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/baton.v1.Control/RecordBackup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("baton.v1.Control", "RecordBackup"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4756,6 +4852,19 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::VerifyAuditRequest>,
         ) -> std::result::Result<tonic::Response<super::AuditVerdict>, tonic::Status>;
+        /// Puts on the record that entries are lost which somebody remembers: from then on that is no fault any more.
+        async fn accept_audit_loss(
+            &self,
+            request: tonic::Request<super::AcceptAuditLossRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditVerdict>, tonic::Status>;
+        /// Puts on the record that a backup is taken, for the program that takes it.
+        async fn record_backup(
+            &self,
+            request: tonic::Request<super::RecordBackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RecordBackupReply>,
+            tonic::Status,
+        >;
     }
     /// What operators and CI ask. Refusals carry a Problem in the status details.
     #[derive(Debug)]
@@ -6792,6 +6901,96 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VerifyAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/AcceptAuditLoss" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptAuditLossSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::AcceptAuditLossRequest>
+                    for AcceptAuditLossSvc<T> {
+                        type Response = super::AuditVerdict;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcceptAuditLossRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::accept_audit_loss(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptAuditLossSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/baton.v1.Control/RecordBackup" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecordBackupSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::RecordBackupRequest>
+                    for RecordBackupSvc<T> {
+                        type Response = super::RecordBackupReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RecordBackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::record_backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecordBackupSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -17,6 +17,9 @@ const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
 const AUTHORITY: &str = "authority.pem";
 
+/// More than a certificate, its key and two authorities take.
+const TRIAL: usize = 16 * 1024;
+
 /// What a peer shows, what proves that it may, and whom it believes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -101,6 +104,20 @@ impl Credentials {
         place(folder, KEY)?;
         place(folder, CERTIFICATE)?;
         sync()
+    }
+
+    /// Tries whether [`Credentials::save`] could write to a folder, which is made where it is missing: before something is spent
+    /// that cannot be had again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn can_be_kept(folder: &Path) -> Result<(), TlsError> {
+        let create = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        create.map_err(|error| file(folder, error))?;
+        let trial = " ".repeat(TRIAL);
+        let staged = stage(folder, "trial", &trial, 0o600);
+        let removed = fs::remove_file(folder.join(self::staged("trial")));
+        staged.and_then(|()| removed.map_err(|error| file(folder, error)))
     }
 
     /// Who these credentials say their bearer is, and until when.

@@ -135,12 +135,13 @@ fn certificate(whose: &str, error: &CertificateError) -> Problem {
 fn refusal(whose: &str, refused: &Refused) -> Problem {
     match refused {
         Refused::Pin { expected, sent } => {
-            let sent: Vec<String> = sent.iter().map(|pin| Digest::from_bytes(*pin).short()).collect();
+            // Whole: two that begin alike are still two.
+            let sent: Vec<String> = sent.iter().map(|pin| Digest::from_bytes(*pin).to_string()).collect();
             Problem::new(
                 code::WRONG_PIN,
                 "this join token belongs to another coordinator: the pinned authority is not the one seen",
             )
-            .saw("token pins", Digest::from_bytes(*expected).short())
+            .saw("token pins", Digest::from_bytes(*expected).to_string())
             .saw("seen", if sent.is_empty() { "no authority".to_owned() } else { sent.join(", ") })
             .help(
                 "check the address. A token from before the authority was rotated is good for nothing once the old one is \
@@ -180,6 +181,16 @@ fn alert_received(alert: AlertDescription) -> Problem {
         _ => Problem::new(code::TLS_FAILED, "the other side ended the TLS handshake"),
     };
     problem.saw(ALERT, format!("{alert:?}"))
+}
+
+/// Whether the other side does not accept who this side is. Nothing but people changes that.
+#[must_use]
+pub fn refuses_identity(problem: &Problem) -> bool {
+    match problem.code {
+        code::REFUSED | code::WHO_ARE_YOU | code::NOT_ALLOWED => true,
+        code::CERTIFICATE_TIME => problem.seen.iter().any(|(label, _)| label == ALERT),
+        _ => false,
+    }
 }
 
 /// The same problem; where it is that this side's own certificate is outside its dates, with both of them and the clock's

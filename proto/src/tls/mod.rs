@@ -28,7 +28,7 @@ pub use channel::{channel, local_channel};
 pub use client::{client_config, joining_config, noticing_config};
 pub use credentials::{Credentials, TlsError, authority_pin, authority_pins};
 pub use endpoint::with_port;
-pub use explain::{certificate_problem, connect_problem, date, find_problem, with_dates};
+pub use explain::{certificate_problem, connect_problem, date, find_problem, refuses_identity, with_dates};
 pub use incoming::incoming;
 pub use local::local_incoming;
 pub use notice::Notice;

@@ -65,6 +65,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 AuthorityView,
                 ListAuditRequest,
                 VerifyAuditRequest,
+                AcceptAuditLossRequest,
+                RecordBackupRequest,
                 GreetRequest,
                 JoinRequest,
                 RenewRequest,

@@ -58,7 +58,7 @@ async fn restored(stage: &mut Stage) -> (u64, Control) {
             }
         }
     });
-    assert_eq!(awaited.await, ["lb1", "web1", "web2"]);
+    assert_eq!(awaited.await.awaited, ["lb1", "web1", "web2"]);
     stage.start(COORDINATOR).unwrap();
     let control = stage.control().await.unwrap();
     // Only the host that is away is still missing.

@@ -10,6 +10,7 @@ use baton_core::fleet::{Fleet, Host, InstanceKey, MemberKey};
 use baton_core::name::{HostName, PoolName};
 use baton_core::problem::{Code, Problem};
 use baton_core::time::Moment;
+use baton_proto::unit;
 use baton_proto::v1::{HostView, InstanceView, MemberView, PoolView, SplitView};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +19,10 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
     let report = host.report();
     let silent = host.heard.as_ref().map_or(Duration::ZERO, |heard| now.since(heard.at));
     let problems = report.into_iter().flat_map(|report| &report.problems);
-    let fenced = hello.filter(|hello| hello.ledger > host.issued.stamp()).map(|hello| fenced(name, host, hello));
+    // While it is still learnt what hosts were told, one that was told more is what is waited for.
+    let learns = fleet.fence.as_ref().is_some_and(|fence| fence.stands);
+    let ahead = hello.filter(|hello| !learns && hello.ledger > host.issued.stamp());
+    let fenced = ahead.map(|hello| fenced(name, host, hello));
     HostView {
         name: name.to_string(),
         address: address(host, hello).map(|address| address.to_string()).unwrap_or_default(),
@@ -57,7 +61,11 @@ fn fenced(name: &HostName, host: &Host, hello: &Hello) -> Problem {
     Problem::new(Code(1005), format!("{name} has already obeyed a newer coordinator than this one"))
         .saw("its ledger", stamp(hello.ledger))
         .saw("issued", stamp(host.issued.stamp()))
-        .help("was this coordinator restored from an old backup? join the host again after removing its ledger")
+        .help(format!(
+            "does another coordinator run from this state, or from a backup of it? Stop that one; then {}: it asks every host what it \
+             was told before it decides",
+            unit::command("restart", "baton-coordinator")
+        ))
 }
 
 fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport, report: Option<&HostReport>) -> InstanceView {

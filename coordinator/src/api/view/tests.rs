@@ -305,3 +305,19 @@ fn releases_are_listed_newest_first_whatever_they_are_called() {
     let listed: Vec<_> = list.releases.iter().map(|it| (it.version.as_str(), it.role.as_str())).collect();
     assert_eq!(listed, [("3.0", ""), ("1.0", "live"), ("2.0", ""), ("9.0", "")]);
 }
+
+#[test]
+fn a_host_that_obeyed_another_coordinator_is_said_and_not_while_it_is_still_learnt_what_hosts_were_told() {
+    let mut picture = picture("web1=1.0:ready");
+    let web1 = samples::host("web1");
+    let ledger = Stamp { epoch: baton_core::name::Epoch(40), ..Stamp::default() };
+    let hello = Hello { ledger, ..Hello::default() };
+    let problems = |picture: &Picture| {
+        let (fleet, host) = (&picture.fleet, &picture.fleet.hosts[&web1]);
+        host::view(fleet, &web1, host, Some(&hello), picture.at).problems
+    };
+    let said = problems(&picture);
+    assert!(said.len() == 1 && said[0].code == 1005 && said[0].help.contains("another coordinator"), "{said:?}");
+    picture.fleet.fence = Some(baton_core::fleet::fence::Fence { stands: true, ..Default::default() });
+    assert_eq!(problems(&picture), []);
+}

@@ -71,6 +71,21 @@ fn credentials_can_be_read_while_they_are_renewed() {
 }
 
 #[test]
+fn whether_credentials_can_be_kept_is_tried_and_nothing_is_left_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("a/b");
+    Credentials::can_be_kept(&missing).unwrap();
+    assert_eq!(fs::read_dir(&missing).unwrap().count(), 0);
+    let credentials = Authority::new().sign("host/web1");
+    credentials.save(&missing).unwrap();
+    Credentials::can_be_kept(&missing).unwrap();
+    assert_eq!(Credentials::load(&missing).unwrap(), credentials);
+    // Root writes everywhere, but not into what is no folder.
+    let error = Credentials::can_be_kept(&missing.join("key.pem")).unwrap_err();
+    assert!(matches!(&error, TlsError::File { path, .. } if path.ends_with("key.pem")), "{error}");
+}
+
+#[test]
 fn a_missing_or_foreign_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();

@@ -21,6 +21,8 @@ async fn a_token_of_another_coordinator_is_refused_in_clear_words() {
     assert!(problem.what.contains("belongs to another coordinator"), "{problem:?}");
     let seen: Vec<&str> = problem.seen.iter().map(|(label, _)| label.as_str()).collect();
     assert_eq!(seen, ["token pins", "seen", "address"]);
+    // Whole: a token that was mistyped at its end pins something that begins as it should.
+    assert!(problem.seen[..2].iter().all(|(_, pin)| pin.len() == 64), "{problem:?}");
 }
 
 #[tokio::test]
