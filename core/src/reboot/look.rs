@@ -137,7 +137,7 @@ fn may_go(fleet: &Fleet, name: &HostName, host: &Host, own: &[(&Known<'_>, &Stan
             return Err(format!("{of} is frozen by {}: {}", order.by, order.why));
         }
         if let Some(active) = fleet.active_rollout(of) {
-            return Err(format!("rollout {} of {of} is under way", active.id));
+            return Err(format!("rollout {} of {of} is under way; baton why {of} says what it waits for", active.id));
         }
         let (total, may_miss) = (service.hosts.len(), may_miss(service));
         let others: Vec<&str> = down.iter().filter(|other| *other != name).map(HostName::as_str).collect();

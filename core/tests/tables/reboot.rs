@@ -62,7 +62,7 @@ fn seen(text: &str) -> BTreeMap<HostName, Seen> {
             told: has("told").then(|| "boot1".to_owned()),
             drained: so(!has("out"), "shop: draining on lb1: 3 open"),
             serves: so(out || has("ill"), "shop: not ready"),
-            may_go: so(has("held") || has("away"), "rollout r-1 of shop is under way"),
+            may_go: so(has("held") || has("away"), "rollout r-1 of shop is under way; baton why shop says what it waits for"),
             allows: if has("refuses") { Err(Problem::new(Code(567), "no")) } else { Ok(()) },
             trouble: has("stuck").then(|| Problem::new(NOT_REBOOTED, "it could not be rebooted")),
         };
@@ -284,7 +284,7 @@ fn a_host_may_go_while_enough_others_serve_whoever_is_down_and_no_rollout_needs_
         (&silent, "web1", "without are web2"),
         (&silent, "web2", "it is not connected"),
         (&two_may, "web1", ""),
-        (&rolling, "web1", "rollout r-1 of shop is under way"),
+        (&rolling, "web1", "rollout r-1 of shop is under way; baton why shop says what it waits for"),
         ("in-place max=1\n web1 a=v1:ready:in\n lb1", "web1", "too few hosts of shop would serve"),
     ] {
         let may_go = look_at(&World::parse(text).fleet, name).may_go;
