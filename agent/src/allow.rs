@@ -97,11 +97,8 @@ impl Allow {
     pub fn judge(&self, release: &Release) -> Result<(), Problem> {
         let service = release.service.as_str();
         if !any(&self.services, service) {
-            return Err(refused(
-                "runs this service",
-                &format!("service = {service:?}"),
-                &format!("services = [{service:?}]"),
-            ));
+            let line = with("services", &self.services, service);
+            return Err(refused("runs this service", &format!("service = {service:?}"), &line));
         }
         let user = release.run.user.as_deref();
         let as_root = user.map_or(self.unnamed_is_root, is_root);
@@ -116,20 +113,23 @@ impl Allow {
                 .help("name a user of the application's own in run.user, or none: systemd makes one up then"));
         }
         if let Some(user) = user.filter(|user| !as_root && !any(&self.users, user)) {
-            let (asked, line) = (format!("run.user = {user:?}"), format!("users = [{user:?}]"));
+            let (asked, line) = (format!("run.user = {user:?}"), with("users", &self.users, user));
             return Err(refused("lets a release run as this user", &asked, &line));
         }
         let files = self.files_of(&release.service);
         for (name, secret) in &release.run.secrets {
-            let (list, of, key) = match secret {
+            let (is_allowed, line) = match secret {
                 Secret::File { path } | Secret::EnvFile { path, .. } | Secret::SystemdCreds { path, .. } => {
-                    (&files.0, path.as_str(), "secrets")
+                    (any(&files.0, path), with("secrets", &self.secrets, path))
                 }
-                Secret::Exec { command } => (&self.commands, command.first().map_or("", String::as_str), "commands"),
+                Secret::Exec { command } => {
+                    let program = command.first().map_or("", String::as_str);
+                    (any(&self.commands, program), with("commands", &self.commands, program))
+                }
             };
-            if !any(list, of) {
+            if !is_allowed {
                 let asked = format!("run.secrets.{name} = \"{secret}\"");
-                return Err(refused("lets a secret come from there", &asked, &format!("{key} = [{of:?}]")));
+                return Err(refused("lets a secret come from there", &asked, &line));
             }
         }
         Ok(())
@@ -194,13 +194,19 @@ fn fits(pattern: &str, text: &str) -> bool {
     text.ends_with(end)
 }
 
+/// The line that allows one more, with what is allowed now: a line takes the place of what holds without it.
+fn with(key: &str, list: &[String], one: &str) -> String {
+    let all: Vec<String> = list.iter().map(String::as_str).chain([one]).map(|it| format!("{it:?}")).collect();
+    format!("{key} = [{}]", all.join(", "))
+}
+
 fn refused(what: &str, asked: &str, line: &str) -> Problem {
     Problem::new(Code(563), format!("this host's own settings do not allow what the release asks for: nobody {what} here"))
         .saw("release", crate::text::line(asked, 300))
         .help(format!(
             "where that is meant, write it below [allow] in /etc/baton/agent.toml on this host, restart its agent and deploy \
              again: {}",
-            crate::text::line(line, 300)
+            crate::text::line(line, 2000)
         ))
 }
 
@@ -287,6 +293,9 @@ mod tests {
             assert_eq!(judged.is_ok(), allowed, "{settings}: {release:?}: {judged:?}");
             assert!(judged.err().is_none_or(|problem| problem.code == Code(563) && problem.help.is_some()));
         }
+        let refused = allow("").judge(&with("file:/etc/shop/db")).unwrap_err().help.unwrap();
+        let line = "secrets = [\"/etc/credstore/{service}.*\", \"/etc/credstore.encrypted/{service}.*\", \"/etc/shop/db\"]";
+        assert!(refused.ends_with(line), "what is allowed now goes on: {refused}");
         for (settings, user, allowed) in
             [("", None, false), ("", Some("shop"), true), ("", Some("root"), false), ("root = true", None, true)]
         {

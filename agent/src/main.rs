@@ -12,7 +12,7 @@ use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::settings::Mistakes;
-use baton_proto::token::JoinToken;
+use baton_proto::token::{JoinToken, masked};
 use baton_proto::unit;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -128,7 +128,7 @@ impl ConfigFile {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| misused(&error));
     match start(cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -136,6 +136,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends with what is wrong with the command line. A token that stands where its file belongs is not shown.
+fn misused(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let shown = masked(&text);
+    if shown == text {
+        error.exit()
+    }
+    let help = "a token is read from its file: --token-file FILE";
+    let _ = writeln!(std::io::stderr(), "{shown}\nhelp: {help}");
+    std::process::exit(2)
 }
 
 fn start(verb: Verb) -> anyhow::Result<()> {

@@ -67,7 +67,7 @@ pub async fn find(secrets: &BTreeMap<String, Secret>, files: &Files) -> Result<B
             Problem::new(Code(212), format!("the secret {name} cannot be had on this host"))
                 .saw("found at", secret.to_string())
                 .saw("reason", why)
-                .help("put it there, readable for the agent, or change run.secrets in baton.toml")
+                .help("put a regular file there, or change run.secrets in baton.toml; [allow] secrets in the host's agent.toml says where one may be")
         })?;
         found.insert(name.clone(), Hidden(value));
     }

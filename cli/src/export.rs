@@ -47,6 +47,9 @@ pub(crate) fn check(path: &Path) -> Result<Checked, Problem> {
     for (number, line) in (1..).zip(std::io::BufReader::new(file).lines()) {
         checked.take(number, &line.map_err(unread)?);
     }
+    if checked.entries == 0 && checked.faults.is_empty() {
+        return Err(unread(std::io::Error::other("there is no entry in it")));
+    }
     Ok(checked)
 }
 
@@ -120,7 +123,6 @@ mod tests {
         // Of a part, also; and what was cut off at the end nobody can see.
         let part = checked(&lines[3..7]);
         assert_eq!((part.entries, part.first, part.last, part.faults.len()), (4, 4, 7, 0), "{part:?}");
-        assert_eq!(checked(&[]).entries, 0);
     }
 
     #[test]
@@ -158,7 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_file_that_is_empty_or_not_there_is_named() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(check(empty.path()).unwrap_err().code, code::EXPORT);
         let problem = check(Path::new("/nowhere/audit.jsonl")).unwrap_err();
         assert!(problem.code == code::EXPORT && problem.seen[0].1.contains("/nowhere/audit.jsonl"), "{problem:?}");
     }

@@ -28,6 +28,7 @@ pub mod verbs;
 
 use args::{Cli, FormatArgs, Verb};
 use baton_core::problem::Problem;
+use baton_proto::token::masked;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use connection::ConnectArgs;
@@ -61,7 +62,7 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ! {
     let asked = |option: &str| words.iter().any(|word| word == option);
     if error.use_stderr() && (asked("--json") || asked("--json-lines")) {
         let output = Output::new(&FormatArgs { json: asked("--json"), json_lines: asked("--json-lines"), plain: true });
-        let text = error.render().to_string();
+        let text = masked(&error.render().to_string());
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let problem = Problem::new(baton_proto::problem::code::USAGE, what)
             .help("baton help shows the commands, and COMMAND --help one of them");
@@ -71,6 +72,14 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ! {
         // A list of bare names helps nobody.
         let help = command_of(words).render_help();
         output::Output::new(&FormatArgs::default()).progress().write(&help.to_string());
+        std::process::exit(Exit::Usage.code().into());
+    }
+    let text = error.render().to_string();
+    let shown = masked(&text);
+    if shown != text {
+        let help = "a token is read from its file: --token-file FILE. What was written here may stand in the shell's history and in logs: \
+                    baton token revoke takes it away";
+        output::Output::new(&FormatArgs::default()).progress().write(&format!("{shown}\nhelp: {help}\n"));
         std::process::exit(Exit::Usage.code().into());
     }
     error.exit()

@@ -40,6 +40,17 @@ pub fn exposed(file: &Path) -> Option<String> {
     })
 }
 
+/// A text without the tokens in it: people write one where its file belongs, and what they wrote is shown to them again.
+#[must_use]
+pub fn masked(text: &str) -> String {
+    let mut parts = text.split(PREFIX);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.extend([PREFIX, "…", part.trim_start_matches(|c: char| c.is_ascii_alphanumeric())]);
+    }
+    shown
+}
+
 impl JoinToken {
     /// What the coordinator stores and compares instead of the secret.
     #[must_use]
@@ -80,6 +91,16 @@ mod tests {
 
     fn token() -> JoinToken {
         JoinToken { pin: [0xa5; 32], secret: std::array::from_fn(|index| index as u8) }
+    }
+
+    #[test]
+    fn a_token_among_other_words_is_masked() {
+        let token = JoinToken { pin: [7; 32], secret: [9; 32] }.to_string();
+        assert_eq!(
+            masked(&format!("unexpected argument '{token}' found\n{token}")),
+            "unexpected argument 'baton1.…' found\nbaton1.…"
+        );
+        assert_eq!(masked("nothing to hide"), "nothing to hide");
     }
 
     #[test]

@@ -111,10 +111,6 @@ pub(crate) fn export(checked: &Checked) -> Page {
     for (line, what) in &checked.faults {
         page.line(Line::default().span(Tone::Bad, format!("line {line}: ")).plain(what.as_str()));
     }
-    if checked.entries == 0 {
-        page.text("there is no entry in this file");
-        return page;
-    }
     let numbers = format!("{}, {} to {}", counted(checked.entries, "entry", "entries"), checked.first, checked.last);
     page.line(match checked.faults.is_empty() {
         true => Line::default().span(Tone::Good, format!("{numbers}, as they were written")),

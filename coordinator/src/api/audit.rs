@@ -77,6 +77,10 @@ impl Api {
         request: AcceptAuditLossRequest,
     ) -> Result<AuditVerdict, Status> {
         let AcceptAuditLossRequest { heads, why } = request;
+        if why.trim().is_empty() {
+            let problem = Problem::new(code::USAGE, "a loss is accepted for a reason, which stays on the record");
+            return Err(to_status(problem.help("baton audit accept --why REASON")));
+        }
         let named: Vec<Head> = heads.iter().filter_map(head).collect();
         let (Verdict { lost, .. }, _) = self.checked().await?;
         let lost = if heads.is_empty() { lost } else { lost.and_then(|lost| lost.only(&named)) };

@@ -22,7 +22,7 @@ use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::fence::Fence;
 use baton_core::fleet::past::{Forgotten, Remembers};
 use baton_core::fleet::{Fleet, Heard, Host};
-use baton_core::name::{RolloutId, ServiceName};
+use baton_core::name::{Epoch, RolloutId, ServiceName};
 use baton_core::problem::Problem;
 use baton_core::rollout::balancers;
 use baton_core::rollout::interlock::{self, Violation};
@@ -267,7 +267,7 @@ impl Driver {
                 epoch = draft.epoch.0,
                 "every host was heard, or is gone on without: this coordinator decides again"
             );
-            sequence += IDS_SKIPPED;
+            sequence = beyond(sequence, draft.epoch);
         }
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);
@@ -404,6 +404,12 @@ impl std::fmt::Debug for Driver {
         let hosts = self.fleet.hosts.len();
         f.debug_struct("Driver").field("epoch", &self.fleet.epoch).field("hosts", &hosts).finish_non_exhaustive()
     }
+}
+
+/// The number that ids of a restored coordinator go on from. Whoever drove before may have given numbers since the copy, and another
+/// one restored from the same copy as well: only the epoch is never the same, because hosts remember it.
+fn beyond(sequence: u64, epoch: Epoch) -> u64 {
+    (sequence + IDS_SKIPPED).max(epoch.0.saturating_mul(IDS_SKIPPED))
 }
 
 fn record(host: &Host) -> HostRecord {

@@ -62,7 +62,8 @@ codes! {
     SECRET = 116, "a secret written into the manifest",
         "A manifest is kept in version control and stored by the coordinator, and others on the host can read arguments and \
          environment values. Put the secret into a file on the hosts that only root can read, such as /etc/credstore/shop.db, and \
-         name it in run.secrets: the instance is given it as a file.";
+         name it in run.secrets: the instance is given it as a file. What is none and looks like one: give it another name, or let a \
+         script in the artifact set it.";
     NO_PROBE = 117, "not exactly one way to know that the service is ready",
         "[health] needs one of http, tcp and exec. Without a probe every release would count as healthy.";
     NOBODY_SERVES = 118, "no host serves while the release is replaced",

@@ -7,8 +7,23 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Parts of a name that promise a secret in its value.
-const NAMES: [&str; 10] =
-    ["password", "passwd", "passphrase", "secret", "token", "apikey", "api_key", "private_key", "access_key", "credential"];
+const NAMES: [&str; 12] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "private_key",
+    "access_key",
+    "encryption_key",
+    "signing_key",
+    "credential",
+];
+
+/// Parts of a name that has one of those in it, and is about how many tokens there are, or how a password is kept.
+const ABOUT: [&str; 3] = ["tokens", "tokeniz", "_hash"];
 
 /// Ends of a name whose value is about a secret and not one.
 const HARMLESS: [&str; 17] = [
@@ -32,7 +47,7 @@ const HARMLESS: [&str; 17] = [
 ];
 
 /// Ends of the names that are given a secret among other things: an option of a command, a setting of a connection string.
-const GIVEN: [&str; 11] = [
+const GIVEN: [&str; 12] = [
     "password",
     "passwd",
     "passphrase",
@@ -44,6 +59,7 @@ const GIVEN: [&str; 11] = [
     "private_key",
     "access_key",
     "secret_key",
+    "_pass",
 ];
 
 /// How well-known tokens begin.
@@ -74,7 +90,8 @@ const PREFIXES: [&str; 22] = [
 
 /// Why a value looks like a secret, if it does. Paths do not: a secret belongs in a file.
 pub(super) fn suspicion(name: &str, value: &str) -> Option<&'static str> {
-    if named(name) && !value.is_empty() && !value.starts_with('/') && value.parse::<Secret>().is_err() {
+    if named(name) && !value.is_empty() && !is_setting(value) && !value.starts_with('/') && value.parse::<Secret>().is_err()
+    {
         return Some("its name says that it is a secret");
     }
     shaped(value)
@@ -83,7 +100,10 @@ pub(super) fn suspicion(name: &str, value: &str) -> Option<&'static str> {
 /// The word of a command that looks like a secret, and why.
 pub(super) fn in_command(words: &[Word]) -> Option<(&Word, &'static str)> {
     let options = words.iter().zip(words.iter().skip(1));
-    let told = |(option, value): (&Word, &Word)| option.text.starts_with("--") && given(&option.text, &value.text);
+    let told = |(option, value): (&Word, &Word)| {
+        let user = ["-u", "--user"].contains(&option.text.as_str()) && has_user(&value.text);
+        user || option.text.starts_with("--") && given(&option.text, &value.text)
+    };
     words.iter().find_map(|word| Some((word, suspicion_of_word(&word.text)?))).or_else(|| {
         let (_, value) = options.into_iter().find(|&(option, value)| told((option, value)))?;
         Some((value, "the option before it says that it is a secret"))
@@ -98,19 +118,32 @@ fn suspicion_of_word(word: &str) -> Option<&'static str> {
 
 fn named(name: &str) -> bool {
     let name = name.to_lowercase();
-    NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+    let short =
+        ["pass", "pwd"].iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')));
+    let promises = short || NAMES.iter().any(|part| name.contains(part));
+    promises && !ABOUT.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+}
+
+/// What turns something on or off, or says how much: nobody's secret.
+fn is_setting(value: &str) -> bool {
+    ["true", "false", "yes", "no", "on", "off", "none"].contains(&value.to_lowercase().as_str())
+        || (value.len() <= 6 && value.chars().all(|c| c.is_ascii_digit()))
 }
 
 /// Whether something of this name is given a value that stands here, and not in a file or a variable.
 fn given(name: &str, value: &str) -> bool {
     let name = name.trim().to_lowercase().replace('-', "_");
-    let elsewhere = value.is_empty() || value.starts_with(['/', '$', '{', '<', '@', '-']) || value.parse::<Secret>().is_ok();
+    let elsewhere = value.len() < 4
+        || is_setting(value)
+        || value.starts_with(['/', '$', '{', '<', '@', '-'])
+        || value.parse::<Secret>().is_ok();
     GIVEN.iter().any(|end| name.ends_with(end)) && !elsewhere
 }
 
-/// `--password=…`, `PGPASSWORD=…`.
+/// `--password=…`, `PGPASSWORD=…`, `X-Api-Key: …`.
 fn assigned(text: &str) -> Option<&'static str> {
-    let (name, value) = text.split_once('=')?;
+    let header = || text.split_once(": ").filter(|(name, _)| !name.contains(char::is_whitespace));
+    let (name, value) = text.split_once('=').or_else(header)?;
     given(name, value).then_some("its name says that it is a secret")
 }
 
@@ -139,9 +172,15 @@ fn authorizes(text: &str, scheme: &str) -> bool {
     begins && one && credentials.contains(|c: char| c.is_ascii_digit() || c == '=')
 }
 
+/// `user:password`, and not the numbers of a user and a group.
+fn has_user(text: &str) -> bool {
+    let password = text.split_once(':').map_or("", |(_, password)| password);
+    password.len() >= 4 && !is_setting(password) && !password.starts_with(['$', '{', '<', '/'])
+}
+
 /// `scheme://user:password@host`, and the `user:password@tcp(host)` of Go's drivers.
 fn has_password(text: &str) -> bool {
-    let user = |text: &str| text.split_once(':').is_some_and(|(_, password)| !password.is_empty());
+    let user = |text: &str| text.split_once(':').is_some_and(|(_, it)| !it.is_empty() && !it.starts_with(['$', '{', '<']));
     let url = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()?.rsplit_once('@'));
     let driver = ["@tcp(", "@tcp6(", "@unix("].iter().find_map(|network| text.split_once(network));
     [url, driver].into_iter().flatten().any(|(before, _)| user(before))
@@ -211,6 +250,9 @@ mod tests {
             ("DSN", "Server=db;User Id=shop;Password=hunter2"),
             ("DSN", "host=db user=shop password=hunter2"),
             ("UPSTREAM", "https://example.net/?api_key=hunter2"),
+            ("REDIS_PASS", "hunter2"),
+            ("MYSQL_PWD", "hunter2"),
+            ("ENCRYPTION_KEY", "hunter2"),
         ] {
             assert!(suspicion(name, value).is_some(), "{name}={value}");
         }
@@ -231,6 +273,12 @@ mod tests {
             ("DSN", "host=db user=shop passfile=/etc/shop/pgpass"),
             ("DSN", "shop@tcp(db:3306)/shop"),
             ("DSN", "shop:@tcp(db:3306)/shop"),
+            ("TOKENIZERS_PARALLELISM", "false"),
+            ("MAX_TOKENS", "4096"),
+            ("PASSWORD_HASHER", "argon2"),
+            ("REQUIRE_PASSWORD", "true"),
+            ("BYPASS", "hunter2"),
+            ("DATABASE_URL", "postgres://shop:$PW@db/shop"),
         ] {
             assert_eq!(suspicion(name, value), None, "{name}={value}");
         }
@@ -246,6 +294,9 @@ mod tests {
             ("env PGPASSWORD=hunter2 psql", "PGPASSWORD=hunter2"),
             ("curl -H 'Authorization: Bearer 0123456789' http://x/", "Authorization: Bearer 0123456789"),
             ("sh -c 'exec shop --token hunter2'", "exec shop --token hunter2"),
+            ("shop --pass hunter2", "hunter2"),
+            ("curl -u admin:hunter2 http://x/", "admin:hunter2"),
+            ("curl -H 'X-Api-Key: hunter2' http://x/", "X-Api-Key: hunter2"),
         ] {
             let words = words::split(command).unwrap();
             assert_eq!(in_command(&words).map(|(word, _)| word.text.as_str()), Some(word), "{command}");
@@ -255,6 +306,9 @@ mod tests {
             "shop --password /run/secrets/db --secret-store vault --token={version}",
             "sh -c 'exec shop --password=$(cat $DB_FILE) --token \"$TOKEN\"'",
             "shop --token --verbose",
+            "sh -c 'exec shop --url postgres://u:$PW@db/x'",
+            "run -u 1000:1000 --user shop",
+            "curl http://x/?token=x",
             "shop --url https://example.net/?page=2&sort=asc",
         ] {
             assert_eq!(in_command(&words::split(command).unwrap()), None, "{command}");

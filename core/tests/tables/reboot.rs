@@ -62,7 +62,10 @@ fn seen(text: &str) -> BTreeMap<HostName, Seen> {
             told: has("told").then(|| "boot1".to_owned()),
             drained: so(!has("out"), "shop: draining on lb1: 3 open"),
             serves: so(out || has("ill"), "shop: not ready"),
-            may_go: so(has("held") || has("away"), "rollout r-1 of shop is under way; baton why shop says what it waits for"),
+            may_go: so(
+                has("held") || has("away"),
+                "rollout r-1 of shop is under way; baton why shop says what it waits for",
+            ),
             allows: if has("refuses") { Err(Problem::new(Code(567), "no")) } else { Ok(()) },
             trouble: has("stuck").then(|| Problem::new(NOT_REBOOTED, "it could not be rebooted")),
         };
