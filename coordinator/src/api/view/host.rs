@@ -3,7 +3,9 @@
 use super::{millis, version};
 use crate::driver::Hello;
 use baton_core::fleet::orders::Leaving;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, SplitReport};
+use baton_core::fleet::report::{
+    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::fleet::{Fleet, Host, InstanceKey, MemberKey};
@@ -37,7 +39,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
             .map(|(key, it)| instance(fleet, key, it, report))
             .collect(),
         pools: pools(host, report),
-        problems: problems.map(Into::into).chain(fenced.iter().map(Into::into)).collect(),
+        problems: problems.chain(fenced.iter()).chain(rejected(fleet, host)).map(Into::into).collect(),
         dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
         maintenance: host.maintenance.as_ref().map(|maintenance| super::order(&maintenance.order, now)),
         waits_for_acceptance: !host.accepted,
@@ -47,6 +49,16 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
         facts: hello.map(|hello| hello.facts.clone()).unwrap_or_default(),
         driver: report.and_then(|report| report.balancer.as_ref()).map(|it| it.driver.clone()).unwrap_or_default(),
     }
+}
+
+/// Why the host would not start again what is live there: what runs goes on, so nothing else shows it before it has ended.
+fn rejected<'a>(fleet: &'a Fleet, host: &'a Host) -> impl Iterator<Item = &'a Problem> {
+    let is_live = |release| fleet.services.values().any(|service| service.committed == Some(release));
+    let releases = host.report().into_iter().flat_map(|report| &report.releases);
+    releases.filter_map(move |(release, state)| match state {
+        ReleaseState::Rejected { problem } if is_live(*release) => Some(problem),
+        _ => None,
+    })
 }
 
 /// Where the host is; None while that is not known: one that joined through the loopback has not said where others find it.

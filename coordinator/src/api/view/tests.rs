@@ -3,7 +3,7 @@
 use super::*;
 use crate::samples;
 use baton_core::fleet::orders::Kept;
-use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
+use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{MemberState, Stamp};
 use baton_core::fleet::{Heard, Host, InstanceKey, MemberKey};
 use baton_core::name::Slot;
@@ -267,6 +267,24 @@ fn a_host_that_obeyed_a_newer_coordinator_says_so() {
     let web1 = view.hosts.iter().find(|host| host.name == "web1").unwrap();
     assert_eq!(web1.problems[0].code, 1005);
     assert_eq!((web1.connected, web1.silent_ms), (true, 1_000));
+}
+
+#[test]
+fn a_host_that_would_not_start_again_what_is_live_says_so_while_it_runs() {
+    let mut picture = picture("web1=1.0:ready:in");
+    let problem = Problem::new(Code(563), "this host's own settings do not allow what the release asks for");
+    let told = |picture: &Picture| {
+        let (name, host) = picture.fleet.hosts.iter().find(|(name, _)| name.as_str() == "web1").unwrap();
+        host::view(&picture.fleet, name, host, None, picture.at).problems.len()
+    };
+    let mut reject = |version: &str| {
+        let heard = picture.fleet.hosts.get_mut(&samples::host("web1")).unwrap().heard.as_mut().unwrap();
+        let state = ReleaseState::Rejected { problem: problem.clone() };
+        heard.report.releases.insert(samples::release("shop", version).id(), state);
+        told(&picture)
+    };
+    assert_eq!(reject("2.0"), 0, "it is tried, and its rollout tells");
+    assert_eq!(reject("1.0"), 1);
 }
 
 #[test]
