@@ -21,7 +21,21 @@ impl HostReport {
     /// they are older than anybody asks for, and what is only counted is for those who judge.
     #[must_use]
     pub fn is_news_after(&self, before: &Self, proven_after: Duration) -> bool {
-        let Self { observed, boot, instances, pools, releases, problems, balancer, hooks, .. } = self;
+        // Every field is named: whoever adds one decides whether plans depend on it.
+        let Self {
+            observed,
+            boot,
+            instances,
+            pools,
+            releases,
+            problems,
+            balancer,
+            hooks,
+            memory: _,
+            counters: _,
+            falls: _,
+            room: _,
+        } = self;
         let same = (observed, boot, problems, balancer)
             == (&before.observed, &before.boot, &before.problems, &before.balancer)
             && (releases, hooks) == (&before.releases, &before.hooks)

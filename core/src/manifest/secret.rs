@@ -46,21 +46,8 @@ const HARMLESS: [&str; 17] = [
     "_policy",
 ];
 
-/// Ends of the names that are given a secret among other things: an option of a command, a setting of a connection string.
-const GIVEN: [&str; 12] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "apikey",
-    "api_key",
-    "private_key",
-    "access_key",
-    "secret_key",
-    "_pass",
-];
+/// Other ends of the names that are given a secret among other things: an option of a command, a setting of a connection string.
+const GIVEN: [&str; 3] = ["pwd", "secret_key", "_pass"];
 
 /// How well-known tokens begin.
 const PREFIXES: [&str; 22] = [
@@ -137,7 +124,7 @@ fn given(name: &str, value: &str) -> bool {
         || is_setting(value)
         || value.starts_with(['/', '$', '{', '<', '@', '-'])
         || value.parse::<Secret>().is_ok();
-    GIVEN.iter().any(|end| name.ends_with(end)) && !elsewhere
+    NAMES.iter().chain(&GIVEN).any(|end| name.ends_with(end)) && !elsewhere
 }
 
 /// `--password=…`, `PGPASSWORD=…`, `X-Api-Key: …`.
