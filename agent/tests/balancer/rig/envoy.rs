@@ -58,8 +58,8 @@ pub(super) fn front(edit: impl Fn(String, &Path) -> String, prepare: impl Fn(&Pa
     let folder = TempDir::new().expect("a folder");
     let (listen, till) = (place(), place());
     let path = |name: &str| folder.path().join(name);
-    let sample = include_str!("../../../examples/envoy.yaml").replace("@FOLDER@", &folder.path().to_string_lossy());
-    // The second pool is the first once more.
+    let sample = include_str!("../../../examples/envoy.yaml");
+    // The second pool is the first once more; the folder's name comes last, as it may be like anything.
     let (head, listener) = sample.split_once("  - name: shop\n").expect("a listener");
     let (listener, cluster) = listener.split_once("  clusters:\n").expect("clusters");
     let listener = format!("  - name: shop\n{listener}");
@@ -68,6 +68,7 @@ pub(super) fn front(edit: impl Fn(String, &Path) -> String, prepare: impl Fn(&Pa
     };
     let listeners = at(&listener, listen) + &at(&listener, till).replace("shop", "till");
     let config = format!("{head}{listeners}  clusters:\n{cluster}{}", cluster.replace("shop", "till"));
+    let config = config.replace("@FOLDER@", &folder.path().to_string_lossy());
     fs::create_dir(path("eds")).expect("a folder");
     fs::write(path("envoy.yaml"), edit(config, folder.path())).expect("the configuration");
     let empty = |pool: &str| {
