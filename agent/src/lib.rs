@@ -18,6 +18,8 @@ pub mod link;
 pub mod local;
 pub mod log;
 pub mod metrics;
+#[cfg(test)]
+mod places;
 mod pools;
 pub mod preflight;
 pub mod probe;

@@ -38,7 +38,9 @@ pub struct Check {
 /// What needs the coordinator's answer is left out once it has none, and everything else where this machine has joined already:
 /// one reason is enough.
 pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Vec<Check> {
-    let identity = Check { name: "identity", outcome: identity(config, claim, now()) };
+    // What an agent that runs here is told by its coordinator, if there is one.
+    let says = crate::local::ask(&config.state).await.map(|report| report.problems).unwrap_or_default();
+    let identity = Check { name: "identity", outcome: identity(config, claim, now(), &says) };
     if identity.outcome.is_err() {
         return vec![identity];
     }
@@ -67,30 +69,34 @@ pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: 
 }
 
 /// Who this machine is already: its certificate is not thrown away without a word.
-fn identity(config: &Config, claim: Claim, now: i64) -> Result<String, Problem> {
+fn identity(config: &Config, claim: Claim, now: i64, says: &[Problem]) -> Result<String, Problem> {
     // One that cannot be read is good for nothing, and joining is what helps.
     let Ok(own) = Credentials::load(&config.identity()).and_then(|own| own.subject()) else {
         return Ok("none yet".to_owned());
     };
     match claim {
         Claim::Replace => Ok(format!("{}, which this join replaces", own.identity)),
-        Claim::New => Err(joined_already(config, &own, now)),
+        Claim::New => Err(joined_already(config, &own, now, says)),
     }
 }
 
 /// B0547: with the coordinator, the dates, and the way on.
-fn joined_already(config: &Config, own: &Subject, now: i64) -> Problem {
+fn joined_already(config: &Config, own: &Subject, now: i64, says: &[Problem]) -> Problem {
     let joined = fs::read_to_string(config.endpoint_file()).map(|endpoint| endpoint.trim().to_owned());
-    let (ends, useless) = match own.not_after <= now {
-        true => ("ended", "with it:"),
-        false => ("valid until", "where its certificate is good for nothing any more, or to join elsewhere:"),
+    let (ends, turned_away) = match own.not_after <= now {
+        true => ("ended", true),
+        false => ("valid until", says.iter().any(|problem| problem.code == code::REFUSED)),
+    };
+    let useless = match turned_away {
+        true => "with it:",
+        false => "where its certificate is good for nothing any more, or to join elsewhere:",
     };
     let token = match &own.identity {
         Identity::Host(name) => format!("baton token create --name {name}"),
         _ => "baton token create".to_owned(),
     };
     let again = format!("{useless} {token} at the coordinator, and here baton-agent join … --replace");
-    let help = match own.not_after <= now {
+    let help = match turned_away {
         true => format!("a new certificate takes a new token; {again}"),
         false => format!("nothing is left to do but {}; {again}", unit::command("enable --now", "baton-agent")),
     };
@@ -238,7 +244,7 @@ mod tests {
     fn who_has_joined_already_hears_where_until_when_and_how_to_go_on() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { state: folder.path().to_owned(), ..Config::default() };
-        assert_eq!(identity(&config, Claim::New, 0).unwrap(), "none yet");
+        assert_eq!(identity(&config, Claim::New, 0, &[]).unwrap(), "none yet");
         let own = Subject {
             identity: Identity::Host("web1".parse().unwrap()),
             services: Vec::new(),
@@ -247,8 +253,8 @@ mod tests {
             not_before: 0,
             not_after: 86_400,
         };
-        let told = |now| {
-            let problem = joined_already(&config, &own, now);
+        let told = |now, says: &[Problem]| {
+            let problem = joined_already(&config, &own, now, says);
             assert_eq!(
                 (problem.code, problem.what.as_str()),
                 (Code(547), "this machine has joined already: it is host/web1")
@@ -256,11 +262,14 @@ mod tests {
             assert_eq!(problem.seen[0], ("coordinator".to_owned(), "not written down".to_owned()));
             (problem.seen[1].0.clone(), problem.seen[1].1.clone(), problem.help.unwrap())
         };
-        let (label, date, help) = told(86_399);
+        let (label, date, help) = told(86_399, &[]);
         assert!(label == "valid until" && date.starts_with("Jan  2 "), "{label} {date}");
         assert!(help.starts_with("nothing is left to do but ") && help.contains("baton token create --name web1"), "{help}");
-        let (label, _, help) = told(86_400);
-        assert!(label == "ended" && !help.contains("enable --now") && help.ends_with("--replace"), "{help}");
+        let revoked = [Problem::new(code::REFUSED, "this certificate is not accepted any more")];
+        for (now, says, expected) in [(86_400, &[][..], "ended"), (86_399, &revoked[..], "valid until")] {
+            let (label, _, help) = told(now, says);
+            assert!(label == expected && !help.contains("enable --now") && help.ends_with("--replace"), "{help}");
+        }
     }
 
     #[test]
@@ -295,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_nobody_listens_at_is_not_reached() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = crate::places::place();
         assert_eq!(reach(&free.to_string()).await.unwrap_err().code, code::UNREACHABLE);
         assert_eq!(reach("no.such.host.invalid:7443").await.unwrap_err().code, code::UNREACHABLE);
     }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -96,8 +96,12 @@ fn read(path: &Path, files: &Files) -> io::Result<Vec<u8>> {
             "it is a link to {real}, which [allow] secrets of this host's agent.toml does not name"
         )));
     }
-    if !file.metadata()?.is_file() {
+    let about = file.metadata()?;
+    if !about.is_file() {
         return Err(io::Error::other("not a regular file"));
+    }
+    if about.mode() & 0o004 != 0 {
+        tracing::warn!(file = %path.display(), "every user of this host may read this secret: chmod 600");
     }
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {

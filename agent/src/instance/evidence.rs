@@ -49,7 +49,7 @@ pub(super) fn unready(life: &Life, question: &Question, refusal: &Refusal) -> Pr
 
 /// B0206 before it was ready, B0207 afterwards: it ended by itself.
 pub(super) async fn ended(life: &Life, running: &Running, exit: Exit, seen: Seen<'_>) -> Problem {
-    let after = text::duration(seen.started.elapsed());
+    let after = text::duration(seen.age);
     let (code, when) = match seen.was_ready {
         false => (Code(206), "exited before it was ready"),
         true => (Code(207), "exited while it was serving"),

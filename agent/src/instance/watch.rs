@@ -3,7 +3,7 @@
 use super::witness::Witness;
 use super::{Change, Life, Wanted, evidence};
 use crate::probe::{Question, Refusal, Tally};
-use crate::runtime::Running;
+use crate::runtime::{Running, age};
 use baton_core::problem::Problem;
 use baton_core::release::{Health, Probe};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub(super) struct Watch<'a> {
     life: &'a Life,
     running: &'a Running,
     started: Instant,
+    /// How long the process ran before: another agent may have started it.
+    before: Duration,
     was_ready: bool,
     witness: Witness,
     tally: Tally,
@@ -36,19 +38,21 @@ pub(super) struct Watch<'a> {
 /// What a watch has seen so far: evidence, when the process ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen<'a> {
-    pub(super) started: Instant,
+    /// How long the process has been there.
+    pub(super) age: Duration,
     pub(super) was_ready: bool,
     pub(super) tally: &'a Tally,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(life: &'a Life, running: &'a Running, was_ready: bool) -> Self {
-        let (started, witness, tally) = (Instant::now(), Witness::default(), Tally::default());
-        Self { life, running, started, was_ready, witness, tally }
+        let (started, before) = (Instant::now(), age(running.pid).unwrap_or_default());
+        let (witness, tally) = (Witness::default(), Tally::default());
+        Self { life, running, started, before, was_ready, witness, tally }
     }
 
     pub(super) fn seen(&self) -> Seen<'_> {
-        Seen { started: self.started, was_ready: self.was_ready, tally: &self.tally }
+        Seen { age: self.before + self.started.elapsed(), was_ready: self.was_ready, tally: &self.tally }
     }
 
     /// Watches for ever, or until it is certain that the instance did not become ready in time.

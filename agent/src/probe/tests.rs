@@ -27,10 +27,6 @@ async fn server(answer: &'static [u8]) -> SocketAddr {
     address
 }
 
-async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 async fn refusal(answer: &'static [u8]) -> Refusal {
     question(health(), server(answer).await).ask().await.unwrap_err()
 }
@@ -64,7 +60,7 @@ async fn something_that_is_not_http_is_told_apart() {
 #[tokio::test]
 async fn nobody_there_is_connection_refused() {
     for probe in [health(), Probe::Tcp] {
-        let refusal = question(probe, free_address().await).ask().await.unwrap_err();
+        let refusal = question(probe, crate::places::place()).ask().await.unwrap_err();
         assert_eq!(refusal, Refusal::new(Kind::Refused, "connection refused"));
     }
 }
@@ -84,7 +80,7 @@ async fn an_exec_probe_is_ready_when_it_exits_zero() {
     let folder = tempfile::tempdir().unwrap();
     let ask = async |script: &str| {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        let mut question = question(Probe::Exec { command }, free_address().await);
+        let mut question = question(Probe::Exec { command }, crate::places::place());
         let env = BTreeMap::from([("WORD".to_owned(), "ready".to_owned())]);
         question.surroundings = Some(Surroundings { folder: folder.path().to_owned(), env, user: None, beside: None });
         question.timeout = Duration::from_secs(2);

@@ -2,6 +2,7 @@
 
 use super::{End, Exit};
 use crate::connections::{descendants, tree};
+use procfs::Current;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal,
     test_kill_process_group, waitid,
@@ -183,6 +184,14 @@ fn kill(pid: u32) {
 /// When a process started, in clock ticks since boot; none when it is gone or only its exit status is left.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
     stat(pid).filter(|(state, _)| !matches!(state, 'Z' | 'X')).map(|(_, started)| started)
+}
+
+/// How long ago a process started; none when it is gone, or nobody can tell.
+pub(crate) fn age(pid: u32) -> Option<Duration> {
+    let ticks = u32::try_from(procfs::ticks_per_second()).ok()?;
+    let started = Duration::from_millis(start_time(pid)?.saturating_mul(1000) / u64::from(ticks));
+    let up = procfs::Uptime::current().ok()?.uptime_duration();
+    Some(up.saturating_sub(started))
 }
 
 fn stat(pid: u32) -> Option<(char, u64)> {

@@ -10,6 +10,7 @@ pub mod process;
 pub(crate) mod sockets;
 pub mod systemd;
 
+pub(crate) use handle::age;
 pub use sockets::hold;
 
 use crate::config::RuntimeKind;

@@ -1,14 +1,19 @@
 //! What can be seen on this machine without asking anybody.
 
-use super::{Check, Places, now};
+use super::{Check, Places, mends, now, told};
 use crate::render::units::counted;
+use baton_core::fleet::report::HostReport;
 use baton_core::manifest::{Severity, parse};
+use baton_core::problem::Problem;
 use baton_proto::tls::{Credentials, authority_pin, date};
 use baton_proto::unit;
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const DAY: i64 = 24 * 3600;
 /// Certificates renew themselves a month before they end: two weeks are late.
@@ -18,6 +23,9 @@ const EARLIEST: i64 = 1_735_689_600;
 /// Below these shares of a disk, or of its files, something will soon fail.
 const ROOM: u64 = 10;
 const LITTLE_ROOM: u64 = 2;
+
+/// For so long an agent may think about its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const COORDINATOR: &str = "/var/lib/baton-coordinator";
 const AGENT: &str = "/var/lib/baton-agent";
@@ -66,12 +74,13 @@ fn manifest(places: &Places) -> Check {
 }
 
 fn agent(places: &Places) -> Vec<Check> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "agent settings",
         "agent identity",
         "agent key",
         "agent certificate",
         "agent process",
+        "agent problems",
         "agent disk",
         "agent state folder",
     ];
@@ -86,26 +95,50 @@ fn agent(places: &Places) -> Vec<Check> {
         return checks;
     }
     let identity = state.join("identity");
-    let running = std::os::unix::net::UnixStream::connect(state.join("run/agent.sock"));
+    let [process, problems] = running([NAMES[4], NAMES[5]], &state.join("run/agent.sock"));
     vec![
         settings(NAMES[0], &places.at("/etc/baton/agent.toml"), &places.at("/usr/bin/baton-agent")),
         readable(NAMES[1], &identity),
         private(NAMES[2], &identity.join("key.pem")),
         ends(NAMES[3], &identity, "baton token create --name NAME, then on this host: baton-agent join --replace"),
-        match running {
-            Ok(_) => Check::good(NAMES[4], "it answers"),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Check::skipped(NAMES[4], "only root may ask it"),
-            Err(error) => {
-                Check::bad(NAMES[4], format!("it does not answer: {error}"), unit::command("status", "baton-agent"))
-            }
-        },
-        room(NAMES[5], &state),
+        process,
+        problems,
+        room(NAMES[6], &state),
         match std::fs::metadata(&state).map(|folder| (folder.mode() & 0o022, folder.uid())) {
-            Ok((0, _)) => Check::good(NAMES[6], "nobody else writes there"),
-            Ok(_) => Check::bad(NAMES[6], "others may write there", format!("chmod go-w {AGENT}")),
-            Err(error) => Check::skipped(NAMES[6], error.to_string()),
+            Ok((0, _)) => Check::good(NAMES[7], "nobody else writes there"),
+            Ok(_) => Check::bad(NAMES[7], "others may write there", format!("chmod go-w {AGENT}")),
+            Err(error) => Check::skipped(NAMES[7], error.to_string()),
         },
     ]
+}
+
+/// Whether the agent answers, and what it says is wrong: a coordinator that turns it away hears nothing of that.
+fn running([process, problems]: [&'static str; 2], socket: &Path) -> [Check; 2] {
+    let asked = UnixStream::connect(socket).and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut report = Vec::new();
+        stream.read_to_end(&mut report).map(|_| report)
+    });
+    let unasked = |why: &str| Check::skipped(problems, why);
+    match asked {
+        Ok(report) => match serde_json::from_slice::<HostReport>(&report) {
+            Ok(report) => [Check::good(process, "it answers"), troubles(problems, &report.problems)],
+            Err(_) => [Check::good(process, "it answers"), unasked("its answer is of another version")],
+        },
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            [Check::skipped(process, "only root may ask it"), unasked("only root may ask it")]
+        }
+        Err(error) => {
+            let fix = unit::command("status", "baton-agent");
+            [Check::bad(process, format!("it does not answer: {error}"), fix), unasked("it does not answer")]
+        }
+    }
+}
+
+fn troubles(name: &'static str, problems: &[Problem]) -> Check {
+    let said = problems.iter().map(told);
+    let helps: BTreeSet<String> = problems.iter().map(mends).collect();
+    Check::unless(name, said, "none", &helps.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 fn coordinator(places: &Places) -> Vec<Check> {
@@ -235,6 +268,7 @@ fn room(name: &'static str, folder: &Path) -> Check {
 mod tests {
     use super::super::State;
     use super::*;
+    use baton_core::problem::Code;
     use std::fs;
 
     fn places(root: &Path) -> Places {
@@ -269,6 +303,34 @@ mod tests {
             assert_eq!(state_of(&checks, name), State::Bad, "{name}: {checks:#?}");
         }
         assert!(checks.iter().all(|check| (check.state >= State::Warning) == check.fix.is_some()), "{checks:#?}");
+    }
+
+    #[test]
+    fn what_the_agent_here_says_is_wrong_is_found_without_a_coordinator() {
+        let root = tempfile::tempdir().unwrap();
+        let socket = root.path().join("agent.sock");
+        let states = |socket: &Path| running(["process", "problems"], socket).map(|check| check.state);
+        assert_eq!(states(&socket), [State::Bad, State::Skipped]);
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut report = HostReport::default();
+        let answer = |text: String| {
+            let (listener, socket) = (listener.try_clone().unwrap(), socket.clone());
+            let answers = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+            });
+            let checks = running(["process", "problems"], &socket);
+            answers.join().unwrap();
+            checks
+        };
+        let json = |report: &HostReport| serde_json::to_string(report).unwrap();
+        assert_eq!(answer(json(&report)).map(|check| check.state), [State::Good; 2]);
+        assert_eq!(answer("[]".to_owned()).map(|check| check.state), [State::Good, State::Skipped]);
+        let refused = Problem::new(Code(507), "the coordinator does not accept this certificate");
+        report.problems.push(refused.help("join again"));
+        let [_, problems] = answer(json(&report));
+        assert_eq!((problems.state, problems.fix.as_deref()), (State::Bad, Some("join again")));
+        assert_eq!(problems.seen, "[B0507] the coordinator does not accept this certificate");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::millis;
 use crate::errors::{from_wire, problem_page};
+use baton_core::problem::Code;
+use baton_proto::problem::code;
 use baton_proto::v1::{HostView, InstanceView, Problem, Stamp};
 
 /// `baton hosts list`.
@@ -56,9 +58,25 @@ fn agent(host: &HostView) -> Line {
         (true, _) if host.waits_for_acceptance => Line::default().span(Tone::Busy, "waits to be accepted"),
         (true, _) if !host.problems.is_empty() => Line::default().span(Tone::Bad, "connected, has problems"),
         (true, _) => Line::default().span(Tone::Good, "connected"),
-        (false, 0) => Line::default().span(Tone::Bad, "not connected"),
-        (false, silent) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),
+        (false, silent) => Line::default().span(Tone::Bad, away(host, silent)),
     }
+}
+
+fn away(host: &HostView, silent_ms: u64) -> String {
+    match (turned_away(host), silent_ms) {
+        (Some(why), _) => why.to_owned(),
+        (None, 0) => "not connected".to_owned(),
+        (None, silent) => format!("silent for {}", millis(silent)),
+    }
+}
+
+/// Why it cannot come back by itself.
+fn turned_away(host: &HostView) -> Option<&'static str> {
+    host.problems.iter().find_map(|problem| match u16::try_from(problem.code).map(Code) {
+        Ok(code::REFUSED) => Some("certificate revoked or replaced"),
+        Ok(code::CERTIFICATE_TIME) => Some("certificate ended"),
+        _ => None,
+    })
 }
 
 fn runs(host: &HostView) -> String {
@@ -155,6 +173,18 @@ web3   10.0.0.2   connected               0.1.0     shop/0 2.0.4
 web4   10.0.0.2   silent for 2 min 10 s   0.1.0     shop/0 2.0.4
 "
         );
+    }
+
+    #[test]
+    fn a_host_that_is_turned_away_is_more_than_silent() {
+        let mut host = example::host("web1", "2.1.0");
+        (host.connected, host.silent_ms) = (false, 5_000);
+        let row = |host: &HostView| list(std::slice::from_ref(host)).to_text(Look::default());
+        assert!(row(&host).contains("silent for 5.0 s"), "{}", row(&host));
+        for (code, said) in [(507, "certificate revoked or replaced"), (504, "certificate ended")] {
+            host.problems = vec![baton_proto::v1::Problem { code, ..Default::default() }];
+            assert!(row(&host).contains(said), "{}", row(&host));
+        }
     }
 
     #[test]

@@ -50,7 +50,13 @@ pub async fn run(args: LoginArgs, context: Context<'_>) -> Result<Exit, Failure>
     }
     // Before the token is spent.
     let made = !folder.exists();
-    Credentials::can_be_kept(&folder).map_err(Problem::from)?;
+    Credentials::can_be_kept(&folder).map_err(|error| {
+        Problem::from(error).help(format!(
+            "nothing was asked of the coordinator, so the token is still good: make room for files in {}, or name another folder \
+             in BATON_CONFIG_DIR",
+            folder.display()
+        ))
+    })?;
     let joined = join(args, &coordinator, &token).await;
     if joined.is_err() && made {
         // Only what is empty goes.

@@ -25,7 +25,10 @@ impl Api {
             let shown: String = request.whose.chars().take(80).collect();
             let what = format!("there is no certificate of {shown} that could be revoked");
             let problem = Problem::new(code::NO_CERTIFICATE, what);
-            return Err(to_status(problem.help("baton certificates list shows identities and serial numbers")));
+            return Err(to_status(problem.help(
+                "baton certificates list shows identities and serial numbers; after a restore, one that was issued since the backup is there \
+                 once somebody has used it",
+            )));
         }
         call::about(request.whose.clone());
         call::why(request.why);

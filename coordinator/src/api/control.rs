@@ -2,10 +2,12 @@
 
 use super::before::{fleet, state};
 use super::look::{known, look};
+use super::view::Now;
 use super::{Api, audit, invalid, orders, preview, removed, view, wrong};
 use crate::artifact::missing;
 use crate::audit::call;
 use crate::driver::{Ask, Picture, When};
+use crate::identity::wall_time;
 use crate::store::{About, Which};
 use crate::upgrades::Steer;
 use baton_core::fleet::{Fleet, Service};
@@ -199,11 +201,11 @@ impl Control for Api {
         let rollout = Some(rollout).filter(|rollout| !rollout.is_empty()).map(|rollout| rollout.parse()).transpose();
         let rollout = rollout.map_err(|error: InvalidName| wrong("ROLLOUT", error))?;
         let about = About { service: only(&service)?, rollout, limit: limit.min(HISTORY_MAX) };
-        let rollouts = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        let rollouts = self.past(&about).await?;
         if rollouts.is_empty() {
             known(&self.access.picture(), about.service.as_ref())?;
         }
-        let (picture, now) = (self.recall_of(&rollouts).await?, self.access.now());
+        let (picture, now) = (self.recall_of(&rollouts).await?, Now { moment: self.access.now(), at: wall_time() });
         let rollouts = rollouts.iter().map(|rollout| view::record(&picture.fleet, rollout, now)).collect();
         Ok(Response::new(v1::RolloutList { rollouts }))
     }
@@ -211,7 +213,7 @@ impl Control for Api {
     async fn list_releases(&self, request: Request<ServiceRequest>) -> Result<Response<ReleaseList>, Status> {
         let service = only(&request.get_ref().service)?;
         let about = About { service: service.clone(), rollout: None, limit: HISTORY_MAX };
-        let history = self.store.history(&about).await.map_err(|error| to_status(error.problem()))?;
+        let history = self.past(&about).await?;
         let picture = self.recall(Which::Of(service.clone())).await?;
         if history.is_empty() {
             known(&picture, service.as_ref())?;

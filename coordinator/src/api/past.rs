@@ -2,8 +2,7 @@
 
 use super::Api;
 use crate::driver::Picture;
-use crate::store::Which;
-use baton_core::rollout::Rollout;
+use crate::store::{About, Dated, Which};
 use baton_proto::problem::to_status;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,10 +21,15 @@ impl Api {
         Ok(Arc::new(whole))
     }
 
+    /// Rollouts as they are remembered.
+    pub(super) async fn past(&self, about: &About) -> Result<Vec<Dated>, Status> {
+        self.store.history(about).await.map_err(|error| to_status(error.problem()))
+    }
+
     /// The same, with the releases that rollouts of long ago went to and came from.
-    pub(super) async fn recall_of(&self, rollouts: &[Rollout]) -> Result<Arc<Picture>, Status> {
+    pub(super) async fn recall_of(&self, rollouts: &[Dated]) -> Result<Arc<Picture>, Status> {
         let picture = self.access.picture();
-        let named = rollouts.iter().flat_map(|rollout| rollout.from.into_iter().chain([rollout.to]));
+        let named = rollouts.iter().flat_map(|Dated { rollout, .. }| rollout.from.into_iter().chain([rollout.to]));
         let unknown: BTreeSet<_> = named.filter(|id| !picture.fleet.releases.contains_key(id)).collect();
         self.recall(Which::Ids(unknown)).await
     }

@@ -108,6 +108,8 @@ pub struct Check {
     head: Head,
     losses: Losses,
     faults: Vec<Fault>,
+    /// Numbers that did not come in their place, and not yet elsewhere: from, to.
+    gaps: Vec<(u64, u64)>,
 }
 
 impl Check {
@@ -115,33 +117,53 @@ impl Check {
     pub fn new(witnesses: Vec<Witness>) -> Self {
         let mut losses = Losses::default();
         witnesses.into_iter().for_each(|Witness { name, head }| losses.remember(name, head));
-        Self { head: Head::none(), losses, faults: Vec::new() }
+        Self { head: Head::none(), losses, faults: Vec::new(), gaps: Vec::new() }
     }
 
     /// Takes in the next record.
     pub fn take(&mut self, record: &Record) {
         let expected = self.head.number + 1;
-        if record.number != expected {
-            let what = match record.number.checked_sub(1) {
-                Some(last) if last > expected => format!("entries {expected} to {last} are missing"),
-                Some(last) if last == expected => format!("entry {expected} is missing"),
-                _ => format!("entry {} stands where {expected} should", record.number),
-            };
-            self.faults.push(Fault { number: expected, what });
+        self.losses.take(record);
+        if record.number < expected {
+            return self.misplaced(record.number);
+        }
+        if record.number > expected {
+            self.gaps.push((expected, record.number - 1));
         }
         if link(&self.head.hash, record.number, record.at.0, &record.text) != record.hash && record.number == expected {
             let what = format!("entry {expected} is not what was written, or the one before it is not");
             self.faults.push(Fault { number: expected, what });
         }
-        self.losses.take(record);
         // What is stored counts as the one before: so one change is one fault, and not a fault of all that follow.
         self.head = record.head();
+    }
+
+    /// Takes in one that should have come before: it is not missing, and its chain cannot be followed.
+    fn misplaced(&mut self, number: u64) {
+        let after = self.head.number;
+        let gap = self.gaps.iter().position(|(from, to)| (*from..=*to).contains(&number));
+        let what = match gap {
+            Some(gap) => {
+                let (from, to) = self.gaps.remove(gap);
+                self.gaps.extend(
+                    [(from, number.saturating_sub(1)), (number + 1, to)].into_iter().filter(|(from, to)| from <= to),
+                );
+                format!("entry {number} stands after entry {after}")
+            }
+            None => format!("entry {number} stands twice, the second time after entry {after}"),
+        };
+        self.faults.push(Fault { number, what });
     }
 
     /// The head that was reached, and everything that was found.
     #[must_use]
     pub fn finish(mut self) -> Verdict {
         let (lost, said, accepted) = self.losses.finish(self.head.number);
+        self.faults.extend(self.gaps.into_iter().map(|(from, to)| {
+            let what =
+                if from == to { format!("entry {from} is missing") } else { format!("entries {from} to {to} are missing") };
+            Fault { number: from, what }
+        }));
         self.faults.extend(said.into_iter().map(|(number, what)| Fault { number, what }));
         self.faults.sort_by_key(|fault| fault.number);
         Verdict { head: self.head, faults: self.faults, lost, accepted }
@@ -212,10 +234,16 @@ mod tests {
     fn entries_that_change_places_or_come_twice_are_found() {
         let mut records = log(5);
         records.swap(1, 2);
-        assert!(!faults(&records, vec![]).is_empty());
+        let said = |records: &[Record]| faults(records, vec![]).into_iter().map(|fault| fault.what).collect::<Vec<_>>();
+        assert_eq!(said(&records), ["entry 2 stands after entry 3"]);
         let mut twice = log(5);
-        twice.insert(2, twice[2].clone());
-        assert!(!faults(&twice, vec![]).is_empty());
+        twice.insert(3, twice[1].clone());
+        assert_eq!(said(&twice), ["entry 2 stands twice, the second time after entry 3"]);
+        let mut gap = log(9);
+        let moved = gap.remove(3);
+        gap.retain(|record| ![3, 5].contains(&record.number));
+        gap.push(moved);
+        assert_eq!(said(&gap), ["entry 3 is missing", "entry 4 stands after entry 9", "entry 5 is missing"]);
     }
 
     #[test]

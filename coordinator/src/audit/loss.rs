@@ -114,21 +114,28 @@ impl Losses {
             heads.map(|head| (head.number, head.hash)).collect()
         };
         let (mut heads, mut held_by, mut said) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let restored = |number: u64| self.restored.iter().copied().filter(|first| *first <= number).max();
         for (number, hashes) in self.lost {
             for (hash, names) in hashes.into_iter().filter(|(hash, _)| !known.contains(&(number, *hash))) {
                 let verb = if names.len() == 1 { "remembers" } else { "remember" };
                 let names_of = names.join(", ");
-                said.push(match number > last {
-                    true => (last + 1, format!("{names_of} {verb} entry {number}: the log was cut off after {last}")),
-                    false => (number, format!("{names_of} {verb} another entry {number}: the log was written anew")),
+                said.push(match (restored(number), number > last) {
+                    (Some(first), _) => {
+                        let what =
+                            format!("{names_of} {verb} entry {number} of the log before the restore of entry {first}");
+                        (number.min(last + 1), what)
+                    }
+                    (None, true) => {
+                        (last + 1, format!("{names_of} {verb} entry {number}: the log was cut off after {last}"))
+                    }
+                    (None, false) => (number, format!("{names_of} {verb} another entry {number}: the log was written anew")),
                 });
                 heads.push(Head { number, hash });
                 held_by.extend(names);
             }
         }
         let loss = heads.first().zip(heads.last()).map(|(lowest, highest)| {
-            let restored = self.restored.iter().copied().filter(|first| *first <= lowest.number).max();
-            let first = restored.unwrap_or(lowest.number.min(last.saturating_add(1)));
+            let first = restored(lowest.number).unwrap_or(lowest.number.min(last.saturating_add(1)));
             (first, highest.number)
         });
         (loss.map(|(first, last)| Loss { first, last, heads, held_by }), said, self.accepted)
@@ -180,9 +187,9 @@ mod tests {
         assert_eq!(
             texts,
             [
-                (7, "host/web1, host/web2 remember another entry 7: the log was written anew"),
-                (8, "host/web1 remembers entry 8: the log was cut off after 7"),
-                (8, "host/web1 remembers entry 9: the log was cut off after 7"),
+                (7, "host/web1, host/web2 remember entry 7 of the log before the restore of entry 7"),
+                (8, "host/web1 remembers entry 8 of the log before the restore of entry 7"),
+                (8, "host/web1 remembers entry 9 of the log before the restore of entry 7"),
             ]
         );
         let loss = found.lost.clone().unwrap();

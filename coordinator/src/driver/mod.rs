@@ -7,6 +7,7 @@
 mod clock;
 mod counted;
 mod links;
+mod numbers;
 mod picture;
 mod request;
 #[cfg(test)]
@@ -17,12 +18,13 @@ pub use links::{Hello, LinkId, Links, Reboots, Specs};
 pub use picture::Picture;
 pub use request::{Access, Ask, When};
 
+use crate::identity::wall_time;
 use crate::store::{Changes, HostRecord, Store, StoreError, Thaw, Which};
 use baton_core::analysis::judgement::Judgement;
 use baton_core::fleet::fence::Fence;
 use baton_core::fleet::past::{Forgotten, Remembers};
 use baton_core::fleet::{Fleet, Heard, Host};
-use baton_core::name::{Epoch, RolloutId, ServiceName};
+use baton_core::name::{RolloutId, ServiceName};
 use baton_core::problem::Problem;
 use baton_core::rollout::balancers;
 use baton_core::rollout::interlock::{self, Violation};
@@ -51,9 +53,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How soon observations reach those who watch; decisions reach them at once. A picture copies the fleet, and that should
 /// not happen for every heartbeat of every host.
 const SHOW_AFTER: Duration = Duration::from_millis(25);
-
-/// Numbers of rollouts that a restored coordinator leaves out: the one before may have given them since the copy.
-const IDS_SKIPPED: u64 = 4096;
 
 /// The shortest sleep: a wake-up that is due already must not become a busy loop.
 const NAP: Duration = Duration::from_millis(2);
@@ -267,7 +266,7 @@ impl Driver {
                 epoch = draft.epoch.0,
                 "every host was heard, or is gone on without: this coordinator decides again"
             );
-            sequence = beyond(sequence, draft.epoch);
+            sequence = numbers::beyond(sequence, draft.epoch);
         }
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);
@@ -337,6 +336,7 @@ impl Driver {
             held: self.fleet.epoch,
             epoch: draft.epoch,
             moment: now,
+            at: wall_time(),
             sequence,
             hosts: hosts.map(|(name, host)| (name.clone(), record(host))).collect(),
             services: difference(&self.fleet.services, &draft.services),
@@ -368,6 +368,7 @@ impl Driver {
     fn show(&mut self, now: Moment) {
         self.unshown = None;
         let mut picture = Picture::new(&self.fleet, now);
+        picture.sequence = self.sequence;
         picture.waiting.clone_from(&self.waiting);
         picture.usual = self.counted.usual(now);
         picture.doubts = self.counted.doubts(&self.fleet);
@@ -404,12 +405,6 @@ impl std::fmt::Debug for Driver {
         let hosts = self.fleet.hosts.len();
         f.debug_struct("Driver").field("epoch", &self.fleet.epoch).field("hosts", &hosts).finish_non_exhaustive()
     }
-}
-
-/// The number that ids of a restored coordinator go on from. Whoever drove before may have given numbers since the copy, and another
-/// one restored from the same copy as well: only the epoch is never the same, because hosts remember it.
-fn beyond(sequence: u64, epoch: Epoch) -> u64 {
-    (sequence + IDS_SKIPPED).max(epoch.0.saturating_mul(IDS_SKIPPED))
 }
 
 fn record(host: &Host) -> HostRecord {

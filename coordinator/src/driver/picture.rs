@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 pub struct Picture {
     pub at: Moment,
     pub fleet: Fleet,
+    /// The number of the last rollout that got an id.
+    pub sequence: u64,
     /// Why nothing more happens, by service.
     pub waiting: BTreeMap<ServiceName, Vec<Waiting>>,
     /// What the balancers counted of each service in the last minutes without a rollout.

@@ -260,15 +260,6 @@ async fn too_many_requests_at_once_are_refused_instead_of_kept() {
     assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|refusal| refusal.code == Code(1009)));
 }
 
-#[test]
-fn two_coordinators_from_one_copy_never_give_the_same_number() {
-    let copy = 0x11;
-    // The second one has heard hosts that the first one drove: its epoch is another, and what it goes on from as well.
-    let (first, second) = (beyond(copy, Epoch(3)), beyond(copy, Epoch(5)));
-    assert!(first > copy && second > first + 1_000, "{first} {second}");
-    assert!(beyond(1 << 20, Epoch(3)) > 1 << 20, "it never goes back");
-}
-
 /// A planner that stops everything everywhere at once.
 fn reckless(fleet: &Fleet, now: Moment) -> Plan {
     let mut plan = plan(fleet, now);

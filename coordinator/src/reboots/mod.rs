@@ -193,8 +193,7 @@ impl Reboots {
         let now = self.0.access.now();
         let order = chosen(&picture.fleet, &wish.hosts, now)?;
         self.all_allow(&order)?;
-        let number =
-            kept.as_ref().and_then(|before| before.id.as_str().strip_prefix("b-")?.parse::<u64>().ok()).unwrap_or(0) + 1;
+        let number = picture.number_after(kept.as_ref().map(|before| before.id.as_str()));
         let reboot = Reboot {
             id: RebootId::new(format!("b-{number}")).map_err(|error| Problem::new(Code(1010), error.to_string()))?,
             order,

@@ -205,12 +205,15 @@ async fn the_history_begins_with_what_is_under_way_and_goes_back(Fixture { store
     for (id, service, ended) in [("r-1", "shop", 10), ("r-2", "shop", 30), ("r-3", "other", 20)] {
         let mut rollout = samples::rollout(id, service, RolloutState::Succeeded);
         rollout.ended = Some(Moment(ended));
-        store.commit(&changes([rollout])).await.unwrap();
+        for at in [7, 8] {
+            store.commit(&Changes { at: WallTime(at), ..changes([rollout.clone()]) }).await.unwrap();
+        }
     }
     store.commit(&changes([samples::rollout("r-4", "shop", RolloutState::Running)])).await.unwrap();
     let ids = async |about: About| {
         let rollouts = store.history(&about).await.unwrap();
-        rollouts.into_iter().map(|rollout| rollout.id.to_string()).collect::<Vec<_>>()
+        assert!(rollouts.iter().all(|it| it.ended == Some(WallTime(7)).filter(|_| !it.rollout.state.is_active())));
+        rollouts.into_iter().map(|dated| dated.rollout.id.to_string()).collect::<Vec<_>>()
     };
     let all = About { limit: 9, ..About::default() };
     assert_eq!(ids(all.clone()).await, ["r-4", "r-2", "r-3", "r-1"]);

@@ -2,7 +2,7 @@
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, WallTime, Which};
+use super::{About, Changes, Dated, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, WallTime, Which};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
 use baton_core::name::{Digest, Epoch, ReleaseId, RolloutId};
@@ -23,6 +23,8 @@ pub struct MemoryStore {
 struct State {
     snapshot: Snapshot,
     forgotten: BTreeMap<ReleaseId, Forgotten>,
+    /// When rollouts were over.
+    ended: BTreeMap<RolloutId, WallTime>,
     upgrade: Option<Upgrade>,
     reboot: Option<Reboot>,
     tokens: Vec<Token>,
@@ -65,7 +67,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut state = self.writable()?;
-        let State { snapshot, forgotten, .. } = &mut *state;
+        let State { snapshot, forgotten, ended, .. } = &mut *state;
         if snapshot.epoch != changes.held {
             return Err(StoreError::Fenced { held: changes.held, found: snapshot.epoch });
         }
@@ -78,6 +80,9 @@ impl Store for MemoryStore {
             }
         }
         snapshot.rollouts = rollouts;
+        for rollout in changes.rollouts.values().filter(|rollout| !rollout.state.is_active()) {
+            ended.entry(rollout.id.clone()).or_insert(changes.at);
+        }
         snapshot.epoch = changes.epoch;
         snapshot.moment = changes.moment;
         snapshot.sequence = changes.sequence;
@@ -126,7 +131,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {
+    async fn history(&self, about: &About) -> Result<Vec<Dated>, StoreError> {
         let state = self.state();
         let fits = |rollout: &&Rollout| {
             about.service.as_ref().is_none_or(|service| *service == rollout.service)
@@ -137,7 +142,8 @@ impl Store for MemoryStore {
             Reverse((rollout.state.is_active(), rollout.ended.unwrap_or_default(), rollout.id.clone()))
         });
         rollouts.truncate(about.limit as usize);
-        Ok(rollouts)
+        let dated = |rollout: Rollout| Dated { ended: state.ended.get(&rollout.id).copied(), rollout };
+        Ok(rollouts.into_iter().map(dated).collect())
     }
 
     async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError> {

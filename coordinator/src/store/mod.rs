@@ -63,7 +63,7 @@ pub trait Store: Send + Sync + 'static {
     async fn keep_reboot(&self, held: Epoch, reboot: &Reboot) -> Result<(), StoreError>;
 
     /// Rollouts, those under way first, then the newest.
-    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError>;
+    async fn history(&self, about: &About) -> Result<Vec<Dated>, StoreError>;
 
     /// Releases that were forgotten, those that were last first, and [`FORGOTTEN_MAX`] of them at most.
     async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError>;
@@ -118,7 +118,8 @@ pub trait Store: Send + Sync + 'static {
     async fn audit_head(&self) -> Result<Head, StoreError>;
 }
 
-/// Seconds since 1970. Only for what leaves the coordinator with a date on it: tokens and certificates (invariant 17).
+/// Seconds since 1970. Only for what has a date that people read, or that leaves the coordinator with it: tokens, certificates,
+/// the audit log, when a rollout was over (invariant 17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct WallTime(pub i64);
 
@@ -164,6 +165,14 @@ pub struct About {
     pub limit: u32,
 }
 
+/// A rollout with the day on which it was over. The driver's own clock stands while nobody drives; what people are told does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dated {
+    pub rollout: Rollout,
+    /// None while it is under way, and where a version wrote it that kept no such thing.
+    pub ended: Option<WallTime>,
+}
+
 /// What is remembered of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRecord {
@@ -183,6 +192,8 @@ pub struct Changes {
     /// The epoch from now on: the same, but for a driver's first transaction.
     pub epoch: Epoch,
     pub moment: Moment,
+    /// What the clock on the wall says: rollouts that are over by now get it, unless they have it.
+    pub at: WallTime,
     pub sequence: u64,
     pub hosts: BTreeMap<HostName, HostRecord>,
     pub services: BTreeMap<ServiceName, Service>,

@@ -89,6 +89,9 @@ CREATE INDEX forgotten_by_time ON forgotten (at);
     "
 ALTER TABLE driver ADD COLUMN reboot TEXT NOT NULL DEFAULT 'null';
 ",
+    "
+ALTER TABLE rollouts ADD COLUMN ended_at BIGINT NOT NULL DEFAULT 0;
+",
 ];
 
 /// Brings the tables to this version's shape.

@@ -6,13 +6,14 @@
 
 mod certificates;
 mod past;
+mod rollouts;
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
-use super::{About, Changes, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, Which, connection, schema};
+use super::{About, Changes, Dated, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, Which, connection, schema};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
-use baton_core::name::{Digest, Epoch, RolloutId, ServiceName};
+use baton_core::name::{Digest, Epoch, ServiceName};
 use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
@@ -129,7 +130,7 @@ impl Store for SqliteStore {
             }
             snapshot.releases.insert(release.id(), release);
         }
-        for row in rows(&mut transaction, LIVE_ROLLOUTS).await? {
+        for row in rows(&mut transaction, rollouts::LIVE).await? {
             let rollout: Rollout = document(&row, 0)?;
             snapshot.rollouts.insert(rollout.id.clone(), rollout);
         }
@@ -184,10 +185,7 @@ impl Store for SqliteStore {
             sqlx::query("DELETE FROM hosts WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
         }
         forget(&mut transaction, &changes.gone_services).await?;
-        let (active, ended): (Vec<_>, Vec<_>) = changes.rollouts.values().partition(|rollout| rollout.state.is_active());
-        for rollout in ended.into_iter().chain(active) {
-            put_rollout(&mut transaction, rollout).await?;
-        }
+        rollouts::put(&mut transaction, changes).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -207,13 +205,8 @@ impl Store for SqliteStore {
         self.keep("UPDATE driver SET reboot = $1 WHERE epoch = $2", held, json(reboot)?).await
     }
 
-    async fn history(&self, about: &About) -> Result<Vec<Rollout>, StoreError> {
-        let text = "SELECT document FROM rollouts WHERE ($1 = '' OR service = $2) AND ($3 = '' OR id = $4)
-                    ORDER BY active DESC, ended DESC, id DESC LIMIT $5";
-        let service = about.service.as_ref().map_or("", ServiceName::as_str);
-        let rollout = about.rollout.as_ref().map_or("", RolloutId::as_str);
-        let query = sqlx::query(text).bind(service).bind(service).bind(rollout).bind(rollout).bind(i64::from(about.limit));
-        query.fetch_all(&self.pool).await?.iter().map(|row| document(row, 0)).collect()
+    async fn history(&self, about: &About) -> Result<Vec<Dated>, StoreError> {
+        rollouts::history(&self.pool, about).await
     }
 
     async fn forgotten(&self, which: &Which) -> Result<Vec<Forgotten>, StoreError> {
@@ -371,12 +364,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// Active rollouts, and the one of each service that ended last.
-const LIVE_ROLLOUTS: &str = "
-SELECT document FROM rollouts AS this WHERE active = 1 OR NOT EXISTS (
-    SELECT 1 FROM rollouts AS other WHERE other.service = this.service AND other.active = 0
-        AND (other.ended > this.ended OR (other.ended = this.ended AND other.id > this.id)))";
-
 /// Forgets services and their releases. What a release is of stands in its document only.
 async fn forget(transaction: &mut Transaction<'_, Any>, services: &BTreeSet<ServiceName>) -> Result<(), StoreError> {
     if services.is_empty() {
@@ -394,25 +381,6 @@ async fn forget(transaction: &mut Transaction<'_, Any>, services: &BTreeSet<Serv
         sqlx::query("DELETE FROM forgotten WHERE service = $1").bind(name.as_str()).execute(&mut **transaction).await?;
     }
     Ok(())
-}
-
-async fn put_rollout(transaction: &mut Transaction<'_, Any>, rollout: &Rollout) -> Result<(), StoreError> {
-    let text = "INSERT INTO rollouts (id, service, active, ended, document) VALUES ($1, $2, $3, $4, $5)
-                ON CONFLICT (id) DO UPDATE
-                SET active = excluded.active, ended = excluded.ended, document = excluded.document";
-    let query = sqlx::query(text)
-        .bind(rollout.id.as_str())
-        .bind(rollout.service.as_str())
-        .bind(i64::from(rollout.state.is_active()))
-        .bind(signed(rollout.ended.unwrap_or_default().0))
-        .bind(json(rollout)?);
-    match query.execute(&mut **transaction).await {
-        Ok(_) => Ok(()),
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-            Err(StoreError::ActiveRollout(ServiceName::clone(&rollout.service)))
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn rows(connection: &mut AnyConnection, text: &'static str) -> Result<Vec<AnyRow>, StoreError> {

@@ -238,7 +238,7 @@ impl Upgrades {
         // Those that are here come first: the first ring should be of one that can show something.
         let sessions = self.sessions();
         order.sort_by_key(|host| sessions.stated(host).is_none_or(|stated| stated.takes.is_err()));
-        let number = before.and_then(|before| before.id.as_str().strip_prefix("u-")?.parse::<u64>().ok()).unwrap_or(0) + 1;
+        let number = picture.number_after(before.map(|before| before.id.as_str()));
         let id = UpgradeId::new(format!("u-{number}")).map_err(|error| Problem::new(Code(1010), error.to_string()))?;
         Ok(Upgrade {
             id,

@@ -61,7 +61,11 @@ impl Fence {
         let what = "this coordinator's store is older than its fleet, and it decides nothing until every host has said what it was told";
         Problem::new(Code(1020), what)
             .saw("not heard", names.join(", "))
-            .help(format!("bring them back, or go on without them: baton recover {} --why TEXT", flags.join(" ")))
+            .help(format!(
+                "bring them back, also one whose certificate was revoked (a token for its name; there: baton-agent join … --replace); or go on \
+                 without them: baton recover {} --why TEXT",
+                flags.join(" ")
+            ))
     }
 }
 

@@ -128,7 +128,13 @@ fn finish(place: &Place<'_>, report: &HostReport, goal: ReleaseId, slot: Slot, w
     let health = place.fleet.releases.get(&goal).map(|release| &release.health);
     let deadline = health.map_or(Duration::ZERO, |health| health.start_timeout);
     let probe = |since, last| Step::Wait(Reason::Probe { since, deadline, last });
-    let Some(instance) = report.instances.get(&place.key(slot)) else { return probe(Duration::ZERO, None) };
+    let Some(instance) = report.instances.get(&place.key(slot)) else {
+        return match report.releases.get(&goal) {
+            // It was told when it had the release, and will not start it again.
+            Some(ReleaseState::Rejected { problem }) => Step::Failed(problem.clone()),
+            _ => probe(Duration::ZERO, None),
+        };
+    };
     let told = place.issued().find(|(issued, _)| *issued == slot).map(|(_, spec)| spec);
     let fallback = told.filter(|told| told.start == instance.start).and_then(|told| told.fallback);
     if let Some(fallback) = fallback.filter(|fallback| *fallback == instance.release) {

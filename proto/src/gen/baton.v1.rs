@@ -2765,7 +2765,7 @@ pub struct RolloutRecord {
     pub service: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub rollout: ::core::option::Option<RolloutView>,
-    /// On the coordinator's own clock, which stands while it is down; 0 while the rollout is under way.
+    /// 0 while the rollout is under way.
     #[prost(uint64, tag = "3")]
     pub ended_ago_ms: u64,
 }

@@ -114,6 +114,13 @@ impl Credentials {
     pub fn can_be_kept(folder: &Path) -> Result<(), TlsError> {
         let create = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         create.map_err(|error| file(folder, error))?;
+        // What is no file where one of these should be cannot be replaced by one.
+        for name in [AUTHORITY, KEY, CERTIFICATE] {
+            let path = folder.join(name);
+            if path.is_dir() {
+                return Err(file(&path, io::ErrorKind::IsADirectory.into()));
+            }
+        }
         let trial = " ".repeat(TRIAL);
         let staged = stage(folder, "trial", &trial, 0o600);
         let removed = fs::remove_file(folder.join(self::staged("trial")));

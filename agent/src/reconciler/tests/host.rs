@@ -18,7 +18,7 @@ use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use futures_util::stream;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -73,8 +73,7 @@ impl Agent {
 
 impl Host {
     pub(super) fn new() -> Self {
-        // A free port of an address nobody else's tests use; kept free by being given out once.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = crate::places::place();
         let state = tempfile::tempdir().unwrap();
         let mut host = Self { state, source: Arc::default(), address, counters: Arc::default(), agent: None };
         host.agent = Some(host.open());

@@ -25,7 +25,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = crate::places::place();
         Self { folder: tempfile::tempdir().unwrap(), address }
     }
 

@@ -257,7 +257,7 @@ async fn another_start_in_the_same_slot_is_not_stopped_for_the_one_before() {
 #[tokio::test]
 async fn a_public_socket_is_handed_to_units_and_outlives_them_and_the_agent() {
     let Some(host) = host("t-public").await else { return };
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::places::place();
     let launch = |slot: u8| {
         let script =
             "echo $LISTEN_FDS $LISTEN_FDNAMES; test $LISTEN_PID = $$ && echo own; readlink /proc/$$/fd/3; exec sleep 600";
@@ -296,7 +296,7 @@ async fn a_public_socket_is_handed_to_units_and_outlives_them_and_the_agent() {
 #[tokio::test]
 async fn a_program_with_sockets_that_cannot_be_started_says_why() {
     let Some(host) = host("t-unborn").await else { return };
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::places::place();
     let path = host.folder.path().join("app");
     fs::write(&path, "#!/opt/none/python9\n").unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -361,7 +361,7 @@ async fn an_application_is_confined_unless_root_of_its_host_says_otherwise() {
 #[tokio::test]
 async fn a_reload_before_a_program_is_begun_changes_none_of_its_words() {
     let Some(host) = host("t-reload").await else { return };
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::places::place();
     for listen in [Vec::new(), vec![address]] {
         // What is started waits for this one, which waits for the reload.
         let (before, gate) = ("baton-test-before.service", host.folder.path().join("gate"));

@@ -11,10 +11,10 @@ pub(super) use proof::notices;
 pub(super) use service::live;
 
 use crate::driver::{Hello, Picture};
+use crate::store::{Dated, WallTime};
 use baton_core::fleet::Fleet;
 use baton_core::fleet::orders::{Freeze, Order};
 use baton_core::name::{HostName, ReleaseId, ServiceName};
-use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
 use baton_proto::v1::{FleetView, FreezeView, OrderView, ReleaseList, ReleaseView, RolloutRecord};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,19 +48,34 @@ pub fn served(fleet: &Fleet, name: &str) -> BTreeSet<ReleaseId> {
     service.map(|(name, known)| service::served(fleet, name, known)).unwrap_or_default()
 }
 
+/// What the driver's clock and the one on the wall show.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub moment: Moment,
+    pub at: WallTime,
+}
+
 /// One rollout as it was or is.
 #[must_use]
-pub fn record(fleet: &Fleet, rollout: &Rollout, now: Moment) -> RolloutRecord {
+pub fn record(fleet: &Fleet, dated: &Dated, now: Now) -> RolloutRecord {
+    let rollout = &dated.rollout;
     RolloutRecord {
         service: rollout.service.to_string(),
-        rollout: Some(service::rollout_view(fleet, rollout, 0, now)),
-        ended_ago_ms: rollout.ended.map(|ended| millis(now.since(ended))).unwrap_or_default(),
+        rollout: Some(service::rollout_view(fleet, rollout, 0, now.moment)),
+        ended_ago_ms: rollout.ended.map(|_| millis(ended_ago(dated, now))).unwrap_or_default(),
     }
+}
+
+/// The longer one of the two: the driver's clock stood while nobody drove, and the one on the wall may have been set back.
+fn ended_ago(dated: &Dated, now: Now) -> Duration {
+    let by_driver = dated.rollout.ended.map_or(Duration::ZERO, |ended| now.moment.since(ended));
+    let on_wall = dated.ended.map_or(0, |ended| now.at.0.saturating_sub(ended.0));
+    by_driver.max(Duration::from_secs(u64::try_from(on_wall).unwrap_or(0)))
 }
 
 /// The releases the fleet knows, and who holds them.
 #[must_use]
-pub fn releases(fleet: &Fleet, only: Option<&ServiceName>, history: &[Rollout]) -> ReleaseList {
+pub fn releases(fleet: &Fleet, only: Option<&ServiceName>, history: &[Dated]) -> ReleaseList {
     use baton_core::fleet::report::ReleaseState;
     let mut shown: Vec<_> =
         fleet.releases.iter().filter(|(_, release)| only.is_none_or(|only| *only == release.service)).collect();
@@ -68,7 +83,7 @@ pub fn releases(fleet: &Fleet, only: Option<&ServiceName>, history: &[Rollout]) 
     shown.sort_by_key(|(id, release)| {
         let queue = fleet.services.get(&release.service).map(|service| &service.orders.queue);
         let waits = queue.is_some_and(|queue| queue.iter().any(|queued| queued.release == **id));
-        let brought = history.iter().rposition(|rollout| rollout.to == **id).unwrap_or(usize::MAX);
+        let brought = history.iter().rposition(|dated| dated.rollout.to == **id).unwrap_or(usize::MAX);
         (&release.service, !waits, brought)
     });
     let view = |(id, release): (&ReleaseId, &baton_core::release::Release)| {

@@ -9,7 +9,7 @@ use baton_core::fleet::{Heard, Host, InstanceKey, MemberKey};
 use baton_core::name::Slot;
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::waiting::{Reason, Waiting};
-use baton_core::rollout::{Direction, LeftOut, RolloutState, Turned};
+use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
 use baton_proto::v1::ServiceView;
 
 /// `web1=1.0:ready:in web2=1.0:starting`: instances in slot 0 and what the balancer says of them.
@@ -299,11 +299,25 @@ fn one_service_is_shown_with_the_hosts_it_concerns() {
 }
 
 #[test]
+fn how_long_ago_a_rollout_ended_is_said_also_where_the_coordinator_was_down_since_or_its_clock_was_set_back() {
+    let picture = picture("web1=1.0:ready:in");
+    let mut rollout = samples::rollout("r-1", "shop", RolloutState::Succeeded);
+    rollout.ended = Some(Moment(60_000));
+    let ago = |ended: Option<i64>, at: i64| {
+        let dated = Dated { rollout: rollout.clone(), ended: ended.map(WallTime) };
+        record(&picture.fleet, &dated, Now { moment: picture.at, at: WallTime(at) }).ended_ago_ms
+    };
+    assert_eq!(ago(None, 5_000), 40_000, "an older version wrote down no date");
+    assert_eq!(ago(Some(1_000), 5_000), 4_000_000, "the driver's clock stood meanwhile");
+    assert_eq!(ago(Some(9_000), 5_000), 40_000, "the clock was set back");
+}
+
+#[test]
 fn releases_are_listed_newest_first_whatever_they_are_called() {
     let mut picture = picture("web1=1.0:ready:in");
-    let rollout = |id: &str, version: &str| Rollout {
-        to: samples::release("shop", version).id(),
-        ..samples::rollout(id, "shop", RolloutState::Succeeded)
+    let rollout = |id: &str, version: &str| {
+        let to = samples::release("shop", version).id();
+        Dated { rollout: Rollout { to, ..samples::rollout(id, "shop", RolloutState::Succeeded) }, ended: None }
     };
     // Newest first; 9.0 was gone back to last.
     let history = [rollout("r-4", "9.0"), rollout("r-3", "1.0"), rollout("r-2", "2.0"), rollout("r-1", "9.0")];

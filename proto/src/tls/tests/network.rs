@@ -22,7 +22,10 @@ fn to(address: SocketAddr) -> Channel {
 
 #[tokio::test]
 async fn nobody_there_is_unreachable() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Whoever has a port and does not listen there keeps it free.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let free = nobody.local_addr().unwrap();
     let problem = ask(&to(free)).await.unwrap_err();
     assert_eq!(problem.code, code::UNREACHABLE, "{problem:?}");
     assert!(problem.what.contains(&free.to_string()), "{problem:?}");
