@@ -10,6 +10,7 @@ use baton_core::hook::Point;
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::Command;
 use baton_core::rollout::plan::plan;
+use baton_core::rollout::waiting::Reason;
 use baton_core::rollout::{RolloutState, interlock};
 use baton_core::strategy::Amount;
 
@@ -127,4 +128,18 @@ fn another_attempt_of_a_hook_on_a_host_that_is_removed_before_it_is_told_is_take
     world.ask(retry("r-9"));
     let other = if asked == host("web1") { "web2" } else { "web1" };
     assert_eq!(world.story()[..1], [format!("{other} migrate 3")]);
+}
+
+#[test]
+fn what_a_host_will_not_start_again_is_said_with_its_reason() {
+    let mut fleet = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1").fleet;
+    let problem = Problem::new(Code(563), "this host's own settings do not allow what the release asks for");
+    let web1 = fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
+    // It was started anew, and its settings are others now.
+    web1.report.instances.clear();
+    web1.report.releases.insert(release("v1").id(), ReleaseState::Rejected { problem: problem.clone() });
+    let next = plan(&fleet, NOW);
+    assert_eq!(interlock::check(&fleet, &next), Ok(()));
+    let why: Vec<_> = next.waiting[&shop()].iter().map(|it| (it.host.clone(), it.reason.clone())).collect();
+    assert_eq!(why, [(Some(host("web1")), Reason::Failed { problem })]);
 }
