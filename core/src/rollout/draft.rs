@@ -3,6 +3,7 @@
 use super::Rollout;
 use super::hooks;
 use super::place::Place;
+use super::rules::{Follows, Members, Membership, Rules, known, take_host};
 use super::share::WEIGHT;
 use crate::fleet::report::HostReport;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
@@ -135,46 +136,29 @@ impl<'a> Draft<'a> {
     /// themselves, which members are history.
     pub fn settle(&mut self, services: &Services<'_>, active: &[&Rollout]) {
         let fleet = self.fleet;
-        let members = Members::of(services);
+        let rules = Rules::of(fleet, services, active);
+        let members = Members::of(&rules);
         let mut unvisited = members.0.as_slice();
         for (name, known) in &fleet.hosts {
             let spec = self.specs.get(name).unwrap_or(&known.issued);
-            let mut releases = self.wanted_releases(spec, take_host(&mut unvisited, name), active);
+            let here = take_host(&mut unvisited, name);
+            // Of many hosts nearly all are as they should be.
+            if matches!(here, [(_, rule)] if rule.is_followed_by(name, spec)) {
+                continue;
+            }
+            let mut releases = self.wanted_releases(spec, here);
             self.keep_signs(known, &mut releases);
-            // Of a service nobody knows here (a restored coordinator's) a host goes on with what it has.
-            let restart = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
-                Some(service) if stays(service, name, told.release) => Restart::Always,
-                Some(_) => Restart::Never,
-                None => told.restart,
-            };
-            let fallback = |service: &ServiceName, it: &InstanceSpec| {
-                let at_rest = !active.iter().any(|rollout| rollout.service == *service);
-                let service = services.get(service).filter(|it_is| at_rest && it_is.committed == Some(it.release));
-                // Where a hook forbids the way back, a host does not take it by itself either.
-                service.map_or(it.fallback, |service| {
-                    let there = |release: &ReleaseId| hooks::no_way_back(service, Some(*release)).is_none();
-                    service.previous.filter(|release| *release != it.release).filter(there)
-                })
-            };
-            let scrape = |service: &ServiceName, told: &InstanceSpec| match services.get(service) {
-                Some(service) => service.strategy.scrape.clone(),
-                None => told.scrape.clone(),
-            };
-            let follows = |(key, it): (&InstanceKey, &InstanceSpec)| {
-                (it.restart, it.fallback) == (restart(&key.service, it), fallback(&key.service, it))
-                    && it.scrape == scrape(&key.service, it)
-            };
-            let stale = spec.releases.keys().ne(releases.iter()) || !spec.instances.iter().all(follows);
-            if !stale {
+            let follows = |(key, it): (&InstanceKey, &InstanceSpec)| rules.follows(key, name, it).is_so(it);
+            if spec.releases.keys().eq(releases.iter()) && spec.instances.iter().all(follows) {
                 continue;
             }
             let documents = self.documents(known, &releases);
             if let Some(spec) = self.edit(name) {
                 spec.releases = documents;
                 for (key, instance) in &mut spec.instances {
-                    instance.restart = restart(&key.service, instance);
-                    instance.fallback = fallback(&key.service, instance);
-                    instance.scrape = scrape(&key.service, instance);
+                    let Follows { restart, fallback, scrape } = rules.follows(key, name, instance);
+                    let scrape = scrape.cloned();
+                    (instance.restart, instance.fallback, instance.scrape) = (restart, fallback, scrape);
                 }
             }
         }
@@ -272,24 +256,10 @@ impl<'a> Draft<'a> {
     }
 
     /// What runs, what is about to, and what a rollback needs (invariant 18).
-    fn wanted_releases(&self, spec: &HostSpec, services: &[Membership<'_>], active: &[&Rollout]) -> Vec<ReleaseId> {
+    fn wanted_releases(&self, spec: &HostSpec, here: &[Membership<'_>]) -> Vec<ReleaseId> {
         let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
-        let mut wanted: Vec<ReleaseId> = spec.instances.values().flat_map(named).flatten().collect();
-        for (_, name, service) in services {
-            if mutant!("cleanup deletes what is live") {
-                wanted.extend(active.iter().filter(|rollout| rollout.service == **name).map(|rollout| rollout.to));
-                continue;
-            }
-            wanted.extend(service.committed.into_iter().chain(service.previous));
-            wanted.extend(service.warm.map(|warm| warm.release));
-            for rollout in active.iter().filter(|rollout| rollout.service == **name) {
-                wanted.extend(rollout.from.into_iter().chain([rollout.to]));
-            }
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|release| self.fleet.releases.contains_key(release));
-        wanted
+        let named = spec.instances.values().flat_map(named).flatten();
+        known(self.fleet, named.chain(here.iter().flat_map(|(_, rule)| rule.needs.iter().copied())))
     }
 
     /// Of a service of which a host would hold nothing any more, it keeps what it has until it said, in answer to its newest spec,
@@ -342,7 +312,7 @@ impl<'a> Draft<'a> {
                 if host.replace(&member.host) != Some(&member.host) {
                     services_there = take_host(&mut unvisited, &member.host);
                 }
-                let left = !services_there.iter().any(|(_, name, _)| **name == told.service);
+                let left = !services_there.iter().any(|(_, rule)| *rule.name == told.service);
                 if left && !runs(&member.host, &told.service) {
                     history.push((pool.clone(), member.clone()));
                 }
@@ -375,48 +345,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// That a service is to run on a host.
-type Membership<'a> = (&'a HostName, &'a ServiceName, &'a Service);
-
-/// Which services are to run on which hosts, in the order of the hosts' names.
-struct Members<'a>(Vec<Membership<'a>>);
-
-impl<'a> Members<'a> {
-    fn of(services: &Services<'a>) -> Self {
-        let of = |(name, service): (&&'a ServiceName, &&'a Service)| {
-            let (name, service) = (*name, *service);
-            service.hosts.iter().map(move |it| (it, name, service))
-        };
-        let mut members: Vec<_> = services.iter().flat_map(of).collect();
-        members.sort_by_key(|(host, name, _)| (*host, *name));
-        Self(members)
-    }
-}
-
-/// Takes what belongs to a host from the front of what was not visited yet, and what belongs to hosts before it away.
-fn take_host<'m, 'a>(unvisited: &mut &'m [Membership<'a>], host: &HostName) -> &'m [Membership<'a>] {
-    let is_before = |(it, ..): &Membership<'_>| *it < host;
-    // The next one is mostly the first.
-    let before = if unvisited.first().is_some_and(is_before) { unvisited.partition_point(is_before) } else { 0 };
-    let of_host = unvisited.iter().skip(before).take_while(|(it, ..)| *it == host).count();
-    let (_, rest) = unvisited.split_at(before);
-    let (mine, rest) = rest.split_at(of_host);
-    *unvisited = rest;
-    mine
-}
-
 /// Whether a service is to be served by anybody: it is not being removed, and has a release or gets one.
 fn is_to_serve(name: &ServiceName, service: &Service, active: &[&Rollout]) -> bool {
     let rollout = active.iter().find(|rollout| rollout.service == *name);
     let has_any = service.committed.is_some() || !service.orders.kept.is_empty();
     service.orders.removal.is_none() && rollout.map_or(has_any, |rollout| rollout.goal().is_some())
-}
-
-/// Whether a host serves a release for good: the committed one, one that is warm, one it keeps, or one it stands aside with.
-fn stays(service: &Service, host: &HostName, release: ReleaseId) -> bool {
-    let orders = &service.orders;
-    let kept = orders.kept.get(host).is_some_and(|kept| kept.release == release);
-    let aside = orders.skipped.contains_key(host) && service.previous == Some(release);
-    let warm = service.warm.is_some_and(|warm| warm.release == release);
-    service.committed == Some(release) || warm || kept || aside
 }

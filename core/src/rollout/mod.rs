@@ -18,6 +18,7 @@ pub mod plan;
 pub mod progress;
 pub mod queue;
 pub mod routing;
+mod rules;
 mod share;
 pub mod spread;
 pub mod target;

@@ -66,54 +66,67 @@ impl<'a> Places<'a> {
     /// The place on one host.
     #[must_use]
     pub fn at(&self, host_name: &'a HostName) -> Place<'a> {
-        let first = MemberKey { host: host_name.clone(), slot: Slot(0) };
-        let balancer = |front: &Front<'a>| Balancer {
-            front: *front,
-            members_told: front.told.map_or_else(Vec::new, |pool| Walk::of(&pool.members).of_host(&first)),
-            members_seen: front.seen.map_or_else(Vec::new, |pool| Walk::of(&pool.members).of_host(&first)),
-        };
-        let balancers = self.fronts.iter().map(balancer).collect();
-        self.place(host_name, self.fleet.hosts.get(host_name), balancers)
+        let mut place = self.nowhere(host_name);
+        self.go(&mut place, &mut Walks::of(self), host_name);
+        place
     }
 
     /// Looks at the places on many hosts, in the order of their names, and hands each to `see` with its index in `hosts`. To look
     /// for each host among all of them would take many times as long as to walk along them once.
-    pub fn walk(&self, hosts: &[&'a HostName], mut see: impl FnMut(usize, Place<'a>)) {
+    pub fn walk(&self, hosts: &[&'a HostName], mut see: impl FnMut(usize, &Place<'a>)) {
         let mut order: Vec<(&'a HostName, usize)> = hosts.iter().enumerate().map(|(index, host)| (*host, index)).collect();
         order.sort_unstable();
-        let mut known = Walk::of(&self.fleet.hosts);
-        let walks = |front: &Front<'a>| {
-            let told = front.told.map(|pool| Walk::of(&pool.members));
-            (*front, told, front.seen.map(|pool| Walk::of(&pool.members)))
-        };
-        let mut fronts: Vec<_> = self.fronts.iter().map(walks).collect();
+        let Some((first, _)) = order.first() else { return };
+        let (mut place, mut walks) = (self.nowhere(first), Walks::of(self));
         for (host, index) in order {
-            let first = MemberKey { host: host.clone(), slot: Slot(0) };
-            let balancers = fronts.iter_mut().map(|(front, told, seen)| Balancer {
-                front: *front,
-                members_told: told.as_mut().map_or_else(Vec::new, |walk| walk.of_host(&first)),
-                members_seen: seen.as_mut().map_or_else(Vec::new, |walk| walk.of_host(&first)),
-            });
-            see(index, self.place(host, known.get(host), balancers.collect()));
+            self.go(&mut place, &mut walks, host);
+            see(index, &place);
         }
     }
 
-    fn place(&self, host_name: &'a HostName, host: Option<&'a Host>, balancers: Vec<Balancer<'a>>) -> Place<'a> {
+    /// A place of which nothing is known yet.
+    fn nowhere(&self, host_name: &'a HostName) -> Place<'a> {
         let Self { fleet, name, service, now, rollout, .. } = *self;
+        let unknown = |front: &Front<'a>| Balancer { front: *front, members_told: Vec::new(), members_seen: Vec::new() };
+        let balancers = self.fronts.iter().map(unknown).collect();
+        let (issued, reported) = (Vec::new(), Vec::new());
+        Place { fleet, name, service, host_name, now, rollout, host: None, issued, reported, balancers }
+    }
+
+    /// Makes it the place on a host. Its lists are filled again, and not made anew for each of thousands of hosts.
+    fn go(&self, place: &mut Place<'a>, walks: &mut Walks<'a>, host_name: &'a HostName) {
+        place.host_name = host_name;
         // One that nobody accepted yet is as if it had not joined.
-        let host = host.filter(|host| host.accepted);
-        Place {
-            fleet,
-            name,
-            service,
-            host_name,
-            now,
-            rollout,
-            host,
-            issued: host.map_or_else(Vec::new, |host| of_service(&host.issued.instances, name)),
-            reported: host.and_then(Host::report).map_or_else(Vec::new, |report| of_service(&report.instances, name)),
-            balancers,
+        place.host = walks.hosts.get(host_name).filter(|host| host.accepted);
+        of_service(place.host.map(|host| &host.issued.instances), self.name, &mut place.issued);
+        of_service(place.host.and_then(Host::report).map(|report| &report.instances), self.name, &mut place.reported);
+        let first = MemberKey { host: host_name.clone(), slot: Slot(0) };
+        for (balancer, (told, seen)) in place.balancers.iter_mut().zip(&mut walks.fronts) {
+            if let Some(told) = told {
+                told.of_host(&first, &mut balancer.members_told);
+            }
+            if let Some(seen) = seen {
+                seen.of_host(&first, &mut balancer.members_seen);
+            }
         }
+    }
+}
+
+/// How far a walk along the places has come, among the hosts and among the members of each balancer, told and seen.
+struct Walks<'a> {
+    hosts: Walk<'a, HostName, Host>,
+    fronts: Vec<(MemberWalk<'a, MemberSpec>, MemberWalk<'a, MemberReport>)>,
+}
+
+/// Along the members of a pool, where there is one.
+type MemberWalk<'a, V> = Option<Walk<'a, MemberKey, V>>;
+
+impl<'a> Walks<'a> {
+    fn of(places: &Places<'a>) -> Self {
+        let members = |front: &Front<'a>| {
+            (front.told.map(|pool| Walk::of(&pool.members)), front.seen.map(|pool| Walk::of(&pool.members)))
+        };
+        Self { hosts: Walk::of(&places.fleet.hosts), fronts: places.fronts.iter().map(members).collect() }
     }
 }
 
@@ -380,8 +393,9 @@ impl<'a> Balancer<'a> {
     }
 }
 
-/// The instances of one service, by slot.
-fn of_service<'a, I>(instances: &'a BTreeMap<InstanceKey, I>, name: &ServiceName) -> Vec<(Slot, &'a I)> {
-    let of_service = instances.iter().filter(|(key, _)| key.service == *name);
-    of_service.map(|(key, instance)| (key.slot, instance)).collect()
+/// The instances of one service, by slot, into a list that is cleared before.
+fn of_service<'a, I>(instances: Option<&'a BTreeMap<InstanceKey, I>>, name: &ServiceName, found: &mut Vec<(Slot, &'a I)>) {
+    found.clear();
+    let of_service = instances.into_iter().flatten().filter(|(key, _)| key.service == *name);
+    found.extend(of_service.map(|(key, instance)| (key.slot, instance)));
 }

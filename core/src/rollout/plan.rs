@@ -239,10 +239,10 @@ fn look(
             None if goal.is_none() && place.is_untouched() => Step::Done,
             None => converge(place, goal, way),
         };
-        let step = rollout.map_or_else(
-            || step.clone(),
-            |rollout| last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step.clone()),
-        );
+        let step = match rollout {
+            Some(rollout) => last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step),
+            None => step,
+        };
         // Where nothing is left to do, what stays beside the release is meant to.
         let taken_down = way.exclusive && rollout.is_some_and(|it| it.from.is_some()) && place.issued().next().is_none();
         let hooked = matches!(step, Step::Hook(..) | Step::Wait(Reason::Hook { .. }));
@@ -268,12 +268,15 @@ fn look(
             aside: aside.map(Aside::reason),
         }
     };
-    let seats = seats(service, rollout, told.iter().copied());
+    let seats = seats(service, rollout, told);
     let hosts: Vec<&HostName> = seats.iter().map(|seat| seat.host).collect();
-    let mut standings: Vec<(usize, Standing)> = Vec::with_capacity(seats.len());
-    places.walk(&hosts, |index, place| standings.extend(seats.get(index).map(|seat| (index, stand(*seat, &place)))));
-    standings.sort_by_key(|(index, _)| *index);
-    standings.into_iter().map(|(_, standing)| standing).collect()
+    let mut standings: Vec<Option<Standing>> = seats.iter().map(|_| None).collect();
+    places.walk(&hosts, |index, place| {
+        if let (Some(seat), Some(standing)) = (seats.get(index), standings.get_mut(index)) {
+            *standing = Some(stand(*seat, place));
+        }
+    });
+    standings.into_iter().flatten().collect()
 }
 
 /// Whether a host is away from rest by what it and the balancers were told. That something is left to do there says less: what

@@ -18,27 +18,23 @@ pub struct Seat<'a> {
 }
 
 /// The hosts that a service concerns: those of the rollout in its order, the others of the service in its own, and those that
-/// were `told` to run something of it.
+/// were `told` to run something of it, which come in the order of their names.
 #[must_use]
-pub fn seats<'a>(
-    service: &'a Service,
-    rollout: Option<&'a Rollout>,
-    told: impl Iterator<Item = &'a HostName>,
-) -> Vec<Seat<'a>> {
+pub fn seats<'a>(service: &'a Service, rollout: Option<&'a Rollout>, told: &[&'a HostName]) -> Vec<Seat<'a>> {
     let first = rollout.map_or(&service.hosts, |rollout| &rollout.hosts);
-    let (listed, members) = (sorted(first.iter()), sorted(service.hosts.iter()));
-    // These are empty nearly always.
+    let wave = |position| rollout.map_or(0, |rollout| wave_at(rollout, position));
+    let seat = |(position, (host, belongs))| Seat { host, belongs, wave: wave(position) };
+    let listed = sorted(first.iter());
+    // Nearly always a rollout is over the hosts of its service, and those are the ones that run something of it.
+    if *first == service.hosts && listed == told {
+        return first.iter().map(|host| (host, true)).enumerate().map(seat).collect();
+    }
+    let members = sorted(service.hosts.iter());
     let (left, new) = (without(&listed, &members), without(&members, &listed));
-    let strangers = without(&without(&sorted(told), &members), &listed);
+    let strangers = without(&without(told, &members), &listed);
     let new = service.hosts.iter().filter(|host| new.binary_search(host).is_ok());
     let ours = first.iter().chain(new).map(|host| (host, left.binary_search(&host).is_err()));
-    let all = ours.chain(strangers.into_iter().map(|host| (host, false))).enumerate();
-    all.map(|(position, (host, belongs))| Seat {
-        host,
-        belongs,
-        wave: rollout.map_or(0, |rollout| wave_at(rollout, position)),
-    })
-    .collect()
+    ours.chain(strangers.into_iter().map(|host| (host, false))).enumerate().map(seat).collect()
 }
 
 fn sorted<'a>(hosts: impl Iterator<Item = &'a HostName>) -> Vec<&'a HostName> {

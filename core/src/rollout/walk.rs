@@ -43,14 +43,13 @@ impl<'a, K: Ord, V> Walk<'a, K, V> {
 }
 
 impl<'a, V> Walk<'a, MemberKey, V> {
-    /// The members of a host, by slot; `first` is the first that it could have.
-    pub(super) fn of_host(&mut self, first: &MemberKey) -> Vec<(Slot, &'a V)> {
+    /// The members of a host, by slot, into a list that is cleared before; `first` is the first that it could have.
+    pub(super) fn of_host(&mut self, first: &MemberKey, members: &mut Vec<(Slot, &'a V)>) {
+        members.clear();
         let rest = self.seek(first);
-        let mut members = Vec::new();
         while let Some((key, value)) = rest.next_if(|(key, _)| key.host == first.host) {
             members.push((key.slot, value));
         }
-        members
     }
 }
 
@@ -80,9 +79,10 @@ mod tests {
             .map(|(h, s)| (key(h, s), s))
             .collect();
         for step in [1, 4, 17] {
-            let mut walk = Walk::of(&map);
+            let (mut walk, mut members) = (Walk::of(&map), Vec::new());
             for host in (0..100).step_by(step) {
-                let slots: Vec<u8> = walk.of_host(&key(host, 0)).into_iter().map(|(slot, _)| slot.0).collect();
+                walk.of_host(&key(host, 0), &mut members);
+                let slots: Vec<u8> = members.iter().map(|(slot, _)| slot.0).collect();
                 assert_eq!(slots, (0..(host % 3) as u8).collect::<Vec<_>>(), "web{host:03} in steps of {step}");
             }
         }
