@@ -1,6 +1,6 @@
 //! What can be seen on this machine without asking anybody.
 
-use super::{Check, Places, mends, now, told};
+use super::{Check, Places, State, mends, now, told};
 use crate::render::units::counted;
 use baton_core::fleet::report::HostReport;
 use baton_core::manifest::{Severity, parse};
@@ -95,7 +95,11 @@ fn agent(places: &Places) -> Vec<Check> {
         return checks;
     }
     let identity = state.join("identity");
-    let [process, problems] = running([NAMES[4], NAMES[5]], &state.join("run/agent.sock"));
+    let [mut process, problems] = running([NAMES[4], NAMES[5]], &state.join("run/agent.sock"));
+    if process.state == State::Bad && !installed {
+        let fix = format!("install baton-agent again; or remove {AGENT}, once no application runs from there");
+        process = Check::bad(NAMES[4], "its package is not installed, and what it kept is still here", fix);
+    }
     vec![
         settings(NAMES[0], &places.at("/etc/baton/agent.toml"), &places.at("/usr/bin/baton-agent")),
         readable(NAMES[1], &identity),
@@ -191,10 +195,12 @@ fn settings(name: &'static str, path: &Path, program: &Path) -> Check {
     }
 }
 
-/// The first thing a program says on stderr.
+/// What a program says on stderr is wrong, without its evidence; all of it where it lists several.
 fn complaint(said: &str) -> String {
-    let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("its program cannot use it");
-    first.trim_start_matches("error").trim_start_matches(':').trim().to_owned()
+    let errors: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("error")).collect();
+    let first = || said.lines().find(|line| !line.trim().is_empty()).unwrap_or("its program cannot use it");
+    let all = if errors.is_empty() { vec![first()] } else { errors };
+    all.into_iter().map(|error| error.trim_start_matches(':').trim()).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a key is its owner's alone.
@@ -266,7 +272,6 @@ fn room(name: &'static str, folder: &Path) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
     use baton_core::problem::Code;
     use std::fs;
@@ -343,6 +348,10 @@ mod tests {
         assert_eq!((state("/bin/false"), state("/bin/true")), (State::Bad, State::Good));
         let said = "\nerror[B0530]: agent.toml:1:1: `nmae` is no key\n  help: name\n";
         assert_eq!(complaint(said), "[B0530]: agent.toml:1:1: `nmae` is no key");
-        assert_eq!(complaint(""), "its program cannot use it");
+        assert_eq!(complaint(&said.repeat(2)), ["[B0530]: agent.toml:1:1: `nmae` is no key"; 2].join("; "));
+        assert_eq!(
+            (complaint(""), complaint("no such file\n")),
+            ("its program cannot use it".into(), "no such file".into())
+        );
     }
 }

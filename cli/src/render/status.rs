@@ -36,7 +36,9 @@ fn services(services: &[ServiceView]) -> Page {
             Line::of(live.unwrap_or_else(|| "–".to_owned())),
             Line::default().span(health_tone(health), health),
             Line::of(serving(service)),
-            Line::of(service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), rollout) + &warm(service)),
+            Line::of(
+                service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), |it| rollout(service, it)) + &warm(service),
+            ),
         ]);
     }
     table.page()
@@ -61,13 +63,18 @@ fn warm(service: &ServiceView) -> String {
     }
 }
 
-/// `r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s`.
-fn rollout(rollout: &RolloutView) -> String {
+/// `r-7f3 to 2.1.0 running, 1 of 3 hosts, 1 min 48 s`; `… waits for approval, previewed by header x-beta=1, …`.
+fn rollout(service: &ServiceView, rollout: &RolloutView) -> String {
     let RolloutView { id, to_version, state, hosts_done, hosts_total, .. } = rollout;
     if outcome::is_active(rollout) {
         let elapsed = millis(rollout.elapsed_ms);
         let share = if rollout.share > 0 { format!(", {} of traffic", share(rollout.share)) } else { String::new() };
-        return format!("{id} to {to_version} {state}, {hosts_done} of {hosts_total} hosts{share}, {elapsed}");
+        let stands = match (outcome::asks_for_approval(service) && state == state::RUNNING, rollout.preview.as_str()) {
+            (true, "") => "waits for approval".to_owned(),
+            (true, rule) => format!("waits for approval, previewed by {rule}"),
+            (false, _) => state.clone(),
+        };
+        return format!("{id} to {to_version} {stands}, {hosts_done} of {hosts_total} hosts{share}, {elapsed}");
     }
     let word = match state.as_str() {
         state::REVERTED => "rolled back",
@@ -149,7 +156,7 @@ mod tests {
     use super::{SILENT, fleet};
     use crate::render::example;
     use crate::render::page::Look;
-    use baton_proto::v1::FleetView;
+    use baton_proto::v1::{FleetView, WaitingView};
 
     #[test]
     fn a_fleet_says_its_services_and_what_is_wrong() {
@@ -164,6 +171,19 @@ web2  [B0210] shop 2.1.0 did not become ready on web2 within 60 s
 web4  its agent has been silent for 2 min 10 s
 "
         );
+    }
+
+    #[test]
+    fn what_waits_for_a_person_says_so_and_whose_requests_reach_it_meanwhile() {
+        let mut view = example::fleet();
+        let service = &mut view.services[0];
+        service.waiting = vec![WaitingView { reason: "approval".into(), ..WaitingView::default() }];
+        let said = |view: &FleetView| fleet(view).to_text(Look::default());
+        assert!(said(&view).contains("r-7f3 to 2.1.0 waits for approval, 1 of 3 hosts"), "{}", said(&view));
+        view.services[0].rollout.as_mut().unwrap().preview = "header:x-beta=1".into();
+        assert!(said(&view).contains("waits for approval, previewed by header:x-beta=1, 1 of 3"), "{}", said(&view));
+        view.services[0].rollout.as_mut().unwrap().state = "paused".into();
+        assert!(said(&view).contains("r-7f3 to 2.1.0 paused, 1 of 3"), "{}", said(&view));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod certificates;
 mod past;
 mod rollouts;
+#[cfg(test)]
+mod tests;
 
 use super::certificate::{Certificate, Renewal};
 use super::token::{Admits, Redeemed, Redemption, Token, TokenId};

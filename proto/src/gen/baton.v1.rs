@@ -2703,12 +2703,15 @@ pub struct RolloutView {
     /// Hosts that did not take part to the end.
     #[prost(message, repeated, tag = "40")]
     pub left_out: ::prost::alloc::vec::Vec<LeftOutView>,
-    /// It is paused because too little was counted, and for nothing else: `promote` takes it as it is.
+    /// It waits for a person's word, or is paused because too little was counted and for nothing else: `promote` takes it as it is.
     #[prost(bool, tag = "42")]
     pub promotable: bool,
     /// A hook has run that forbids going back: `rollback` has to be forced.
     #[prost(bool, tag = "43")]
     pub no_way_back: bool,
+    /// Whose requests alone reach the new release while its switch waits for a person's word; empty: there is no preview now.
+    #[prost(string, tag = "44")]
+    pub preview: ::prost::alloc::string::String,
     /// The same release, started anew: on these hosts.
     #[prost(string, repeated, tag = "41")]
     pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,

@@ -51,7 +51,13 @@ pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now
     let rollout = rollout.map(|rollout| {
         let late = rollout.left_out.iter().filter(|it| has_it(rollout, it)).count();
         let view = rollout_view(fleet, rollout, done, now);
+        let asks = waiting.iter().find_map(|waiting| match &waiting.reason {
+            Reason::Approval { preview, .. } if rollout.state == RolloutState::Running => Some(preview.clone()),
+            _ => None,
+        });
         RolloutView {
+            promotable: view.promotable || asks.is_some(),
+            preview: asks.flatten().unwrap_or_default(),
             left_out: rollout.left_out.iter().map(|it| left_out_view(it, has_it(rollout, it))).collect(),
             hosts_done: if rollout.state == RolloutState::Partial { view.hosts_done + count(late) } else { view.hosts_done },
             ..view
@@ -351,6 +357,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         paused_by: pause.map(|pause| pause.by.clone()).unwrap_or_default(),
         paused_why: pause.map(|pause| pause.why.clone()).unwrap_or_default(),
         promotable: is_paused_for_evidence(rollout),
+        preview: String::new(),
         no_way_back: fleet
             .services
             .get(&rollout.service)
