@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 /// Heads that are kept; a hello carries them all.
 const KEPT: usize = 32;
 
-/// Of a log that another one has taken the place of, so many.
-const KEPT_OF_EACH: usize = 8;
-
 /// The newest heads this host was told, by number; and of logs that were there before, the newest it knew.
 #[derive(Debug, Default)]
 pub struct Heads {
@@ -72,7 +69,9 @@ impl Heads {
 
     fn put_aside(&mut self) {
         let known = std::mem::take(&mut self.known.0);
-        for (number, hash) in known.into_iter().rev().take(KEPT_OF_EACH) {
+        // Half of what is left: there is room for those that come later, and the first is what is remembered best.
+        let room = (KEPT - self.before.0.len()).div_ceil(2);
+        for (number, hash) in known.into_iter().rev().take(room) {
             if self.before.0.len() < KEPT {
                 self.before.0.entry(number).or_insert(hash);
             }

@@ -67,11 +67,31 @@ pub async fn find(secrets: &BTreeMap<String, Secret>, files: &Files) -> Result<B
             Problem::new(Code(212), format!("the secret {name} cannot be had on this host"))
                 .saw("found at", secret.to_string())
                 .saw("reason", why)
-                .help("put a regular file there, or change run.secrets in baton.toml; [allow] secrets in the host's agent.toml says where one may be")
+                .help(help(secret))
         })?;
         found.insert(name.clone(), Hidden(value));
     }
     Ok(found)
+}
+
+/// What mends it, by where the secret was looked for.
+const fn help(secret: &Secret) -> &'static str {
+    match secret {
+        Secret::File { .. } => {
+            "put a regular file there, or change run.secrets in baton.toml; [allow] secrets in the host's agent.toml says where one may be"
+        }
+        Secret::EnvFile { .. } => {
+            "put a regular file with a line NAME=value there, or name another variable behind # in run.secrets; [allow] secrets in \
+             the host's agent.toml says where one may be"
+        }
+        Secret::SystemdCreds { .. } => {
+            "systemd-creds encrypt on this very host makes it; its name is that of the file, or stands behind # in run.secrets"
+        }
+        Secret::Exec { .. } => {
+            "run the command as root on the host: it should print the secret within seconds and end with 0; [allow] commands in the \
+             host's agent.toml says which may be run"
+        }
+    }
 }
 
 /// Whether a file is one of those that Baton is known by, or keeps what it knows in.
@@ -113,7 +133,9 @@ fn read(path: &Path, files: &Files) -> io::Result<Vec<u8>> {
 /// A variable of a file such as systemd's `EnvironmentFile`: `NAME=value` lines, `#` comments, quotes around a value.
 fn variable_of(text: &[u8], variable: &str) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8".to_owned())?;
-    let value = text.lines().filter(|line| !line.trim_start().starts_with('#')).find_map(|line| {
+    // As systemd does: what comes later takes the place of what came before.
+    let mut lines = text.lines().rev().filter(|line| !line.trim_start().starts_with('#'));
+    let value = lines.find_map(|line| {
         let (name, value) = line.split_once('=')?;
         (name.trim().trim_start_matches("export ").trim() == variable).then_some(value.trim())
     });
@@ -256,7 +278,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, env) = (folder.path().join("db"), folder.path().join("env"));
         fs::write(&file, format!("{SENTINEL}\n")).unwrap();
-        fs::write(&env, format!("# DB=no\nOTHER=x\nexport DB=\"{SENTINEL}\"\nURL = 'a b'\n")).unwrap();
+        fs::write(&env, format!("DB=before\n# DB=no\nOTHER=x\nexport DB=\"{SENTINEL}\"\nURL = 'a b'\n")).unwrap();
         let (file, env) = (file.display(), env.display());
         assert_eq!(one(&format!("file:{file}")).await.unwrap(), format!("{SENTINEL}\n").as_bytes());
         assert_eq!(one(&format!("env-file:{env}")).await.unwrap(), SENTINEL.as_bytes());

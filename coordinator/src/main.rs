@@ -195,6 +195,11 @@ fn restored(done: &Restored) -> String {
          puts on the record that it is lost"
             .to_owned(),
     );
+    lines.push(
+        "hosts look for it where they joined; on a machine with another address, write coordinator = \"HOST:PORT\" into each host's \
+         /etc/baton/agent.toml and restart its agent; and see that the one before never starts again"
+            .to_owned(),
+    );
     if !done.awaited.is_empty() {
         lines.push(format!("it decides nothing until it has heard {}", done.awaited.join(", ")));
     }

@@ -97,8 +97,8 @@ pub fn verdict(verdict: &AuditVerdict) -> Page {
 #[must_use]
 pub fn loss(loss: &AuditLoss) -> String {
     let numbers = match loss.first == loss.last {
-        true => format!("entry {} is lost", loss.first),
-        false => format!("entries {} to {} are lost", loss.first, loss.last),
+        true => format!("entry {} is lost, as far as it is remembered", loss.first),
+        false => format!("entries {} to {} are lost, as far as it is remembered", loss.first, loss.last),
     };
     let known = counted(loss.heads.len() as u64, "of them is", "of them are");
     format!("{numbers}; {known} remembered by {}", loss.held_by.join(", "))
@@ -199,7 +199,7 @@ mod tests {
             held_by: vec!["host/web1".into(), "host/web2".into()],
             ..AuditLoss::default()
         };
-        let what = "entries 42 to 58 are lost; 1 of them is remembered by host/web1, host/web2";
+        let what = "entries 42 to 58 are lost, as far as it is remembered; 1 of them is remembered by host/web1, host/web2";
         let fault = AuditFault { number: 58, what: "host/web1 remembers another entry 58".into() };
         let open = AuditVerdict { faults: vec![fault], lost: Some(lost.clone()), ..AuditVerdict::default() };
         let shown = verdict(&open).to_text(Look::default());

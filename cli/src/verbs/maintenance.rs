@@ -115,16 +115,25 @@ fn is_drained(view: &FleetView, host: &str) -> Vec<String> {
         Some((_, text)) => Some(format!("{}: {text}", service.name)),
         None => Some(format!("{}: about to leave the balancers", service.name)),
     });
-    left.collect()
+    let left: Vec<String> = left.collect();
+    let silent = silent(view, host).map(|away| {
+        format!("{host}: its agent {away}; one that does not come back: baton hosts remove {host} --force gives it up")
+    });
+    if left.is_empty() { left } else { silent.into_iter().chain(left).collect() }
+}
+
+/// How the agent of a host is away.
+fn silent(view: &FleetView, host: &str) -> Option<String> {
+    let host = view.hosts.iter().find(|it| it.name == host && !it.connected)?;
+    Some(if host.silent_ms == 0 {
+        "is not connected".to_owned()
+    } else {
+        format!("is silent for {}", millis(host.silent_ms))
+    })
 }
 
 fn is_back(view: &FleetView, host: &str) -> Vec<String> {
-    let silent = view.hosts.iter().find(|it| it.name == host && !it.connected).map(|it| {
-        let away = if it.silent_ms == 0 {
-            "is not connected".to_owned()
-        } else {
-            format!("is silent for {}", millis(it.silent_ms))
-        };
+    let silent = silent(view, host).map(|away| {
         format!("{host}: its agent {away}; it goes back in once it is heard, whether anybody waits here or not")
     });
     let left = on_host(view, host).filter_map(|(service, waiting)| {

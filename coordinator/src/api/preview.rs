@@ -45,7 +45,11 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
         at_least_serving: count(total - strategy.max_unavailable.at_most(total)),
         basis: basis(fleet, &name).to_string(),
         live: before.map(|service| view::live(fleet, service)).unwrap_or_default(),
-        warnings: reused(fleet, &release).iter().map(Into::into).collect(),
+        warnings: reused(fleet, &release)
+            .into_iter()
+            .chain(locked_out(live, &release, &strategy))
+            .map(|it| (&it).into())
+            .collect(),
         would_notice: live.map(|_| foreseen(picture, &name, &strategy, total)).unwrap_or_default(),
         ..PlanView::default()
     };
@@ -95,6 +99,25 @@ fn reused(fleet: &Fleet, release: &Release) -> Option<Problem> {
             .saw("artifact before", other.short())
             .saw("artifact now", artifact.digest.short())
             .help(format!("give it a version of its own; baton releases {service} shows those there are")),
+    )
+}
+
+/// Another user beside the one before: what a service keeps belongs to whoever started last.
+fn locked_out(live: Option<&Release>, release: &Release, strategy: &Strategy) -> Option<Problem> {
+    let live = live.filter(|live| live.run.user != release.run.user && strategy.placement == Placement::SideBySide)?;
+    let service = &release.service;
+    let user = |release: &Release| release.run.user.clone().unwrap_or_else(|| "one that systemd makes up".to_owned());
+    let what =
+        format!("{service} {} runs as another user than {}, and both would run at once", release.version, live.version);
+    Some(
+        Problem::new(Code(749), what)
+            .saw("user before", user(live))
+            .saw("user now", user(release))
+            .saw("belongs to one of them", format!("/var/lib/baton/{service}, which the application finds in $STATE_DIRECTORY"))
+            .help(
+                "where the application keeps something there, have this release take the place of the one before: one port in \
+                 run.ports, or rollout.strategy = \"recreate\"",
+            ),
     )
 }
 
@@ -148,7 +171,7 @@ mod tests {
     use crate::samples;
     use baton_core::analysis::counts::Counts;
     use baton_core::analysis::history::Summary;
-    use baton_core::fleet::Host;
+    use baton_core::fleet::{Host, Service};
     use baton_core::strategy::{Amount, Wave};
 
     fn wish(hosts: &[&str]) -> Wish {
@@ -188,6 +211,25 @@ mod tests {
         let warnings = warned(&picture);
         assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [730]);
         assert_eq!(warnings[0].seen.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_plan_warns_of_another_user_beside_the_one_before() {
+        let mut picture = picture(&["web1"]);
+        let live = wish(&["web1"]).release;
+        let service = Service { committed: Some(live.id()), ..wish(&["web1"]).shape };
+        picture.fleet.services.insert(live.service.clone(), service);
+        picture.fleet.releases.insert(live.id(), live);
+        for (user, placement, warns) in [
+            (Some("shopper"), Placement::SideBySide, true),
+            (Some("shopper"), Placement::InPlace, false),
+            (None, Placement::SideBySide, false),
+        ] {
+            let mut wish = wish(&["web1"]);
+            (wish.release.run.user, wish.shape.strategy.placement) = (user.map(str::to_owned), placement);
+            let codes: Vec<_> = preview(&picture, wish, Moment(0)).0.warnings.iter().map(|it| it.code).collect();
+            assert_eq!(codes == [749], warns, "{user:?} {placement:?}: {codes:?}");
+        }
     }
 
     #[test]

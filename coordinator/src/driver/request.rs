@@ -112,6 +112,14 @@ impl Ask {
         match self {
             Self::Deploy { service, release, .. } => return format!("{service} {}", release.version),
             Self::RollbackTo { service, version, .. } => return format!("{service} {version}"),
+            Self::Order(command) => {
+                if let Command::Recover { without, .. } = command.as_ref()
+                    && !without.is_empty()
+                {
+                    let names: Vec<&str> = without.iter().map(|host| host.as_str()).collect();
+                    return format!("the fleet without {}", names.join(", "));
+                }
+            }
             _ => {}
         }
         let host = match self {

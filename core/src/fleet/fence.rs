@@ -63,7 +63,7 @@ impl Fence {
             .saw("not heard", names.join(", "))
             .help(format!(
                 "bring them back, also one whose certificate was revoked (a token for its name; there: baton-agent join … --replace); or go on \
-                 without them: baton recover {} --why TEXT",
+                 without them: baton recover {} --why TEXT; where another coordinator drives them now, stop this one instead",
                 flags.join(" ")
             ))
     }

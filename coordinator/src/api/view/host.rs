@@ -74,8 +74,8 @@ fn fenced(name: &HostName, host: &Host, hello: &Hello) -> Problem {
         .saw("its ledger", stamp(hello.ledger))
         .saw("issued", stamp(host.issued.stamp()))
         .help(format!(
-            "does another coordinator run from this state, or from a backup of it? Stop that one; then {}: it asks every host what it \
-             was told before it decides",
+            "{}: it asks every host what it was told before it decides. Does another coordinator run, from this state or from a \
+             backup of it? Stop that one first",
             unit::command("restart", "baton-coordinator")
         ))
 }

@@ -69,9 +69,13 @@ pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
         }
         let what = format!("without {name} too few hosts of {service_name} would serve");
         return Err(Problem::new(Code(713), what)
-            .saw("hosts", format!("{total}, of which {may_miss} may be without"))
+            .saw("hosts", format!("{total}, of which {} may be without", may_miss.min(total.saturating_sub(1))))
             .saw("away", if away.is_empty() { "none".into() } else { away.join(", ") })
-            .help("bring one of those back, add a host, or deploy with a larger rollout.max_unavailable"));
+            .help(if total == 1 {
+                "the last host of a service is never taken away: deploy it to another host as well"
+            } else {
+                "bring one of those back, add a host, or deploy with a larger rollout.max_unavailable"
+            }));
     }
     Ok(())
 }
