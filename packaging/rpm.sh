@@ -17,6 +17,13 @@ make_rpm() {
         --define "clamp_mtime_to_source_date_epoch 1" --define "staged $tree"
 }
 
+# The folders that are nobody else's: erased with the package.
+own_folders() {
+    (cd "$2" && for folder in usr/share/doc/"$1" usr/share/licenses/"$1" usr/share/baton; do
+        [ ! -d "$folder" ] || find "$folder" -type d -printf '%%dir /%p\n'
+    done) | LC_ALL=C sort
+}
+
 rpm_spec() {
     local package=$1 tree=$2
     cat <<SPEC
@@ -42,6 +49,7 @@ $([ ! -d "$tree/usr/lib/systemd" ] || filled "$package" "$top/packaging/scripts/
 
 %files
 %defattr(-,root,root,-)
+$(own_folders "$package" "$tree")
 $(cd "$tree" && find . -type f -printf '/%P\n' | LC_ALL=C sort | sed -e 's|^/etc/|%config(noreplace) /etc/|' -e 's|^/usr/share/licenses/|%license /usr/share/licenses/|' -e 's|^/usr/share/doc/|%doc /usr/share/doc/|')
 SPEC
 }

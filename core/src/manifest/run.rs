@@ -122,6 +122,14 @@ fn user(reader: &mut Reader<'_, '_>) -> Option<Option<String>> {
         reader.report(finding.label("letters, digits, `_`, `-` and `.`, at most 32 of them"));
         return None;
     }
+    // Which user has a number differs from host to host.
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        let finding =
+            Finding::error(codes::BAD_NAME, user.span(), format!("{} is a number, and no user's name", quoted(name)));
+        let ask = format!("`getent passwd {name}` on a host shows whose it is");
+        reader.report(finding.label("name the user").help(ask));
+        return None;
+    }
     Some(Some(user.into_inner()))
 }
 

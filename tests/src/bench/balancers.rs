@@ -1,7 +1,7 @@
 //! Taking members out and putting them back, over every balancer that is installed: what it costs clients, and how long it
 //! takes until the balancer says so.
 
-use super::{BalancersArgs, Measured, milliseconds, part};
+use super::{BalancersArgs, HandoverArgs, Measured, handover, milliseconds, part};
 use anyhow::Context as _;
 use baton_core::fleet::report::MemberReport;
 use baton_core::fleet::spec::MemberState;
@@ -31,6 +31,9 @@ const MANY_MS: f64 = 50.0;
 
 /// From a member's last answer to its report as drained, in 99 of 100.
 const NOTICED_MS: f64 = 20.0;
+
+/// The name of what needs no balancer.
+const HANDOVER: &str = "handover";
 
 /// What is promised of one balancer.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +77,24 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
         )?;
         drivers.push(document);
     }
+    if is_chosen(HANDOVER) {
+        let document = handed_over(&args).await?;
+        writeln!(
+            summary,
+            "{HANDOVER}: {} releases, {} connections in {} s, {} failed, {} POSTs twice; a release {} ms (at most {})",
+            document["cycles"],
+            document["requests"],
+            document["seconds"],
+            document["failed"],
+            document["posts_twice"],
+            document["release_ms"]["p50"],
+            document["release_ms"]["max"],
+        )?;
+        for what in ["failed", "posts_twice", "posts_lost"] {
+            missed.extend(above(HANDOVER, what, &document[what], 0.0));
+        }
+        drivers.push(document);
+    }
     let many = if is_chosen("haproxy") { many().await? } else { None };
     if let Some(many) = &many {
         writeln!(
@@ -94,6 +115,25 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
         "missed": missed,
     });
     Ok(Measured { document, summary, good })
+}
+
+/// Releases on one host without a balancer, for as many requests: nobody is told anything, so there is no echo and no drain to
+/// notice; what takes its time is the release.
+async fn handed_over(args: &BalancersArgs) -> anyhow::Result<Value> {
+    let releases = u32::try_from(args.cycles).unwrap_or(u32::MAX);
+    let wanted = HandoverArgs { releases, connections: args.requests, rate: 3000, start_ms: 50, healthy_ms: 100 };
+    let Measured { document: seen, .. } = handover::run(wanted).await?;
+    Ok(json!({
+        "driver": HANDOVER,
+        "cycles": seen["releases"],
+        "seconds": seen["traffic"]["duration_s"].as_f64().map(f64::round),
+        "requests": seen["connections"],
+        "failed": seen["failed"],
+        "posts_twice": seen["orders"]["twice"],
+        "posts_lost": seen["orders"]["lost"],
+        "release_ms": seen["release_ms"],
+        "promised": { "failed": 0, "posts_twice": 0, "posts_lost": 0 },
+    }))
 }
 
 /// What of a promise one run did not keep.

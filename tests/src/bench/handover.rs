@@ -42,7 +42,11 @@ pub(super) async fn run(args: HandoverArgs) -> anyhow::Result<Measured> {
     let load = Load::start(Config { clients: CLIENTS, max_open, ..config })?;
     tokio::time::sleep(EDGE).await;
     let mut times = Vec::new();
-    for version in 1..=args.releases {
+    let begun = Instant::now();
+    let due = || u128::from(args.rate) * begun.elapsed().as_millis() / 1000;
+    let mut version = 0;
+    while version < args.releases || due() < u128::from(args.connections) {
+        version += 1;
         times.push(release(version).await?);
     }
     tokio::time::sleep(EDGE).await;
@@ -53,7 +57,7 @@ pub(super) async fn run(args: HandoverArgs) -> anyhow::Result<Measured> {
     let slowest = times.last().copied().unwrap_or_default();
     let per_second = (traffic.requests as f64 / traffic.duration_s).round();
     let document = json!({
-        "releases": args.releases,
+        "releases": version,
         "connections": traffic.requests,
         "connections_per_second": per_second,
         "failed": traffic.failed,
@@ -67,7 +71,7 @@ pub(super) async fn run(args: HandoverArgs) -> anyhow::Result<Measured> {
         "{SERVICE} on one host, no balancer: {} releases, {} new connections at {per_second:.0}/s\n\n\
          {} failed; {} orders, {} executed twice, {} lost\n\
          a release takes {median:.0} ms, {slowest:.0} at most; the slowest answer took {:.0} ms\n",
-        args.releases, traffic.requests, traffic.failed, orders.sent, orders.twice, orders.lost, traffic.max_ms,
+        version, traffic.requests, traffic.failed, orders.sent, orders.twice, orders.lost, traffic.max_ms,
     );
     for failure in &traffic.failures {
         summary.push_str(&format!("  {:.3} s  {}\n", failure.at_s, failure.text));

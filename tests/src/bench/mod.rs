@@ -38,7 +38,8 @@ struct Line {
 enum Bench {
     /// An in-place rolling release, one host at a time, under load: wall time against what nobody could avoid
     Rollout(RolloutArgs),
-    /// Members out and in again under load, on every balancer that is installed: failed requests, and how soon it is seen
+    /// Members out and in again under load, on every balancer that is installed, and hand-overs without one: failed requests, and
+    /// how soon it is seen
     Balancers(BalancersArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
@@ -79,6 +80,9 @@ struct RolloutArgs {
 struct HandoverArgs {
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     releases: u32,
+    /// And on, until so many connections were to be made
+    #[arg(long, default_value_t = 0)]
+    connections: u64,
     /// New connections a second
     #[arg(long, default_value_t = 3000)]
     rate: u32,
@@ -102,7 +106,7 @@ struct BalancersArgs {
     /// Times nine clients: kept and fresh connections, POSTs, slow requests, a stream
     #[arg(long, default_value_t = 2)]
     clients: usize,
-    /// Only these balancers, by the names they have in the result
+    /// Only these, by the names they have in the result
     #[arg(long = "balancer")]
     balancers: Vec<String>,
 }

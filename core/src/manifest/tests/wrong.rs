@@ -36,6 +36,7 @@ golden! {
     one_port_is_still_a_list
     a_service_has_at_most_eight_ports
     a_service_has_a_port
+    a_user_has_a_name
     a_placeholder_nobody_fills_in_is_refused
     an_archive_is_named_by_its_version
     an_archive_knows_no_port
