@@ -39,7 +39,8 @@ pub struct Check {
 /// one reason is enough.
 pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Vec<Check> {
     // What an agent that runs here is told by its coordinator, if there is one.
-    let says = crate::local::ask(&config.state).await.map(|report| report.problems).unwrap_or_default();
+    let asked = tokio::time::timeout(PATIENCE, crate::local::ask(&config.state)).await;
+    let says = asked.ok().and_then(Result::ok).map(|report| report.problems).unwrap_or_default();
     let identity = Check { name: "identity", outcome: identity(config, claim, now(), &says) };
     if identity.outcome.is_err() {
         return vec![identity];

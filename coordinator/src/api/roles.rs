@@ -94,7 +94,8 @@ pub const METHODS: &[(&str, &[Caller])] = &[
 ];
 
 /// Methods that change nothing anybody would ask about later: the audit log has their refusals only. An upload alone changes
-/// nothing; the deploy that names it does. One that accepts a loss of the log writes its entries itself. Every other method is recorded, also those that are added and forgotten here.
+/// nothing; the deploy that names it does. One that accepts a loss of the log writes its entries itself. Every other method is
+/// recorded, also those that are added and forgotten here.
 const UNRECORDED: &[&str] = &[
     "/baton.v1.Enrollment/Greet",
     "/baton.v1.Enrollment/Kept",

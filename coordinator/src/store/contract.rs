@@ -51,6 +51,7 @@ contract!(
     the_newest_upgrade_and_reboots_are_kept_by_whoever_holds_the_epoch,
     only_active_and_last_ended_rollouts_are_loaded,
     the_history_begins_with_what_is_under_way_and_goes_back,
+    a_rollout_that_goes_on_is_over_when_it_ends_again,
     a_forgotten_release_is_in_one_place_until_it_is_remembered_again,
     exactly_one_of_a_hundred_redeems_a_single_use,
     a_token_with_four_uses_admits_four_names,
@@ -221,6 +222,19 @@ async fn the_history_begins_with_what_is_under_way_and_goes_back(Fixture { store
     assert_eq!(ids(About { service: Some("shop".parse().unwrap()), ..all.clone() }).await, ["r-4", "r-2", "r-1"]);
     assert_eq!(ids(About { rollout: Some("r-3".parse().unwrap()), ..all.clone() }).await, ["r-3"]);
     assert!(ids(About { rollout: Some("r-9".parse().unwrap()), ..all }).await.is_empty());
+    drop(folder);
+}
+
+async fn a_rollout_that_goes_on_is_over_when_it_ends_again(Fixture { store, folder }: Fixture) {
+    for (state, at, ended) in [
+        (RolloutState::Partial, 7, Some(WallTime(7))),
+        (RolloutState::Running, 8, None),
+        (RolloutState::Succeeded, 9, Some(WallTime(9))),
+    ] {
+        let rollout = samples::rollout("r-1", "shop", state);
+        store.commit(&Changes { at: WallTime(at), ..changes([rollout]) }).await.unwrap();
+        assert_eq!(store.history(&About { limit: 1, ..About::default() }).await.unwrap()[0].ended, ended, "{state:?}");
+    }
     drop(folder);
 }
 

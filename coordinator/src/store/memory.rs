@@ -80,8 +80,11 @@ impl Store for MemoryStore {
             }
         }
         snapshot.rollouts = rollouts;
-        for rollout in changes.rollouts.values().filter(|rollout| !rollout.state.is_active()) {
-            ended.entry(rollout.id.clone()).or_insert(changes.at);
+        for rollout in changes.rollouts.values() {
+            match rollout.state.is_active() {
+                true => drop(ended.remove(&rollout.id)),
+                false => drop(ended.entry(rollout.id.clone()).or_insert(changes.at)),
+            }
         }
         snapshot.epoch = changes.epoch;
         snapshot.moment = changes.moment;

@@ -26,7 +26,7 @@ async fn one(transaction: &mut Transaction<'_, Any>, rollout: &Rollout, at: Wall
     let text = "INSERT INTO rollouts (id, service, active, ended, document, ended_at) VALUES ($1, $2, $3, $4, $5, $6)
                 ON CONFLICT (id) DO UPDATE
                 SET active = excluded.active, ended = excluded.ended, document = excluded.document,
-                ended_at = CASE WHEN rollouts.active = 1 THEN excluded.ended_at ELSE rollouts.ended_at END";
+                ended_at = CASE WHEN rollouts.active + excluded.active > 0 THEN excluded.ended_at ELSE rollouts.ended_at END";
     let is_active = rollout.state.is_active();
     let query = sqlx::query(text)
         .bind(rollout.id.as_str())
