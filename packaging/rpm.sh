@@ -19,9 +19,9 @@ make_rpm() {
 
 # The folders that are nobody else's: erased with the package.
 own_folders() {
-    (cd "$2" && for folder in usr/share/doc/"$1" usr/share/licenses/"$1" usr/share/baton; do
+    (cd "$2" && for folder in usr/share/doc/"$1" usr/share/licenses/"$1" usr/share/"$1" usr/share/baton; do
         [ ! -d "$folder" ] || find "$folder" -type d -printf '%%dir /%p\n'
-    done) | LC_ALL=C sort
+    done) | LC_ALL=C sort -u
 }
 
 rpm_spec() {

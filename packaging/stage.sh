@@ -7,6 +7,8 @@ stage() {
     [ ! -d "$top/packaging/$package/root" ] || cp -R "$top/packaging/$package/root/." "$root/"
     install -D -m 0755 "$binaries/$package" "$root/usr/bin/$package"
     strip --strip-unneeded --remove-section=.comment "$root/usr/bin/$package"
+    # Once more, as they come: to start over from, and for a package that is packed again on its host.
+    [ ! -d "$root/etc/baton" ] || install -D -m 0644 -t "$root/usr/share/$package" "$root"/etc/baton/*
     install -D -m 0644 "$top/CHANGELOG.md" "$docs/changelog"
     gzip -9n "$docs/changelog"
     install -D -m 0644 -t "$docs/docs" "$top"/docs/*.md

@@ -15,6 +15,9 @@ pub(super) const PACKAGE: &str = "baton-agent";
 /// The fields of a package that come from its installation, and stand in no package.
 const OF_THE_INSTALLATION: [&str; 3] = ["Status:", "Conffiles:", "Config-Version:"];
 
+/// Where the package keeps each file of its configuration a second time, as it came: people change the one below /etc.
+const AS_IT_CAME: &str = "/usr/share/baton-agent";
+
 /// The packages of one root: `/`, and in tests another.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dpkg {
@@ -28,6 +31,24 @@ pub(super) struct Installed {
     pub(super) architecture: Architecture,
     /// Dpkg's word: `installed`, or how far it came.
     pub(super) status: String,
+}
+
+/// A file of the configuration: dpkg keeps what people made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Conffile {
+    path: String,
+    /// Of the text that came with the package.
+    md5: String,
+    /// It is there since an earlier version, and no part of this one.
+    obsolete: bool,
+}
+
+impl Conffile {
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (path, md5) = (words.next()?.to_owned(), words.next()?.to_owned());
+        Some(Self { path, md5, obsolete: words.any(|word| word == "obsolete") })
+    }
 }
 
 impl Dpkg {
@@ -81,44 +102,63 @@ impl Dpkg {
     /// Lays the installed files out as `dpkg-deb --build` wants them.
     fn lay_out(&self, tree: &Path) -> Result<(), String> {
         let list = said(self.query().args(["--listfiles", PACKAGE]))?;
-        let mut there = Vec::new();
-        for path in list.lines().filter(|line| line.starts_with('/') && *line != "/.") {
-            let from = self.path(path);
-            match copy(&from, &tree.join(path.trim_start_matches('/'))) {
-                Ok(()) => there.push(path),
-                // Documentation may have been left out, and a configuration removed, on purpose.
+        let configuration = self.configuration()?;
+        let is_configuration = |path: &str| configuration.iter().any(|file| file.path == path);
+        for path in list.lines().filter(|line| line.starts_with('/') && *line != "/." && !is_configuration(line)) {
+            match copy(&self.path(path), &tree.join(path.trim_start_matches('/'))) {
+                // Documentation may have been left out on purpose.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(format!("{path}: {error}")),
+                ended => ended.map_err(|error| format!("{path}: {error}"))?,
             }
         }
         let control = tree.join("DEBIAN");
         fs::create_dir(&control).map_err(|error| error.to_string())?;
+        let mut known = String::new();
+        for file in configuration.iter().filter(|file| !file.obsolete) {
+            // What cannot be had as it came is left out, and dpkg leaves it alone.
+            let Some(original) = self.original(file) else { continue };
+            let to = tree.join(file.path.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap_or(tree)).map_err(|error| error.to_string())?;
+            copy(&original, &to).map_err(|error| format!("{}: {error}", original.display()))?;
+            known.push_str(&file.path);
+            known.push('\n');
+        }
+        if !known.is_empty() {
+            fs::write(control.join("conffiles"), known).map_err(|error| error.to_string())?;
+        }
+        // Neither the list of files nor that of the configuration is among these.
         for name in said(self.query().args(["--control-list", PACKAGE]))?.lines() {
             let path = said(self.query().args(["--control-path", PACKAGE, name]))?;
-            let path = Path::new(path.trim());
-            match name {
-                "conffiles" => {
-                    let names = fs::read_to_string(path).map_err(|error| error.to_string())?;
-                    let kept: String =
-                        names.lines().filter(|name| there.contains(name)).map(|name| format!("{name}\n")).collect();
-                    fs::write(control.join(name), kept).map_err(|error| error.to_string())?;
-                }
-                _ => copy(path, &control.join(name)).map_err(|error| format!("{name}: {error}"))?,
-            }
+            copy(Path::new(path.trim()), &control.join(name)).map_err(|error| format!("{name}: {error}"))?;
         }
         let status = said(self.query().args(["--status", PACKAGE]))?;
         fs::write(control.join("control"), of_the_package(&status)).map_err(|error| error.to_string())
+    }
+
+    /// The files of its configuration, as dpkg remembers them.
+    fn configuration(&self) -> Result<Vec<Conffile>, String> {
+        let told = said(self.query().args(["--show", "--showformat", "${Conffiles}\n", PACKAGE]))?;
+        Ok(told.lines().filter_map(Conffile::read).collect())
+    }
+
+    /// A file with the text that came with the package: had a changed one the name of what came, the next upgrade would replace it.
+    fn original(&self, file: &Conffile) -> Option<PathBuf> {
+        let name = Path::new(&file.path).file_name()?.to_str()?;
+        let candidates = [self.path(&format!("{AS_IT_CAME}/{name}")), self.path(&file.path)];
+        candidates.into_iter().find(|path| {
+            said(Command::new("md5sum").arg("--").arg(path)).is_ok_and(|sum| sum.split(' ').next() == Some(&file.md5))
+        })
     }
 
     fn path(&self, path: &str) -> PathBuf {
         self.root.as_ref().map_or_else(|| PathBuf::from(path), |root| root.join(path.trim_start_matches('/')))
     }
 
-    fn query(&self) -> Command {
+    pub(super) fn query(&self) -> Command {
         self.command("dpkg-query", "--root")
     }
 
-    fn command(&self, program: &str, root_option: &str) -> Command {
+    pub(super) fn command(&self, program: &str, root_option: &str) -> Command {
         let mut command = Command::new(program);
         if let Some(root) = &self.root {
             command.arg(format!("{root_option}={}", root.display()));
@@ -186,7 +226,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// What a program wrote, when it ended well; what it complained about, when not.
-fn said(command: &mut Command) -> Result<String, String> {
+pub(super) fn said(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let ended = command.stdin(Stdio::null()).env("LC_ALL", "C.UTF-8").output();
     let Output { status, stdout, stderr } = ended.map_err(|error| format!("{name}: {error}"))?;

@@ -1,6 +1,7 @@
 //! Real packages by the real dpkg, in a root of their own; only the agent itself is played.
 
 use super::apply::{Machine, apply};
+use super::dpkg::said;
 use super::*;
 use baton_core::name::Digest;
 use baton_core::release::Artifact;
@@ -57,6 +58,7 @@ impl Rig {
             ("usr/bin/baton-agent", agent),
             ("usr/share/doc/baton-agent/changelog", "what changed\n"),
             ("etc/baton/agent.toml", "# nothing\n"),
+            ("usr/share/baton-agent/agent.toml", "# nothing\n"),
             ("DEBIAN/conffiles", "/etc/baton/agent.toml\n"),
             (
                 "DEBIAN/control",
@@ -83,6 +85,11 @@ impl Rig {
 
     fn read(&self, path: &str) -> String {
         fs::read_to_string(self.root.join(path)).unwrap()
+    }
+
+    /// What dpkg remembers of the configuration.
+    fn conffiles(&self) -> String {
+        said(self.dpkg().query().args(["--show", "--showformat", "${Conffiles}\n", "baton-agent"])).unwrap()
     }
 
     fn version(&self) -> String {
@@ -223,6 +230,40 @@ fn what_is_installed_can_be_packed_again_and_is_the_same_package() {
     rig.dpkg().install(&rig.folder.way_back()).unwrap();
     assert_eq!(rig.version(), "1:1.0.0-1~rc1");
     assert_eq!(rig.read("etc/baton/agent.toml"), "name = \"web1\"\n");
+}
+
+#[test]
+fn after_the_way_back_dpkg_knows_the_configuration_as_before_and_asks_nobody_about_it() {
+    let Some(rig) = rig() else { return };
+    rig.install("1.0.0");
+    let known = rig.conffiles();
+    assert!(known.contains("/etc/baton/agent.toml"), "{known}");
+    fs::write(rig.root.join("etc/baton/agent.toml"), "name = \"web1\"\n").unwrap();
+    rig.package("baton-agent", "2.0.0", "exits", &rig.folder.next());
+    assert_eq!(failure(rig.upgrade("2.0.0")).code, Code(553));
+    assert_eq!(rig.conffiles(), known);
+    // As people install: nobody is there to answer a question.
+    let by_hand = said(rig.dpkg().command("dpkg", "--root").arg("--install").arg(rig.folder.0.join("first.deb")));
+    by_hand.unwrap();
+    assert_eq!(rig.read("etc/baton/agent.toml"), "name = \"web1\"\n");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_had_as_it_came_is_left_out_of_the_way_back() {
+    let Some(rig) = rig() else { return };
+    rig.install("1.0.0");
+    fs::write(rig.root.join("etc/baton/agent.toml"), "name = \"web1\"\n").unwrap();
+    fs::remove_file(rig.root.join("usr/share/baton-agent/agent.toml")).unwrap();
+    rig.dpkg().repack(&rig.folder.way_back()).unwrap();
+    rig.dpkg().install(&rig.folder.way_back()).unwrap();
+    assert!(rig.conffiles().ends_with(" obsolete\n"), "dpkg keeps it: {}", rig.conffiles());
+    rig.dpkg().repack(&rig.folder.way_back()).unwrap();
+    rig.dpkg().install(&rig.folder.way_back()).unwrap();
+    assert_eq!(
+        rig.read("etc/baton/agent.toml"),
+        "name = \"web1\"\n",
+        "nor does it become a file that goes with the package"
+    );
 }
 
 #[track_caller]

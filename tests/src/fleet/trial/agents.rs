@@ -30,7 +30,7 @@ struct Upgraded {
     view: Value,
 }
 
-/// Upgrades every agent under load, then tries a broken package; what is not as it should be.
+/// Upgrades every agent under load, tries a broken package before it and after it; what is not as it should be.
 ///
 /// # Errors
 /// When packages cannot be made, or a command says nothing that can be read.
@@ -38,41 +38,74 @@ pub(super) fn upgrade(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>>
     let coordinator = fleet.coordinator()?;
     let agents: Vec<&Host> = fleet.hosts.iter().filter(|host| host.part != Part::Coordinator).collect();
     let before = units(fleet, pool)?;
-    let good = repacked(coordinator, "good")?;
+    let (good, broken) = (repacked(coordinator, "good")?, repacked(coordinator, "broken")?);
+
+    // The way back is the package as it is installed, packed again on its host.
+    let first = agents.first().context("no agents")?;
+    let installed = Installed::on(first)?;
+    let mut wrong = falls_back(coordinator, &agents, &broken, &installed.version)?;
+    let back = Installed::on(first)?;
+    if back != installed {
+        wrong.push(format!("{} had {installed:?}, and after the fall-back {back:?}", first.name));
+    }
+
     let upgraded = ask(coordinator, "good")?;
-    let mut wrong = Vec::new();
     if upgraded.exit != Some(0) || upgraded.view["upgrade"]["state"] != "succeeded" {
         wrong.push(format!("the upgrade ended with {:?}: {}", upgraded.exit, upgraded.view));
     }
     wrong.extend(all_run(&upgraded.view, &agents, &good));
     wrong.extend(compare("the upgrade by the coordinator", &before, &units(fleet, pool)?));
 
-    let broken = repacked(coordinator, "broken")?;
-    let begun = Instant::now();
-    let refused = ask(coordinator, "broken")?;
-    let took = begun.elapsed();
-    let Upgraded { exit, view } = &refused;
-    let failed = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "failed").count();
-    let waiting = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "waiting").count();
-    if *exit != Some(4) || view["upgrade"]["state"] != "paused" || (failed, waiting) != (1, agents.len() - 1) {
-        wrong.push(format!("the upgrade to {broken} ended with {exit:?}: {view}"));
-    }
-    if took > BACK_WITHIN {
-        wrong.push(format!("the host was back on {good} after {took:?}"));
-    }
-    coordinator.run(&["baton", "agents", "abort", "--why", "broken"])?;
-    let after = serde_json::from_str(&coordinator.run(&["baton", "agents", "status", "--json"])?)?;
-    wrong.extend(all_run(&after, &agents, &good));
+    // The way back is the package that was kept.
+    wrong.extend(falls_back(coordinator, &agents, &broken, &good)?);
     for host in &agents {
-        let installed =
-            host.run(&["dpkg-query", "--show", "--showformat", "${Version} ${db:Status-Status}", "baton-agent"])?;
-        if installed != format!("{good} installed") {
-            wrong.push(format!("{} has {installed} after the fall-back", host.name));
+        let installed = Installed::on(host)?;
+        if (installed.version.as_str(), installed.status.as_str()) != (&good, "installed") {
+            wrong.push(format!("{} has {installed:?} after the fall-back", host.name));
         }
         wait_active(host, "baton-agent")?;
     }
     wrong.extend(compare("the fall-back", &before, &units(fleet, pool)?));
     Ok(wrong)
+}
+
+/// Asks for the broken package, which the first host tries and gives back; what is not as it should be.
+fn falls_back(coordinator: &Host, agents: &[&Host], broken: &str, to: &str) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let begun = Instant::now();
+    let Upgraded { exit, view } = ask(coordinator, "broken")?;
+    let took = begun.elapsed();
+    let failed = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "failed").count();
+    let waiting = view["hosts"].as_array().into_iter().flatten().filter(|host| host["state"] == "waiting").count();
+    if exit != Some(4) || view["upgrade"]["state"] != "paused" || (failed, waiting) != (1, agents.len() - 1) {
+        wrong.push(format!("the upgrade to {broken} ended with {exit:?}: {view}"));
+    }
+    if took > BACK_WITHIN {
+        wrong.push(format!("the host was back on {to} after {took:?}"));
+    }
+    coordinator.run(&["baton", "agents", "abort", "--why", "broken"])?;
+    let after = serde_json::from_str(&coordinator.run(&["baton", "agents", "status", "--json"])?)?;
+    wrong.extend(all_run(&after, agents, to));
+    Ok(wrong)
+}
+
+/// What dpkg knows of the agent's package.
+#[derive(Debug, PartialEq, Eq)]
+struct Installed {
+    version: String,
+    status: String,
+    /// Each with the sum of the text that came with the package.
+    configuration: String,
+}
+
+impl Installed {
+    fn on(host: &Host) -> anyhow::Result<Self> {
+        let format = "${Version}|${db:Status-Status}|${Conffiles}";
+        let told = host.run(&["dpkg-query", "--show", "--showformat", format, "baton-agent"])?;
+        let mut fields = told.split('|').map(|field| field.trim().to_owned());
+        let mut next = || fields.next().with_context(|| format!("dpkg-query said {told:?}"));
+        Ok(Self { version: next()?, status: next()?, configuration: next()? })
+    }
 }
 
 /// Makes a package on the operator's host; its version.
