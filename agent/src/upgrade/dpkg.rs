@@ -18,6 +18,9 @@ const OF_THE_INSTALLATION: [&str; 3] = ["Status:", "Conffiles:", "Config-Version
 /// Where the package keeps each file of its configuration a second time, as it came: people change the one below /etc.
 const AS_IT_CAME: &str = "/usr/share/baton-agent";
 
+/// Looks at what is installed, at most: it changes a few times in a second while dpkg works, and not in a few milliseconds.
+const LOOKS_MAX: u32 = 10;
+
 /// The packages of one root: `/`, and in tests another.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dpkg {
@@ -59,6 +62,10 @@ impl Dpkg {
 
     /// The agent's package; none where dpkg does not know it.
     pub(super) fn installed(&self) -> Option<Installed> {
+        agreed(|| self.told())
+    }
+
+    fn told(&self) -> Option<Installed> {
         let format = "${Version}\t${Architecture}\t${db:Status-Status}";
         let told = said(self.query().args(["--show", "--showformat", format, PACKAGE])).ok()?;
         let mut fields = told.split('\t');
@@ -197,6 +204,20 @@ pub(super) fn version_of(file: &Path) -> Option<PackageVersion> {
     said(Command::new("dpkg-deb").arg("--field").arg(file).arg("Version")).ok()?.trim().parse().ok()
 }
 
+/// What is said twice in a row. dpkg, when it ends, gathers what it noted while it worked into its database: who reads at that
+/// moment may see neither the notes nor what came of them, but the state of before. An agent that is installed starts just then.
+fn agreed<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
+    let mut said = look();
+    for _ in 1..LOOKS_MAX {
+        let again = look();
+        if again == said {
+            break;
+        }
+        said = again;
+    }
+    said
+}
+
 /// The control file of a package, from what dpkg says of its installation.
 fn of_the_package(status: &str) -> String {
     let mut kept = String::new();
@@ -239,4 +260,18 @@ pub(super) fn said(command: &mut Command) -> Result<String, String> {
         true => format!("{name}: {status}"),
         false => lines.join("; "),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_the_wrong_moment_is_not_believed() {
+        let mut looks =
+            ["1.0 half-configured", "0.9 installed", "1.0 installed", "1.0 installed", "never asked for"].into_iter();
+        assert_eq!(agreed(|| looks.next().unwrap()), "1.0 installed");
+        let mut changing = 0..;
+        assert_eq!(agreed(|| changing.next().unwrap()), i32::try_from(LOOKS_MAX).unwrap() - 1, "nor is it asked for ever");
+    }
 }
