@@ -6,6 +6,7 @@ use super::table::Table;
 use super::units::{counted, millis, share};
 use crate::outcome::{self, state};
 use baton_proto::v1::{FleetView, HostView, RolloutView, ServiceView};
+use std::collections::BTreeMap;
 
 /// Every service on a line, then what is not as it should be.
 #[must_use]
@@ -22,8 +23,29 @@ pub fn fleet(view: &FleetView) -> Page {
     if let Some(freeze) = &view.freeze {
         page.line(Line::default().span(Tone::Busy, "every service is frozen  ").plain(frozen(freeze)));
     }
+    for (service, hosts) in brought(view) {
+        page.text(format!(
+            "{service} runs on {}, and nobody deployed it here: the next baton deploy {service} takes it over",
+            hosts.join(", ")
+        ));
+    }
     page.extend(troubles(&view.hosts));
     page
+}
+
+/// By service, the hosts that run something of it although nobody deployed it here: another coordinator did.
+fn brought(view: &FleetView) -> BTreeMap<&str, Vec<&str>> {
+    let mut brought = BTreeMap::<_, Vec<_>>::new();
+    for (host, instance) in view.hosts.iter().flat_map(|host| host.instances.iter().map(move |it| (host, it))) {
+        let service = instance.key.split('/').next().unwrap_or_default();
+        if !view.services.iter().any(|known| known.name == service) {
+            let hosts = brought.entry(service).or_default();
+            if hosts.last() != Some(&host.name.as_str()) {
+                hosts.push(host.name.as_str());
+            }
+        }
+    }
+    brought
 }
 
 fn services(services: &[ServiceView]) -> Page {
@@ -184,6 +206,17 @@ web4  its agent has been silent for 2 min 10 s
         assert!(said(&view).contains("waits for approval, previewed by header:x-beta=1, 1 of 3"), "{}", said(&view));
         view.services[0].rollout.as_mut().unwrap().state = "paused".into();
         assert!(said(&view).contains("r-7f3 to 2.1.0 paused, 1 of 3"), "{}", said(&view));
+    }
+
+    #[test]
+    fn what_hosts_brought_from_another_coordinator_is_named() {
+        let mut view = example::fleet();
+        assert!(!fleet(&view).to_text(Look::default()).contains("nobody deployed it here"));
+        let own = view.services.remove(0);
+        let said = fleet(&view).to_text(Look::default());
+        let runs: Vec<_> =
+            view.hosts.iter().filter(|host| !host.instances.is_empty()).map(|host| host.name.as_str()).collect();
+        assert!(said.contains(&format!("{} runs on {}, and nobody deployed it here", own.name, runs.join(", "))), "{said}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use baton_core::fleet::Fleet;
 use baton_core::name::{HostName, RolloutId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
-use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections};
+use baton_core::rollout::command::{Accepted, Command, Deploy, apply, basis, objections, with_brought};
 use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::strategy::{Placement, Strategy};
 use baton_core::time::Moment;
@@ -21,7 +21,8 @@ const NOBODY: &str = "preview";
 /// Shows what a deploy would do, by asking `core`, on a copy; and what would refuse it.
 pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, Vec<Problem>) {
     let Wish { name, shape, release, missing } = wish;
-    let fleet = &picture.fleet;
+    let fleet = with_brought(&picture.fleet, &name, &shape);
+    let fleet = fleet.as_ref();
     let before = fleet.services.get(&name);
     let live = before.and_then(|service| service.committed).and_then(|id| fleet.releases.get(&id));
     let strategy = shape.strategy.clone();

@@ -267,6 +267,9 @@ impl Driver {
                 "every host was heard, or is gone on without: this coordinator decides again"
             );
             sequence = numbers::beyond(sequence, draft.epoch);
+        } else if draft.epoch != self.fleet.epoch {
+            tracing::info!(epoch = draft.epoch.0, "a host came over from a coordinator with a later epoch");
+            sequence = numbers::beyond(sequence, draft.epoch);
         }
         let plan = plan.unwrap_or_else(|| (self.planner)(&draft, now));
         let plan = self.checked(plan, &draft, now);

@@ -23,6 +23,10 @@ pub struct Fence {
     pub dormant: bool,
     /// Hosts that were not heard since, and what the copy says they were told last.
     pub unheard: BTreeMap<HostName, Stamp>,
+    /// Hosts that joined while it is dormant and were not heard since, and what they had been told from here before that. What is
+    /// newer is another coordinator's word, and no sign that this store is a copy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<HostName, Stamp>,
     /// Some host had been told more than the copy knows.
     pub moved: bool,
     /// The newest epoch any host spoke of.

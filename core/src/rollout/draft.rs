@@ -289,7 +289,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Drops members of hosts that left the service, once nothing of it runs there. Of a host that people took away for good the
-    /// last member that is in stays until another one is: if it serves all the same, nobody is cut off.
+    /// last member that is in stays until another one is: if it serves all the same, nobody is cut off. Of a service nobody knows
+    /// here every member that is in stays: the host came over with it from another coordinator.
     fn forget_members(
         &mut self,
         balancer: &HostName,
@@ -308,12 +309,14 @@ impl<'a> Draft<'a> {
         let mut history = Vec::new();
         for (pool, told) in &spec.pools {
             let (mut unvisited, mut host, mut services_there) = (members.0.as_slice(), None, &[][..]);
-            for member in told.members.keys() {
+            let is_known = services.contains_key(&told.service);
+            for (member, its) in &told.members {
                 if host.replace(&member.host) != Some(&member.host) {
                     services_there = take_host(&mut unvisited, &member.host);
                 }
                 let left = !services_there.iter().any(|(_, rule)| *rule.name == told.service);
-                if left && !runs(&member.host, &told.service) {
+                let stays = !is_known && its.state == MemberState::Ready;
+                if left && !stays && !runs(&member.host, &told.service) {
                     history.push((pool.clone(), member.clone()));
                 }
             }

@@ -6,6 +6,7 @@ mod beside;
 mod every;
 mod forgetting;
 mod hooks;
+mod over;
 mod preview;
 mod withdraw;
 mod work;

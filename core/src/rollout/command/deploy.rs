@@ -3,7 +3,7 @@
 use super::super::balancers;
 use super::super::queue::freeze;
 use super::super::{Direction, Rollout, RolloutState};
-use super::{Accepted, back, begin, busy, frozen, never_joined, removed};
+use super::{Accepted, back, begin, busy, frozen, never_joined, removed, with_brought};
 use crate::fleet::hooks::{HookRun, HookState};
 use crate::fleet::orders::Queued;
 use crate::fleet::past::Past;
@@ -13,6 +13,7 @@ use crate::name::{Digest, HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
 use crate::release::Release;
 use crate::time::Moment;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -71,6 +72,8 @@ impl Deploy {
 /// What speaks against a deploy, all of it: empty when it would be accepted.
 #[must_use]
 pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
+    let fleet = with_brought(fleet, &deploy.name, &deploy.service);
+    let fleet = fleet.as_ref();
     let mut problems = Vec::new();
     if deploy.service.hosts.is_empty() {
         problems.push(Problem::new(Code(702), format!("{} names no host", deploy.name)).help("add names to `hosts`"));
@@ -151,6 +154,9 @@ pub fn basis(fleet: &Fleet, name: &ServiceName) -> Digest {
 pub(super) fn deploy(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Problem> {
     if let Some(problem) = in_one(objections(fleet, &deploy, now)) {
         return Err(problem);
+    }
+    if let Cow::Owned(found) = with_brought(fleet, &deploy.name, &deploy.service) {
+        *fleet = found;
     }
     let release = deploy.release.id();
     if let Some(active) = fleet.active_rollout(&deploy.name) {

@@ -2,6 +2,7 @@
 
 mod back;
 mod begin;
+mod brought;
 mod deploy;
 mod hooks;
 mod hosts;
@@ -12,6 +13,7 @@ mod service;
 mod steer;
 
 pub use begin::begin;
+pub use brought::with_brought;
 pub use deploy::{Busy, Deploy, basis, objections};
 pub(crate) use hosts::{balanced, may_drain, may_miss, running};
 pub use recall::recall;

@@ -19,35 +19,43 @@ const FARTHEST: u64 = 1 << 48;
 
 /// Takes in what a host that connects was last told, where there is a fence and it was not heard since.
 ///
-/// With the last one that was awaited the fence falls. A host that comes later is read then, before it is told anything; one
-/// that only joins and is new here is awaited, for it may have been told something by the coordinator before.
+/// With the last one that was awaited the fence falls. A host that comes later is read then, before it is told anything. One
+/// that only joins is awaited, for it may have been told something by another coordinator, or by the one before.
 ///
 /// # Errors
 /// B1021 when the host was told more than the copy knows, and does not say what; it must not be told anything then.
 pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: bool, now: Moment) -> Result<(), Problem> {
+    let before = fleet.hosts.get(name).filter(|_| !is_new).map(|host| host.issued.stamp()).unwrap_or_default();
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     let Some(told) = told else {
-        if is_new && !fence.dormant {
-            fence.unheard.insert(name.clone(), Stamp::default());
+        match fence.dormant {
+            true => drop(fence.joined.insert(name.clone(), before)),
+            false if is_new => drop(fence.unheard.insert(name.clone(), Stamp::default())),
+            false => {}
         }
         return Ok(());
     };
-    // A host that is new to a coordinator that was only started may have been another one's.
-    let unknown = (is_new && !fence.dormant).then(Stamp::default);
-    let Some(remembered) = fence.unheard.get(name).copied().or(unknown) else { return Ok(()) };
     let stamp = told.newest();
+    let comes_over = fence.joined.get(name).is_some_and(|before| stamp > *before);
+    // A host that is new to a coordinator that was only started, and did not join it, may be another one's.
+    let unknown = (is_new && !fence.dormant || comes_over).then(Stamp::default);
+    let Some(remembered) = fence.unheard.get(name).copied().or(unknown) else {
+        fence.joined.remove(name);
+        return Ok(());
+    };
     let is_newer = stamp > remembered;
     let spec = told.spec.as_ref().filter(|_| stamp.epoch.0 < FARTHEST);
     if is_newer && spec.is_none() {
         return Err(untold(name, stamp));
     }
+    fence.joined.remove(name);
     if fence.dormant && !is_newer {
         fence.unheard.remove(name);
         return Ok(());
     }
     // A copy, although nobody said so: from here on it is like one.
-    fence.stands |= fence.dormant;
-    fence.dormant = false;
+    fence.stands |= fence.dormant && !comes_over;
+    fence.dormant &= comes_over;
     if let (true, Some(spec), Some(host)) = (is_newer, spec, fleet.hosts.get_mut(name)) {
         host.issued = spec.clone();
         fleet.releases.extend(spec.releases.clone());
@@ -55,7 +63,7 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
     let (epoch, is_late) = (fleet.epoch, fleet.fenced().is_none());
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     fence.unheard.remove(name);
-    fence.moved |= is_newer;
+    fence.moved |= is_newer && !comes_over;
     fence.seen = fence.seen.max(stamp.epoch);
     match fence.stands {
         true if fence.unheard.is_empty() => fall(fleet, now),
@@ -123,9 +131,13 @@ fn fall(fleet: &mut Fleet, now: Moment) {
 
 /// What each host of a service that was heard serves, as far as its document says.
 fn serves(fleet: &Fleet, name: &ServiceName) -> BTreeMap<HostName, Option<ReleaseId>> {
-    let hosts = fleet.services.get(name).into_iter().flat_map(|service| &service.hosts);
-    let heard = hosts.filter(|host| fleet.fence.as_ref().is_none_or(|fence| !fence.unheard.contains_key(*host)));
-    heard.map(|host| (host.clone(), served(fleet, name, host))).collect()
+    fleet.services.get(name).map(|service| served_by(fleet, name, &service.hosts)).unwrap_or_default()
+}
+
+/// The same for these hosts.
+pub(super) fn served_by(fleet: &Fleet, name: &ServiceName, hosts: &[HostName]) -> BTreeMap<HostName, Option<ReleaseId>> {
+    let is_heard = |host: &&HostName| fleet.fence.as_ref().is_none_or(|fence| !fence.unheard.contains_key(*host));
+    hosts.iter().filter(is_heard).map(|host| (host.clone(), served(fleet, name, host))).collect()
 }
 
 /// The release a host serves: the only one it was told to run, else the one that balancers send requests to, else the one it
@@ -158,7 +170,7 @@ fn keep_all(fleet: &mut Fleet, host: &HostName) {
 }
 
 /// A host that serves another release than the committed one keeps it until a person has decided.
-fn keep(service: &mut Service, host: HostName, release: Option<ReleaseId>) {
+pub(super) fn keep(service: &mut Service, host: HostName, release: Option<ReleaseId>) {
     if let Some(release) = release.filter(|release| service.committed != Some(*release)) {
         service.orders.kept.insert(host, Kept { release, by: "baton".to_owned() });
     }

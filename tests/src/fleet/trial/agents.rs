@@ -7,6 +7,7 @@ use crate::fleet::pool::Pool;
 use crate::fleet::record::{Fleet, Part};
 use anyhow::Context as _;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// From the command to the fall-back's report: the wait for the new agent, and dpkg three times.
@@ -43,7 +44,7 @@ pub(super) fn upgrade(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>>
     // The way back is the package as it is installed, packed again on its host.
     let first = agents.first().context("no agents")?;
     let installed = Installed::on(first)?;
-    let mut wrong = falls_back(coordinator, &agents, &broken, &installed.version)?;
+    let mut wrong = falls_back(coordinator, &agents, &broken)?;
     let back = Installed::on(first)?;
     if back != installed {
         wrong.push(format!("{} had {installed:?}, and after the fall-back {back:?}", first.name));
@@ -57,7 +58,7 @@ pub(super) fn upgrade(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>>
     wrong.extend(compare("the upgrade by the coordinator", &before, &units(fleet, pool)?));
 
     // The way back is the package that was kept.
-    wrong.extend(falls_back(coordinator, &agents, &broken, &good)?);
+    wrong.extend(falls_back(coordinator, &agents, &broken)?);
     for host in &agents {
         let installed = Installed::on(host)?;
         if (installed.version.as_str(), installed.status.as_str()) != (&good, "installed") {
@@ -70,8 +71,9 @@ pub(super) fn upgrade(fleet: &Fleet, pool: &Pool) -> anyhow::Result<Vec<String>>
 }
 
 /// Asks for the broken package, which the first host tries and gives back; what is not as it should be.
-fn falls_back(coordinator: &Host, agents: &[&Host], broken: &str, to: &str) -> anyhow::Result<Vec<String>> {
+fn falls_back(coordinator: &Host, agents: &[&Host], broken: &str) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
+    let before = packages(&status(coordinator)?);
     let begun = Instant::now();
     let Upgraded { exit, view } = ask(coordinator, "broken")?;
     let took = begun.elapsed();
@@ -81,12 +83,24 @@ fn falls_back(coordinator: &Host, agents: &[&Host], broken: &str, to: &str) -> a
         wrong.push(format!("the upgrade to {broken} ended with {exit:?}: {view}"));
     }
     if took > BACK_WITHIN {
-        wrong.push(format!("the host was back on {to} after {took:?}"));
+        wrong.push(format!("the host was back after {took:?}"));
     }
     coordinator.run(&["baton", "agents", "abort", "--why", "broken"])?;
-    let after = serde_json::from_str(&coordinator.run(&["baton", "agents", "status", "--json"])?)?;
-    wrong.extend(all_run(&after, agents, to));
+    let after = packages(&status(coordinator)?);
+    if after != before {
+        wrong.push(format!("the agents ran {before:?}, and after the fall-back from {broken} {after:?}"));
+    }
     Ok(wrong)
+}
+
+fn status(coordinator: &Host) -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&coordinator.run(&["baton", "agents", "status", "--json"])?)?)
+}
+
+/// What every agent that is connected was started from.
+fn packages(view: &Value) -> BTreeMap<String, String> {
+    let hosts = view["hosts"].as_array().into_iter().flatten().filter(|host| host["connected"] == true);
+    hosts.filter_map(|host| Some((host["host"].as_str()?.to_owned(), host["package"].as_str()?.to_owned()))).collect()
 }
 
 /// What dpkg knows of the agent's package.
@@ -123,12 +137,10 @@ fn ask(coordinator: &Host, name: &str) -> anyhow::Result<Upgraded> {
     Ok(Upgraded { exit: ended.status.code(), view })
 }
 
-/// What `baton agents` says every agent was started from.
+/// Which agents were not started from this package, or are away.
 fn all_run(view: &Value, agents: &[&Host], version: &str) -> Vec<String> {
-    let runs = |host: &&&Host| {
-        let said = view["hosts"].as_array().into_iter().flatten().find(|said| said["host"] == host.name.as_str());
-        said.is_none_or(|said| said["package"] != version || said["connected"] != true)
-    };
-    let others: Vec<_> = agents.iter().filter(runs).map(|host| host.name.as_str()).collect();
+    let runs = packages(view);
+    let others: Vec<_> = agents.iter().filter(|host| runs.get(&host.name).is_none_or(|runs| runs != version)).collect();
+    let others: Vec<_> = others.into_iter().map(|host| host.name.as_str()).collect();
     if others.is_empty() { Vec::new() } else { vec![format!("{} do not run {version}: {view}", others.join(", "))] }
 }
