@@ -229,6 +229,10 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
         let why = format!("{why}; baton promote {} takes it so", rollout.service);
         return pause(rollout, "baton".into(), why);
     }
+    if rollout.from != Some(rollout.to) && !standings.iter().any(takes_part(rollout)) {
+        let why = "every host is drained or skipped, so nobody has the release; baton hosts undrain HOST, then resume";
+        return pause(rollout, "baton".into(), why.to_owned());
+    }
     match (Hooks { fleet, service, rollout, now }).once(Point::AfterRollout) {
         Gate::Open => {}
         Gate::Ask(key, run) => return drop(service.hooks.insert(key, *run)),
@@ -245,6 +249,11 @@ fn go_forward(fleet: &Fleet, rollout: &mut Rollout, service: &mut Service, stand
         let until = (since + rollout.strategy.keep_old).max(now);
         service.warm = rollout.strategy.keeps_old().then_some(Warm { release: from, until });
     }
+}
+
+/// Whether a host of the service has the new release, where everything is done.
+fn takes_part(rollout: &Rollout) -> impl Fn(&Standing) -> bool + '_ {
+    |it| it.belongs && it.aside.is_none() && it.goal == Some(rollout.to)
 }
 
 /// Whether the wave that is done is still watched: its time is not over, and nobody said that it is good.

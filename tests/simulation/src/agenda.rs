@@ -16,6 +16,8 @@ pub(super) enum Event {
     CoordinatorReturns,
     CoordinatorWakes,
     ToHost(HostName, Box<HostSpec>),
+    /// A host is told to leave the boot it is in.
+    LeaveBoot(HostName, String),
     ToCoordinator(HostName, Box<HostReport>),
 }
 

@@ -5,6 +5,7 @@ use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::fleet::{Fleet, Heard, Host, Labels};
 use baton_core::name::{HostName, ReleaseId, ServiceName};
+use baton_core::reboot::Reboot;
 use baton_core::rollout::command::{Accepted, Command, apply};
 use baton_core::rollout::waiting::Waiting;
 use baton_core::rollout::{balancers, interlock, plan::plan};
@@ -24,6 +25,8 @@ pub(super) struct Store {
     /// What the fleet does not remember any more.
     pub(super) forgotten: BTreeMap<ReleaseId, Forgotten>,
     pub(super) clock: u64,
+    /// The newest reboots by command.
+    pub(super) reboot: Option<Reboot>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Coordinator {
         Self { fleet, began: (now, store.clock), wake_at: Some(now), news: true, waiting: BTreeMap::new() }
     }
 
-    fn moment(&self, now: u64) -> Moment {
+    pub(super) fn moment(&self, now: u64) -> Moment {
         Moment(self.began.1 + now - self.began.0)
     }
 

@@ -17,6 +17,7 @@ mod notes;
 mod people;
 mod process;
 mod random;
+mod reboots;
 mod rest;
 mod scenario;
 mod strategies;
@@ -38,7 +39,7 @@ pub struct Outcome {
 }
 
 /// What must have happened at least once over many seeds.
-pub const SOMETIMES: [&str; 54] = [
+pub const SOMETIMES: [&str; 60] = [
     "a drained host came back",
     "a skipped host caught up",
     "hosts that kept a release came back",
@@ -93,6 +94,12 @@ pub const SOMETIMES: [&str; 54] = [
     "asked: drain",
     "asked: label",
     "asked: remove a service",
+    "asked: reboot",
+    "a host was rebooted by command",
+    "a host was rebooted by command in a rollout",
+    "every host was rebooted by command",
+    "reboots went on by a person's word",
+    "reboots were cancelled",
 ];
 
 /// Runs one seed.

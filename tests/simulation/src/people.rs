@@ -42,6 +42,8 @@ pub(super) enum Wish {
     Vouch(Point, Option<HostName>),
     Drain(HostName, bool),
     Undrain(HostName),
+    /// Of one host, or of every one that balances nothing.
+    Reboot(Option<HostName>),
     Accept(HostName),
     Label(HostName),
     RemoveHost(HostName),
@@ -84,9 +86,10 @@ impl Wish {
 }
 
 fn on_host(random: &mut Random, host: HostName) -> Vec<Wish> {
-    let (stop, remove) = (random.chance(50), random.chance(30));
+    let (stop, remove, all) = (random.chance(50), random.chance(30), random.chance(50));
     let last = if remove { Wish::RemoveHost(host.clone()) } else { Wish::Undrain(host.clone()) };
-    vec![Wish::Skip(host.clone()), Wish::Drain(host.clone(), stop), Wish::Drain(host, stop), last]
+    let reboot = Wish::Reboot(Some(host.clone()).filter(|_| !all));
+    vec![Wish::Skip(host.clone()), Wish::Drain(host.clone(), stop), Wish::Drain(host, stop), reboot.clone(), reboot, last]
 }
 
 impl World<'_> {
@@ -142,6 +145,7 @@ impl World<'_> {
                 Command::Drain { host, stop, reboot: false, by, why }
             }
             Wish::Undrain(host) => Command::Undrain { host, by },
+            Wish::Reboot(host) => return self.reboot_by_command(host.as_slice()),
             Wish::Accept(host) => Command::Accept { host, by },
             Wish::Label(host) => {
                 let other = LabelValue::new("c").expect("a value");

@@ -28,6 +28,9 @@ impl World<'_> {
         if self.gives_up_what_is_broken() {
             return false;
         }
+        if self.looks_after_reboots(scripted) {
+            return false;
+        }
         if let Some(command) = self.tidying_hosts() {
             self.command(command);
             return false;

@@ -34,6 +34,7 @@ pub(super) struct World<'a> {
     /// The hooks that really happened, and how often people asked for another attempt.
     pub(super) ran: BTreeSet<(HookKey, u32)>,
     pub(super) retries: u32,
+    pub(super) resumed_reboots: u32,
     /// How often people let paused rollouts of a service go on: they do not say it for ever.
     pub(super) resumed: BTreeMap<usize, u32>,
     pub(super) tidied: u32,
@@ -70,6 +71,7 @@ impl<'a> World<'a> {
             rollouts: 0,
             ran: BTreeSet::new(),
             retries: 0,
+            resumed_reboots: 0,
             resumed: BTreeMap::new(),
             tidied: 0,
             given_up: 0,
@@ -160,6 +162,7 @@ impl World<'_> {
             }
             Event::CoordinatorWakes => self.coordinator_passes(),
             Event::ToHost(name, spec) => self.host_receives(&name, &spec),
+            Event::LeaveBoot(name, boot) => self.leaves_boot(&name, &boot),
             Event::ToCoordinator(name, report) => {
                 let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
                 if let Some(spec) = coordinator.hear(&name, *report, self.now) {
@@ -284,6 +287,7 @@ impl World<'_> {
             self.log(|| format!("spec {} {:?}", name, spec.stamp()));
             self.send_spec(&name, spec);
         }
+        self.reboots_pass();
         Ok(())
     }
 
@@ -394,7 +398,7 @@ impl World<'_> {
     }
 
     /// When a message arrives, if it does: late, and past others.
-    fn arrival(&mut self, name: &HostName) -> Option<u64> {
+    pub(super) fn arrival(&mut self, name: &HostName) -> Option<u64> {
         if self.hosts.get(name).is_some_and(|host| host.cut) {
             return None;
         }
@@ -411,7 +415,7 @@ impl World<'_> {
     }
 
     /// Folds a line into the log's hash (FNV-1a) and hands it to whoever listens.
-    fn log(&mut self, line: impl Fn() -> String) {
+    pub(super) fn log(&mut self, line: impl Fn() -> String) {
         let mut text = String::new();
         let _ = write!(text, "{:>7} {}", self.now, line());
         for byte in text.bytes() {

@@ -82,7 +82,11 @@ impl Check<'_> {
             let was = self.fleet.rollouts.get(&rollout.id).map(|rollout| rollout.state);
             let mut fail = |what: String| violations.push(violation(13, name, what));
             if has_succeeded(rollout.state) && !was.is_some_and(has_succeeded) {
-                for host in service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)) {
+                let mut asked = service.hosts.iter().filter(|host| !self.is_left_out(service, rollout, host)).peekable();
+                if asked.peek().is_none() && service.committed != Some(rollout.to) {
+                    fail("the rollout would have succeeded, and no host takes part in it".to_owned());
+                }
+                for host in asked {
                     if let Err(why) = self.attests(name, service, host, rollout) {
                         fail(format!("the rollout would have succeeded, but on {host} {why}"));
                     }

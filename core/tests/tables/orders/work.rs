@@ -1,7 +1,7 @@
 //! Work on hosts where releases may take none of them.
 
-use super::super::text::{NOW, World, host};
-use super::{Obedient, by, drain};
+use super::super::text::{NOW, World, host, release, shop};
+use super::{Obedient, by, drain, rollout};
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::command::{Accepted, Command, apply};
 use baton_core::rollout::plan::plan;
@@ -45,4 +45,31 @@ fn a_host_whose_share_still_grows_is_not_counted_on_whatever_else_it_is_waited_f
     assert_eq!(tell(""), ["lb1 takes web2/a out"]);
     assert_eq!(tell(":growing"), ["web2 waits: floor"]);
     assert_eq!(tell(":growing behind"), ["web2 waits: floor"]);
+}
+
+#[test]
+fn a_release_that_nobody_has_any_more_does_not_become_what_is_live() {
+    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    world.ask(drain("web1", true));
+    world.settle();
+    world.broken = vec![("web2", "v2")];
+    let mut deploy = world.deploy("r-5", "v2");
+    deploy.service.strategy.on_failure = baton_core::strategy::OnFailure::Pause;
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Paused));
+    // The only one that took part is gone for good.
+    world.fleet.hosts.get_mut(&host("web2")).expect("it is there").connected = false;
+    world.ask(Command::RemoveHost { host: host("web2"), force: true, by: by() });
+    world.ask(Command::Resume { service: shop(), by: by() });
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Paused));
+    let why = world.fleet.rollouts[&rollout("r-5")].pause.clone().expect("it says why").why;
+    assert!(why.starts_with("every host is drained or skipped"), "{why}");
+    assert_eq!(world.fleet.services[&shop()].committed, Some(release("v1").id()));
+    world.ask(Command::Undrain { host: host("web1"), by: by() });
+    world.ask(Command::Resume { service: shop(), by: by() });
+    world.settle();
+    world.stand(&[("web1", "v2:in")]);
+    assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
 }
