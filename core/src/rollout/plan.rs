@@ -286,7 +286,10 @@ fn is_away(service: &Service, rollout: Option<&Rollout>, place: &Place<'_>) -> b
     let least = rollout.and_then(|rollout| rollout.starts.get(place.host_name).copied()).unwrap_or_default();
     let is_new = |told: &InstanceSpec| Some(told.release) == goal && told.start >= least;
     let (told_in, out): (Vec<_>, Vec<_>) = place.issued().partition(|(slot, _)| place.is_told_in(*slot));
-    (told_in.is_empty() && !out.is_empty()) || out.iter().any(|(_, told)| is_new(told))
+    // Told to run nothing, and that was not confirmed yet.
+    let ends =
+        rollout.is_some() && goal.is_none() && told_in.is_empty() && place.host().is_some_and(|it| it.echoed().is_none());
+    ends || (told_in.is_empty() && !out.is_empty()) || out.iter().any(|(_, told)| is_new(told))
 }
 
 /// A host that has the new release is done once its last hook has been run there.

@@ -143,11 +143,20 @@ fn turn_on_evidence(rollout: &mut Rollout, service: &Service) {
     }
 }
 
-/// Turns the arrow round by itself, unless a hook that has run forbids it: then a person decides.
+/// Turns the arrow round by itself, unless a hook that has run forbids it, or nothing is to go back to and something serves: then
+/// a person decides.
 fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
-    let Some(hook) = hooks::no_way_back(service, rollout.from) else { return turn_back(rollout, Turned::Evidence) };
     let evidence = rollout.evidence.first().map(|evidence| format!("{} on {}", evidence.problem.what, evidence.host));
-    let why = format!("{}; {} has run, so there is no way back", evidence.unwrap_or_default(), hook.point);
+    let why = match hooks::no_way_back(service, rollout.from) {
+        Some(hook) => format!("{} has run, so there is no way back", hook.point),
+        // Back is where nothing runs: what still serves, of a first release that never got everywhere, would go as well.
+        None if rollout.from.is_none() && !rollout.kept.is_empty() => {
+            let name = &rollout.service;
+            format!("no release was live before: baton deploy --supersede mends it, baton rollback {name} stops what serves")
+        }
+        None => return turn_back(rollout, Turned::Evidence),
+    };
+    let why = format!("{}; {why}", evidence.unwrap_or_default());
     if rollout.state != RolloutState::Paused {
         pause(rollout, "baton".into(), why);
     }
@@ -174,7 +183,7 @@ fn heed_hooks(rollout: &mut Rollout, service: &Service) {
     let failed = matches!(run.state, HookState::Failed { .. }) && key.point == Point::BeforeRollout;
     if failed && rollout.strategy.on_failure == OnFailure::Revert {
         rollout.evidence.push(Evidence { host: run.host.clone(), problem: problem.clone() });
-        return turn_back(rollout, Turned::Evidence);
+        return turn_back_if_there_is_a_way(rollout, service);
     }
     pause(rollout, "baton".into(), problem.what.clone());
 }

@@ -149,3 +149,33 @@ fn a_rollback_while_one_goes_back_already_changes_nothing() {
     world.settle();
     world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:in")]);
 }
+
+#[test]
+fn a_release_that_fails_after_a_first_one_that_never_got_everywhere_takes_nothing_away() {
+    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3\n lb1");
+    let service = world.fleet.services.get_mut(&shop()).expect("it is there");
+    (service.committed, service.previous) = (None, None);
+    // The first release came to two of three hosts, and was ended where it stood.
+    let first = world.deploy("r-4", "v1");
+    world.broken = vec![("web3", "v1"), ("web3", "v2")];
+    world.ask(Command::Deploy(Box::new(first)));
+    while world.state("r-4") == Some(RolloutState::Running) && world.pass() {}
+    world.ask(Command::Keep { service: shop(), by: by() });
+    world.settle();
+    let serve = [("web1", "v1:in"), ("web2", "v1:in")];
+    let are_in = |world: &Obedient| serve.iter().all(|(host, what)| world.stands()[host] == *what);
+    assert!(are_in(&world), "{:?}", world.stands());
+    let second = world.deploy("r-5", "v2");
+    world.ask(Command::Deploy(Box::new(second)));
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Paused));
+    assert!(are_in(&world), "{:?}", world.stands());
+    let why = world.fleet.rollouts[&rollout("r-5")].pause.clone().expect("it says why").why;
+    assert!(why.contains("no release was live before"), "{why}");
+    // A person may say so, and a release that works goes on from there.
+    world.broken.clear();
+    let third = baton_core::rollout::command::Deploy { busy: super::Busy::Supersede, ..world.deploy("r-6", "v3") };
+    world.ask(Command::Deploy(Box::new(third)));
+    world.settle();
+    world.stand(&[("web1", "v3:in"), ("web2", "v3:in"), ("web3", "v3:in")]);
+}
