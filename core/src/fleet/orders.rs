@@ -4,7 +4,7 @@ use super::Service;
 use crate::name::{HostName, ReleaseId, RolloutId};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who decided something, why, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,10 @@ pub struct Orders {
     pub queue: Vec<Queued>,
     /// The service is drained, stopped and then forgotten.
     pub removal: Option<Order>,
+    /// Hosts that came over from another coordinator with something of it, and are no hosts of it here: what they serve is left
+    /// alone until the next deploy.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub brought: BTreeSet<HostName>,
 }
 
 /// The release a host keeps.

@@ -325,9 +325,12 @@ impl<'a> Draft<'a> {
             let told = spec.pools.get(pool).and_then(|pool| pool.members.get(member));
             told.is_some_and(|told| told.state == MemberState::Ready)
         };
-        let is_last = |(pool, _): &(PoolName, MemberKey)| {
+        // Where requests are divided, each side has a last one.
+        let is_last = |(pool, member): &(PoolName, MemberKey)| {
             let Some(told) = spec.pools.get(pool) else { return false };
-            let mut others = told.members.keys().map(|member| (pool.clone(), member.clone()));
+            let side = |member: &MemberKey| told.members.get(member).map(|it| it.side);
+            let beside = told.members.keys().filter(|other| side(other) == side(member));
+            let mut others = beside.map(|member| (pool.clone(), member.clone()));
             let serves = services.get(&told.service).is_some_and(|service| is_to_serve(&told.service, service, active));
             serves && !others.any(|other| is_in(&other) && !history.contains(&other))
         };

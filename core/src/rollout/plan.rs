@@ -122,11 +122,18 @@ pub fn refused(fleet: &Fleet, violations: &[Violation], now: Moment) -> Plan {
     plan
 }
 
-/// The hosts that were told to run something of a service, by service and in the order of their names.
+/// The hosts that were told to run something of a service, by service and in the order of their names; not those that are left
+/// alone with it.
 fn told(fleet: &Fleet) -> BTreeMap<&ServiceName, Vec<&HostName>> {
     let mut told = BTreeMap::<_, Vec<_>>::new();
+    let is_left_alone = |host: &HostName, of: &ServiceName| {
+        fleet
+            .services
+            .get(of)
+            .is_some_and(|service| !service.orders.brought.is_empty() && service.orders.brought.contains(host))
+    };
     for (host, known) in &fleet.hosts {
-        for key in known.issued.instances.keys() {
+        for key in known.issued.instances.keys().filter(|key| !is_left_alone(host, &key.service)) {
             let hosts = told.entry(&key.service).or_default();
             if hosts.last() != Some(&host) {
                 hosts.push(host);

@@ -33,10 +33,11 @@ impl<'a> Rules<'a> {
         Self(services.iter().map(|(name, service)| Rule::of(fleet, name, service, active)).collect())
     }
 
-    /// Of a service nobody knows here (a restored coordinator's) a host goes on with what it has.
+    /// Of a service nobody knows here (a restored coordinator's) a host goes on with what it has, as does one that came over with it.
     pub(super) fn follows<'t>(&'t self, key: &InstanceKey, host: &HostName, told: &'t InstanceSpec) -> Follows<'t> {
         let rule = self.0.binary_search_by(|rule| rule.name.cmp(&key.service)).ok().and_then(|index| self.0.get(index));
         let as_it_is = || Follows { restart: told.restart, fallback: told.fallback, scrape: told.scrape.as_ref() };
+        let rule = rule.filter(|rule| !rule.service.orders.brought.contains(host));
         rule.map_or_else(as_it_is, |rule| rule.follows(host, told))
     }
 }

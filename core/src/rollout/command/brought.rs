@@ -1,24 +1,62 @@
 //! A service that nobody deployed here, and that hosts brought from another coordinator: what its first deploy here finds.
 
 use super::recall;
+use crate::fleet::spec::MemberState;
 use crate::fleet::{Fleet, InstanceKey, Service};
 use crate::name::{HostName, ReleaseId, ServiceName};
+use crate::problem::{Code, Problem};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The fleet as a deploy of a service finds it: with what hosts brought of it, where nobody knew the service.
 #[must_use]
 pub fn with_brought<'a>(fleet: &'a Fleet, name: &ServiceName, shape: &Service) -> Cow<'a, Fleet> {
-    let Some(service) = brought(fleet, name, shape) else { return Cow::Borrowed(fleet) };
+    let found = match fleet.services.get(name) {
+        Some(known) if known.orders.brought.is_empty() => None,
+        Some(known) => {
+            let more = known.orders.brought.iter().filter(|host| !known.hosts.contains(host)).cloned();
+            Some(Service { hosts: known.hosts.iter().cloned().chain(more).collect(), ..known.clone() })
+        }
+        None => brought(fleet, name, shape),
+    };
+    let Some(service) = found else { return Cow::Borrowed(fleet) };
     let mut fleet = fleet.clone();
     fleet.services.insert(name.clone(), service);
     Cow::Owned(fleet)
 }
 
-/// The service as the hosts have it; what they do not say of it is as in the manifest.
-fn brought(fleet: &Fleet, name: &ServiceName, shape: &Service) -> Option<Service> {
+/// Members of a service nobody knows here that answer requests, and whose hosts have not come over yet: they would go with the first
+/// deploy, because nobody here knows what they serve.
+pub(super) fn cut_off_members(fleet: &Fleet, name: &ServiceName) -> Option<Problem> {
     if fleet.services.contains_key(name) {
         return None;
     }
+    let mut serve = BTreeSet::<&HostName>::new();
+    let mut balancers = BTreeSet::<&HostName>::new();
+    for (balancer, known) in &fleet.hosts {
+        let pools = known.issued.pools.iter().filter(|(_, pool)| pool.service == *name);
+        for (pool, member, told) in pools.flat_map(|(pool, it)| it.members.iter().map(move |(key, told)| (pool, key, told)))
+        {
+            let seen = known.report().and_then(|report| report.pools.get(pool)?.members.get(member));
+            let answers = told.state == MemberState::Ready && seen.is_none_or(|seen| seen.problem.is_none());
+            if answers && !fleet.hosts.contains_key(&member.host) {
+                serve.insert(&member.host);
+                balancers.insert(balancer);
+            }
+        }
+    }
+    let names = |hosts: BTreeSet<&HostName>| hosts.into_iter().map(HostName::as_str).collect::<Vec<_>>().join(", ");
+    let first = serve.first()?.as_str();
+    let help = format!(
+        "let them join first: baton token create --name {first}, and there baton-agent join HOST:PORT --token-file FILE --replace; one that \
+         is gone for good does not count once the load balancer says that it is down"
+    );
+    let what = format!("{} leads requests of {name} to {}, which have not joined here", names(balancers), names(serve));
+    Some(Problem::new(Code(750), what).help(help))
+}
+
+/// The service as the hosts have it; what they do not say of it is as in the manifest.
+fn brought(fleet: &Fleet, name: &ServiceName, shape: &Service) -> Option<Service> {
     let of_service = |(key, _): &(&InstanceKey, _)| key.service == *name;
     let runs =
         |host: &&HostName| fleet.hosts.get(*host).is_some_and(|it| it.issued.instances.iter().any(|it| of_service(&it)));

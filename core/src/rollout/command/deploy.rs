@@ -3,7 +3,7 @@
 use super::super::balancers;
 use super::super::queue::freeze;
 use super::super::{Direction, Rollout, RolloutState};
-use super::{Accepted, back, begin, busy, frozen, never_joined, removed, with_brought};
+use super::{Accepted, back, begin, busy, cut_off_members, frozen, never_joined, removed, with_brought};
 use crate::fleet::hooks::{HookRun, HookState};
 use crate::fleet::orders::Queued;
 use crate::fleet::past::Past;
@@ -65,6 +65,8 @@ impl Deploy {
         service.past = before.map(|before| before.past.clone()).unwrap_or_default();
         service.orders.skipped.retain(|host, _| service.hosts.contains(host));
         service.orders.kept.retain(|host, _| service.hosts.contains(host));
+        // Those of them that the manifest does not name leave the service now.
+        service.orders.brought.clear();
         service
     }
 }
@@ -72,9 +74,9 @@ impl Deploy {
 /// What speaks against a deploy, all of it: empty when it would be accepted.
 #[must_use]
 pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = cut_off_members(fleet, &deploy.name).into_iter().collect();
     let fleet = with_brought(fleet, &deploy.name, &deploy.service);
     let fleet = fleet.as_ref();
-    let mut problems = Vec::new();
     if deploy.service.hosts.is_empty() {
         problems.push(Problem::new(Code(702), format!("{} names no host", deploy.name)).help("add names to `hosts`"));
     }

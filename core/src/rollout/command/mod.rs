@@ -13,6 +13,7 @@ mod service;
 mod steer;
 
 pub use begin::begin;
+use brought::cut_off_members;
 pub use brought::with_brought;
 pub use deploy::{Busy, Deploy, basis, objections};
 pub(crate) use hosts::{balanced, may_drain, may_miss, running};

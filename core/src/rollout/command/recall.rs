@@ -163,8 +163,12 @@ fn served(fleet: &Fleet, name: &ServiceName, host: &HostName) -> Option<ReleaseI
 fn keep_all(fleet: &mut Fleet, host: &HostName) {
     for name in fleet.services.keys().cloned().collect::<Vec<_>>() {
         let release = served(fleet, &name, host);
-        if let Some(service) = fleet.services.get_mut(&name).filter(|service| service.hosts.contains(host)) {
-            keep(service, host.clone(), release);
+        let runs = fleet.hosts.get(host).is_some_and(|host| host.issued.instances.keys().any(|key| key.service == name));
+        let Some(service) = fleet.services.get_mut(&name) else { continue };
+        match service.hosts.contains(host) {
+            true => keep(service, host.clone(), release),
+            false if runs => drop(service.orders.brought.insert(host.clone())),
+            false => {}
         }
     }
 }

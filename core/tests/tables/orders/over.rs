@@ -6,7 +6,7 @@ use baton_core::fleet::fence::{Fence, Told};
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Epoch, HostName};
 use baton_core::rollout::RolloutState;
-use baton_core::rollout::command::{Command, recall};
+use baton_core::rollout::command::{Command, recall, with_brought};
 use baton_core::rollout::plan::plan;
 
 /// A coordinator that was set up anew, and the fleet another one drove until now, under an epoch of its own.
@@ -165,4 +165,53 @@ fn what_nobody_needs_of_a_service_they_brought_goes() {
     comes(&mut world, &host("lb1"), &lb1);
     world.settle();
     assert!(world.fleet.hosts[&host("lb1")].issued.pools.is_empty(), "no member was in, and nothing of it runs");
+}
+
+#[test]
+fn a_first_deploy_waits_for_the_hosts_that_requests_are_led_to() {
+    let (mut world, before) = both(9);
+    let late = host("web3");
+    for (name, known) in before.hosts.iter().filter(|(name, _)| **name != late) {
+        comes(&mut world, name, known);
+    }
+    world.settle();
+    let (_, deploy) = come_over();
+    let mut two = deploy.clone();
+    two.service.hosts.retain(|host| *host != late);
+    assert_eq!(world.refused(Command::Deploy(Box::new(two.clone()))), 750);
+    // What the load balancer finds down is no loss.
+    let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("it is there");
+    let report = &mut lb1.heard.as_mut().expect("it was heard").report;
+    let members = &mut report.pools.get_mut(&pool()).expect("it is there").members;
+    let problem = baton_core::problem::Problem::new(baton_core::problem::Code(404), "it is down");
+    members.iter_mut().filter(|(member, _)| member.host == late).for_each(|(_, it)| it.problem = Some(problem.clone()));
+    world.ask(Command::Deploy(Box::new(two)));
+}
+
+#[test]
+fn a_host_that_comes_over_after_the_deploy_goes_on_until_the_next_one_leaves_it_out() {
+    let (mut world, before) = both(9);
+    let late = host("web3");
+    let mut known: Vec<_> = before.hosts.iter().map(|(name, known)| (name.clone(), known.clone())).collect();
+    for (_, known) in &mut known {
+        if let Some(it) = known.issued.pools.get_mut(&pool()) {
+            it.members.retain(|member, _| member.host != late);
+        }
+    }
+    for (name, known) in known.iter().filter(|(name, _)| *name != late) {
+        comes(&mut world, name, known);
+    }
+    let (_, mut deploy) = come_over();
+    deploy.service.hosts.retain(|host| *host != late);
+    world.ask(Command::Deploy(Box::new(deploy.clone())));
+    world.settle();
+    comes(&mut world, &late, &before.hosts[&late]);
+    world.settle();
+    world.stand(&[("web1", "v2:in"), ("web2", "v2:in"), ("web3", "v1:out")]);
+    deploy.id = rollout("r-7");
+    let found = with_brought(&world.fleet, &shop(), &deploy.service).into_owned();
+    assert!(found.services[&shop()].hosts.contains(&late), "a plan says that it leaves");
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    world.stand(&[("web1", "v2:in"), ("web2", "v2:in"), ("web3", "")]);
 }
