@@ -84,7 +84,10 @@ impl Control for Api {
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<DeployReply>, Status> {
         let v1::RollbackRequest { service, version, .. } = request.get_ref();
-        self.may_bring(service, version).await?;
+        match version.as_str() {
+            "" => self.may_bring_back(service)?,
+            version => self.may_bring(service, version).await?,
+        }
         self.order(request, orders::rollback).await
     }
 
@@ -372,26 +375,6 @@ impl Api {
         let again = Command::RemoveHost { host: host.clone(), force: true, by: String::new() };
         drop(self.access.ask(Ask::Order(Box::new(again))).await);
         Ok(())
-    }
-
-    /// Makes sure that a version people name can still be brought to hosts; what no release is called is refused elsewhere.
-    async fn may_bring(&self, service: &str, version: &str) -> Result<(), Status> {
-        let (Ok(name), Ok(called)) = (service.parse(), Version::new(version)) else { return Ok(()) };
-        let picture = self.recall(Which::Called(name, called)).await?;
-        let named = |release: &&Release| release.service.as_str() == service && release.version.as_str() == version;
-        let mut called = picture.fleet.releases.values().filter(named).peekable();
-        if called.peek().is_none() {
-            return Ok(());
-        }
-        let is_here = |release: &Release| self.artifacts.stat(release.artifact.digest).is_ok_and(|stat| stat.complete);
-        if called.any(is_here) {
-            return Ok(());
-        }
-        Err(to_status(
-            Problem::new(Code(601), format!("the artifact of {service} {version} is not kept any more"))
-                .saw("kept", "those in use, and of each service the newest others: keep_artifacts in coordinator.toml")
-                .help(format!("baton deploy {service} {version} uploads it again")),
-        ))
     }
 
     /// Reads a manifest and what it is to be deployed with.

@@ -6,6 +6,7 @@ mod artifacts;
 mod audit;
 pub mod authority;
 mod before;
+mod bring;
 mod certificates;
 mod control;
 mod diff;

@@ -175,8 +175,7 @@ fn a_first_deploy_waits_for_the_hosts_that_requests_are_led_to() {
         comes(&mut world, name, known);
     }
     world.settle();
-    let (_, deploy) = come_over();
-    let mut two = deploy.clone();
+    let (_, mut two) = come_over();
     two.service.hosts.retain(|host| *host != late);
     assert_eq!(world.refused(Command::Deploy(Box::new(two.clone()))), 750);
     // What the load balancer finds down is no loss.
