@@ -57,7 +57,8 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
     let Ok(id) = RolloutId::new(NOBODY) else { return (view, Vec::new()) };
     let hosts = shape.hosts.clone();
     let deploy = Deploy::new(id, name, shape, release, NOBODY.to_owned());
-    let problems = missing.into_iter().chain(objections(fleet, &deploy, now)).chain(picture.trouble.clone()).collect();
+    let problems =
+        missing.into_iter().chain(objections(&picture.fleet, &deploy, now)).chain(picture.trouble.clone()).collect();
     let mut after: Fleet = fleet.clone();
     match apply(&mut after, Command::Deploy(Box::new(deploy)), now) {
         Ok(Accepted::AlreadyLive) => view.already_live = true,

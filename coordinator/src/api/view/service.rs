@@ -118,11 +118,11 @@ fn splits(fleet: &Fleet, service: &Service) -> BTreeMap<String, SplitView> {
 }
 
 /// `healthy` while as many serve as the strategy promises: a host that is replaced right now is no sickness. `unknown` where
-/// that hangs on hosts that are silent: what they last said is no evidence of what they do.
+/// that hangs on hosts that are silent, or on load balancers that are: what they last said is no evidence of what they do.
 fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> &'static str {
     let total = places.len();
     let serving = places.iter().filter(|place| place.serving().is_some()).count();
-    let silent = places.iter().filter(|place| place.is_silent()).count();
+    let silent = places.iter().filter(|place| place.is_silent() || place.waits_for_a_balancers_word()).count();
     let may_miss = active.map_or(0, |rollout| rollout.strategy.max_unavailable.at_most(total));
     match serving {
         _ if serving + may_miss >= total && serving > 0 => "healthy",
@@ -209,6 +209,11 @@ impl Place<'_> {
             InstanceState::Starting { since, last } => {
                 ("starting".to_owned(), last.as_ref().map(problem).unwrap_or_default(), *since)
             }
+            InstanceState::Ready { since } if self.unheard_balancers().next().is_some() => {
+                let unheard: Vec<_> = self.unheard_balancers().map(HostName::as_str).collect();
+                let what = format!("whether it serves, {} has not said yet", unheard.join(", "));
+                ("ready".to_owned(), what, *since)
+            }
             InstanceState::Ready { since } => ("ready".to_owned(), "no balancer routes to it".to_owned(), *since),
             InstanceState::Unready { since, problem: why } => ("unready".to_owned(), problem(why), *since),
             InstanceState::Stopping { since } => ("stopping".to_owned(), String::new(), *since),
@@ -225,9 +230,25 @@ impl Place<'_> {
     }
 
     fn is_silent(&self) -> bool {
-        let Some(host) = self.fleet.hosts.get(self.host) else { return true };
+        self.is_silent_on(self.host)
+    }
+
+    fn is_silent_on(&self, host: &HostName) -> bool {
+        let Some(host) = self.fleet.hosts.get(host) else { return true };
         let lately = host.heard.as_ref().is_some_and(|heard| self.now.since(heard.at) < SILENT_FROM);
         !host.connected && !lately
+    }
+
+    /// Load balancers of the service of which nobody knows now whom they lead requests to.
+    fn unheard_balancers(&self) -> impl Iterator<Item = &HostName> {
+        let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
+        on.filter(|on| self.is_silent_on(on) && self.fleet.hosts.get(*on).is_none_or(|host| host.heard.is_none()))
+    }
+
+    /// Whether something is ready here, and only a load balancer that was never heard could say whether it serves.
+    fn waits_for_a_balancers_word(&self) -> bool {
+        let is_ready = || self.instances().iter().any(|(_, it)| it.state.ready_for().is_some());
+        self.serving().is_none() && self.unheard_balancers().next().is_some() && is_ready()
     }
 
     /// The releases of the instances that are ready and that every balancer routes to, and for how long they have been ready.

@@ -142,6 +142,16 @@ fn what_does_not_serve_says_why() {
 }
 
 #[test]
+fn while_the_load_balancer_was_not_heard_nobody_knows_whether_it_serves() {
+    let mut picture = picture("web1=1.0:ready:in web2=1.0:ready:in");
+    let lb1 = picture.fleet.hosts.get_mut(&samples::host("lb1")).unwrap();
+    (lb1.connected, lb1.heard) = (false, None);
+    let view = shop(&picture);
+    assert_eq!((view.health.as_str(), view.hosts[0].step.as_str()), ("unknown", "ready"));
+    assert_eq!(view.hosts[0].detail, "whether it serves, lb1 has not said yet");
+}
+
+#[test]
 fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
     let mut picture = picture("web1=1.0:ready:out web2=2.0:ready:in web3=1.0:ready:in");
     assert_eq!(shop(&picture).health, "degraded");

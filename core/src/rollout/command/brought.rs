@@ -14,7 +14,8 @@ pub fn with_brought<'a>(fleet: &'a Fleet, name: &ServiceName, shape: &Service) -
     let found = match fleet.services.get(name) {
         Some(known) if known.orders.brought.is_empty() => None,
         Some(known) => {
-            let more = known.orders.brought.iter().filter(|host| !known.hosts.contains(host)).cloned();
+            let here = |host: &&HostName| fleet.hosts.contains_key(*host) && !known.hosts.contains(host);
+            let more = known.orders.brought.iter().filter(here).cloned();
             Some(Service { hosts: known.hosts.iter().cloned().chain(more).collect(), ..known.clone() })
         }
         None => brought(fleet, name, shape),
