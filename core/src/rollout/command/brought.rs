@@ -34,7 +34,7 @@ pub(super) fn cut_off_members(fleet: &Fleet, name: &ServiceName) -> Option<Probl
     }
     let mut serve = BTreeSet::<&HostName>::new();
     let mut balancers = BTreeSet::<&HostName>::new();
-    for (balancer, known) in &fleet.hosts {
+    for (balancer, known) in fleet.hosts.iter().filter(|(_, known)| known.accepted) {
         let pools = known.issued.pools.iter().filter(|(_, pool)| pool.service == *name);
         for (pool, member, told) in pools.flat_map(|(pool, it)| it.members.iter().map(move |(key, told)| (pool, key, told)))
         {
@@ -59,8 +59,9 @@ pub(super) fn cut_off_members(fleet: &Fleet, name: &ServiceName) -> Option<Probl
 /// The service as the hosts have it; what they do not say of it is as in the manifest.
 fn brought(fleet: &Fleet, name: &ServiceName, shape: &Service) -> Option<Service> {
     let of_service = |(key, _): &(&InstanceKey, _)| key.service == *name;
-    let runs =
-        |host: &&HostName| fleet.hosts.get(*host).is_some_and(|it| it.issued.instances.iter().any(|it| of_service(&it)));
+    let runs = |host: &&HostName| {
+        fleet.hosts.get(*host).is_some_and(|it| it.accepted && it.issued.instances.iter().any(|it| of_service(&it)))
+    };
     let hosts: Vec<HostName> = fleet.hosts.keys().filter(runs).cloned().collect();
     if hosts.is_empty() {
         return None;
@@ -83,10 +84,13 @@ fn brought(fleet: &Fleet, name: &ServiceName, shape: &Service) -> Option<Service
         // A balancer that had nothing of it yet is no other place; one that the manifest leaves out is.
         balancer.on.extend(on.into_iter().filter(|host| !shape.balancer.iter().any(|it| it.on.contains(host))));
     }
-    // What most of them serve is live: there must be something to go back to. The others keep what they serve.
+    // What more than half of the manifest's hosts serve is live, so that there is something to go back to; the others keep what they
+    // serve. Fewer have no say in what the rest would go back to: a host speaks for itself.
     let serves = recall::served_by(fleet, name, &service.hosts);
-    let hosts = |release: ReleaseId| serves.values().filter(|served| **served == Some(release)).count();
-    service.committed = serves.values().flatten().copied().max_by_key(|release| (hosts(*release), *release));
+    let hosts = |release: ReleaseId| {
+        serves.iter().filter(|(host, served)| **served == Some(release) && shape.hosts.contains(host)).count()
+    };
+    service.committed = serves.values().flatten().copied().find(|release| hosts(*release) * 2 > shape.hosts.len());
     serves.into_iter().for_each(|(host, release)| recall::keep(&mut service, host, release));
     Some(service)
 }

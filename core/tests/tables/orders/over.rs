@@ -122,6 +122,22 @@ fn of_hosts_that_brought_different_releases_the_one_of_most_is_what_there_is_to_
 }
 
 #[test]
+fn one_host_has_no_say_in_what_the_others_would_go_back_to() {
+    let (mut world, before) = both(9);
+    for (name, known) in &before.hosts {
+        let mut known = known.clone();
+        if ["web1", "web2"].contains(&name.as_str()) {
+            known.issued.instances.clear();
+        }
+        comes(&mut world, name, &known);
+    }
+    world.settle();
+    let (_, deploy) = come_over();
+    world.ask(Command::Deploy(Box::new(deploy)));
+    assert_eq!(world.fleet.rollouts[&rollout("r-5")].from, None);
+}
+
+#[test]
 fn a_manifest_that_puts_what_they_brought_elsewhere_is_refused() {
     let (mut world, deploy) = come_over();
     let mut ports = deploy.clone();
