@@ -109,11 +109,13 @@ fn choose(place: &Place<'_>, way: Way) -> Result<Slot, Reason> {
         return Err(Reason::Stopping { since: stopping_for(&instance.state) });
     }
     let occupied = || {
-        let idle = place.issued().map(|(slot, _)| slot).find(|slot| !place.serves_in(*slot));
-        // What may stay is the last to go.
+        // What may stay is the last to go, and what is to share the traffic is not idle because it comes back only now.
         let stays = |told: &InstanceSpec| way.keep.is_some_and(|keep| keep.release == told.release);
+        let shares = |told: &InstanceSpec| stays(told) && way.keep.is_some_and(|keep| keep.state == MemberState::Ready);
+        let idle = place.issued().find(|(slot, told)| !place.serves_in(*slot) && !shares(told)).map(|(slot, _)| slot);
         let other = || place.issued().find(|(_, told)| !stays(told)).map(|(slot, _)| slot);
-        idle.or_else(other).or_else(|| place.issued().map(|(slot, _)| slot).next())
+        let out = || place.issued().map(|(slot, _)| slot).find(|slot| !place.is_told_in(*slot));
+        idle.or_else(other).or_else(out).or_else(|| place.issued().map(|(slot, _)| slot).next())
     };
     let free = || place.service.slots().find(|slot| !place.issued().any(|(issued, _)| issued == *slot));
     let slot = match way.placement {

@@ -133,11 +133,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Brings into line what follows from everything else: which releases a host holds, which instances start again by
-    /// themselves, which members are history.
-    pub fn settle(&mut self, services: &Services<'_>, active: &[&Rollout]) {
+    /// themselves, which hooks are run.
+    pub(super) fn settle(&mut self, services: &Services<'_>, active: &[&Rollout], rules: &Rules<'_>, members: &Members<'_>) {
         let fleet = self.fleet;
-        let rules = Rules::of(fleet, services, active);
-        let members = Members::of(&rules);
         let mut unvisited = members.0.as_slice();
         for (name, known) in &fleet.hosts {
             let spec = self.specs.get(name).unwrap_or(&known.issued);
@@ -146,7 +144,7 @@ impl<'a> Draft<'a> {
             if matches!(here, [(_, rule)] if rule.is_followed_by(name, spec)) {
                 continue;
             }
-            let mut releases = self.wanted_releases(spec, here);
+            let mut releases = self.wanted_releases(spec, name, here, rules);
             self.keep_signs(known, &mut releases);
             let follows = |(key, it): (&InstanceKey, &InstanceSpec)| rules.follows(key, name, it).is_so(it);
             if spec.releases.keys().eq(releases.iter()) && spec.instances.iter().all(follows) {
@@ -167,7 +165,6 @@ impl<'a> Draft<'a> {
         let hooked: Vec<_> = hooked.filter(|(_, service)| !service.hooks.is_empty()).collect();
         for (name, known) in &fleet.hosts {
             self.tell_hooks(name, known, &hooked, active);
-            self.forget_members(name, known, services, &members, active);
         }
         for (name, service) in services {
             if !active.iter().any(|rollout| rollout.service == **name) {
@@ -255,10 +252,17 @@ impl<'a> Draft<'a> {
         release.map_or(Probe::Tcp, |release| release.health.probe.clone())
     }
 
-    /// What runs, what is about to, and what a rollback needs (invariant 18).
-    fn wanted_releases(&self, spec: &HostSpec, here: &[Membership<'_>]) -> Vec<ReleaseId> {
-        let named = |instance: &InstanceSpec| [Some(instance.release), instance.fallback];
-        let named = spec.instances.values().flat_map(named).flatten();
+    /// What runs, what a host may fall back to from it, what is about to, and what a rollback needs (invariant 18).
+    fn wanted_releases(
+        &self,
+        spec: &HostSpec,
+        host: &HostName,
+        here: &[Membership<'_>],
+        rules: &Rules<'_>,
+    ) -> Vec<ReleaseId> {
+        let named =
+            |(key, told): (&InstanceKey, &InstanceSpec)| [Some(told.release), rules.follows(key, host, told).fallback];
+        let named = spec.instances.iter().flat_map(named).flatten();
         known(self.fleet, named.chain(here.iter().flat_map(|(_, rule)| rule.needs.iter().copied())))
     }
 
@@ -288,20 +292,29 @@ impl<'a> Draft<'a> {
         releases.iter().filter_map(|id| Some((*id, document(id)?))).collect()
     }
 
+    /// Drops members that are history from every balancer. Returns whether there were any.
+    pub(super) fn forget_members(&mut self, services: &Services<'_>, active: &[&Rollout], members: &Members<'_>) -> bool {
+        let fleet = self.fleet;
+        fleet
+            .hosts
+            .iter()
+            .fold(false, |any, (name, known)| self.forget_members_of(name, known, services, members, active) || any)
+    }
+
     /// Drops members of hosts that left the service, once nothing of it runs there. Of a host that people took away for good the
     /// last member that is in stays until another one is: if it serves all the same, nobody is cut off. Of a service nobody knows
     /// here every member that is in stays: the host came over with it from another coordinator.
-    fn forget_members(
+    fn forget_members_of(
         &mut self,
         balancer: &HostName,
         known: &Host,
         services: &Services<'_>,
         members: &Members<'_>,
         active: &[&Rollout],
-    ) {
+    ) -> bool {
         let spec = self.specs.get(balancer).unwrap_or(&known.issued);
         if spec.pools.is_empty() {
-            return;
+            return false;
         }
         let runs = |host: &HostName, service: &ServiceName| {
             self.spec(host).is_some_and(|spec| spec.instances.keys().any(|key| key.service == *service))
@@ -338,8 +351,9 @@ impl<'a> Draft<'a> {
         history.retain(|it| !last.contains(it));
         let is_gone = |pool: &PoolSpec| !services.contains_key(&pool.service);
         if history.is_empty() && !spec.pools.values().any(is_gone) {
-            return;
+            return false;
         }
+        let any = !history.is_empty();
         if let Some(spec) = self.edit(balancer) {
             for (pool, member) in history {
                 if let Some(pool) = spec.pools.get_mut(&pool) {
@@ -348,6 +362,7 @@ impl<'a> Draft<'a> {
             }
             spec.pools.retain(|_, pool| !(is_gone(pool) && pool.members.is_empty()));
         }
+        any
     }
 }
 

@@ -250,7 +250,8 @@ impl<'a> Place<'a> {
     /// Whether a slot holds what an earlier rollout left beside what serves: no part of what is under way.
     ///
     /// At rest that is the warm release. In a rollout it is any but the one it goes to; once that has come in, what is beside it
-    /// is still to be retired. A rollout to the release that is live already has nothing of another to retire.
+    /// is still to be retired, as everything is where nothing is to run. A rollout to the release that is live already has nothing
+    /// of another to retire.
     fn is_left(&self, slot: Slot, told: &InstanceSpec) -> bool {
         let is_out = self.balancers().all(|balancer| balancer.state(slot) == Some(MemberState::Out));
         let mut serving = self.issued().filter(|(other, _)| *other != slot && self.is_told_in(*other));
@@ -258,7 +259,7 @@ impl<'a> Place<'a> {
         match self.rollout {
             Some(rollout) => {
                 let (goal, renews) = (rollout.goal(), rollout.renews());
-                goal != Some(told.release) && (renews || goal != Some(serving.release))
+                goal.is_some_and(|goal| goal != told.release && (renews || goal != serving.release))
             }
             None => self.service.warm.is_some_and(|warm| warm.release == told.release),
         }

@@ -12,6 +12,8 @@ use super::interlock::{self, Violation};
 use super::place::{Place, Places};
 use super::progress::{self, Standing};
 use super::queue;
+use super::routing::Enrolled;
+use super::rules::{Members, Rules};
 use super::target::{Seat, seats, start_of, target, way};
 use super::turn::Turn;
 use super::waiting::{Reason, Waiting};
@@ -94,8 +96,14 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
     let mut rollouts: BTreeMap<_, _> = fleet.rollouts.iter().collect();
     rollouts.extend(&plan.rollouts);
     let active: Vec<&Rollout> = rollouts.into_values().filter(|rollout| rollout.state.is_active()).collect();
-    draft.settle(&services, &active);
+    let rules = Rules::of(fleet, &services, &active);
+    let members = Members::of(&rules);
+    draft.settle(&services, &active, &rules, &members);
     divide::divide(fleet, &mut draft, &services, &active);
+    // Which member is the last of its side depends on how requests are divided, and that on who is left.
+    if draft.forget_members(&services, &active, &members) {
+        divide::divide(fleet, &mut draft, &services, &active);
+    }
     plan.specs = draft.finish();
     forget::forget(fleet, held, &mut plan, now);
     plan
@@ -246,6 +254,13 @@ fn look(
             None if goal.is_none() && place.is_untouched() => Step::Done,
             None => converge(place, goal, way),
         };
+        let enrolls = |slot| matches!(place.enrolled(slot), Enrolled::Waiting(Reason::Enrolling { .. }));
+        // That the host has not answered yet, be it to what another service told it, hides no balancer that has not either.
+        let entering = match &step {
+            Step::Wait(Reason::Enrolling { .. }) => true,
+            Step::Wait(Reason::Echo) => goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(enrolls),
+            _ => false,
+        };
         let step = match rollout {
             Some(rollout) => last_hook(Hooks { fleet, service, rollout, now }, place, goal, start, step),
             None => step,
@@ -261,6 +276,7 @@ fn look(
             connected: place.host().is_some_and(|host| host.connected),
             serves: place.serves(),
             grows: place.grows(),
+            entering,
             goal,
             drains_told: matches!(step, Step::Drain(slot) if place.issued().any(|(issued, _)| issued == slot)),
             last_seen: !seat.belongs && matches!(step, Step::Stop(_)) && place.issued().count() == 1,

@@ -30,6 +30,9 @@ pub struct Standing {
     pub serves: bool,
     /// Whether it serves, and gets more and more of the traffic: no host that others may count on yet.
     pub grows: bool,
+    /// It was told to come in, and not every balancer has said that it is: it may just have been told to go out, and what was heard
+    /// before is no word of it.
+    pub entering: bool,
     pub goal: Option<ReleaseId>,
     pub step: Step,
     /// The step drains what the host was told to run, and no free slot.

@@ -315,7 +315,11 @@ impl World<'_> {
                     let before = rollout.from.filter(|_| rollout.strategy.keeps_old());
                     if let (Some(part), Some(service)) = (self.scenario.part(&rollout.service), service) {
                         let left_out = |host: &HostName| rollout.left_out.iter().any(|it| it.host == *host);
-                        let ours: Vec<_> = service.hosts.iter().filter(|host| !left_out(host)).cloned().collect();
+                        // Where the next one has begun in the same plan, the service has that one's hosts already.
+                        let goes_on = self.store.fleet.active_rollout(&rollout.service).is_some();
+                        let is_its = |host: &HostName| !goes_on || rollout.hosts.contains(host);
+                        let ours: Vec<_> =
+                            service.hosts.iter().filter(|host| is_its(host) && !left_out(host)).cloned().collect();
                         truth::check_completeness(part, &ours, (&self.hosts, &self.declared), rollout.to, before)?;
                     }
                     if rollout.strategy.lockstep && rollout.from.is_some() {

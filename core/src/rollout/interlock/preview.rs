@@ -40,7 +40,11 @@ impl Check<'_> {
                 }
                 let leaves = |member: &&MemberKey| {
                     let was_in = before.is_some_and(|before| is_in(before, member));
-                    was_in && !is_in(pool, member) && self.runs(name, member) == Some(from)
+                    let serves_on = |other: &MemberKey| {
+                        other.host == member.host && is_in(pool, other) && self.runs(name, other) == Some(from)
+                    };
+                    let goes = was_in && !is_in(pool, member) && self.runs(name, member) == Some(from);
+                    goes && !pool.members.keys().any(serves_on)
                 };
                 let takes_part = |host: &HostName| service.hosts.contains(host) && !self.stands_aside(service, host);
                 let members = before.into_iter().flat_map(|before| before.members.keys());

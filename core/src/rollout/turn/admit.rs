@@ -41,6 +41,12 @@ impl Turn<'_> {
             let (unavailable, max_unavailable) = (count(self.unavailable + aside), count(limit));
             return Err(Reason::Floor { unavailable, max_unavailable });
         }
+        // Nor the last one that serves: what became of the others since people asked for the work, nobody knew then.
+        let is_last = standing.serves && self.serving + self.leaving <= self.lowered.len() + 1;
+        if lowers && standing.aside.is_some() && is_last {
+            let unavailable = count(self.service.hosts.len().saturating_sub(1));
+            return Err(Reason::Floor { unavailable, max_unavailable: unavailable });
+        }
         if lowers {
             self.leaves_a_peer(&standing.host)?;
             self.lowered.push(standing.host.clone());

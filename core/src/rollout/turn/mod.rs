@@ -44,6 +44,8 @@ pub(super) struct Turn<'a> {
     /// Hosts that do not serve, for whatever reason, and how many may be.
     unavailable: usize,
     unavailable_limit: usize,
+    /// Hosts of the service that serve.
+    serving: usize,
     /// Hosts that left the service and serve still: they stand in for those that do not serve yet.
     leaving: usize,
     /// Hosts that stand aside and do not serve.
@@ -78,10 +80,8 @@ impl<'a> Turn<'a> {
         // back does: it must not wait for one.
         let goes_forward = rollout.is_some_and(|rollout| rollout.direction == Direction::Forward);
         let is_silent = |it: &Standing| goes_forward && !it.connected;
-        // One that was told to come in may just have been told to go out: what was heard before is no word of it.
-        let is_entering = |it: &Standing| matches!(it.step, Step::Wait(Reason::Enrolling { .. }));
         let is_down = |it: &&Standing| {
-            (!it.serves || it.grows || is_silent(it) || is_entering(it)) && !is_collected(fleet, name, &it.host)
+            (!it.serves || it.grows || is_silent(it) || it.entering) && !is_collected(fleet, name, &it.host)
         };
         Self {
             fleet,
@@ -98,6 +98,7 @@ impl<'a> Turn<'a> {
             emptied: false,
             unavailable: standings.iter().filter(counted).filter(is_down).count(),
             unavailable_limit: strategy.max_unavailable.at_most(hosts),
+            serving: standings.iter().filter(|it| it.belongs && it.serves).count(),
             leaving: standings.iter().filter(|it| !it.belongs && it.serves).count(),
             aside: service.hosts.len() - hosts,
             lowered: Vec::new(),

@@ -1,7 +1,7 @@
 //! What counts as begun, and as one that serves: also in the very plan that turns a rollout round, ends it or begins it.
 
 use super::hooks::{begin, failed, retry};
-use super::{by, rollout};
+use super::{Obedient, by, rollout};
 use crate::text::{NOW, World, host, release, shop};
 use baton_core::fleet::hooks::HookState;
 use baton_core::fleet::orders::Queued;
@@ -142,4 +142,34 @@ fn what_a_host_will_not_start_again_is_said_with_its_reason() {
     assert_eq!(interlock::check(&fleet, &next), Ok(()));
     let why: Vec<_> = next.waiting[&shop()].iter().map(|it| (it.host.clone(), it.reason.clone())).collect();
     assert_eq!(why, [(Some(host("web1")), Reason::Failed { problem })]);
+}
+
+#[test]
+fn a_release_that_is_live_again_while_it_is_warm_falls_back_to_another_one_than_before_in_the_very_plan_that_says_so() {
+    let mut world =
+        Obedient::at("side-by-side max=0 keep-old\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1");
+    for (id, version) in [("r-5", "v2"), ("r-6", "v3"), ("r-7", "v2")] {
+        let deploy = world.deploy(id, version);
+        world.ask(Command::Deploy(Box::new(deploy)));
+        world.settle();
+        assert_eq!(world.state(id), Some(RolloutState::Succeeded));
+    }
+    let web1 = &world.fleet.hosts[&host("web1")].issued;
+    let of_v2 = web1.instances.values().find(|told| told.release == release("v2").id()).expect("it serves");
+    assert_eq!(of_v2.fallback, Some(release("v3").id()));
+}
+
+#[test]
+fn back_to_where_nothing_runs_hosts_leave_one_after_the_other_also_where_two_are_in_on_one() {
+    let text = "side-by-side max=1 none->v2 back evidence\n web1 a=v1:ready:in b=v2:ready:in\n web2 a=v1:ready:in\n lb1";
+    let mut world = World::parse(text);
+    for web in ["web1", "web2"] {
+        let issued = &mut world.fleet.hosts.get_mut(&host(web)).expect("a host").issued;
+        issued.releases.insert(release("v1").id(), release("v1"));
+    }
+    let next = plan(&world.fleet, NOW);
+    let told = world.tell(&next);
+    assert!(told.contains(&"web2 waits: waiting".to_owned()), "{told:?}");
+    next.take(&mut world.fleet);
+    assert!(!plan(&world.fleet, NOW).changes_anything(), "planning twice changed something");
 }

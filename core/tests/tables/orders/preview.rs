@@ -2,6 +2,7 @@
 
 use super::{Obedient, by, drain, rollout};
 use crate::text::{able, host, pool, shop};
+use baton_core::fleet::report::InstanceState;
 use baton_core::fleet::spec::{HostSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::hook::{Hook, Point};
@@ -236,4 +237,35 @@ fn hooks_before_a_drain_are_run_before_the_switch_and_not_before_the_preview() {
     world.settle();
     assert_eq!(world.hooks_told.len(), 3, "{:?}", world.hooks_told);
     world.stand(&SWITCHED);
+}
+
+#[test]
+fn what_serves_stays_in_though_it_only_comes_back_as_another_release_takes_the_place_of_the_one_beside_it() {
+    let mut world = deployed(REST);
+    world.settle();
+    let mut deploy = world.deploy("r-6", "v3");
+    deploy.service.strategy = world.fleet.rollouts[&rollout("r-5")].strategy.clone();
+    deploy.busy = Busy::Supersede;
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.pass();
+    // The host was rebooted, and what it runs starts.
+    let web1 = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
+    for instance in web1.report.instances.values_mut() {
+        instance.state = InstanceState::Starting { since: Duration::from_secs(1), last: None };
+    }
+    world.pass();
+    assert!(world.pools().iter().all(|pool| pool.contains("stable 3")), "{:?}", world.pools());
+    world.settle();
+    world.stand(&[("web1", "v1:in+v3:in"), ("web2", "v1:in+v3:in"), ("web3", "v1:in+v3:in")]);
+}
+
+#[test]
+fn what_a_restart_left_beside_what_serves_makes_room_for_the_preview() {
+    let mut world = deployed(&REST.replace("web3 a=v1:ready:in", "web3 a=v1:ready:in b=v1:ready:in"));
+    world.settle();
+    let stands = world.stands();
+    assert_eq!((stands["web1"].as_str(), stands["web3"].matches(":in").count()), ("v1:in+v2:in", 2), "{stands:?}");
+    let mut world = deployed(&REST.replace("web3 a=v1:ready:in", "web3 a=v1:ready:in b=v1:ready:out"));
+    world.settle();
+    world.stand(&BOTH);
 }

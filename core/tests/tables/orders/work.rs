@@ -73,3 +73,26 @@ fn a_release_that_nobody_has_any_more_does_not_become_what_is_live() {
     world.stand(&[("web1", "v2:in")]);
     assert_eq!(world.state("r-5"), Some(RolloutState::Succeeded));
 }
+
+#[test]
+fn a_host_that_comes_in_is_not_counted_on_whatever_it_has_to_answer_beside_that() {
+    let tell = |web1: &str, lb1: &str| {
+        let mut world = World::parse(&format!("in-place max=1\n web1 a=v1:ready:in{web1}\n web2 a=v1:ready:in\n lb1{lb1}"));
+        apply(&mut world.fleet, drain("web2", false), NOW).expect("it is noted");
+        world.tell(&plan(&world.fleet, NOW)).into_iter().filter(|line| line.contains("web2")).collect::<Vec<_>>()
+    };
+    assert_eq!(tell(" behind", ""), ["lb1 takes web2/a out"]);
+    assert_eq!(tell("", " behind"), ["web2 waits: floor"]);
+    assert_eq!(tell(" behind", " behind"), ["web2 waits: floor"]);
+}
+
+#[test]
+fn work_never_takes_the_last_host_that_serves_whatever_became_of_the_others_since() {
+    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    world.fleet.hosts.get_mut(&host("web2")).expect("it is there").connected = false;
+    world.ask(drain("web1", false));
+    world.ask(Command::RemoveHost { host: host("web2"), force: true, by: by() });
+    world.settle();
+    world.stand(&[("web1", "v1:in")]);
+    assert_eq!(world.words(), ["web1 floor"]);
+}
