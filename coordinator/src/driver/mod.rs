@@ -33,7 +33,7 @@ use baton_core::rollout::waiting::Waiting;
 use baton_core::time::{Moment, earlier};
 use counted::{Counted, see_capacity};
 use links::Mail;
-use request::{Reply, Request};
+use request::{Offered, Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -72,6 +72,7 @@ pub struct Driver {
     pictures: watch::Sender<Arc<Picture>>,
     fleet: Fleet,
     counted: Counted,
+    offered: Offered,
     /// The number of the last rollout that got an id.
     sequence: u64,
     waiting: BTreeMap<ServiceName, Vec<Waiting>>,
@@ -125,6 +126,7 @@ impl Driver {
             pictures,
             fleet,
             counted: Counted::default(),
+            offered: Offered::new(),
             sequence,
             waiting: BTreeMap::new(),
             clock_kept: moment,
@@ -257,8 +259,8 @@ impl Driver {
         }
         let mut replies: Vec<Reply> = Vec::with_capacity(requests.len());
         for request in requests {
-            let past = self.past(request.names(&draft)).await;
-            replies.push(request.apply(&mut draft, past, &mut sequence, now));
+            let past = self.past(request.names(&draft, &self.offered)).await;
+            replies.push(request.apply(&mut draft, past, &mut self.offered, &mut sequence, now));
         }
         let moved = |fleet: &Fleet| fleet.fence.as_ref().is_some_and(|fence| fence.moved);
         if draft.fenced().is_none() && (self.fleet.fenced().is_some() || moved(&draft) && !moved(&self.fleet)) {

@@ -11,7 +11,7 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::rollout::command::{Accepted, Busy, Command, Deploy, apply, recall};
 use baton_core::time::Moment;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -131,6 +131,10 @@ impl Ask {
     }
 }
 
+/// What hosts that nobody has accepted yet say that they were told, the newest word of each. It is read, and stored, with the word that
+/// they belong here.
+pub(super) type Offered = BTreeMap<HostName, Box<Told>>;
+
 /// A request that waits for the next pass.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -217,15 +221,17 @@ impl Access {
 
 impl Request {
     /// The releases it names that the fleet may have known once, and does not know now.
-    pub(super) fn names(&self, fleet: &Fleet) -> Option<Which> {
+    pub(super) fn names(&self, fleet: &Fleet, offered: &Offered) -> Option<Which> {
+        let held = |told: &Told| told.spec.iter().flat_map(|spec| spec.releases.keys().copied()).collect();
         let ids: BTreeSet<ReleaseId> = match self {
             Self::Ask(Ask::Deploy { release, .. }, _) => [release.id()].into(),
             Self::Ask(Ask::RollbackTo { service, version, .. }, _) => {
                 return Some(Which::Called(service.clone(), version.clone()));
             }
-            Self::Admit { told: Some(told), .. } => {
-                told.spec.iter().flat_map(|spec| spec.releases.keys().copied()).collect()
+            Self::Ask(Ask::Order(command), _) => {
+                command.accepts().and_then(|host| offered.get(host)).map(|told| held(told)).unwrap_or_default()
             }
+            Self::Admit { told: Some(told), .. } => held(told),
             _ => BTreeSet::new(),
         };
         let unknown: BTreeSet<ReleaseId> = ids.into_iter().filter(|id| !fleet.releases.contains_key(id)).collect();
@@ -238,6 +244,7 @@ impl Request {
         self,
         fleet: &mut Fleet,
         past: Result<Vec<Forgotten>, Problem>,
+        offered: &mut Offered,
         sequence: &mut u64,
         now: Moment,
     ) -> Reply {
@@ -247,18 +254,21 @@ impl Request {
         };
         let before = (!past.is_empty()).then(|| fleet.clone());
         past.into_iter().for_each(|forgotten| fleet.bring_back(forgotten));
-        let reply = self.decided(fleet, sequence, now);
+        let reply = self.decided(fleet, offered, sequence, now);
         if let (Some(before), true) = (before, reply.is_refusal()) {
             *fleet = before;
         }
         reply
     }
 
-    fn decided(self, fleet: &mut Fleet, sequence: &mut u64, now: Moment) -> Reply {
+    fn decided(self, fleet: &mut Fleet, offered: &mut Offered, sequence: &mut u64, now: Moment) -> Reply {
         match self {
             Self::Ask(ask, reply) => {
                 let id = format!("r-{:x}", *sequence + 1);
-                let accepted = command(ask, &id).and_then(|command| apply(fleet, command, now));
+                let accepted = command(ask, &id).and_then(|command| match command.accepts().cloned() {
+                    Some(host) => take_in(fleet, command, &host, offered, now),
+                    None => apply(fleet, command, now),
+                });
                 let begun = |id: &str, accepted: &RolloutId| accepted.as_str() == id;
                 if matches!(&accepted, Ok(Accepted::Rollout(it) | Accepted::Queued(it)) if begun(&id, it)) {
                     *sequence += 1;
@@ -270,6 +280,10 @@ impl Request {
                 let new = || Host { accepted, ..Host::new(address) };
                 fleet.hosts.entry(host.clone()).or_insert_with(new).address = address;
                 let recalled = recall(fleet, &host, told.as_deref(), is_new, now);
+                let waits = fleet.hosts.get(&host).is_some_and(|known| !known.accepted);
+                let is_accepted = |name: &HostName| fleet.hosts.get(name).is_none_or(|known| known.accepted);
+                offered.retain(|name, _| *name != host && !is_accepted(name));
+                offered.extend(told.filter(|_| waits).map(|told| (host, told)));
                 Reply::Admitted(recalled, reply)
             }
         }
@@ -311,6 +325,25 @@ impl Reply {
             Self::Admitted(_, reply) => drop(reply.send(Err(problem.clone()))),
         }
     }
+}
+
+/// Accepts a host, and with it what it says that it was told elsewhere.
+fn take_in(
+    fleet: &mut Fleet,
+    command: Command,
+    host: &HostName,
+    offered: &Offered,
+    now: Moment,
+) -> Result<Accepted, Problem> {
+    let before = fleet.clone();
+    let accepted = apply(fleet, command, now)?;
+    if let Some(told) = offered.get(host)
+        && let Err(problem) = recall(fleet, host, Some(told), false, now)
+    {
+        *fleet = before;
+        return Err(problem);
+    }
+    Ok(accepted)
 }
 
 fn command(ask: Ask, id: &str) -> Result<Command, Problem> {

@@ -1,6 +1,7 @@
 //! The driver against a store in memory and agents that do at once what they are told.
 
 mod growing;
+mod joining;
 mod judging;
 mod probing;
 mod reading;

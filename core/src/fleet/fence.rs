@@ -6,8 +6,8 @@
 //! While it stands, nothing is decided and nothing is sent. Each host that connects brings the document it was last told,
 //! and what is newer there than in the copy becomes what this coordinator knows.
 
-use super::Fleet;
 use super::spec::{HostSpec, Stamp};
+use super::{Fleet, Host};
 use crate::name::{Epoch, HostName};
 use crate::problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub struct Fence {
     pub dormant: bool,
     /// Hosts that were not heard since, and what the copy says they were told last.
     pub unheard: BTreeMap<HostName, Stamp>,
-    /// Hosts that joined while it is dormant and were not heard since, and what they had been told from here before that. What is
-    /// newer is another coordinator's word, and no sign that this store is a copy.
+    /// Hosts that joined while it is dormant, or that nobody accepted yet, and were not heard since, and what they had been told from
+    /// here before that. What is newer is another coordinator's word, and no sign that this store is a copy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub joined: BTreeMap<HostName, Stamp>,
     /// Some host had been told more than the copy knows.
@@ -41,11 +41,13 @@ pub struct Told {
 }
 
 impl Fence {
-    /// Around a fleet as a copy has it. Without a host there is nobody to hear, and it does not stand.
+    /// Around a fleet as a copy has it. Without a host that was accepted there is nobody to hear, and it does not stand.
     #[must_use]
     pub fn around(fleet: &Fleet) -> Self {
-        let unheard: BTreeMap<_, _> = fleet.hosts.iter().map(|(name, host)| (name.clone(), host.issued.stamp())).collect();
-        Self { stands: !unheard.is_empty(), unheard, ..Self::default() }
+        let told = |(name, host): (&HostName, &Host)| (name.clone(), host.issued.stamp());
+        let (accepted, others): (Vec<_>, Vec<_>) = fleet.hosts.iter().partition(|(_, host)| host.accepted);
+        let unheard: BTreeMap<_, _> = accepted.into_iter().map(told).collect();
+        Self { stands: !unheard.is_empty(), unheard, joined: others.into_iter().map(told).collect(), ..Self::default() }
     }
 
     /// For a coordinator that starts, before it takes over: it stands when a host proves it to be needed. What is still

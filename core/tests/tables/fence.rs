@@ -218,3 +218,53 @@ fn what_is_awaited_since_a_restore_is_awaited_after_a_start() {
     let world = restored(REST);
     assert_eq!(Fence::at_start(&world.fleet), Fence::around(&world.fleet));
 }
+
+#[test]
+fn a_host_that_nobody_accepted_is_not_read_before_somebody_does() {
+    for text in [REST, ROLLING] {
+        let mut world = World::parse(text);
+        world.fleet.hosts.get_mut(&host("web1")).expect("a host").accepted = false;
+        world.fleet.fence = Some(Fence::at_start(&world.fleet));
+        let before = world.fleet.clone();
+        let newer = told(&world, "web1", "v3", 7);
+        hear(&mut world, "web1", &newer);
+        assert_eq!(world.fleet, before, "neither its epoch nor its releases count, and it proves nothing");
+        apply(&mut world.fleet, Command::Accept { host: host("web1"), by: "ana".into() }, NOW).expect("it belongs here");
+        hear(&mut world, "web1", &newer);
+        assert!(world.fleet.fenced().is_none(), "it came over");
+        assert_eq!(world.fleet.epoch, Epoch(8));
+        let issued = &world.fleet.hosts[&host("web1")].issued;
+        assert!(issued.instances.values().all(|it| it.release == release("v3").id()) && issued.stamp() > newer.stamp);
+        let kept: Vec<_> = world.fleet.services[&shop()].orders.kept.keys().map(ToString::to_string).collect();
+        assert_eq!(kept, ["web1"]);
+    }
+}
+
+#[test]
+fn a_restored_coordinator_waits_for_no_host_that_nobody_accepted() {
+    let mut world = World::parse(REST);
+    world.fleet.hosts.get_mut(&host("web1")).expect("a host").accepted = false;
+    world.fleet.fence = Some(Fence::around(&world.fleet));
+    recall(&mut world.fleet, &host("web9"), None, true, NOW).expect("it only joins");
+    for name in ["web2", "lb1"] {
+        assert!(world.fleet.fenced().is_some());
+        let told = same(&world, name);
+        hear(&mut world, name, &told);
+    }
+    assert!(world.fleet.fenced().is_none());
+}
+
+#[test]
+fn a_host_that_comes_over_from_a_coordinator_that_was_started_a_million_times_is_not_taken_in() {
+    let mut world = started(REST);
+    recall(&mut world.fleet, &host("web1"), None, false, NOW).expect("it joins");
+    let lies = told(&world, "web1", "v3", 1 << 21);
+    let before = world.fleet.clone();
+    let refused = recall(&mut world.fleet, &host("web1"), Some(&lies), false, NOW).expect_err("no other has such a lead");
+    assert_eq!((refused.code.0, &world.fleet), (1021, &before));
+    // A copy may have.
+    let mut world = restored(REST);
+    let newer = told(&world, "web1", "v3", 1 << 21);
+    hear(&mut world, "web1", &newer);
+    assert_eq!(world.fleet.hosts[&host("web1")].issued.epoch, Epoch(1 << 21));
+}

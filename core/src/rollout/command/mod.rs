@@ -223,6 +223,15 @@ impl Command {
         }
     }
 
+    /// The host that belongs here from then on.
+    #[must_use]
+    pub const fn accepts(&self) -> Option<&HostName> {
+        match self {
+            Self::Accept { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
     /// The host it is about, where that is all.
     #[must_use]
     pub const fn host(&self) -> Option<&HostName> {

@@ -17,24 +17,35 @@ use std::collections::{BTreeMap, BTreeSet};
 /// No coordinator was started so often: a host that says so errs, or lies.
 const FARTHEST: u64 = 1 << 48;
 
+/// Nor was another one so much oftener than this one, whatever a host that joined says of it.
+const FARTHER: u64 = 1 << 20;
+
 /// Takes in what a host that connects was last told, where there is a fence and it was not heard since.
 ///
 /// With the last one that was awaited the fence falls. A host that comes later is read then, before it is told anything. One
-/// that only joins is awaited, for it may have been told something by another coordinator, or by the one before.
+/// that only joins is awaited, for it may have been told something by another coordinator, or by the one before. One that nobody has
+/// accepted is not read at all before somebody does.
 ///
 /// # Errors
 /// B1021 when the host was told more than the copy knows, and does not say what; it must not be told anything then.
 pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: bool, now: Moment) -> Result<(), Problem> {
-    let before = fleet.hosts.get(name).filter(|_| !is_new).map(|host| host.issued.stamp()).unwrap_or_default();
+    let known = fleet.hosts.get(name);
+    let before = known.filter(|_| !is_new).map(|host| host.issued.stamp()).unwrap_or_default();
+    let is_accepted = known.is_some_and(|host| host.accepted);
+    let epoch = fleet.epoch;
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     let Some(told) = told else {
-        match fence.dormant {
+        match fence.dormant || !is_accepted {
             true => drop(fence.joined.insert(name.clone(), before)),
             false if is_new => drop(fence.unheard.insert(name.clone(), Stamp::default())),
             false => {}
         }
         return Ok(());
     };
+    // Until a person has said that it belongs here, it is believed as little as it is told.
+    if !is_accepted {
+        return Ok(());
+    }
     let stamp = told.newest();
     let comes_over = fence.joined.get(name).is_some_and(|before| stamp > *before);
     // A host that is new to a coordinator that was only started, and did not join it, may be another one's.
@@ -44,9 +55,11 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
         return Ok(());
     };
     let is_newer = stamp > remembered;
-    let spec = told.spec.as_ref().filter(|_| stamp.epoch.0 < FARTHEST);
+    // A copy may be far behind its fleet; another coordinator has no such lead.
+    let farthest = if fence.dormant || comes_over { FARTHEST.min(epoch.0 + FARTHER) } else { FARTHEST };
+    let spec = told.spec.as_ref().filter(|_| stamp.epoch.0 < farthest);
     if is_newer && spec.is_none() {
-        return Err(untold(name, stamp));
+        return Err(if told.spec.is_some() { too_far(name, stamp) } else { untold(name, stamp) });
     }
     fence.joined.remove(name);
     if fence.dormant && !is_newer {
@@ -60,7 +73,7 @@ pub fn recall(fleet: &mut Fleet, name: &HostName, told: Option<&Told>, is_new: b
         host.issued = spec.clone();
         fleet.releases.extend(spec.releases.clone());
     }
-    let (epoch, is_late) = (fleet.epoch, fleet.fenced().is_none());
+    let is_late = fleet.fenced().is_none();
     let Some(fence) = &mut fleet.fence else { return Ok(()) };
     fence.unheard.remove(name);
     fence.moved |= is_newer && !comes_over;
@@ -184,4 +197,10 @@ fn untold(name: &HostName, stamp: Stamp) -> Problem {
     Problem::new(Code(1021), format!("{name} was told more than this coordinator knows, and does not say what"))
         .saw("it follows", format!("epoch {}, generation {}", stamp.epoch, stamp.generation))
         .help("install an agent of the coordinator's version on it; what it serves goes on")
+}
+
+fn too_far(name: &HostName, stamp: Stamp) -> Problem {
+    Problem::new(Code(1021), format!("{name} says that it follows a coordinator that was started oftener than any is"))
+        .saw("it follows", format!("epoch {}, generation {}", stamp.epoch, stamp.generation))
+        .help("it is believed nothing: look at that machine, and what it runs; with its /var/lib/baton-agent moved away it joins as a new one")
 }
