@@ -4,7 +4,7 @@ use anyhow::Context;
 use baton_coordinator::backup;
 use baton_coordinator::config::{Config, DEFAULT_PATH};
 use baton_coordinator::identity::brought::AuthorityFiles;
-use baton_coordinator::restore::{self, Restored};
+use baton_coordinator::restore::{self, Restored, Whose};
 use baton_core::name::Digest;
 use baton_core::problem::Problem;
 use baton_core::settings::Mistakes;
@@ -173,6 +173,17 @@ fn restored(done: &Restored) -> String {
     let mut lines = Vec::new();
     if let Some(aside) = &done.aside {
         lines.push(format!("what was there before is kept in {}", aside.display()));
+    }
+    let kept = done.aside.as_ref().map(|aside| aside.join("identity").display().to_string()).unwrap_or_default();
+    match &done.authority {
+        Whose::Backups => {}
+        Whose::Later(fingerprint) => lines.push(format!(
+            "the authority changed since, and the present one stays, for hosts and operators believe that one: {fingerprint}"
+        )),
+        Whose::NotThere(fingerprint) => lines.push(format!(
+            "the authority is the backup's again; whoever joined under the one that was there ({fingerprint}) does not come back \
+             unless it joins again. Where they are to come back, restore a backup that was made with that one: it is in {kept}"
+        )),
     }
     lines.push(match done.tokens {
         0 => "no join token of the backup was good any more; baton token create makes one".to_owned(),

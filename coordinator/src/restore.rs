@@ -5,6 +5,7 @@ use crate::audit::chain::{Entry, Head};
 use crate::audit::loss::RESTORES;
 use crate::backup::{ABOUT, About, FORMAT, IDENTITY, SETTINGS, STORE};
 use crate::config::Config;
+use crate::identity::rotation::Authorities;
 use crate::identity::wall_time;
 use crate::local;
 use crate::state::{StateFolder, private_folder, sync_folder, unusable, write_whole};
@@ -15,7 +16,7 @@ use baton_core::fleet::fence::Fence;
 use baton_core::name::Digest;
 use baton_core::problem::{Code, Problem};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -43,14 +44,28 @@ pub struct Restored {
     pub tokens: usize,
     /// Whose certificates were revoked since the backup, and stay so. None: nobody knows, what was there could not be read.
     pub revoked: Option<Vec<String>>,
+    pub authority: Whose,
     /// Where what was there before is kept.
     pub aside: Option<PathBuf>,
+}
+
+/// Whose authority the restored coordinator has. Fingerprints are of the one that was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// The backup's; nothing else is known of.
+    Backups,
+    /// What was there took the place of the backup's since: hosts believe that one, so it stays.
+    Later(String),
+    /// The backup's, and what was there is another one, of which the backup knows nothing nor it of the backup.
+    NotThere(String),
 }
 
 /// What the store that was there before knows better than the backup.
 struct Before {
     head: Head,
-    revoked: Vec<Certificate>,
+    /// Its log goes on from where the backup's ends: it was the same coordinator.
+    goes_on: bool,
+    certificates: Vec<Certificate>,
 }
 
 /// Lives in no time: of tokens and certificates all, whatever the clock says.
@@ -116,8 +131,8 @@ impl Backup {
         let _ = fs::remove_dir_all(&fresh);
         let aside = aside(state.path());
         private_folder(&fresh)?;
-        let before = Before::read(&store, &fresh).await;
-        let mut restored = self.unfold(&fresh, before, there.then_some(aside.as_path())).await?;
+        let before = Before::read(&store, &fresh, self.about.head).await;
+        let mut restored = self.unfold(&fresh, before, &identity, there.then_some(aside.as_path())).await?;
         let moved = |error: io::Error| unusable(state.path(), &error);
         belongs_as(state.path(), &fresh).map_err(moved)?;
         // The authority's certificate goes first and comes last: the service starts when it sees that.
@@ -136,24 +151,41 @@ impl Backup {
     }
 
     /// Writes the files to a folder, and into the store there what the world outside has learned since.
-    async fn unfold(&self, folder: &Path, before: Option<Before>, aside: Option<&Path>) -> Result<Restored, Problem> {
-        private_folder(&folder.join(IDENTITY))?;
+    async fn unfold(
+        &self,
+        folder: &Path,
+        before: Option<Before>,
+        there: &Path,
+        aside: Option<&Path>,
+    ) -> Result<Restored, Problem> {
+        let identity = folder.join(IDENTITY);
+        private_folder(&identity)?;
         for (name, bytes) in self.files.iter().filter(|(name, _)| *name != SETTINGS) {
             let path = folder.join(name);
             write_whole(&path, bytes, 0o600).map_err(|error| unusable(&path, &error))?;
         }
+        let whose = whose(&identity, there, before.as_ref().is_some_and(|before| before.goes_on));
+        if matches!(whose, Whose::Later(_)) {
+            take_over(there, &identity).map_err(|error| unusable(there, &error))?;
+        }
         let store = SqliteStore::open(&folder.join(STORE)).await.map_err(|error| error.problem())?;
-        let fitted = self.fit(&store, before, aside).await;
+        let fitted = self.fit(&store, before, whose, aside).await;
         store.close().await;
         fitted.map_err(|error| error.problem())
     }
 
-    async fn fit(&self, store: &SqliteStore, before: Option<Before>, aside: Option<&Path>) -> Result<Restored, StoreError> {
+    async fn fit(
+        &self,
+        store: &SqliteStore,
+        before: Option<Before>,
+        whose: Whose,
+        aside: Option<&Path>,
+    ) -> Result<Restored, StoreError> {
         let awaited = fence(store).await?;
         let tokens = worthless(store).await?;
         let head = before.as_ref().map(|before| before.head);
         let revoked = match before {
-            Some(before) => Some(revoke(store, &before.revoked).await?),
+            Some(before) => Some(revoke(store, &before.certificates).await?),
             None => None,
         };
         let made = self.made();
@@ -167,26 +199,56 @@ impl Backup {
                 "backup": { "made": made, "epoch": self.about.epoch, "head": self.about.head },
                 "tokens_revoked": tokens,
                 "certificates_revoked": revoked,
+                "authority_kept": matches!(whose, Whose::Later(_)),
             })
             .to_string(),
             ..Entry::default()
         };
         store.append(wall_time(), &entry).await?;
-        Ok(Restored { awaited, tokens, revoked, aside: None })
+        Ok(Restored { awaited, tokens, revoked, authority: whose, aside: None })
     }
 }
 
 impl Before {
     /// Reads a copy, so that what is kept aside stays as it was found. What cannot be read says nothing.
-    async fn read(store: &Path, scratch: &Path) -> Option<Self> {
+    async fn read(store: &Path, scratch: &Path, end: Option<Head>) -> Option<Self> {
         let copy = scratch.join("before.sqlite");
         SqliteStore::copy(store, copy.to_str()?).await.ok()?;
         let copied = SqliteStore::open(&copy).await.ok()?;
         let (head, certificates) = (copied.audit_head().await, copied.certificates(EVER).await);
+        let end = end.filter(|end| end.number > 0);
+        let there = match end {
+            Some(end) => copied.audit(end.number - 1, 1).await.ok().and_then(|mut found| found.pop()),
+            None => None,
+        };
         copied.close().await;
-        let revoked = certificates.ok()?.into_iter().filter(|certificate| certificate.revoked).collect();
-        Some(Self { head: head.ok()?, revoked })
+        let goes_on = end.zip(there).is_some_and(|(end, there)| (there.number, there.hash) == (end.number, end.hash));
+        Some(Self { head: head.ok()?, goes_on, certificates: certificates.ok()? })
     }
+}
+
+/// Whose authority it is to be: the backup's, or the one that took its place since where it was the same coordinator.
+fn whose(backups: &Path, there: &Path, goes_on: bool) -> Whose {
+    let (Ok(backups), Ok(there)) = (Authorities::load(backups), Authorities::load(there)) else { return Whose::Backups };
+    let fingerprint = there.signer.fingerprint();
+    match there.pins() == backups.pins() {
+        true => Whose::Backups,
+        false if goes_on => Whose::Later(fingerprint),
+        false => Whose::NotThere(fingerprint),
+    }
+}
+
+/// Puts a copy of one identity in the place of another.
+fn take_over(from: &Path, to: &Path) -> io::Result<()> {
+    fs::remove_dir_all(to)?;
+    private_folder(to).map_err(|problem| io::Error::other(problem.to_string()))?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            write_whole(&to.join(name), &fs::read(&path)?, 0o600)?;
+        }
+    }
+    Ok(())
 }
 
 async fn fence(store: &SqliteStore) -> Result<Vec<String>, StoreError> {
@@ -207,15 +269,17 @@ async fn worthless(store: &SqliteStore) -> Result<usize, StoreError> {
     Ok(good)
 }
 
-/// Revokes what was revoked since, also certificates that the backup never knew. Returns whose they are.
+/// Revokes what was revoked since, also certificates that the backup never knew. Returns whose they are, but for those that only renewed
+/// theirs.
 async fn revoke(store: &SqliteStore, since: &[Certificate]) -> Result<Vec<String>, StoreError> {
     let known = store.certificates(EVER).await?;
     let was = |it: &&Certificate| known.iter().any(|known| known.serial == it.serial && known.revoked);
-    let mut whose = std::collections::BTreeSet::new();
-    for certificate in since.iter().filter(|it| !was(it)) {
+    let renewed = |whose: &str| since.iter().any(|it| it.identity == whose && !it.revoked);
+    let mut whose = BTreeSet::new();
+    for certificate in since.iter().filter(|it| it.revoked && !was(it)) {
         store.note_use(certificate).await?;
         store.revoke(&certificate.serial).await?;
-        whose.insert(certificate.identity.clone());
+        whose.extend(Some(certificate.identity.clone()).filter(|whose| !renewed(whose)));
     }
     Ok(whose.into_iter().collect())
 }

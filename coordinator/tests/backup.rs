@@ -143,7 +143,7 @@ async fn a_host_that_does_not_say_what_it_was_told_is_told_nothing_by_a_restored
     init(&config).await.unwrap();
     let running = start(&config).await.unwrap();
     let operator = admin(&config);
-    let web1 = join(running.listen, &token(&operator, "host", 1, &[]).await, "web1").await.unwrap();
+    let web1 = join(running.listen, &token(&operator, "host", 1, &["web1"]).await, "web1").await.unwrap();
     let line = obey(dial(running.listen, &web1));
     until(&operator, |view| view.hosts.iter().any(|host| host.connected)).await;
     let file = folder.path().join("copy.tar.zst");

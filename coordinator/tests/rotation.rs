@@ -6,7 +6,7 @@ mod site;
 
 use baton_coordinator::backup::backup;
 use baton_coordinator::config::Config;
-use baton_coordinator::restore::Backup;
+use baton_coordinator::restore::{Backup, Whose};
 use baton_coordinator::{Running, init, start};
 use baton_core::problem::{Code, Problem};
 use baton_proto::problem::{code, from_status};
@@ -290,4 +290,34 @@ async fn a_host_that_a_restored_coordinator_does_not_know_is_not_left_behind_unn
     let refused = seat.retire(false).await.unwrap_err();
     assert_eq!((refused.code, labels(&refused)), (Code(1034), vec!["viewer/vera"]));
     seat.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_from_before_an_authority_was_retired_does_not_bring_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let seat = Seat::new(folder.path()).await;
+    let web1 = seat.member("host", "web1").await;
+    let file = folder.path().join("copy.tar.zst");
+    backup(&seat.config, &folder.path().join("none.toml"), &file).await.unwrap();
+    seat.rotate().await.unwrap();
+    let renewed = seat.renewed(&web1).await.unwrap();
+    seat.status(&seat.member("viewer", "vera").await).await.unwrap();
+    drop(seat.open(&renewed).await.unwrap());
+    seat.retire(true).await.unwrap();
+    seat.running.stop().await.unwrap();
+    let done = Backup::read(&file).unwrap().restore(&seat.config, true).await.unwrap();
+    assert!(matches!(&done.authority, Whose::Later(_)), "{done:?}");
+    assert_eq!(done.revoked, Some(Vec::new()), "she only renewed hers");
+    let seat = Seat::start(seat.config).await;
+    drop(Line::open(&dial(seat.running.listen, &renewed)).await.unwrap());
+    assert!(Line::open(&dial(seat.running.listen, &web1)).await.is_err(), "what was retired may have leaked");
+    seat.running.stop().await.unwrap();
+
+    // Of another coordinator nobody knows which authority hosts believe.
+    let elsewhere = Config { state: folder.path().join("elsewhere"), ..seat.config };
+    init(&elsewhere).await.unwrap();
+    let done = Backup::read(&file).unwrap().restore(&elsewhere, true).await.unwrap();
+    assert!(matches!(&done.authority, Whose::NotThere(_)), "{done:?}");
+    let again = Backup::read(&file).unwrap().restore(&elsewhere, true).await.unwrap();
+    assert_eq!(again.authority, Whose::Backups);
 }

@@ -191,6 +191,10 @@ impl Links {
         let state = self.state();
         for (name, link) in &state.links {
             let Some(host) = hosts.get(name) else { continue };
+            // One that nobody accepted yet goes on with what it was told elsewhere, if it was: that has not been read.
+            if !host.accepted && link.hello.ledger != Stamp::default() {
+                continue;
+            }
             let sent = link.specs.borrow().as_ref().map(|spec| spec.stamp());
             if sent != Some(host.issued.stamp()) {
                 link.specs.send_replace(Some(Arc::new(host.issued.clone())));

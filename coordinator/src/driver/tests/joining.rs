@@ -48,3 +48,22 @@ async fn a_host_that_was_told_more_than_anybody_can_believe_is_not_accepted() {
     stage.access.admit(web1.clone(), ADDRESS, false).await.unwrap();
     stage.access.ask(accept()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_host_that_follows_another_coordinator_is_told_nothing_before_it_is_accepted() {
+    let stage = Stage::new().await;
+    for (name, told, is_told) in [("web1", told(1, "3"), false), ("web2", Told::default(), true)] {
+        let host = samples::host(name);
+        stage.access.admit(host.clone(), ADDRESS, false).await.unwrap();
+        stage.access.connects(host.clone(), ADDRESS, told.clone()).await.unwrap();
+        let (link, specs) = stage.access.links().connect(&host, Hello { ledger: told.stamp, ..Hello::default() });
+        assert!(stage.access.links().report(&host, link, HostReport { observed: told.stamp, ..HostReport::default() }));
+        stage.until(|picture| picture.fleet.hosts[&host].connected).await;
+        assert_eq!(specs.borrow().is_some(), is_told, "an empty document would stop what {name} runs");
+        let accept = Command::Accept { host: host.clone(), by: "ana".into() };
+        stage.access.ask(Ask::Order(Box::new(accept))).await.unwrap();
+        stage.until(|_| specs.borrow().is_some()).await;
+        let spec = specs.borrow().clone().unwrap();
+        assert!((is_told || spec.stamp() > told.stamp) && spec.releases.len() == usize::from(!is_told), "{spec:?}");
+    }
+}
