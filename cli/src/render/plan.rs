@@ -124,6 +124,7 @@ fn order(page: &mut Page, plan: &PlanView, widest: usize) {
             "nobody serves from the last stop to the first start: {} at most, if all goes well",
             millis(plan.interrupted_ms)
         ),
+        0 if plan.placement != "in-place" => "what runs serves until the next one does".to_owned(),
         0 => "no host serves for a moment".to_owned(),
         least => format!("at least {least} of {} serve at any time", counted(total as u64, "host", "hosts")),
     };
@@ -196,6 +197,17 @@ mod tests {
                       no wave before the last is watched: a fast rollout is over by then (rollout.waves and rollout.bake)
 "
         );
+    }
+
+    #[test]
+    fn the_only_host_serves_meanwhile_where_the_next_one_starts_beside_what_runs() {
+        let says = |placement: &str, text: &str| {
+            let plan_view = PlanView { placement: placement.into(), at_least_serving: 0, ..view() };
+            plan(&plan_view, None).to_text(Look::default()).contains(text)
+        };
+        assert!(says("in-place", "no host serves for a moment"));
+        assert!(says("side-by-side", "what runs serves until the next one does"));
+        assert!(says("handover", "what runs serves until the next one does"));
     }
 
     #[test]

@@ -133,6 +133,12 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         life_ms: u64::try_from(args.life.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     };
     let (uses, named) = (request.uses, !request.names.is_empty());
+    // A host is called as its machine is unless something else is said; who logs in has no such name.
+    let only = match request.names.as_slice() {
+        [only] => format!(" --name {only}"),
+        [_, ..] if args.role != TokenRole::Host => " --name NAME".to_owned(),
+        _ => String::new(),
+    };
     let said = match (args.hosts, args.uses) {
         (Some(_), _) => "--hosts",
         (None, Some(_)) => "--uses",
@@ -172,9 +178,9 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
     match args.role {
         TokenRole::Host => {
             let accept = if named { "" } else { "; then here: baton hosts accept HOST" };
-            output.next(&format!("on the host: baton-agent join {address} --token-file FILE{accept}"));
+            output.next(&format!("on the host: baton-agent join {address} --token-file FILE{only}{accept}"));
         }
-        _ => output.next(&format!("on the operator's machine: baton login {address} --token-file FILE")),
+        _ => output.next(&format!("on the operator's machine: baton login {address} --token-file FILE{only}")),
     }
     Ok(Exit::Done)
 }

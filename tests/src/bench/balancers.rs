@@ -175,7 +175,7 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
     let (mut echoes, mut notices) = (Vec::new(), Vec::new());
     let sent = || loads.iter().map(|load| load.tally.requests.load(Ordering::SeqCst)).sum::<u64>();
     let began = Instant::now();
-    let mut cycles = 0u64;
+    let (mut cycles, mut cut) = (0u64, 0u64);
     while cycles < args.cycles || sent() < args.requests {
         let index = usize::from(cycles % 2 == 1);
         cycles += 1;
@@ -184,7 +184,9 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
         bench.until("out", |pool| member(pool, index).is_out()).await;
         let out = Instant::now();
         echoes.push(out - asked);
-        bench.until("drained", |pool| member(pool, index).is_drained(Duration::MAX)).await;
+        let drained = bench.until("drained", |pool| member(pool, index).is_drained(Duration::MAX)).await;
+        // None of them lasts for as long as a drain may.
+        cut += member(&drained, index).cut;
         let noticed = Instant::now();
         let last = bench.apps[index].last_answer().map_or(out, |last| last.max(out));
         notices.push(noticed.saturating_duration_since(last));
@@ -210,6 +212,7 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
         "requests": requests,
         "failed": failures.len(),
         "failures": failures.iter().take(5).collect::<Vec<_>>(),
+        "cut": cut,
         "posts_twice": twice,
         "echo_ms": spread(&mut echoes)?,
         "noticed_ms": spread(&mut notices)?,

@@ -147,6 +147,7 @@ impl Haproxy {
         let file = StateFile::read(&self.config.state_file)?;
         let restarted = self.identity.as_ref().is_some_and(|identity| *identity != look.process.identity());
         self.identity = Some(look.process.identity());
+        self.lived = Duration::from_secs(look.process.lived);
         if restarted {
             tracing::warn!(identity = %look.process.identity(), "HAProxy restarted or was reloaded");
             self.complaints.clear();
@@ -270,13 +271,15 @@ impl Haproxy {
     }
 
     /// How long a server has been out. Where this agent was not there to see it go, HAProxy's own count of whole seconds
-    /// stands in, less the one that may be rounded up: a deadline is never called early.
+    /// stands in: a deadline is never called early.
     fn out_for(&mut self, place: &Place, row: &Row, stat: &Stat) -> Duration {
         if row.told() != MemberState::Out {
             self.outs.remove(place);
             return Duration::ZERO;
         }
-        let earlier = Duration::from_secs(stat.number("lastchg").saturating_sub(1));
+        // The last look, also when it was another process's: out of that one it was not.
+        let went_before = self.servers.get(place).is_none_or(|before| before.told() == MemberState::Out);
+        let earlier = if went_before { changed_before(stat, self.lived) } else { Duration::ZERO };
         let now = Instant::now();
         now.duration_since(*self.outs.entry(place.clone()).or_insert_with(|| now.checked_sub(earlier).unwrap_or(now)))
     }
@@ -337,8 +340,33 @@ fn is_ours(ours: &Ours, name: &str, row: &Row) -> bool {
     row.address().is_some_and(|address| ours.get(name).is_some_and(|ours| ours.contains(&address)))
 }
 
+/// How long ago a server changed for certain. HAProxy counts whole seconds, of which one may be rounded up; and where one of its
+/// threads is behind another at the end of a second, it says minus one, as a number without a sign. Nothing changed before the
+/// process began.
+fn changed_before(stat: &Stat, lived: Duration) -> Duration {
+    let ago = Duration::from_secs(stat.number("lastchg").saturating_sub(1));
+    if ago <= lived { ago } else { Duration::ZERO }
+}
+
 /// The last check as people read it.
 fn check(stat: &Stat) -> String {
     let parts = [stat.text("check_status"), stat.text("check_code"), stat.text("last_chk")];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_that_is_behind_says_makes_no_drain_overdue() {
+        let stat = |ago: &str| {
+            let text = format!("# pxname,svname,scur,lastchg\nshop,s0,6,{ago}\n");
+            Stat::parse_all(&text).unwrap().remove(0)
+        };
+        let after = |ago, lived| changed_before(&stat(ago), Duration::from_secs(lived)).as_secs();
+        assert_eq!([after("0", 60), after("1", 60), after("31", 60)], [0, 0, 30]);
+        // Minus one, and what is older than the process.
+        assert_eq!([after("4294967295", 60), after("31", 7)], [0, 0]);
+    }
 }

@@ -67,6 +67,8 @@ struct Haproxy {
     since: Since,
     /// Since when they are out.
     outs: BTreeMap<Place, Instant>,
+    /// How long the process that was looked at last has been there.
+    lived: Duration,
     /// What was answered when they were last told something.
     complaints: BTreeMap<Place, String>,
     /// Servers that came back in although the file says out.
@@ -104,6 +106,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ids: BTreeMap::new(),
         since: Since::open(state.join("haproxy-splits.json")),
         outs: BTreeMap::new(),
+        lived: Duration::ZERO,
         complaints: BTreeMap::new(),
         ignored: BTreeSet::new(),
         survey: None,

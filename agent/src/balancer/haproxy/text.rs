@@ -9,6 +9,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     /// Seconds since 1970: with the pid, the process's identity.
     pub(super) started: u64,
+    /// Seconds since then.
+    pub(super) lived: u64,
     /// An old worker after a reload answers, too, and must not be told anything.
     pub(super) stopping: bool,
     /// Client connections, idle ones too.
@@ -24,6 +26,7 @@ impl Process {
         Some(Self {
             pid: field("Pid")?.parse().ok()?,
             started: field("Start_time_sec")?.parse().ok()?,
+            lived: field("Uptime_sec").and_then(|lived| lived.parse().ok()).unwrap_or_default(),
             stopping: field("Stopping")? != "0",
             connections: field("CurrConns")?.parse().ok()?,
         })

@@ -23,7 +23,8 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
     let problems = report.into_iter().flat_map(|report| &report.problems);
     // While it is still learnt what hosts were told, one that was told more is what is waited for.
     let learns = fleet.fence.as_ref().is_some_and(|fence| fence.stands);
-    let ahead = hello.filter(|hello| !learns && hello.ledger > host.issued.stamp());
+    // One that nobody accepted yet goes on with what it was told elsewhere, until it is.
+    let ahead = hello.filter(|hello| host.accepted && !learns && hello.ledger > host.issued.stamp());
     let fenced = ahead.map(|hello| fenced(name, host, hello));
     HostView {
         name: name.to_string(),

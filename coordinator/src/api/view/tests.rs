@@ -360,6 +360,9 @@ fn a_host_that_obeyed_another_coordinator_is_said_and_not_while_it_is_still_lear
     };
     let said = problems(&picture);
     assert!(said.len() == 1 && said[0].code == 1005 && said[0].help.contains("another coordinator"), "{said:?}");
+    picture.fleet.hosts.get_mut(&web1).unwrap().accepted = false;
+    assert_eq!(problems(&picture), [], "it is read once it is accepted");
+    picture.fleet.hosts.get_mut(&web1).unwrap().accepted = true;
     picture.fleet.fence = Some(baton_core::fleet::fence::Fence { stands: true, ..Default::default() });
     assert_eq!(problems(&picture), []);
 }
