@@ -207,16 +207,21 @@ impl Haproxy {
         stats: &[Stat],
         file: &StateFile,
     ) -> Result<PoolSeen, Problem> {
+        let mut by_address = BTreeMap::<SocketAddr, Vec<&Row>>::new();
+        for (row, address) in rows.iter().filter_map(|row| Some((row, row.address()?))) {
+            by_address.entry(address).or_default().push(row);
+        }
+        let by_name: BTreeMap<&str, &Stat> = stats.iter().map(|stat| (stat.text("svname"), stat)).collect();
         let mut pool = PoolSeen::new();
         for address in ours {
-            let mut at_address = rows.iter().filter(|row| row.address() == Some(*address));
+            let mut at_address = by_address.get(address).into_iter().flatten().copied();
             let place = (backend.to_owned(), *address);
             let Some(row) = at_address.next() else {
                 self.servers.remove(&place);
                 continue;
             };
             // A gauge that is not there must not read as zero.
-            let stat = stats.iter().find(|stat| stat.text("svname") == row.server());
+            let stat = by_name.get(row.server());
             let stat = stat.ok_or_else(|| problem::socket_garbage(&self.config.socket, "a server without statistics"))?;
             let mut member = self.member(name, &place, row, stat, file);
             let others: Vec<&str> = at_address.map(Row::server).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A process of HAProxy, from `show info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,22 +40,26 @@ impl Process {
 
 /// A server's line of `show stat`, by the header's names: versions add columns in the middle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stat(BTreeMap<String, String>);
+pub(super) struct Stat {
+    /// Where each column is, in all lines of one answer.
+    columns: Arc<BTreeMap<String, usize>>,
+    fields: Vec<String>,
+}
 
 impl Stat {
     /// All lines; none without a header.
     pub(super) fn parse_all(text: &str) -> Option<Vec<Stat>> {
         let mut lines = text.lines();
-        let header: Vec<String> = csv(lines.next()?.strip_prefix("# ")?);
-        header.iter().any(|name| name == "scur").then(|| {
-            lines
-                .map(|line| Stat(header.iter().cloned().zip(csv(line)).filter(|(_, value)| !value.is_empty()).collect()))
-                .collect()
-        })
+        let header = csv(lines.next()?.strip_prefix("# ")?);
+        let columns: BTreeMap<String, usize> = header.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
+        let columns = Arc::new(columns);
+        let line = |line| Stat { columns: Arc::clone(&columns), fields: csv(line) };
+        columns.contains_key("scur").then(|| lines.map(line).collect())
     }
 
     pub(super) fn text(&self, column: &str) -> &str {
-        self.0.get(column).map_or("", String::as_str)
+        let at = self.columns.get(column);
+        at.and_then(|at| self.fields.get(*at)).map_or("", String::as_str)
     }
 
     pub(super) fn number(&self, column: &str) -> u64 {
@@ -81,7 +86,7 @@ impl Stat {
 
     /// Requests, or connections where HAProxy does not look into them.
     pub(super) fn requests(&self) -> u64 {
-        self.0.get("req_tot").map_or_else(|| self.number("stot"), |_| self.number("req_tot"))
+        self.number(if self.text("req_tot").is_empty() { "stot" } else { "req_tot" })
     }
 
     /// What the application answered 5xx, refused, or broke off, as far as HAProxy counts it.
