@@ -282,7 +282,7 @@ impl Haproxy {
             self.outs.remove(place);
             return Duration::ZERO;
         }
-        // The last look, also when it was another process's: out of that one it was not.
+        // What was not out at the last look went since, also where another process was looked at then.
         let went_before = self.servers.get(place).is_none_or(|before| before.told() == MemberState::Out);
         let earlier = if went_before { changed_before(stat, self.lived) } else { Duration::ZERO };
         let now = Instant::now();

@@ -57,6 +57,14 @@ impl Obedient {
         ["lb1", "lb2"].iter().filter_map(|name| self.fleet.hosts.get(&host(name))).map(|it| told(&it.issued)).collect()
     }
 
+    /// Another preview takes the place of this one.
+    fn give_way_to_v3(&mut self) {
+        let mut deploy = self.deploy("r-6", "v3");
+        deploy.service.strategy = self.fleet.rollouts[&rollout("r-5")].strategy.clone();
+        deploy.busy = Busy::Supersede;
+        self.ask(Command::Deploy(Box::new(deploy)));
+    }
+
     fn promote(&mut self) {
         self.ask(Command::Promote { service: shop(), by: by() });
     }
@@ -113,10 +121,7 @@ fn going_back_from_a_preview_takes_the_new_release_away_and_nobody_notices() {
 fn what_is_given_up_in_its_preview_is_kept_by_nobody_and_nothing_old_goes_out() {
     let mut world = deployed(REST);
     world.settle();
-    let mut deploy = world.deploy("r-6", "v3");
-    deploy.service.strategy = world.fleet.rollouts[&rollout("r-5")].strategy.clone();
-    deploy.busy = Busy::Supersede;
-    world.ask(Command::Deploy(Box::new(deploy)));
+    world.give_way_to_v3();
     while world.words() != ["- approval"] {
         world.pass();
         assert!(
@@ -243,10 +248,7 @@ fn hooks_before_a_drain_are_run_before_the_switch_and_not_before_the_preview() {
 fn what_serves_stays_in_though_it_only_comes_back_as_another_release_takes_the_place_of_the_one_beside_it() {
     let mut world = deployed(REST);
     world.settle();
-    let mut deploy = world.deploy("r-6", "v3");
-    deploy.service.strategy = world.fleet.rollouts[&rollout("r-5")].strategy.clone();
-    deploy.busy = Busy::Supersede;
-    world.ask(Command::Deploy(Box::new(deploy)));
+    world.give_way_to_v3();
     world.pass();
     // The host was rebooted, and what it runs starts.
     let web1 = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
