@@ -42,6 +42,8 @@ pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
         state::SUCCEEDED => Some(Exit::Done),
         state::REVERTED if wish == Wish::Back => Some(Exit::Done),
         state::PARTIAL if caught_up(rollout) => Some(Exit::Done),
+        // Back was the same release: it ended where it stood, which is what was asked for.
+        state::PARTIAL if wish == Wish::Back && rollout.from_version == rollout.to_version => Some(Exit::Done),
         state::PARTIAL if turned_by_a_person(rollout) => Some(Exit::Aborted),
         state::PARTIAL => Some(Exit::NeedsPerson),
         state::REVERTED if turned_by_a_person(rollout) => Some(Exit::Aborted),
@@ -82,7 +84,11 @@ pub fn sentence(service: &ServiceView, exit: Exit) -> String {
 }
 
 fn became(service: &ServiceView, exit: Exit) -> String {
-    let Some(rollout) = &service.rollout else { return "no rollout".to_owned() };
+    let Some(rollout) = &service.rollout else {
+        // A coordinator that was restored from an older copy learned from the hosts what is live.
+        let is_none = service.committed_version.is_empty();
+        return if is_none { "no rollout".to_owned() } else { "live by a rollout that is not known here".to_owned() };
+    };
     let reverted = rollout.state == state::REVERTED;
     match exit {
         Exit::TimedOut => "not done in time, the rollout goes on".to_owned(),
@@ -242,6 +248,11 @@ mod tests {
             assert_eq!(outcome(&view("reverted", turned_by, "healthy"), Wish::Back), Some(Exit::Done));
         }
         assert_eq!(outcome(&view("failed", "ana", "down"), Wish::Back), Some(Exit::NeedsPerson));
+        let mut anew = view("partial", "ana", "healthy");
+        assert_eq!(outcome(&anew, Wish::Back), Some(Exit::Aborted), "another one ended it before it was back");
+        let rollout = anew.rollout.as_mut().unwrap();
+        rollout.from_version = rollout.to_version.clone();
+        assert_eq!(outcome(&anew, Wish::Back), Some(Exit::Done), "there was no other way back");
     }
 
     #[test]

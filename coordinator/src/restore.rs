@@ -185,7 +185,12 @@ impl Backup {
         let tokens = worthless(store).await?;
         let head = before.as_ref().map(|before| before.head);
         let revoked = match before {
-            Some(before) => Some(revoke(store, &before.certificates).await?),
+            Some(before) => {
+                if before.goes_on {
+                    know(store, &before.certificates).await?;
+                }
+                Some(revoke(store, &before.certificates).await?)
+            }
             None => None,
         };
         let made = self.made();
@@ -267,6 +272,14 @@ async fn worthless(store: &SqliteStore) -> Result<usize, StoreError> {
         store.revoke_token(&token.id).await?;
     }
     Ok(good)
+}
+
+/// Knows what this very coordinator issued since, and was come with: whoever has it is no stranger.
+async fn know(store: &SqliteStore, since: &[Certificate]) -> Result<(), StoreError> {
+    for certificate in since.iter().filter(|it| it.used && !it.revoked) {
+        store.note_use(certificate).await?;
+    }
+    Ok(())
 }
 
 /// Revokes what was revoked since, also certificates that the backup never knew. Returns whose they are, but for those that only renewed

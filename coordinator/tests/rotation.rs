@@ -281,6 +281,8 @@ async fn a_host_that_a_restored_coordinator_does_not_know_is_not_left_behind_unn
     backup(&seat.config, &folder.path().join("none.toml"), &file).await.unwrap();
     let vera = seat.member("viewer", "vera").await;
     seat.running.stop().await.unwrap();
+    // On another disk: what she was given since is known to nobody.
+    std::fs::remove_file(seat.config.state.join("store.sqlite")).unwrap();
     Backup::read(&file).unwrap().restore(&seat.config, true).await.unwrap();
     let seat = Seat::start(seat.config).await;
     assert!(seat.moved().await.is_empty(), "the copy is older than she is");
@@ -309,6 +311,11 @@ async fn a_backup_from_before_an_authority_was_retired_does_not_bring_it_back() 
     assert!(matches!(&done.authority, Whose::Later(_)), "{done:?}");
     assert_eq!(done.revoked, Some(Vec::new()), "she only renewed hers");
     let seat = Seat::start(seat.config).await;
+    let listed = seat.control().list_certificates(v1::ListCertificatesRequest {}).await.unwrap().into_inner();
+    let known = listed.certificates;
+    for whose in ["host/web1", "viewer/vera"] {
+        assert!(known.iter().any(|it| it.identity == whose && !it.revoked), "{whose} has a good one: {known:?}");
+    }
     drop(Line::open(&dial(seat.running.listen, &renewed)).await.unwrap());
     assert!(Line::open(&dial(seat.running.listen, &web1)).await.is_err(), "what was retired may have leaked");
     seat.running.stop().await.unwrap();

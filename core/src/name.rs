@@ -1,10 +1,9 @@
 //! Names and numbers with one meaning each: no id is a bare string, no generation a bare integer.
 
 use serde::{Deserialize, Serialize};
-use std::cmp::Ordering;
+use smol_str::SmolStr;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 /// The longest name accepted anywhere: a DNS label, so that a name can become a host, a unit and a folder.
 pub const NAME_MAX: usize = 63;
@@ -35,26 +34,13 @@ fn check_name(what: &'static str, text: &str, extra: &[char], max: usize) -> Res
     Ok(())
 }
 
-// Names are keys everywhere, and fleets are copied whole: a copy of a name is a count and no memory.
+// Names are keys everywhere, and fleets are copied whole: most lie in the key itself, and a copy of one is no memory.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $extra:expr, $max:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
-
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                // Most are copies of one another: that is known without a look at the text.
-                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks the text and takes it as a name.

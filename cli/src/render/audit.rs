@@ -64,7 +64,7 @@ pub fn verdict(verdict: &AuditVerdict) -> Page {
         page.line(Line::default().span(Tone::Bad, format!("entry {}: ", fault.number)).plain(fault.what.as_str()));
     }
     let witnesses = match verdict.witnesses.as_slice() {
-        [] => "no agent that is connected remembers any of it".to_owned(),
+        [] => "no agent has said yet since it connected what it remembers of it".to_owned(),
         witnesses => format!("compared with what {} remember", witnesses.join(", ")),
     };
     let sum = match verdict.faults.len() {

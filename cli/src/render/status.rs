@@ -34,7 +34,7 @@ pub fn fleet(view: &FleetView) -> Page {
 }
 
 /// By service, the hosts that run something of it although nobody deployed it here: another coordinator did.
-fn brought(view: &FleetView) -> BTreeMap<&str, Vec<&str>> {
+pub(crate) fn brought(view: &FleetView) -> BTreeMap<&str, Vec<&str>> {
     let mut brought = BTreeMap::<_, Vec<_>>::new();
     for (host, instance) in view.hosts.iter().flat_map(|host| host.instances.iter().map(move |it| (host, it))) {
         let service = instance.key.split('/').next().unwrap_or_default();

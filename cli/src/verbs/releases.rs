@@ -46,7 +46,7 @@ pub async fn run(args: ReleasesArgs, context: Context<'_>) -> Result<Exit, Failu
     // The call is about one service: all of them are asked for one by one.
     let names = match service {
         Some(name) if view.services.iter().all(|service| service.name != name) => {
-            return Err(no_service(&name, &view.services).into());
+            return Err(no_service(&name, &view).into());
         }
         Some(name) => vec![name],
         None => view.services.into_iter().map(|service| service.name).collect(),

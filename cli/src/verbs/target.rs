@@ -3,9 +3,11 @@
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
 use crate::exit::Exit;
+use crate::render::status::brought;
 use baton_core::manifest::codes::BAD_NAME;
 use baton_core::name::{InvalidName, ServiceName, Version};
 use baton_core::problem::Problem;
+use baton_core::rollout::command::NOT_DEPLOYED_HERE;
 use baton_proto::v1::{FleetView, ServiceView};
 use clap::Args;
 use std::time::Duration;
@@ -82,17 +84,31 @@ pub async fn one_service(connection: &mut Connection, named: Option<&str>) -> Re
     Ok((service, view))
 }
 
-/// B0133: nothing is called so.
-pub(super) fn no_service(name: &str, services: &[ServiceView]) -> Problem {
-    let names = services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
+/// B0133: nothing is called so. B0751: something is, and nobody deployed it here.
+pub(super) fn no_service(name: &str, view: &FleetView) -> Problem {
+    if let Some(problem) = not_deployed_here(name, view) {
+        return problem;
+    }
+    let names = view.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>();
     Problem::new(code::UNKNOWN_NAME, format!("there is no service {name}"))
         .saw("services", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
         .help("baton status shows them")
 }
 
+/// B0751: hosts run a service of this name since another coordinator told them to.
+pub(super) fn not_deployed_here(name: &str, view: &FleetView) -> Option<Problem> {
+    let hosts = brought(view).remove(name)?;
+    let what = format!("{name} runs on {}, and nobody deployed it here", hosts.join(", "));
+    Some(
+        Problem::new(NOT_DEPLOYED_HERE, what)
+            .help(format!("baton deploy {name} takes it over as it runs, whatever becomes of it then")),
+    )
+}
+
 fn choose<'a>(view: &'a FleetView, named: Option<&str>) -> Result<&'a ServiceView, Problem> {
     let names = || view.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(", ");
     match (named, view.services.as_slice()) {
+        (Some(name), []) if not_deployed_here(name, view).is_some() => Err(no_service(name, view)),
         (_, []) => {
             Err(Problem::new(code::UNKNOWN_NAME, "there is no service yet").help("baton deploy brings the first release"))
         }
@@ -100,9 +116,7 @@ fn choose<'a>(view: &'a FleetView, named: Option<&str>) -> Result<&'a ServiceVie
         (None, _) => Err(Problem::new(code::UNKNOWN_NAME, "which service?")
             .saw("services", names())
             .help("name one behind the command")),
-        (Some(name), services) => {
-            services.iter().find(|service| service.name == name).ok_or_else(|| no_service(name, services))
-        }
+        (Some(name), services) => services.iter().find(|service| service.name == name).ok_or_else(|| no_service(name, view)),
     }
 }
 
@@ -143,5 +157,12 @@ mod tests {
         assert_eq!(unsure.seen, [("services".to_owned(), "shop, blog".to_owned())]);
         assert!(choose(&fleet, Some("shoe")).is_err());
         assert!(choose(&FleetView::default(), Some("shop")).is_err());
+        // What hosts brought from another coordinator runs, and is no service of this one.
+        for others in [Vec::new(), vec![ServiceView { name: "blog".into(), ..example::service() }]] {
+            fleet.services = others;
+            let brought = choose(&fleet, Some("shop")).unwrap_err();
+            assert_eq!(brought.code, baton_core::rollout::command::NOT_DEPLOYED_HERE);
+            assert!(brought.what.contains("web2"), "{brought}");
+        }
     }
 }

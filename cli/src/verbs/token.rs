@@ -119,7 +119,7 @@ pub async fn run(args: TokenArgs, context: Context<'_>) -> Result<Exit, Failure>
 
 async fn create(connection: &mut Connection, args: CreateArgs, context: Context<'_>) -> Result<Exit, Failure> {
     if args.hosts.is_some() && args.role != TokenRole::Host {
-        let what = format!("--hosts is for tokens of hosts, and this one makes a {}", args.role.word());
+        let what = format!("--hosts is for tokens of hosts, and this one is of the role {}", args.role.word());
         let help = "how often it may be redeemed says --uses";
         return Err(Failure::new(Problem::new(code::CONTRADICTS, what).help(help), Exit::Usage));
     }

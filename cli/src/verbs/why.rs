@@ -1,6 +1,7 @@
 //! `baton why [SERVICE|HOST]`.
 
 use super::status::own_problems;
+use super::target::not_deployed_here;
 use crate::Context;
 use crate::connection::Connection;
 use crate::errors::{Failure, code};
@@ -68,6 +69,9 @@ fn subject<'a>(view: &'a FleetView, name: Option<&str>) -> Result<Subject<'a>, P
     let service = view.services.iter().find(|service| service.name == name).map(|service| Subject::Services(vec![service]));
     let host = || view.hosts.iter().find(|host| host.name == name).map(Subject::Host);
     service.or_else(host).ok_or_else(|| {
+        if let Some(problem) = not_deployed_here(name, view) {
+            return problem;
+        }
         let names = view.services.iter().map(|service| &service.name).chain(view.hosts.iter().map(|host| &host.name));
         let names: Vec<&str> = names.map(String::as_str).collect();
         Problem::new(code::UNKNOWN_NAME, format!("no service and no host is called {name}"))

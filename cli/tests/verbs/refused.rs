@@ -57,7 +57,7 @@ fn every_refusal_has_the_exit_code_that_the_documentation_promises() {
         // Names that nobody knows, and nothing to do it with.
         (1, &[702, 703, 706, 708, 709, 714, 715, 716, 721, 722, 733, 741, 743, 745][..]),
         // Another rollout, policy, a freeze, what is needed, too few hosts, removal, a stale plan, a host that was told to reboot.
-        (7, &[567, 701, 705, 707, 711, 712, 713, 718, 719, 736, 740, 744, 746, 748, 805][..]),
+        (7, &[567, 701, 705, 707, 711, 712, 713, 718, 719, 736, 740, 744, 746, 748, 751, 805][..]),
     ];
     for (exit, codes) in table {
         for code in codes {

@@ -4,6 +4,7 @@ use super::preview::placement;
 use baton_core::fleet::Service;
 use baton_core::hook::{Hook, Point};
 use baton_core::release::{Probe, Release};
+use baton_core::strategy::OnFailure;
 use baton_proto::v1::Change;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,6 +52,10 @@ fn keys(release: &Release, service: &Service) -> BTreeMap<String, String> {
         ("rollout.max_unavailable", strategy.max_unavailable.to_string()),
         ("rollout.bake", seconds(strategy.bake)),
         ("rollout.drain", seconds(strategy.drain_deadline)),
+        ("rollout.keep_old", Some(strategy.keep_old).filter(|it| !it.is_zero()).map_or_else(String::new, seconds)),
+        ("rollout.spread_by", strategy.spread_by.as_ref().map_or_else(String::new, ToString::to_string)),
+        ("rollout.on_failure", only(strategy.on_failure == OnFailure::Pause, "pause")),
+        ("rollout.second_person", only(strategy.second_person, "true")),
     ];
     if let Some(balancer) = &service.balancer {
         let on: Vec<_> = balancer.on.iter().map(|host| host.as_str()).collect();
@@ -83,6 +88,10 @@ fn shown(point: Point, hook: &Hook) -> String {
     };
     let way = if hook.no_way_back { "; then there is no way back" } else { "" };
     format!("{} ({runs}, at most {}{way})", words(&hook.command), seconds(hook.timeout))
+}
+
+fn only(said: bool, value: &str) -> String {
+    if said { value.to_owned() } else { String::new() }
 }
 
 fn probe(probe: &Probe) -> String {
@@ -127,5 +136,10 @@ mod tests {
         assert_eq!(changes, [expected]);
         let back = diff(Some((&new, &service)), (&old, &service));
         assert_eq!((back.len(), back[0].before.as_str(), back[0].after.as_str()), (1, "debug", ""));
+        let mut two = service.clone();
+        two.strategy.second_person = true;
+        let changes = diff(Some((&old, &two)), (&old, &service));
+        let gone = Change { field: "rollout.second_person".into(), before: "true".into(), after: String::new() };
+        assert_eq!(changes, [gone], "that a second person is asked no more is seen");
     }
 }

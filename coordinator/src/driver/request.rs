@@ -142,7 +142,7 @@ pub(super) enum Request {
     Admit {
         host: HostName,
         address: IpAddr,
-        /// Whether it belongs here, where it is not known yet.
+        /// Whether it belongs here: by the token it joined with, or, where it connects and is not known yet, by what it was told.
         accepted: bool,
         told: Option<Box<Told>>,
         reply: oneshot::Sender<Result<(), Problem>>,
@@ -278,7 +278,10 @@ impl Request {
             Self::Admit { host, address, accepted, told, reply } => {
                 let is_new = !fleet.hosts.contains_key(&host);
                 let new = || Host { accepted, ..Host::new(address) };
-                fleet.hosts.entry(host.clone()).or_insert_with(new).address = address;
+                let known = fleet.hosts.entry(host.clone()).or_insert_with(new);
+                known.address = address;
+                // Whoever joins with a word that its name belongs here need not wait for another one; what connects has no such word.
+                known.accepted |= accepted && told.is_none();
                 let recalled = recall(fleet, &host, told.as_deref(), is_new, now);
                 let waits = fleet.hosts.get(&host).is_some_and(|known| !known.accepted);
                 let is_accepted = |name: &HostName| fleet.hosts.get(name).is_none_or(|known| known.accepted);

@@ -197,11 +197,13 @@ impl Fleet {
         self.rollouts.values().find(|rollout| rollout.service == *service && rollout.state.is_active())
     }
 
-    /// The active rollout, else the one that ended last.
+    /// The active rollout, else the one that ended last and left what is live now.
     #[must_use]
     pub fn latest_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
+        let live = self.services.get(service)?.committed;
         let of_service = self.rollouts.values().filter(|rollout| rollout.service == *service);
-        of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))
+        let latest = of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))?;
+        (latest.state.is_active() || latest.may_have_left(live)).then_some(latest)
     }
 
     /// The fence, while nothing is decided because of it.

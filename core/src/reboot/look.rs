@@ -4,7 +4,7 @@ use crate::fleet::orders::{Freeze, Leaving};
 use crate::fleet::{Fleet, Host, Service};
 use crate::name::{HostName, ServiceName};
 use crate::problem::{Code, Problem};
-use crate::rollout::command::{balanced, frozen, may_drain, may_miss, never_joined, running};
+use crate::rollout::command::{balanced, frozen, may_drain, may_miss, never_joined, not_deployed_here, running};
 use crate::rollout::converge::Step;
 use crate::rollout::plan::standings;
 use crate::rollout::progress::Standing;
@@ -84,7 +84,10 @@ pub fn look(
             boot: report.map(|report| report.boot.clone()).filter(|boot| !boot.is_empty()),
             in_maintenance: host.maintenance.is_some(),
             told: told(host).map(ToOwned::to_owned),
-            drained: own.iter().try_for_each(|(of, standing)| is_drained(of.name, standing)),
+            drained: match not_deployed_here(fleet, name) {
+                Some(problem) => Err(problem.what),
+                None => own.iter().try_for_each(|(of, standing)| is_drained(of.name, standing)),
+            },
             serves: own.iter().try_for_each(|(of, standing)| does_serve(of.name, standing)),
             may_go: may_go(fleet, name, host, own, now),
             allows: allows(name),
@@ -132,6 +135,9 @@ fn may_go(fleet: &Fleet, name: &HostName, host: &Host, own: &[(&Known<'_>, &Stan
     if !host.connected {
         return Err("it is not connected; it is taken when it returns".to_owned());
     }
+    if let Some(problem) = not_deployed_here(fleet, name) {
+        return Err(problem.what);
+    }
     for (Known { name: of, service, down, .. }, _) in own {
         if let Some(Freeze { order, .. }) = freeze(fleet, Some(service), now) {
             return Err(format!("{of} is frozen by {}: {}", order.by, order.why));
@@ -163,7 +169,10 @@ pub fn chosen(fleet: &Fleet, named: &[HostName], now: Moment) -> Result<Vec<Host
     // Where requests come in is led elsewhere by people first: every host means the others.
     let balances = |host: &HostName| balanced(fleet, host).next().is_some();
     let order: Vec<HostName> = match named {
-        [] => fleet.hosts.keys().filter(|host| !balances(host)).cloned().collect(),
+        [] => {
+            let meant = fleet.hosts.iter().filter(|(host, known)| known.accepted && !balances(host));
+            meant.map(|(host, _)| host.clone()).collect()
+        }
         named => named.to_vec(),
     };
     if order.is_empty() {
@@ -172,7 +181,7 @@ pub fn chosen(fleet: &Fleet, named: &[HostName], now: Moment) -> Result<Vec<Host
     for host in &order {
         for (service_name, service) in running(fleet, host) {
             if let Some(freeze) = freeze(fleet, Some(service), now) {
-                return Err(frozen(service_name, freeze, now));
+                return Err(frozen(fleet, service_name, freeze, now));
             }
         }
         if fleet.hosts.get(host).is_some_and(|host| host.maintenance.is_none()) {
@@ -182,7 +191,7 @@ pub fn chosen(fleet: &Fleet, named: &[HostName], now: Moment) -> Result<Vec<Host
     if let Some(freeze) = &fleet.freeze.as_ref().filter(|freeze| freeze.holds(now)) {
         return Err(Problem::new(Code(711), format!("the fleet is frozen: {}", freeze.order.why))
             .saw("frozen by", freeze.order.by.clone())
-            .help("baton unfreeze"));
+            .help("baton unfreeze --all"));
     }
     Ok(order)
 }

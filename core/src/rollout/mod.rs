@@ -173,6 +173,17 @@ impl Rollout {
         }
     }
 
+    /// Whether what is live may be what it left, having ended. Else the fleet went on without this coordinator, which was restored
+    /// from a copy, and it says nothing of what runs now.
+    #[must_use]
+    pub fn may_have_left(&self, live: Option<ReleaseId>) -> bool {
+        match self.state {
+            RolloutState::Succeeded => live == Some(self.to),
+            RolloutState::Partial => live == Some(self.to) || live == self.from,
+            _ => live == self.from,
+        }
+    }
+
     /// Whether both releases are everywhere, and nobody reaches the new one but whom a rule names.
     #[must_use]
     pub fn is_previewed(&self) -> bool {

@@ -146,8 +146,8 @@ fn turn_on_evidence(rollout: &mut Rollout, service: &Service) {
     }
 }
 
-/// Turns the arrow round by itself, unless a hook that has run forbids it, or nothing is to go back to and something serves: then
-/// a person decides.
+/// Turns the arrow round by itself, unless a hook that has run forbids it, or there is nothing to go back to: then a person
+/// decides.
 fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
     let evidence = rollout.evidence.first().map(|evidence| format!("{} on {}", evidence.problem.what, evidence.host));
     let why = match hooks::no_way_back(service, rollout.from) {
@@ -157,6 +157,7 @@ fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
             let name = &rollout.service;
             format!("no release was live before: baton deploy --supersede mends it, baton rollback {name} stops what serves")
         }
+        None if rollout.renews() => "what it brings is live already, so there is nothing to go back to".to_owned(),
         None => return turn_back(rollout, Turned::Evidence),
     };
     let why = format!("{}; {why}", evidence.unwrap_or_default());

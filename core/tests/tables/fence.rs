@@ -268,3 +268,24 @@ fn a_host_that_comes_over_from_a_coordinator_that_was_started_a_million_times_is
     hear(&mut world, "web1", &newer);
     assert_eq!(world.fleet.hosts[&host("web1")].issued.epoch, Epoch(1 << 21));
 }
+
+#[test]
+fn a_rollout_that_the_fleet_went_on_from_says_nothing_of_what_is_live_and_is_not_tried_again() {
+    for state in [RolloutState::Reverted, RolloutState::Partial] {
+        let mut world = World::parse(ROLLING);
+        for rollout in world.fleet.rollouts.values_mut() {
+            (rollout.state, rollout.ended) = (state, Some(NOW));
+        }
+        let retry = || Command::Retry { id: "r-9".parse().expect("an id"), service: shop(), host: None, by: "ana".into() };
+        assert!(world.fleet.latest_rollout(&shop()).is_some());
+        assert!(apply(&mut world.fleet.clone(), retry(), NOW).is_ok(), "it ended short of v2");
+        world.fleet.fence = Some(Fence::around(&world.fleet));
+        for name in ALL {
+            let told = told(&world, name, "v3", 9);
+            hear(&mut world, name, &told);
+        }
+        assert_eq!(world.fleet.services[&shop()].committed, Some(release("v3").id()));
+        assert_eq!(world.fleet.latest_rollout(&shop()), None);
+        assert_eq!(apply(&mut world.fleet, retry(), NOW).map_err(|problem| problem.code.0), Err(715));
+    }
+}

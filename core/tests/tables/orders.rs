@@ -1,5 +1,6 @@
 //! Orders carried out by a fleet that does at once what it is told: where each of them ends.
 
+mod added;
 mod back;
 mod begun;
 mod beside;

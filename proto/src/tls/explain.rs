@@ -144,8 +144,8 @@ fn refusal(whose: &str, refused: &Refused) -> Problem {
             .saw("token pins", Digest::from_bytes(*expected).to_string())
             .saw("seen", if sent.is_empty() { "no authority".to_owned() } else { sent.join(", ") })
             .help(
-                "check the address. A token from before the authority was rotated is good for nothing once the old one is \
-                 retired: make a new one. Else somebody may be listening in between, or the authority was made anew",
+                "check the address, and that the token was copied as it was shown. One from before the authority was rotated is good for \
+                 nothing once the old one is retired: make a new one. Else somebody may be listening in between, or the authority was made anew",
             )
         }
         Refused::NotCoordinator(identity) => Problem::new(code::NOT_A_COORDINATOR, "the other side is not a coordinator")

@@ -67,3 +67,19 @@ async fn a_host_that_follows_another_coordinator_is_told_nothing_before_it_is_ac
         assert!((is_told || spec.stamp() > told.stamp) && spec.releases.len() == usize::from(!is_told), "{spec:?}");
     }
 }
+
+#[tokio::test]
+async fn a_host_that_waits_is_accepted_by_a_token_with_its_name_and_by_no_connection() {
+    let stage = Stage::new().await;
+    let web1 = samples::host("web1");
+    let accepted = async |stage: &Stage| stage.store.load().await.unwrap().hosts[&samples::host("web1")].accepted;
+    stage.access.admit(web1.clone(), ADDRESS, false).await.unwrap();
+    stage.access.connects(web1.clone(), ADDRESS, told(7, "3")).await.unwrap();
+    assert!(!accepted(&stage).await, "what it was told elsewhere is no word of ours");
+    stage.access.admit(web1.clone(), ADDRESS, true).await.unwrap();
+    assert!(accepted(&stage).await);
+    // What was offered before may have been another machine's.
+    assert!(stage.store.load().await.unwrap().releases.is_empty());
+    stage.access.connects(web1, ADDRESS, told(7, "3")).await.unwrap();
+    assert_eq!(stage.store.load().await.unwrap().releases.len(), 1);
+}

@@ -21,7 +21,7 @@ pub(super) fn rollback(
 ) -> Result<Accepted, Problem> {
     let service = known(fleet, name)?;
     if fleet.active_rollout(name).is_some() {
-        return abort(fleet, name, by, force, now);
+        return turn_round(fleet, name, by, force, now);
     }
     if was_taken_back(fleet, name, service) {
         return Ok(Accepted::AlreadyLive);
@@ -70,7 +70,7 @@ pub(super) fn rollback_to(
     let to = find(fleet, name, version)?;
     if let Some(active) = fleet.active_rollout(name) {
         return match active.from == Some(to) {
-            true => abort(fleet, name, by, force, now),
+            true => turn_round(fleet, name, by, force, now),
             false => Err(busy(active, now)),
         };
     }
@@ -110,14 +110,17 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
     }
 }
 
+/// Gives the active rollout up. Where back is the same release, what could not be done on the way there could not be done on the way
+/// back either: it ends where it stands.
+pub(super) fn abort(fleet: &mut Fleet, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
+    match fleet.active_rollout(name).is_some_and(Rollout::renews) {
+        true => keep(fleet, name, &by, now),
+        false => turn_round(fleet, name, by, false, now),
+    }
+}
+
 /// Turns the active rollout round.
-pub(super) fn abort(
-    fleet: &mut Fleet,
-    name: &ServiceName,
-    by: String,
-    force: bool,
-    now: Moment,
-) -> Result<Accepted, Problem> {
+fn turn_round(fleet: &mut Fleet, name: &ServiceName, by: String, force: bool, now: Moment) -> Result<Accepted, Problem> {
     let turns = fleet.active_rollout(name).filter(|active| active.direction == Direction::Forward);
     if let (Some(from), Some(service)) = (turns.and_then(|active| active.from), fleet.services.get(name)) {
         may_go_back(service, name, from, force)?;

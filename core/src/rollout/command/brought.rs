@@ -26,6 +26,29 @@ pub fn with_brought<'a>(fleet: &'a Fleet, name: &ServiceName, shape: &Service) -
     Cow::Owned(fleet)
 }
 
+/// Something runs, and nobody deployed it at this coordinator.
+pub const NOT_DEPLOYED_HERE: Code = Code(751);
+
+/// What a host does for a service that nobody deployed here: who else serves it is not known, nor how many of them it needs.
+pub(crate) fn not_deployed_here(fleet: &Fleet, name: &HostName) -> Option<Problem> {
+    let host = &fleet.hosts.get(name)?.issued;
+    let is_brought =
+        |service: &&ServiceName| fleet.services.get(*service).is_none_or(|known| known.orders.brought.contains(name));
+    let leads = host.pools.values().filter(|pool| pool.members.values().any(|it| it.state == MemberState::Ready));
+    let mut leads = leads.map(|pool| &pool.service).filter(|service| !fleet.services.contains_key(*service));
+    let mut runs = host.instances.keys().map(|key| &key.service).filter(is_brought);
+    let (does, service) = match (runs.next(), leads.next()) {
+        (Some(service), _) => ("runs", service),
+        (None, Some(service)) => ("balances", service),
+        (None, None) => return None,
+    };
+    let what = format!("{name} {does} {service}, which nobody deployed here: what it needs to go on serving is not known");
+    Some(
+        Problem::new(NOT_DEPLOYED_HERE, what)
+            .help(format!("baton deploy {service} takes it over as it runs; then ask once more")),
+    )
+}
+
 /// Members of a service nobody knows here that answer requests, and whose hosts have not come over yet: they would go with the first
 /// deploy, because nobody here knows what they serve.
 pub(super) fn cut_off_members(fleet: &Fleet, name: &ServiceName) -> Option<Problem> {

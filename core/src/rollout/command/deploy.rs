@@ -91,7 +91,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
     if let Some(order) = before.and_then(|service| service.orders.removal.as_ref()) {
         problems.push(removed(&deploy.name, order));
     }
-    problems.extend(freeze(fleet, before, now).map(|freeze| frozen(&deploy.name, freeze, now)));
+    problems.extend(freeze(fleet, before, now).map(|freeze| frozen(fleet, &deploy.name, freeze, now)));
     problems.extend(before.and_then(|service| cut_off(service, deploy)));
     problems.extend(nobody_left(fleet, deploy));
     problems.extend(unlabelled(fleet, deploy));
@@ -224,7 +224,7 @@ fn queue(fleet: &mut Fleet, deploy: Deploy, now: Moment) -> Result<Accepted, Pro
 }
 
 /// Hosts that joined under a name of their own choice, and of which nobody has said yet that they belong here.
-fn not_accepted(fleet: &Fleet, named: &[&HostName]) -> Option<Problem> {
+pub(super) fn not_accepted(fleet: &Fleet, named: &[&HostName]) -> Option<Problem> {
     let waits = |host: &&&HostName| fleet.hosts.get(**host).is_some_and(|host| !host.accepted);
     let waiting: BTreeSet<&str> = named.iter().filter(waits).map(|host| host.as_str()).collect();
     let names = waiting.into_iter().collect::<Vec<_>>();

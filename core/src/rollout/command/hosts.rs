@@ -3,7 +3,7 @@
 use super::super::aside::aside;
 use super::super::balancers;
 use super::steer::move_last;
-use super::{Accepted, never_joined};
+use super::{Accepted, never_joined, not_accepted, not_deployed_here};
 use crate::fleet::orders::{Leaving, Maintenance, Order};
 use crate::fleet::{Fleet, Host, Labels, Service};
 use crate::name::{HostName, LabelKey, ServiceName};
@@ -55,6 +55,9 @@ pub(crate) fn may_miss(service: &Service) -> usize {
 
 /// Work on a host takes no more from a service than its strategy allows, or one host, and never all of it.
 pub(crate) fn may_drain(fleet: &Fleet, name: &HostName) -> Result<(), Problem> {
+    if let Some(problem) = not_accepted(fleet, &[name]).or_else(|| not_deployed_here(fleet, name)) {
+        return Err(problem);
+    }
     if let Some((service, _)) = balanced(fleet, name).next() {
         return Err(Problem::new(Code(712), format!("{name} balances {service}: requests come in there"))
             .help("lead the traffic to another balancer first; Baton does not see who sends it"));
@@ -189,6 +192,12 @@ pub(super) fn remove(fleet: &mut Fleet, name: &HostName, force: bool) -> Result<
 fn may_remove(fleet: &Fleet, name: &HostName, force: bool) -> Result<(), Problem> {
     let host = fleet.hosts.get(name).ok_or_else(|| never_joined(fleet, &[name]))?;
     let in_use = |what: String| Problem::new(Code(712), what);
+    if let Some(problem) = not_deployed_here(fleet, name).filter(|_| host.connected || !force) {
+        return Err(match host.connected {
+            true => problem,
+            false => problem.help(format!("when it never comes back: baton hosts remove {name} --force")),
+        });
+    }
     if host.connected && !host.issued.instances.is_empty() && host.maintenance.is_none() {
         let runs: Vec<String> = host.issued.instances.keys().map(ToString::to_string).collect();
         return Err(in_use(format!("{name} is there, and serves"))

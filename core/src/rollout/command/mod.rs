@@ -14,7 +14,9 @@ mod steer;
 
 pub use begin::begin;
 use brought::cut_off_members;
-pub use brought::with_brought;
+pub(crate) use brought::not_deployed_here;
+pub use brought::{NOT_DEPLOYED_HERE, with_brought};
+use deploy::not_accepted;
 pub use deploy::{Busy, Deploy, basis, objections};
 pub(crate) use hosts::{balanced, may_drain, may_miss, running};
 pub use recall::recall;
@@ -279,7 +281,7 @@ pub fn apply(fleet: &mut Fleet, command: Command, now: Moment) -> Result<Accepte
         Command::RollbackTo { id, service, version, by, force } => {
             back::rollback_to(fleet, id, &service, &version, by, force, now)
         }
-        Command::Abort { service, by } => back::abort(fleet, &service, by, false, now),
+        Command::Abort { service, by } => back::abort(fleet, &service, by, now),
         Command::Keep { service, by } => back::keep(fleet, &service, &by, now),
         Command::Pause { service, by, why } => steer::pause(fleet, &service, by, why, now),
         Command::Resume { service, by } => steer::resume(fleet, &service, &by, now),
@@ -371,16 +373,20 @@ fn busy(active: &Rollout, now: Moment) -> Problem {
 }
 
 /// No new release, because people said so.
-pub(crate) fn frozen(name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
+pub(crate) fn frozen(fleet: &Fleet, name: &ServiceName, freeze: &Freeze, now: Moment) -> Problem {
     let order = &freeze.order;
-    let problem = Problem::new(Code(711), format!("{name} is frozen: {}", order.why))
+    let (what, ends) = match fleet.freeze.as_ref().is_some_and(|whole| std::ptr::eq(whole, freeze)) {
+        true => ("the whole fleet".to_owned(), "baton unfreeze --all".to_owned()),
+        false => (name.to_string(), format!("baton unfreeze {name}")),
+    };
+    let problem = Problem::new(Code(711), format!("{what} is frozen: {}", order.why))
         .saw("frozen by", order.by.clone())
         .saw("for", format!("{} s", now.since(order.since).as_secs()));
     let problem = match freeze.until {
         Some(until) => problem.saw("ends in", format!("{} s", until.since(now).as_secs())),
         None => problem,
     };
-    problem.help(format!("baton unfreeze {name}; going back is possible meanwhile: baton rollback {name}"))
+    problem.help(format!("{ends}; to roll a release back stays possible meanwhile"))
 }
 
 fn unknown(fleet: &Fleet, name: &ServiceName) -> Problem {

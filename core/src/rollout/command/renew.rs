@@ -48,6 +48,23 @@ pub(super) fn rehearse(
     Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
 }
 
+/// Starts the live release anew on some hosts, and on no other.
+pub(super) fn only(
+    fleet: &mut Fleet,
+    id: RolloutId,
+    name: &ServiceName,
+    hosts: &[HostName],
+    by: String,
+    now: Moment,
+) -> Result<Accepted, Problem> {
+    let mut rollout = renewed(fleet, id, name, by, now)?;
+    let start = next_start(fleet, name);
+    rollout.starts = hosts.iter().map(|host| (host.clone(), start)).collect();
+    let (first, rest): (Vec<_>, Vec<_>) = rollout.hosts.into_iter().partition(|host| hosts.contains(host));
+    rollout.hosts = first.into_iter().chain(rest).collect();
+    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+}
+
 /// A rollout from the live release to itself.
 fn renewed(fleet: &Fleet, id: RolloutId, name: &ServiceName, by: String, now: Moment) -> Result<Rollout, Problem> {
     let service = known(fleet, name)?;
@@ -55,7 +72,7 @@ fn renewed(fleet: &Fleet, id: RolloutId, name: &ServiceName, by: String, now: Mo
         return Err(busy(active, now));
     }
     if let Some(freeze) = queue::freeze(fleet, Some(service), now) {
-        return Err(frozen(name, freeze, now));
+        return Err(frozen(fleet, name, freeze, now));
     }
     let mixed = !service.orders.kept.is_empty();
     let live = service.committed.filter(|_| !mixed).ok_or_else(|| match mixed {

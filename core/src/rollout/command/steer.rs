@@ -132,14 +132,16 @@ pub(super) fn retry(
     let is_paused = |rollout: &Rollout| rollout.state == RolloutState::Paused;
     let paused = fleet.active_rollout(name).is_some_and(is_paused) && host.is_none();
     let hooks_failed = host.is_none() && hooks::any_to_retry(fleet, name, again);
-    if skipped.is_empty() && failed.is_empty() && again.is_none() && !paused && !hooks_failed {
+    let gave_up = if again.is_none() { gave_up(fleet, name, meant) } else { Vec::new() };
+    if skipped.is_empty() && failed.is_empty() && gave_up.is_empty() && again.is_none() && !paused && !hooks_failed {
         return Err(Problem::new(Code(715), format!("nothing of {name} failed, and no host is skipped"))
             .help(format!("baton why {name}")));
     }
     if let Some(freeze) = queue::freeze(fleet, Some(service), now).filter(|_| again.is_some()) {
-        return Err(frozen(name, freeze, now));
+        return Err(frozen(fleet, name, freeze, now));
     }
-    let begun = again.map(|to| begin::begin(fleet, id, name, service, (to, service.strategy.clone()), by.to_owned(), now));
+    let begin = |to| begin::begin(fleet, id.clone(), name, service, (to, service.strategy.clone()), by.to_owned(), now);
+    let begun = again.map(begin);
     let next_start = super::renew::next_start(fleet, name);
     if hooks_failed {
         hooks::retry(fleet, name, begun.as_ref(), now);
@@ -150,7 +152,10 @@ pub(super) fn retry(
         return Ok(Accepted::Rollout(begin::put(fleet, rollout, None)));
     }
     if fleet.active_rollout(name).is_none() {
-        return Ok(Accepted::Noted);
+        return match gave_up.as_slice() {
+            [] => Ok(Accepted::Noted),
+            hosts => super::renew::only(fleet, id, name, hosts, by.to_owned(), now),
+        };
     }
     change(fleet, name, now, |rollout| {
         gate::forgive(rollout, &failed);
@@ -170,12 +175,25 @@ fn failed_hosts(fleet: &Fleet, name: &ServiceName) -> Vec<HostName> {
     active.into_iter().flat_map(|rollout| &rollout.evidence).map(|evidence| evidence.host.clone()).collect()
 }
 
+/// The hosts that gave the live release up, and run what they fell back to until somebody has it started anew.
+fn gave_up(fleet: &Fleet, name: &ServiceName, meant: impl Fn(&HostName) -> bool) -> Vec<HostName> {
+    let Some(service) = fleet.services.get(name).filter(|_| fleet.active_rollout(name).is_none()) else { return Vec::new() };
+    let fell_back = |host: &&HostName| {
+        let Some((known, report)) = fleet.hosts.get(*host).and_then(|known| Some((known, known.echoed()?))) else {
+            return false;
+        };
+        let mut told = known.issued.instances.iter().filter(|(key, _)| key.service == *name);
+        told.any(|(key, told)| report.instances.get(key).is_some_and(|it| told.fallback == Some(it.release)))
+    };
+    service.hosts.iter().filter(|host| meant(host)).filter(fell_back).cloned().collect()
+}
+
 /// The release of the last rollout, when that ended without bringing it everywhere it should be.
 fn ended_short(fleet: &Fleet, name: &ServiceName, service: &Service) -> Option<crate::name::ReleaseId> {
     if fleet.active_rollout(name).is_some() {
         return None;
     }
-    let last = fleet.rollouts.values().filter(|rollout| rollout.service == *name).max_by_key(|rollout| rollout.ended)?;
+    let last = fleet.latest_rollout(name)?;
     let short = matches!(last.state, RolloutState::Reverted | RolloutState::Failed | RolloutState::Partial);
     (short && service.committed != Some(last.to)).then_some(last.to)
 }

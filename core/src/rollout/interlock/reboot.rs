@@ -16,9 +16,19 @@ pub fn reboot(fleet: &Fleet, host: &HostName) -> Result<(), Violation> {
     let proposal = Plan::default();
     let check = Check { fleet, proposal: &proposal, told: BTreeMap::new() };
     for key in fleet.hosts.get(host).into_iter().flat_map(|known| known.issued.instances.keys()) {
-        let service = fleet.services.get(&key.service);
-        let Some(pool) = service.and_then(|service| service.balancer.as_ref()) else { continue };
         let member = MemberKey { host: host.clone(), slot: key.slot };
+        let Some(service) = fleet.services.get(&key.service) else {
+            // Nobody knows here where requests for it come from, but by what the balancers were told.
+            let pools = fleet.hosts.values().flat_map(|known| known.issued.pools.values());
+            let mut leads = pools.filter(|pool| pool.service == key.service).filter_map(|pool| pool.members.get(&member));
+            if leads.any(|told| told.state != MemberState::Out) {
+                let what =
+                    format!("{host} would reboot, but {member} of {}, which nobody deployed here, is in", key.service);
+                return Err(violation(2, &key.service, what));
+            }
+            continue;
+        };
+        let Some(pool) = &service.balancer else { continue };
         for balancer in check.counting(pool) {
             check.nothing_leads_to(balancer, &pool.pool, &member).map_err(|why| {
                 let invariant = if pool.on.len() > 1 { 7 } else { 2 };

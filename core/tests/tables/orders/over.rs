@@ -1,12 +1,14 @@
 //! Hosts that come over from another coordinator with what they serve.
 
 use super::super::text::{World, host, pool, release, shop};
-use super::{Deploy, Obedient, REST, rollout};
+use super::{Deploy, Obedient, REST, by, drain, rollout};
 use baton_core::fleet::fence::{Fence, Told};
 use baton_core::fleet::{Fleet, Host, Service};
 use baton_core::name::{Epoch, HostName};
+use baton_core::reboot::look::{chosen, look};
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::command::{Command, recall, with_brought};
+use baton_core::rollout::interlock;
 use baton_core::rollout::plan::plan;
 
 /// A coordinator that was set up anew, and the fleet another one drove until now, under an epoch of its own.
@@ -229,4 +231,42 @@ fn a_host_that_comes_over_after_the_deploy_goes_on_until_the_next_one_leaves_it_
     world.ask(Command::Deploy(Box::new(deploy)));
     world.settle();
     world.stand(&[("web1", "v2:in"), ("web2", "v2:in"), ("web3", "")]);
+}
+
+#[test]
+fn nothing_is_taken_out_of_what_nobody_deployed_here() {
+    let (mut world, deploy) = come_over();
+    let remove = |name, force| Command::RemoveHost { host: host(name), force, by: by() };
+    for name in ["web1", "lb1"] {
+        for order in [drain(name, false), drain(name, true), remove(name, false), remove(name, true)] {
+            assert_eq!(world.refused(order), 751, "{name}");
+        }
+        let named = [host(name)];
+        assert_eq!(chosen(&world.fleet, &named, world.now).map_err(|problem| problem.code.0), Err(751), "{name}");
+        let seen = look(&world.fleet, &named, |_| Ok(()), world.now).remove(&host(name)).expect("it is there");
+        assert!(seen.may_go.is_err() && seen.drained.is_err(), "{seen:?}");
+    }
+    assert_eq!(chosen(&world.fleet, &[], world.now).map_err(|problem| problem.code.0), Err(751));
+    // The interlock reads what the balancers were told, whoever says that the host is drained.
+    let violation = interlock::reboot(&world.fleet, &host("web1")).expect_err("requests are led there");
+    assert_eq!(violation.invariant, 2);
+    // One that never comes back may go.
+    world.fleet.hosts.get_mut(&host("web3")).expect("a host").connected = false;
+    assert_eq!(world.refused(remove("web3", false)), 751);
+    world.ask(remove("web3", true));
+
+    let (mut world, _) = come_over();
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    world.ask(drain("web1", false));
+    world.settle();
+    world.stand(&[("web1", "v2:out"), ("web2", "v2:in"), ("web3", "v2:in")]);
+    assert_eq!(world.refused(drain("lb1", false)), 712);
+}
+
+#[test]
+fn a_host_that_nobody_accepted_is_not_drained() {
+    let (mut world, _) = come_over();
+    world.fleet.hosts.insert(host("web9"), Host { accepted: false, ..Host::new([10, 0, 0, 9].into()) });
+    assert_eq!(world.refused(drain("web9", false)), 737);
 }

@@ -10,6 +10,8 @@ use baton_core::release::{Artifact, Health, Probe, Release, Run, Signal, Stop};
 use baton_core::rollout::{Consent, Direction, Rollout, RolloutState};
 use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -25,7 +27,7 @@ const BALANCERS: u32 = 20;
 pub(super) fn one_service(hosts: u32) -> anyhow::Result<Fleet> {
     let mut fleet = Fleet { epoch: Epoch(1), ..Fleet::default() };
     add_service(&mut fleet, "shop", 0..hosts.saturating_sub(1), &host_name("lb", 0)?, true)?;
-    settle(&mut fleet);
+    settle(&mut fleet)?;
     Ok(fleet)
 }
 
@@ -38,7 +40,7 @@ pub(super) fn many_services(hosts: u32) -> anyhow::Result<Fleet> {
         let balancer = host_name("lb", service % BALANCERS)?;
         add_service(&mut fleet, &format!("shop-{service}"), first..last, &balancer, service == 0)?;
     }
-    settle(&mut fleet);
+    settle(&mut fleet)?;
     Ok(fleet)
 }
 
@@ -123,16 +125,26 @@ fn add_service(
     Ok(())
 }
 
-/// Every host is connected and has answered the newest spec.
-fn settle(fleet: &mut Fleet) {
+/// Every host is connected and has answered the newest spec. What was stored and what was heard was read: nothing of it is shared.
+fn settle(fleet: &mut Fleet) -> anyhow::Result<()> {
     for host in fleet.hosts.values_mut() {
         host.connected = true;
         (host.issued.epoch, host.issued.generation) = (Epoch(1), Generation(7));
         let stamp = host.issued.stamp();
         if let Some(heard) = &mut host.heard {
             heard.report.observed = stamp;
+            heard.report = read(&heard.report)?;
         }
+        host.issued = read(&host.issued)?;
     }
+    for service in fleet.services.values_mut() {
+        *service = read(service)?;
+    }
+    Ok(())
+}
+
+fn read<T: Serialize + DeserializeOwned>(written: &T) -> anyhow::Result<T> {
+    Ok(serde_json::from_value(serde_json::to_value(written)?)?)
 }
 
 fn host_name(kind: &str, number: u32) -> anyhow::Result<HostName> {
