@@ -84,11 +84,7 @@ pub fn sentence(service: &ServiceView, exit: Exit) -> String {
 }
 
 fn became(service: &ServiceView, exit: Exit) -> String {
-    let Some(rollout) = &service.rollout else {
-        // A coordinator that was restored from an older copy learned from the hosts what is live.
-        let is_none = service.committed_version.is_empty();
-        return if is_none { "no rollout".to_owned() } else { "live by a rollout that is not known here".to_owned() };
-    };
+    let Some(rollout) = &service.rollout else { return without_rollout(service).to_owned() };
     let reverted = rollout.state == state::REVERTED;
     match exit {
         Exit::TimedOut => "not done in time, the rollout goes on".to_owned(),
@@ -165,9 +161,20 @@ pub fn live(live: &[LiveView], committed: &str) -> String {
     }
 }
 
-/// The command that goes back.
+/// Of a service without a rollout: where something is live all the same, a coordinator that was restored from an older copy learned
+/// that from the hosts.
+#[must_use]
+pub fn without_rollout(service: &ServiceView) -> &'static str {
+    if service.committed_version.is_empty() { "no rollout yet" } else { "live by a rollout that is not known here" }
+}
+
+/// The command that goes back, or gives up a rollout of what is live already.
 #[must_use]
 pub fn way_back(service: &ServiceView) -> String {
+    let renews = |rollout: &RolloutView| is_active(rollout) && rollout.from_version == rollout.to_version;
+    if service.rollout.as_ref().is_some_and(renews) {
+        return format!("baton abort {}", service.name);
+    }
     let forced = service.rollout.as_ref().is_some_and(|rollout| rollout.no_way_back);
     format!("baton rollback {}{}", service.name, if forced { " --force" } else { "" })
 }
@@ -240,6 +247,10 @@ mod tests {
         assert_eq!(outcome(&asks, Wish::Forward), Some(Exit::Waiting));
         assert_eq!(sentence(&asks, Exit::Waiting), "ready, and waits for approval · service healthy, 1 of 3 hosts on 2.1.0");
         assert_eq!(next(&asks, Exit::Waiting), "baton promote shop   or   baton rollback shop");
+        let mut anew = view("paused", "", "healthy");
+        let rollout = anew.rollout.as_mut().unwrap();
+        rollout.from_version = rollout.to_version.clone();
+        assert!(next(&anew, Exit::Waiting).ends_with("or   baton abort shop"), "there is nothing to go back to");
     }
 
     #[test]

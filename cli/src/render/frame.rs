@@ -39,7 +39,10 @@ pub fn frame(service: &ServiceView, drawing: &Drawing) -> Page {
         }
         None => {
             page.line(
-                Line::default().span(Tone::Strong, service.name.clone()).plain("  ").span(Tone::Quiet, "no rollout yet"),
+                Line::default()
+                    .span(Tone::Strong, service.name.clone())
+                    .plain("  ")
+                    .span(Tone::Quiet, outcome::without_rollout(service)),
             );
         }
     }

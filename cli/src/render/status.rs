@@ -59,7 +59,11 @@ fn services(services: &[ServiceView]) -> Page {
             Line::default().span(health_tone(health), health),
             Line::of(serving(service)),
             Line::of(
-                service.rollout.as_ref().map_or_else(|| "none yet".to_owned(), |it| rollout(service, it)) + &warm(service),
+                service
+                    .rollout
+                    .as_ref()
+                    .map_or_else(|| outcome::without_rollout(service).to_owned(), |it| rollout(service, it))
+                    + &warm(service),
             ),
         ]);
     }

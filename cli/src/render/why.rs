@@ -16,7 +16,7 @@ pub fn service(service: &ServiceView, fleet: &FleetView) -> Page {
         Some(rollout) => ended(service, rollout),
         None => {
             let mut page = Page::new();
-            page.text(format!("{} has no rollout yet · {}", service.name, outcome::health(service)));
+            page.text(format!("{}: {} · {}", service.name, outcome::without_rollout(service), outcome::health(service)));
             page
         }
     };

@@ -34,12 +34,16 @@ impl Scene {
         }
         let [front, second] = fronts;
         let setup = Setup { hosts: 3, front, second: Some(second), place, ..setup(env!("CARGO_BIN_EXE_bench")) };
+        Some(Self::set(setup).await)
+    }
+
+    async fn set(setup: Setup) -> Self {
         let stage = Stage::raise(setup).await.unwrap();
         let control = stage.control().await.unwrap();
         let scene = Self { stage, control };
         let rollout = scene.deploy("1", ROLLING).await;
         scene.succeeds(&rollout).await;
-        Some(scene)
+        scene
     }
 
     async fn deploy(&self, version: &str, strategy: &str) -> String {
@@ -209,9 +213,10 @@ async fn side_by_side_while_one_agent_is_cut_nothing_is_stopped_and_the_rest_fol
 }
 
 /// Nobody can tell the second one anything; it asks every member how it is, and finds out by itself who leaves.
-#[tokio::test]
-async fn while_one_agent_is_cut_a_release_gets_everywhere_where_balancers_find_out_by_themselves() {
-    let Some(mut scene) = Scene::enter([Front::Builtin, Front::Builtin], Place::InPlace).await else { return };
+async fn it_finds_out_by_itself(front: Front) {
+    let own = setup(env!("CARGO_BIN_EXE_bench"));
+    let setup = Setup { hosts: 3, front, second: Some(front), place: Place::InPlace, checks: true, ..own };
+    let mut scene = Scene::set(setup).await;
     let loads = scene.loads();
     tokio::time::sleep(EDGE).await;
     scene.stage.kill(SECOND_BALANCER_HOST).await.unwrap();
@@ -235,6 +240,18 @@ async fn while_one_agent_is_cut_a_release_gets_everywhere_where_balancers_find_o
         let after = load.stop().await.unwrap();
         assert_nothing_was_lost(&scene.stage, &after);
         assert_eq!(after.versions.keys().collect::<Vec<_>>(), ["2"]);
+    }
+}
+
+#[tokio::test]
+async fn while_one_agent_is_cut_a_release_gets_everywhere_where_the_builtin_one_finds_out_by_itself() {
+    it_finds_out_by_itself(Front::Builtin).await;
+}
+
+#[tokio::test]
+async fn while_one_agent_is_cut_a_release_gets_everywhere_where_haproxy_finds_out_by_itself() {
+    if have("haproxy") {
+        it_finds_out_by_itself(Front::Haproxy).await;
     }
 }
 

@@ -346,6 +346,9 @@ backend {SERVICE}
     default-server pool-purge-delay 1s
 "
     );
+    if setup.checks {
+        text.push_str("    option httpchk GET /healthz\n    default-server check inter 1s fall 3\n");
+    }
     for (host, address) in host_names(setup).iter().zip(&places.hosts) {
         for (slot, port) in places.ports.iter().enumerate() {
             text.push_str(&format!("    server {host}-{slot} {address}:{port} disabled\n"));

@@ -77,6 +77,8 @@ pub struct Setup {
     pub certificate_life: Option<Duration>,
     /// The coordinator and every agent answer Prometheus: see [`Stage::metrics`].
     pub metrics: bool,
+    /// HAProxy asks every member once a second how it is, and leaves out whoever did not answer three times. The built-in one always does.
+    pub checks: bool,
 }
 
 /// Whether this machine lets us mount a small disk for a host of a stage.
@@ -107,6 +109,7 @@ impl Setup {
             small_disk: None,
             certificate_life: None,
             metrics: false,
+            checks: false,
         }
     }
 

@@ -114,7 +114,7 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
 /// back either: it ends where it stands.
 pub(super) fn abort(fleet: &mut Fleet, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
     match fleet.active_rollout(name).is_some_and(Rollout::renews) {
-        true => keep(fleet, name, &by, now),
+        true => end_here(fleet, name, &by, now, works),
         false => turn_round(fleet, name, by, false, now),
     }
 }
@@ -140,21 +140,36 @@ fn turn_round(fleet: &mut Fleet, name: &ServiceName, by: String, force: bool, no
 
 /// Ends the active rollout where it stands.
 pub(super) fn keep(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Result<Accepted, Problem> {
+    end_here(fleet, name, by, now, |_, _| true)
+}
+
+/// Ends the active rollout; the hosts that were told to run its release, and may keep it, have it.
+fn end_here(
+    fleet: &mut Fleet,
+    name: &ServiceName,
+    by: &str,
+    now: Moment,
+    may: fn(&Rollout, &HostName) -> bool,
+) -> Result<Accepted, Problem> {
     known(fleet, name)?;
     let active = fleet.active_rollout(name).ok_or_else(|| no_rollout(name))?.clone();
-    let have = told(fleet, &active, |_| true);
+    let have = told(fleet, &active, |host| may(&active, host));
     let id = active.id.clone();
     end(fleet, active, have, by, now);
     Ok(Accepted::Rollout(id))
+}
+
+/// Whether nothing on a host speaks against the release.
+fn works(active: &Rollout, host: &HostName) -> bool {
+    !active.evidence.iter().any(|evidence| evidence.host == *host)
 }
 
 /// Ends the active rollout in favour of another one. A host on which the release works keeps it until its turn comes.
 pub(super) fn give_way(fleet: &mut Fleet, name: &ServiceName, by: &str, now: Moment) -> Option<RolloutId> {
     let active = fleet.active_rollout(name)?.clone();
     let id = active.id.clone();
-    let works = |host: &HostName| !active.evidence.iter().any(|evidence| evidence.host == *host);
     let have = match active.direction {
-        Direction::Forward => told(fleet, &active, works),
+        Direction::Forward => told(fleet, &active, |host| works(&active, host)),
         Direction::Back => Vec::new(),
     };
     end(fleet, active, have, by, now);

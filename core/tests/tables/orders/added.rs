@@ -42,6 +42,8 @@ fn to_abort_it_ends_it_where_it_stands_whatever_that_host_does() {
     world.ask(Command::Abort { service: shop(), by: by() });
     world.settle();
     assert_eq!(world.state("r-5"), Some(RolloutState::Partial));
+    let lacks: Vec<_> = world.fleet.rollouts[&rollout("r-5")].left_out.iter().map(|it| it.host.clone()).collect();
+    assert_eq!(lacks, [host("web3")]);
     world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:out")]);
 }
 
