@@ -43,7 +43,7 @@ pub fn outcome(service: &ServiceView, wish: Wish) -> Option<Exit> {
         state::REVERTED if wish == Wish::Back => Some(Exit::Done),
         state::PARTIAL if caught_up(rollout) => Some(Exit::Done),
         // Back was the same release: it ended where it stood, which is what was asked for.
-        state::PARTIAL if wish == Wish::Back && rollout.from_version == rollout.to_version => Some(Exit::Done),
+        state::PARTIAL if wish == Wish::Back && rollout.completes => Some(Exit::Done),
         state::PARTIAL if turned_by_a_person(rollout) => Some(Exit::Aborted),
         state::PARTIAL => Some(Exit::NeedsPerson),
         state::REVERTED if turned_by_a_person(rollout) => Some(Exit::Aborted),
@@ -171,8 +171,7 @@ pub fn without_rollout(service: &ServiceView) -> &'static str {
 /// The command that goes back, or gives up a rollout of what is live already.
 #[must_use]
 pub fn way_back(service: &ServiceView) -> String {
-    let renews = |rollout: &RolloutView| is_active(rollout) && rollout.from_version == rollout.to_version;
-    if service.rollout.as_ref().is_some_and(renews) {
+    if service.rollout.as_ref().is_some_and(|rollout| is_active(rollout) && rollout.completes) {
         return format!("baton abort {}", service.name);
     }
     let forced = service.rollout.as_ref().is_some_and(|rollout| rollout.no_way_back);
@@ -186,6 +185,7 @@ pub fn next(service: &ServiceView, exit: Exit) -> String {
     let of = |is: fn(&RolloutView) -> bool| service.rollout.as_ref().is_some_and(is);
     let is_partial = service.rollout.as_ref().is_some_and(|rollout| rollout.state == state::PARTIAL && !caught_up(rollout));
     match exit {
+        Exit::Aborted | Exit::NeedsPerson if is_partial && of(|rollout| rollout.completes) => format!("baton why {name}"),
         Exit::Aborted | Exit::NeedsPerson if is_partial => format!("baton retry {name}   or   {back}"),
         Exit::Waiting if asks_for_approval(service) => format!("baton promote {name}   or   {back}"),
         Exit::Waiting if hook_failed(service) => {
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(next(&asks, Exit::Waiting), "baton promote shop   or   baton rollback shop");
         let mut anew = view("paused", "", "healthy");
         let rollout = anew.rollout.as_mut().unwrap();
-        rollout.from_version = rollout.to_version.clone();
+        rollout.completes = true;
         assert!(next(&anew, Exit::Waiting).ends_with("or   baton abort shop"), "there is nothing to go back to");
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let mut anew = view("partial", "ana", "healthy");
         assert_eq!(outcome(&anew, Wish::Back), Some(Exit::Aborted), "another one ended it before it was back");
         let rollout = anew.rollout.as_mut().unwrap();
-        rollout.from_version = rollout.to_version.clone();
+        rollout.completes = true;
         assert_eq!(outcome(&anew, Wish::Back), Some(Exit::Done), "there was no other way back");
     }
 

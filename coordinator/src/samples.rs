@@ -181,6 +181,7 @@ pub(crate) fn rollout(id: &str, service: &str, state: RolloutState) -> Rollout {
         judgement: Default::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        anew: false,
         returns: false,
         kept: BTreeSet::new(),
         consent: Consent::NotNeeded,

@@ -89,8 +89,9 @@ impl Autonomy {
             Because::Person(by) => problem.saw("asked for by", by.clone()),
         };
         Some(
-            problem
-                .help(format!("baton rollback {name} takes every host back; baton restart {name} tries {given_up} again")),
+            problem.help(format!(
+                "baton rollback {name} takes every host back; baton retry {name} tries {given_up} again here"
+            )),
         )
     }
 

@@ -95,7 +95,7 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
             waiting.text
         ));
     }
-    if rollout.state == state::PARTIAL && !outcome::caught_up(rollout) {
+    if rollout.state == state::PARTIAL && !rollout.completes && !outcome::caught_up(rollout) {
         page.line(Line::of("  you can: ").plain(format!(
             "baton retry {}   ·   {}",
             service.name,

@@ -129,8 +129,7 @@ fn rollouts(out: &mut Exposition, picture: &Picture, now: Moment) {
     );
     out.family("baton_rollout_evidence_threshold", Kind::Gauge, "What it must be worth for the release to be taken back.");
     for service in picture.fleet.services.keys() {
-        let rollouts = picture.fleet.rollouts.values().filter(|rollout| rollout.service == *service);
-        let last = rollouts.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended));
+        let last = picture.fleet.latest_rollout(service);
         let name = [("service", service.as_str())];
         let active = last.filter(|rollout| rollout.state.is_active());
         let unchanged = active.map_or(0.0, |rollout| now.since(rollout.progressed).as_secs_f64());

@@ -200,10 +200,10 @@ impl Fleet {
     /// The active rollout, else the one that ended last and left what is live now.
     #[must_use]
     pub fn latest_rollout(&self, service: &ServiceName) -> Option<&Rollout> {
-        let live = self.services.get(service)?.committed;
+        let known = self.services.get(service)?;
         let of_service = self.rollouts.values().filter(|rollout| rollout.service == *service);
         let latest = of_service.max_by_key(|rollout| (rollout.state.is_active(), rollout.ended))?;
-        (latest.state.is_active() || latest.may_have_left(live)).then_some(latest)
+        (latest.state.is_active() || latest.may_have_left(known)).then_some(latest)
     }
 
     /// The fence, while nothing is decided because of it.

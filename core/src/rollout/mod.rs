@@ -27,6 +27,7 @@ pub mod waiting;
 mod walk;
 
 use crate::analysis::judgement::Judgement;
+use crate::fleet::Service;
 use crate::name::{HostName, ReleaseId, RolloutId, ServiceName};
 use crate::problem::Problem;
 use crate::strategy::{Strategy, Wave};
@@ -81,6 +82,9 @@ pub struct Rollout {
     /// What hosts had kept of rollouts that were ended where they stood, when this one began: they are brought from these.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub kept: BTreeSet<ReleaseId>,
+    /// It was begun to start what is live anew, on the hosts in `starts`, and means no others.
+    #[serde(default)]
+    pub anew: bool,
     /// Whether another person than the one who asked for it has let it begin.
     #[serde(default)]
     pub consent: Consent,
@@ -173,15 +177,18 @@ impl Rollout {
         }
     }
 
-    /// Whether what is live may be what it left, having ended. Else the fleet went on without this coordinator, which was restored
+    /// Whether a service may be as it left it, having ended. Else the fleet went on without this coordinator, which was restored
     /// from a copy, and it says nothing of what runs now.
     #[must_use]
-    pub fn may_have_left(&self, live: Option<ReleaseId>) -> bool {
-        match self.state {
+    pub fn may_have_left(&self, service: &Service) -> bool {
+        let live = service.committed;
+        let is_live = match self.state {
             RolloutState::Succeeded => live == Some(self.to),
             RolloutState::Partial => live == Some(self.to) || live == self.from,
             _ => live == self.from,
-        }
+        };
+        let knows = |release: ReleaseId| release == self.to || Some(release) == self.from || self.kept.contains(&release);
+        is_live && service.orders.kept.values().all(|kept| knows(kept.release))
     }
 
     /// Whether both releases are everywhere, and nobody reaches the new one but whom a rule names.
@@ -201,9 +208,14 @@ impl Rollout {
         self.kept.iter().copied().filter(|_| self.renews())
     }
 
-    /// Whether a host that it leaves out lacks something: who starts one host anew means no other. A rollback for hosts that kept
-    /// another release goes to the live one as well, and means everybody.
+    /// Whether it brings what is live already to hosts that lack it, and nothing else: there is nothing to go back to.
+    #[must_use]
+    pub fn completes(&self) -> bool {
+        self.renews() && !self.anew && self.kept.is_empty()
+    }
+
+    /// Whether a host that it leaves out lacks something: who starts one host anew means no other.
     fn is_meant_for(&self, host: &HostName) -> bool {
-        !self.renews() || self.starts.is_empty() || self.starts.contains_key(host)
+        !self.anew || self.starts.contains_key(host)
     }
 }

@@ -157,7 +157,7 @@ fn turn_back_if_there_is_a_way(rollout: &mut Rollout, service: &Service) {
             let name = &rollout.service;
             format!("no release was live before: baton deploy --supersede mends it, baton rollback {name} stops what serves")
         }
-        None if rollout.renews() => "what it brings is live already, so there is nothing to go back to".to_owned(),
+        None if rollout.completes() => "what it brings is live already, so there is nothing to go back to".to_owned(),
         None => return turn_back(rollout, Turned::Evidence),
     };
     let why = format!("{}; {why}", evidence.unwrap_or_default());

@@ -289,3 +289,20 @@ fn a_rollout_that_the_fleet_went_on_from_says_nothing_of_what_is_live_and_is_not
         assert_eq!(apply(&mut world.fleet, retry(), NOW).map_err(|problem| problem.code.0), Err(715));
     }
 }
+
+#[test]
+fn nor_is_one_where_some_hosts_had_gone_on_to_a_release_it_never_heard_of() {
+    let mut world = World::parse(ROLLING);
+    for rollout in world.fleet.rollouts.values_mut() {
+        (rollout.state, rollout.ended) = (RolloutState::Reverted, Some(NOW));
+    }
+    world.fleet.fence = Some(Fence::around(&world.fleet));
+    for (name, version) in [("lb1", "v1"), ("web1", "v3"), ("web2", "v1")] {
+        let told = told(&world, name, version, 9);
+        hear(&mut world, name, &told);
+    }
+    let service = &world.fleet.services[&shop()];
+    assert_eq!(service.committed, Some(release("v1").id()));
+    assert_eq!(service.orders.kept[&host("web1")].release, release("v3").id());
+    assert_eq!(world.fleet.latest_rollout(&shop()), None);
+}

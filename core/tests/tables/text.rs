@@ -250,6 +250,7 @@ fn rollout(options: &str, service: &Service) -> Option<Rollout> {
         judgement: Default::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        anew: false,
         returns: false,
         kept: BTreeSet::new(),
         consent: Consent::NotNeeded,

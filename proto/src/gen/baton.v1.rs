@@ -2712,6 +2712,9 @@ pub struct RolloutView {
     /// Whose requests alone reach the new release while its switch waits for a person's word; empty: there is no preview now.
     #[prost(string, tag = "44")]
     pub preview: ::prost::alloc::string::String,
+    /// It brings what is live already to hosts that lack it: there is nothing to go back to.
+    #[prost(bool, tag = "45")]
+    pub completes: bool,
     /// The same release, started anew: on these hosts.
     #[prost(string, repeated, tag = "41")]
     pub renews: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,

@@ -386,7 +386,8 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         proof: proof::view(rollout, &version(fleet, Some(rollout.to)), &comes_from(fleet, rollout)),
         hooks: super::hooks::view(fleet, rollout, now),
         left_out: rollout.left_out.iter().map(|it| left_out_view(it, false)).collect(),
-        renews: match rollout.renews() {
+        completes: rollout.completes(),
+        renews: match rollout.anew {
             true => rollout.starts.keys().map(ToString::to_string).collect(),
             false => Vec::new(),
         },

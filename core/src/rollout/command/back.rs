@@ -110,10 +110,9 @@ fn find(fleet: &Fleet, name: &ServiceName, version: &Version) -> Result<ReleaseI
     }
 }
 
-/// Gives the active rollout up. Where back is the same release, what could not be done on the way there could not be done on the way
-/// back either: it ends where it stands.
+/// Gives the active rollout up. One that has nothing to go back to ends where it stands.
 pub(super) fn abort(fleet: &mut Fleet, name: &ServiceName, by: String, now: Moment) -> Result<Accepted, Problem> {
-    match fleet.active_rollout(name).is_some_and(Rollout::renews) {
+    match fleet.active_rollout(name).is_some_and(Rollout::completes) {
         true => end_here(fleet, name, &by, now, works),
         false => turn_round(fleet, name, by, false, now),
     }
@@ -200,7 +199,9 @@ fn end(fleet: &mut Fleet, mut rollout: Rollout, have: Vec<HostName>, by: &str, n
     (rollout.pause, rollout.wave_done) = (None, None);
     (rollout.progressed, rollout.ended) = (now, Some(now));
     let kept = |host| (host, Kept { release: rollout.to, by: by.to_owned() });
-    if service.committed != Some(rollout.to) {
+    if service.committed == Some(rollout.to) {
+        service.orders.kept.retain(|host, _| !have.contains(host));
+    } else {
         service.orders.kept.extend(have.into_iter().filter(|host| service.hosts.contains(host)).map(kept));
     }
     fleet.rollouts.insert(rollout.id.clone(), rollout);

@@ -56,6 +56,7 @@ pub fn begin(
         judgement: Judgement::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        anew: false,
         returns: false,
         kept: service.orders.kept.values().map(|kept| kept.release).filter(|release| *release != to).collect(),
         consent: if asks { Consent::Awaited } else { Consent::NotNeeded },

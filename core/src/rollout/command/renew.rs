@@ -22,6 +22,7 @@ pub(super) fn restart(
     let mut rollout = renewed(fleet, id, name, by, now)?;
     let start = next_start(fleet, name);
     rollout.starts = rollout.hosts.iter().map(|host| (host.clone(), start)).collect();
+    rollout.anew = true;
     Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
 }
 
@@ -33,19 +34,15 @@ pub(super) fn rehearse(
     by: String,
     now: Moment,
 ) -> Result<Accepted, Problem> {
-    let mut rollout = renewed(fleet, id, name, by, now)?;
+    let rollout = renewed(fleet, id, name, by, now)?;
     let service = known(fleet, name)?;
     let host = chosen(fleet, name, service, host, now)?;
     if service.strategy.placement == Placement::InPlace && service.hosts.len() < 2 {
         return Err(Problem::new(Code(713), format!("{host} is the only host of {name}, and has one slot"))
             .help("a second port in run.ports lets the new instance start beside the old one"));
     }
-    rollout.hosts.retain(|other| *other != host);
-    rollout.hosts.insert(0, host.clone());
-    rollout.strategy.waves = vec![Wave::of(Amount::Percent(100))];
-    rollout.strategy.bake = Duration::ZERO;
-    rollout.starts = [(host, next_start(fleet, name))].into();
-    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+    let start = next_start(fleet, name);
+    Ok(Accepted::Rollout(begin::put(fleet, of(rollout, &[host], start), None)))
 }
 
 /// Starts the live release anew on some hosts, and on no other.
@@ -57,12 +54,20 @@ pub(super) fn only(
     by: String,
     now: Moment,
 ) -> Result<Accepted, Problem> {
-    let mut rollout = renewed(fleet, id, name, by, now)?;
+    let rollout = renewed(fleet, id, name, by, now)?;
     let start = next_start(fleet, name);
-    rollout.starts = hosts.iter().map(|host| (host.clone(), start)).collect();
+    Ok(Accepted::Rollout(begin::put(fleet, of(rollout, hosts, start), None)))
+}
+
+/// The same for these hosts alone: they come first, in one wave, and nothing is watched after.
+fn of(mut rollout: Rollout, hosts: &[HostName], start: u32) -> Rollout {
     let (first, rest): (Vec<_>, Vec<_>) = rollout.hosts.into_iter().partition(|host| hosts.contains(host));
     rollout.hosts = first.into_iter().chain(rest).collect();
-    Ok(Accepted::Rollout(begin::put(fleet, rollout, None)))
+    rollout.strategy.waves = vec![Wave::of(Amount::Percent(100))];
+    rollout.strategy.bake = Duration::ZERO;
+    rollout.starts = hosts.iter().map(|host| (host.clone(), start)).collect();
+    rollout.anew = true;
+    rollout
 }
 
 /// A rollout from the live release to itself.

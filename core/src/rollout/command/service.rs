@@ -62,6 +62,8 @@ pub(super) fn remove(fleet: &mut Fleet, name: &ServiceName, by: String, now: Mom
     }
     let orders = &mut known_mut(fleet, name)?.orders;
     orders.queue.clear();
+    // It goes from everywhere: also from hosts that were left alone with what they brought of it.
+    orders.brought.clear();
     orders.removal = Some(Order { by, why: String::new(), since: now });
     Ok(Accepted::Noted)
 }

@@ -7,6 +7,8 @@ use super::super::{Consent, Direction, Rollout, RolloutState, gate, plan, progre
 use super::hooks;
 use super::{Accepted, begin, change, frozen, known, known_mut, not_of_service};
 use crate::fleet::orders::Order;
+use crate::fleet::report::InstanceReport;
+use crate::fleet::spec::InstanceSpec;
 use crate::fleet::{Fleet, Service};
 use crate::name::{HostName, RolloutId, ServiceName};
 use crate::problem::{Code, Problem};
@@ -154,7 +156,11 @@ pub(super) fn retry(
     if fleet.active_rollout(name).is_none() {
         return match gave_up.as_slice() {
             [] => Ok(Accepted::Noted),
-            hosts => super::renew::only(fleet, id, name, hosts, by.to_owned(), now),
+            hosts => match super::renew::only(fleet, id, name, hosts, by.to_owned(), now) {
+                // What else was asked for is done; the others are as they were.
+                Err(_) if !skipped.is_empty() || hooks_failed => Ok(Accepted::Noted),
+                begun => begun,
+            },
         };
     }
     change(fleet, name, now, |rollout| {
@@ -183,9 +189,11 @@ fn gave_up(fleet: &Fleet, name: &ServiceName, meant: impl Fn(&HostName) -> bool)
             return false;
         };
         let mut told = known.issued.instances.iter().filter(|(key, _)| key.service == *name);
-        told.any(|(key, told)| report.instances.get(key).is_some_and(|it| told.fallback == Some(it.release)))
+        let gave_up = |it: &InstanceReport, told: &InstanceSpec| told.fallback == Some(it.release) && it.start == told.start;
+        told.any(|(key, told)| report.instances.get(key).is_some_and(|it| gave_up(it, told)))
     };
-    service.hosts.iter().filter(|host| meant(host)).filter(fell_back).cloned().collect()
+    let drained = |host: &HostName| fleet.hosts.get(host).is_some_and(|known| known.maintenance.is_some());
+    service.hosts.iter().filter(|host| meant(host) && !drained(host)).filter(fell_back).cloned().collect()
 }
 
 /// The release of the last rollout, when that ended without bringing it everywhere it should be.

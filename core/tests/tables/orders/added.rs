@@ -68,3 +68,64 @@ fn a_host_that_gave_up_what_is_live_starts_it_anew_when_it_is_tried_again_and_no
     assert_eq!(starts(&world, "web1"), before.0);
     assert!(starts(&world, "web2") > before.1);
 }
+
+#[test]
+fn a_host_that_gave_up_is_not_started_anew_where_that_is_refused_and_nothing_else_is_changed() {
+    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1");
+    let deploy = world.deploy("r-5", "v2");
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    let web2: &mut Host = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
+    let report = &mut web2.heard.as_mut().expect("it was heard").report;
+    report.instances.values_mut().for_each(|it| it.release = release("v1").id());
+    world.ask(Command::Freeze { service: Some(shop()), lasts: None, by: by(), why: "a holiday".into() });
+    assert_eq!(world.refused(retry(None)), 711);
+    // That a host takes part again is no release, and needs no end of the freeze.
+    world.ask(Command::Skip { service: shop(), host: host("web1"), by: by(), why: "disk".into() });
+    assert_eq!(world.ask(retry(None)), Accepted::Noted);
+    assert!(world.fleet.services[&shop()].orders.skipped.is_empty());
+}
+
+#[test]
+fn one_that_was_tried_again_hides_nobody_who_lacks_it() {
+    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3\n web4\n lb1");
+    let known = |it: &baton_core::name::HostName| !["web3", "web4"].contains(&it.as_str());
+    world.fleet.services.values_mut().for_each(|service| service.hosts.retain(known));
+    world.broken = vec![("web3", "v1")];
+    let mut deploy = world.deploy("r-5", "v1");
+    deploy.service.hosts.extend([host("web3"), host("web4")]);
+    world.ask(Command::Deploy(Box::new(deploy)));
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Paused));
+    world.ask(Command::Skip { service: shop(), host: host("web4"), by: by(), why: "disk".into() });
+    world.broken.clear();
+    world.ask(retry(Some("web3")));
+    world.settle();
+    assert_eq!(world.state("r-5"), Some(RolloutState::Partial), "web4 never had it");
+    world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:in"), ("web4", "")]);
+}
+
+#[test]
+fn whoever_was_on_the_way_back_to_what_is_live_gets_there_whatever_ends_the_way() {
+    let ends: [fn() -> Command; 2] =
+        [|| Command::Abort { service: shop(), by: by() }, || Command::Keep { service: shop(), by: by() }];
+    for end in ends {
+        let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1");
+        let deploy = world.deploy("r-5", "v2");
+        world.ask(Command::Deploy(Box::new(deploy)));
+        while world.stands()["web2"] != "v2:in" {
+            world.pass();
+        }
+        world.ask(Command::Keep { service: shop(), by: by() });
+        world.settle();
+        let kept = world.stands().values().filter(|it| *it == "v2:in").count();
+        assert!(kept > 0 && kept < 3, "{:?}", world.stands());
+        world.ask(Command::Rollback { id: rollout("r-7"), service: shop(), by: by(), force: false });
+        while !world.stands().values().any(|it| it == "v1:out") {
+            world.pass();
+        }
+        world.ask(end());
+        world.settle();
+        assert!(world.stands().values().all(|it| it.ends_with(":in")), "{:?}", world.stands());
+    }
+}

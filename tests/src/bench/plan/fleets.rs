@@ -229,6 +229,7 @@ fn rollout(name: &ServiceName, service: &Service, new: &Release) -> anyhow::Resu
         judgement: Default::default(),
         starts: BTreeMap::new(),
         left_out: Vec::new(),
+        anew: false,
         returns: false,
         kept: BTreeSet::new(),
         consent: Consent::NotNeeded,
