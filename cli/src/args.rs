@@ -76,7 +76,7 @@ pub enum Verb {
     Promote(steer::PromoteArgs),
     /// Give the rollout under way up and go back; with --keep, end it where it stands
     Abort(rollback::AbortArgs),
-    /// Try again what failed, and take skipped hosts back in
+    /// Try again what failed or was given up, and take skipped hosts back in
     Retry(retry::RetryArgs),
     /// Leave a host out of rollouts, by name and on the record
     Skip(retry::SkipArgs),

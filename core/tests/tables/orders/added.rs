@@ -1,8 +1,7 @@
 //! A host more for what is live: it cannot fail back to anything, and what it lacks is a person's to decide.
 
 use super::super::text::{host, release, shop};
-use super::{Obedient, by, retry, rollout};
-use baton_core::fleet::Host;
+use super::{Obedient, REST, by, retry, rollout};
 use baton_core::rollout::RolloutState;
 use baton_core::rollout::command::{Accepted, Command};
 
@@ -47,21 +46,31 @@ fn to_abort_it_ends_it_where_it_stands_whatever_that_host_does() {
     world.stand(&[("web1", "v1:in"), ("web2", "v1:in"), ("web3", "v1:out")]);
 }
 
-#[test]
-fn a_host_that_gave_up_what_is_live_starts_it_anew_when_it_is_tried_again_and_no_other_does() {
-    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+/// Where v2 is live everywhere.
+fn bring_v2(world: &mut Obedient) {
     let deploy = world.deploy("r-5", "v2");
     world.ask(Command::Deploy(Box::new(deploy)));
     world.settle();
+}
+
+/// It runs the release before instead, and says so.
+fn web2_gives_up(world: &mut Obedient) {
+    let web2 = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
+    let report = &mut web2.heard.as_mut().expect("it was heard").report;
+    report.instances.values_mut().for_each(|it| it.release = release("v1").id());
+}
+
+#[test]
+fn a_host_that_gave_up_what_is_live_starts_it_anew_when_it_is_tried_again_and_no_other_does() {
+    let mut world = Obedient::at(REST);
+    bring_v2(&mut world);
     assert_eq!(world.refused(retry(None)), 715);
     let starts = |world: &Obedient, name: &str| -> Vec<u32> {
         let issued = &world.fleet.hosts[&host(name)].issued;
         issued.instances.values().map(|it| it.start).collect()
     };
     let before = (starts(&world, "web1"), starts(&world, "web2"));
-    let web2: &mut Host = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
-    let report = &mut web2.heard.as_mut().expect("it was heard").report;
-    report.instances.values_mut().for_each(|it| it.release = release("v1").id());
+    web2_gives_up(&mut world);
     assert_eq!(world.ask(retry(Some("web2"))), Accepted::Rollout(rollout("r-7")));
     world.settle();
     assert_eq!(world.state("r-7"), Some(RolloutState::Succeeded));
@@ -71,13 +80,9 @@ fn a_host_that_gave_up_what_is_live_starts_it_anew_when_it_is_tried_again_and_no
 
 #[test]
 fn a_host_that_gave_up_is_not_started_anew_where_that_is_refused_and_nothing_else_is_changed() {
-    let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1");
-    let deploy = world.deploy("r-5", "v2");
-    world.ask(Command::Deploy(Box::new(deploy)));
-    world.settle();
-    let web2: &mut Host = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
-    let report = &mut web2.heard.as_mut().expect("it was heard").report;
-    report.instances.values_mut().for_each(|it| it.release = release("v1").id());
+    let mut world = Obedient::at(REST);
+    bring_v2(&mut world);
+    web2_gives_up(&mut world);
     world.ask(Command::Freeze { service: Some(shop()), lasts: None, by: by(), why: "a holiday".into() });
     assert_eq!(world.refused(retry(None)), 711);
     // That a host takes part again is no release, and needs no end of the freeze.
@@ -110,7 +115,7 @@ fn whoever_was_on_the_way_back_to_what_is_live_gets_there_whatever_ends_the_way(
     let ends: [fn() -> Command; 2] =
         [|| Command::Abort { service: shop(), by: by() }, || Command::Keep { service: shop(), by: by() }];
     for end in ends {
-        let mut world = Obedient::at("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1");
+        let mut world = Obedient::at(REST);
         let deploy = world.deploy("r-5", "v2");
         world.ask(Command::Deploy(Box::new(deploy)));
         while world.stands()["web2"] != "v2:in" {
