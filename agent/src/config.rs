@@ -212,7 +212,7 @@ mod tests {
             [
                 "unknown key `user` in [allow]",
                 "agent.toml:2:1",
-                "did you mean `users`? the keys in [allow] are `services`, `users`, `root`, `secrets`, `commands`, `pools`, `reboot`",
+                "did you mean `users`? the keys in [allow] are `services`, `users`, `root`, `secrets`, `commands`, `pools`, `members`, `reboot`",
             ],
         );
         check("balancer = 7\n", ["`balancer` must be a table: [balancer], with its `driver`", "agent.toml:1:12", ""]);

@@ -10,8 +10,17 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Those of the file system; the old file is still there then, and nothing else.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_beside(path, bytes, Sync::Yes)?;
+    put(path, bytes)?;
     sync_folder(path)
+}
+
+/// The first half of [`replace`]: what reads the file from now on finds the new one, whole. After a power cut that holds only once
+/// [`sync_folder`] was there, too; until then the old one may be back.
+///
+/// # Errors
+/// As [`replace`].
+pub fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, Sync::Yes)
 }
 
 /// Replaces a file so that it survives the death of this process, though not a power cut: for what a reboot ends anyway.

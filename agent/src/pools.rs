@@ -37,9 +37,9 @@ async fn drive(mut balancer: Box<dyn Balancer>, allow: &Allow, mut wanted: Wante
     let mut noted = None;
     loop {
         let pools = wanted.borrow_and_update().clone();
-        let (allowed, refused) = allow.pools(pools.clone());
-        let mut seen = balancer.reconcile(&allowed).await;
-        seen.extend(refused.into_iter().map(|(name, problem)| (name, unserved(problem))));
+        let bounded = allow.bound(pools.clone());
+        let mut seen = balancer.reconcile(&bounded.pools).await;
+        bounded.tell(&mut seen);
         let note = balancer.notes().into_iter().next();
         if note != noted {
             noted.clone_from(&note);

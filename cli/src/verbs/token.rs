@@ -124,6 +124,15 @@ async fn create(connection: &mut Connection, args: CreateArgs, context: Context<
         return Err(Failure::new(Problem::new(code::CONTRADICTS, what).help(help), Exit::Usage));
     }
     let for_names = u32::try_from(args.names.len()).unwrap_or(u32::MAX).max(1);
+    if let Some(uses) = args.hosts.or(args.uses).filter(|uses| !args.names.is_empty() && *uses > for_names) {
+        let flag = if args.hosts.is_some() { "--hosts" } else { "--uses" };
+        let what = format!(
+            "{flag} {uses} is more than the {} given, and each is redeemed once",
+            counted(u64::from(for_names), "name", "names")
+        );
+        let help = format!("leave out {flag}, or give a --name for each");
+        return Err(Failure::new(Problem::new(code::CONTRADICTS, what).help(help), Exit::Usage));
+    }
     let request = CreateTokenRequest {
         role: args.role.word().to_owned(),
         uses: args.hosts.or(args.uses).unwrap_or(for_names),

@@ -328,7 +328,12 @@ fn a_program_is_told_a_wrong_command_line_in_json() {
     let ran = world.run("token create --role ci --hosts 3");
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.starts_with("error[B0150]: --hosts is for tokens of hosts"), "{}", ran.stderr);
-    assert_eq!(world.run("token create --role host --hosts 3").code, Some(0));
+    let ran = world.run("token create --hosts 2 --name web1");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.starts_with("error[B0150]: --hosts 2 is more than the 1 name given"), "{}", ran.stderr);
+    for good in ["--role host --hosts 3", "--hosts 2 --name web1 --name web2", "--uses 1 --name web1 --name web2"] {
+        assert_eq!(world.run(&format!("token create {good}")).code, Some(0), "{good}");
+    }
 }
 
 #[test]

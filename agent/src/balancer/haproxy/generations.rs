@@ -46,14 +46,20 @@ impl Generation {
     }
 }
 
-/// Every worker but the current one, as its master knows them.
+/// The workers a master has.
 ///
 /// # Errors
-/// A reload under way (the worker that answers on the socket is not the master's current one), or a master that does not
-/// answer: then nothing is known of old workers.
-pub(super) async fn old(master: &Path, current: u32) -> Result<Vec<Generation>, Problem> {
+/// A master that does not answer: then nothing is known of old workers.
+pub(super) async fn workers(master: &Path) -> Result<Workers, Problem> {
     let text = socket::ask(master, &["show proc"]).await?.concat();
-    let workers = Workers::parse(&text).ok_or_else(|| problem::socket_garbage(master, &text))?;
+    Workers::parse(&text).ok_or_else(|| problem::socket_garbage(master, &text))
+}
+
+/// Every worker but the current one, of those a master was just seen to have.
+///
+/// # Errors
+/// A reload under way: the worker that answers on the socket is not the master's current one.
+pub(super) async fn old(master: &Path, workers: Workers, current: u32) -> Result<Vec<Generation>, Problem> {
     if !workers.current.is_empty() && !workers.current.contains(&current) {
         let seen = format!("{current} answers, {:?} are the master's current workers", workers.current);
         return Err(problem::changing_hands(seen));

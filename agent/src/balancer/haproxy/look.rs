@@ -4,7 +4,7 @@
 use super::generations;
 use super::row::Row;
 use super::state_file::{self, StateFile};
-use super::text::{Process, Stat};
+use super::text::{Process, Stat, Workers};
 use super::unanswered::Table;
 use super::{Haproxy, Place, kin, merge, socket};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
@@ -127,8 +127,14 @@ fn routed(listing: &str) -> Servers {
 }
 
 impl Haproxy {
-    /// Makes a look into what is seen, and remembers what the next step needs of it.
-    pub(super) async fn take_in(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, mut look: Look) -> Result<Seen, Problem> {
+    /// Makes a look into what is seen, and remembers what the next step needs of it. The master's `workers` are asked for where that
+    /// was not done yet.
+    pub(super) async fn take_in(
+        &mut self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+        mut look: Look,
+        workers: Option<Result<Workers, Problem>>,
+    ) -> Result<Seen, Problem> {
         if let Some(survey) = look.survey.take() {
             self.survey = Some((Instant::now(), survey));
         }
@@ -141,7 +147,13 @@ impl Haproxy {
         });
         let generations = match (&self.config.master_socket, anybody_out) {
             (_, false) => Vec::new(),
-            (Some(master), true) => generations::old(master, look.process.pid).await?,
+            (Some(master), true) => {
+                let workers = match workers {
+                    Some(workers) => workers?,
+                    None => generations::workers(master).await?,
+                };
+                generations::old(master, workers, look.process.pid).await?
+            }
             (None, true) => kin::old(look.process.pid).await?,
         };
         let file = StateFile::read(&self.config.state_file)?;

@@ -1,10 +1,10 @@
 //! HAProxy through its runtime socket.
 //!
 //! Adopts the backend named like the pool, and of it only the servers whose addresses the spec names. Order and gotchas are
-//! the measured ones: state on disk before the change; out is `maint`, never `drain`; back in only from `maint`, and only
-//! after the member answered from here; nothing is believed before it is read back; a zero counts only when every
-//! generation of the process says zero. A restart that forgot is seen by the process's identity and by what it says, and
-//! the next pass sets it right.
+//! the measured ones: state in its file before the change, and on disk before anybody hears of it; out is `maint`, never
+//! `drain`; back in only from `maint`, and only after the member answered from here; nothing is believed before it is read
+//! back; a zero counts only when every generation of the process says zero. A restart that forgot is seen by the process's
+//! identity and by what it says, and the next pass sets it right.
 //!
 //! What it needs in haproxy.cfg stands in `agent/examples/haproxy.cfg`.
 
@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use text::Stat;
+use text::{Stat, Workers};
 use unanswered::Unanswered;
 
 /// A server: its backend's name and its address.
@@ -96,6 +96,8 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
     }
     hearing::check(config.requests)?;
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
+    // Whoever died between putting the file and settling it has nobody else to wait for the disk. That it is not there is said later.
+    let _ = crate::durable::sync_folder(&config.state_file);
     let settled = Settled::open(config.drift, state.join("drift.json"));
     let maps = Maps::new(config.maps.clone());
     let mut haproxy = Haproxy {
@@ -124,19 +126,22 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
 impl Driver for Haproxy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
-        let look = match Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due).await {
+        // Both at once: a worker that is replaced in between is none of those its master has, whoever of the two answered first.
+        let look = Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due);
+        let (look, workers) = tokio::join!(look, self.workers_if_needed(pools));
+        match look {
             // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 self.maps.learn(&self.config.socket).await?;
-                Look::take(&self.config.socket, self.backends(pools), &BTreeMap::new(), true).await?
+                let look = Look::take(&self.config.socket, self.backends(pools), &BTreeMap::new(), true).await?;
+                self.take_in(pools, look, None).await
             }
-            Ok(look) => look,
+            Ok(look) => self.take_in(pools, look, workers).await,
             Err(problem) => {
                 self.hold_out_on_disk(pools).await;
-                return Err(problem);
+                Err(problem)
             }
-        };
-        self.take_in(pools, look).await
+        }
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
@@ -157,8 +162,10 @@ impl Driver for Haproxy {
         for (change, row) in &rows {
             file.set(row.clone().with(change.state, change.weight));
         }
-        if file != before {
-            file.write(&self.config.state_file).await?;
+        let path = self.config.state_file.clone();
+        let is_new = file != before;
+        if is_new {
+            file.put(&path).await?;
         }
         let commands: Vec<(Place, String)> = rows
             .iter()
@@ -166,7 +173,11 @@ impl Driver for Haproxy {
                 commands(change, row).into_iter().map(|text| ((row.backend().to_owned(), change.address), text))
             })
             .collect();
-        self.tell(&commands).await
+        // Only a power cut can bring the file before back, and that takes the running HAProxy as well: nobody has been told of the
+        // change by then, so what it was before is what everybody goes by.
+        let settled = async { if is_new { state_file::settle(&path).await } else { Ok(()) } };
+        let (told, settled) = tokio::join!(self.tell(&commands), settled);
+        told.and(settled)
     }
 
     async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
@@ -203,7 +214,8 @@ impl Driver for Haproxy {
             cut += here;
         }
         if let (Some(master), Some(pid)) = (&self.config.master_socket, self.pid()) {
-            cut += generations::cut(master, &generations::old(master, pid).await?, address).await?;
+            let old = generations::old(master, generations::workers(master).await?, pid).await?;
+            cut += generations::cut(master, &old, address).await?;
         }
         let counted = |pools: &mut journal::Pools| {
             pools.entry(pool.clone()).or_default().entry(address).or_default().cut += cut;
@@ -220,6 +232,17 @@ impl Haproxy {
             std::iter::once(pool.to_string()).chain(second)
         };
         pools.keys().flat_map(names).collect()
+    }
+
+    /// What its master says of its workers, where one from before a reload matters: as far as is known before the look.
+    async fn workers_if_needed(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Option<Result<Workers, Problem>> {
+        let mut wanted = pools.values().flat_map(|spec| spec.members.values());
+        let any_out = wanted.any(|member| member.state != MemberState::Ready)
+            || self.servers.values().any(|row| row.told() != MemberState::Ready);
+        match &self.config.master_socket {
+            Some(master) if any_out => Some(generations::workers(master).await),
+            _ => None,
+        }
     }
 
     /// The servers a change is made of: on its side as it says, and out on the other one, in this order.
@@ -281,7 +304,10 @@ impl Haproxy {
             }
         }
         if file != before {
-            let _ = file.write(&self.config.state_file).await;
+            let path = &self.config.state_file;
+            if file.put(path).await.is_ok() {
+                let _ = state_file::settle(path).await;
+            }
         }
     }
 }

@@ -50,15 +50,21 @@ impl StateFile {
         self.0.values().filter(move |row| row.backend() == backend)
     }
 
-    /// Replaces the file, whole.
-    pub(super) async fn write(&self, path: &Path) -> Result<(), Problem> {
+    /// Replaces the file, whole: a HAProxy that starts from now on reads the new one. After a power cut it does so once
+    /// [`settle`] is through.
+    pub(super) async fn put(&self, path: &Path) -> Result<(), Problem> {
         let mut text = format!("1\n{HEADER}\n");
         for row in self.0.values() {
             text.push_str(&row.line());
             text.push('\n');
         }
-        durable::replace(path, text).await.map_err(|error| problem::state_file(path, &error))
+        durable::put(path, text).await.map_err(|error| problem::state_file(path, &error))
     }
+}
+
+/// Waits until a file that was put is there after a power cut, too.
+pub(super) async fn settle(path: &Path) -> Result<(), Problem> {
+    durable::settle(path).await.map_err(|error| problem::state_file(path, &error))
 }
 
 /// When the file was last written, in seconds since 1970.

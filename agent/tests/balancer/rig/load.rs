@@ -2,6 +2,7 @@
 //! silence is a failed request. No automatic retry, ever. And they do not look before they write: a kept connection that the
 //! other side closed, without saying so in its last answer, costs a request.
 
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Request;
 use hyper::body::{Bytes, Frame};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -26,11 +27,12 @@ pub(crate) struct Tally {
     stop: AtomicBool,
 }
 
-/// Load on one address until it is stopped.
+/// Load on one address until it is stopped. Its clients have a thread of their own: an agent does not share its own with its
+/// service's clients, and what waits for them would look like a slow balancer.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) tally: Arc<Tally>,
-    clients: Vec<JoinHandle<()>>,
+    over: oneshot::Receiver<()>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,16 +50,20 @@ impl Load {
         let tally = Arc::new(Tally::default());
         let kinds =
             [Kind::Kept, Kind::Kept, Kind::Kept, Kind::Fresh, Kind::Post, Kind::Post, Kind::Slow, Kind::Slow, Kind::Tunnel];
-        let clients = kinds.into_iter().map(|kind| tokio::spawn(client(target, kind, Arc::clone(&tally)))).collect();
-        Self { tally, clients }
+        let (end, over) = oneshot::channel();
+        let clients = kinds.map(|kind| client(target, kind, Arc::clone(&tally)));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(join_all(clients));
+            end.send(()).ok();
+        });
+        Self { tally, over }
     }
 
     /// Stops.
     pub(crate) async fn end(self) -> Arc<Tally> {
         self.tally.stop.store(true, Ordering::SeqCst);
-        for client in self.clients {
-            client.await.expect("a client");
-        }
+        self.over.await.expect("the clients end");
         let requests = self.tally.requests.load(Ordering::SeqCst);
         assert!(requests > 200, "only {requests} requests: no load");
         self.tally

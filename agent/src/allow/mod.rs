@@ -1,8 +1,10 @@
 //! What this host lets be done on it, whoever asks: its own file says so, and nobody who only speaks for a coordinator.
 
+mod pools;
+
 use crate::runtime::command;
-use baton_core::fleet::spec::{HostSpec, PoolSpec};
-use baton_core::name::{PoolName, ReleaseId, ServiceName};
+use baton_core::fleet::spec::HostSpec;
+use baton_core::name::{ReleaseId, ServiceName};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::secret::Secret;
@@ -30,6 +32,8 @@ pub struct Allow {
     pub commands: Vec<String>,
     /// The pools of this host's load balancer that may be changed.
     pub pools: Vec<String>,
+    /// The addresses, with or without a port, that members of these pools may have to get requests.
+    pub members: Vec<String>,
     /// Whether the coordinator may have this host rebooted.
     pub reboot: bool,
     /// Whether a release that names no user would run as root here. No key: it follows from the runtime.
@@ -40,9 +44,6 @@ pub struct Allow {
 /// The users that the packages make.
 const OWN_USERS: [&str; 2] = ["baton-agent-link", "baton-coordinator"];
 
-/// What a load balancer should serve.
-type Pools = BTreeMap<PoolName, PoolSpec>;
-
 /// Every key, with what its value must be.
 pub const KEYS: Keys = &[
     ("services", "a list of names, such as [\"shop\", \"till-*\"]"),
@@ -51,6 +52,7 @@ pub const KEYS: Keys = &[
     ("secrets", "a list of files, such as [\"/etc/{service}/*\"]"),
     ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
     ("pools", "a list of pools, such as [\"shop\", \"till-*\"]"),
+    ("members", "a list of addresses, such as [\"10.0.3.*\", \"192.0.2.11:8101\"]"),
     ("reboot", "true or false"),
 ];
 
@@ -68,6 +70,7 @@ impl Default for Allow {
             secrets: SECRETS.map(str::to_owned).to_vec(),
             commands: Vec::new(),
             pools: any(),
+            members: any(),
             reboot: false,
             unnamed_is_root: false,
         }
@@ -80,14 +83,6 @@ impl Allow {
     pub fn refusals(&self, spec: &HostSpec) -> BTreeMap<ReleaseId, Problem> {
         let refused = |(id, release): (&ReleaseId, &Release)| Some((*id, self.judge(release).err()?));
         spec.releases.iter().filter_map(refused).collect()
-    }
-
-    /// The pools that may be changed here, and why the others may not.
-    #[must_use]
-    pub fn pools(&self, mut asked: Pools) -> (Pools, BTreeMap<PoolName, Problem>) {
-        let refused = asked.extract_if(.., |name, _| !any(&self.pools, name.as_str()));
-        let refused = refused.map(|(name, _)| (name.clone(), kept(&name))).collect();
-        (asked, refused)
     }
 
     /// Whether a release may be here.
@@ -210,19 +205,9 @@ fn refused(what: &str, asked: &str, line: &str) -> Problem {
         ))
 }
 
-fn kept(pool: &PoolName) -> Problem {
-    Problem::new(Code(564), format!("this host's own settings do not allow that its pool `{pool}` is changed"))
-        .saw("agent.toml", "[allow] pools does not name it")
-        .help(format!(
-            "where that is meant, write it below [allow] in /etc/baton/agent.toml on this host and restart its agent: \
-             pools = [\"{pool}\"]"
-        ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use baton_core::fleet::spec::Exchange;
     use baton_core::hook::Hooks;
     use baton_core::name::Digest;
     use baton_core::release::{Artifact, Health, Probe, Run, Signal, Stop};
@@ -302,31 +287,6 @@ mod tests {
             let allow = Allow { unnamed_is_root: true, ..allow(settings) };
             let judged = allow.judge(&release(|it| it.run.user = user.map(str::to_owned)));
             assert_eq!(judged.is_ok(), allowed, "as root without systemd, {settings}: {user:?}: {judged:?}");
-        }
-    }
-
-    #[test]
-    fn only_the_pools_that_are_named_may_be_changed() {
-        let pool = |service: &str| PoolSpec {
-            service: service.parse().unwrap(),
-            members: BTreeMap::new(),
-            drain_deadline: Duration::ZERO,
-            slow_start: Duration::ZERO,
-            split: None,
-            exchange: Exchange::Each,
-        };
-        let asked: Pools = ["shop", "till-1", "wiki"].map(|name| (name.parse().unwrap(), pool(name))).into();
-        for (settings, changed) in [
-            ("", &["shop", "till-1", "wiki"][..]),
-            ("pools = [\"shop\", \"till-*\"]", &["shop", "till-1"]),
-            ("pools = []", &[]),
-            // Where nothing may run, a load balancer may still be driven.
-            ("services = []", &["shop", "till-1", "wiki"]),
-        ] {
-            let (mine, refused) = allow(settings).pools(asked.clone());
-            assert_eq!(mine.keys().map(PoolName::as_str).collect::<Vec<_>>(), changed, "{settings}");
-            assert_eq!(mine.len() + refused.len(), asked.len(), "{settings}");
-            assert!(refused.values().all(|problem| problem.code == Code(564) && problem.help.is_some()), "{settings}");
         }
     }
 
