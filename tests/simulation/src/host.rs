@@ -425,6 +425,9 @@ impl Pool {
 
     /// How long a member's share still grows: while some other has more.
     fn full_in(&self, member: &MemberKey, slow_start: Duration, now: u64) -> Option<Duration> {
+        if slow_start.is_zero() {
+            return None;
+        }
         let is_in = |(member, _): &(&MemberKey, &u64)| self.running.get(*member) == Some(&MemberState::Ready);
         let since = *self.in_since.get_key_value(member).filter(|it| is_in(it))?.1;
         let is_last = self.in_since.iter().filter(is_in).any(|(_, before)| *before < since);
