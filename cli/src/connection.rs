@@ -188,7 +188,8 @@ impl Login {
                 .saw("login", format!("{}: not there", file.display()))
                 .help(
                     "baton login HOST:PORT --token-file FILE, with a token of `baton token create --role deployer` from the \
-                     coordinator's machine",
+                     coordinator's machine; where this is that machine, first `baton-coordinator init`, and `systemctl start \
+                     baton-coordinator`",
                 ),
             _ => unreadable(&file, &error),
         })?;

@@ -9,6 +9,7 @@ use crate::audit::chain::{Entry, verify};
 use crate::samples;
 use baton_core::fleet::orders::Order;
 use baton_core::fleet::past::Forgotten;
+use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{Digest, Epoch};
 use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::time::Moment;
@@ -58,6 +59,7 @@ contract!(
     a_token_is_refused_with_the_reason,
     a_refused_redemption_takes_no_use,
     a_token_for_a_name_takes_it_over_and_revokes_what_it_had,
+    the_name_of_a_host_that_was_revoked_is_had_by_a_token_for_it_until_it_is_removed,
     an_operator_takes_a_name_over_only_where_that_is_meant,
     a_revoked_token_is_neither_listed_nor_redeemed,
     what_a_token_says_of_services_and_life_reaches_whoever_redeems_it,
@@ -344,6 +346,40 @@ async fn a_token_for_a_name_takes_it_over_and_revokes_what_it_had(Fixture { stor
     assert_eq!(again, Redeemed::Granted { identity, revoked, services: Vec::new(), life: None, named: true });
     let revoked: Vec<_> = store.load().await.unwrap().revoked.into_iter().collect();
     assert_eq!(revoked, ["first-web1"]);
+    drop(folder);
+}
+
+async fn the_name_of_a_host_that_was_revoked_is_had_by_a_token_for_it_until_it_is_removed(
+    Fixture { store, folder }: Fixture,
+) {
+    let record = |accepted| HostRecord {
+        address: "127.0.0.2".parse().unwrap(),
+        issued: HostSpec::default(),
+        accepted,
+        maintenance: None,
+        dead_balancer: None,
+        labels: Default::default(),
+    };
+    let hosts = ["web1", "web2"].map(samples::host);
+    let joined = Changes { hosts: hosts.clone().map(|host| (host, record(true))).into(), ..changes([]) };
+    store.commit(&joined).await.unwrap();
+    store.keep_token(&token("any", Admits::Host, 9, &[])).await.unwrap();
+    let anybody = async |name: &str| store.redeem(&redemption("any", name)).await.unwrap();
+    for host in ["web1", "web2"] {
+        let named = token(host, Admits::Host, 2, &[host]);
+        store.keep_token(&named).await.unwrap();
+        assert!(granted(&store.redeem(&redemption(host, host)).await.unwrap()));
+        store.revoke(&format!("host/{host}")).await.unwrap();
+        assert_eq!(anybody(host).await, Redeemed::NameTaken(Admits::Host), "it would be told what {host} was told");
+    }
+    let again = Redemption { serial: "again".into(), ..redemption("web1", "web1") };
+    assert!(granted(&store.redeem(&again).await.unwrap()), "a person said that it belongs here");
+    let waits = Changes { hosts: [(samples::host("web3"), record(false))].into(), ..changes([]) };
+    store.commit(&waits).await.unwrap();
+    assert!(granted(&anybody("web3").await), "whoever waits goes on waiting");
+    let gone = Changes { gone_hosts: [samples::host("web2")].into(), ..changes([]) };
+    store.commit(&gone).await.unwrap();
+    assert!(granted(&anybody("web2").await), "and is another host, which waits to be accepted");
     drop(folder);
 }
 

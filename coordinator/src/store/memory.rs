@@ -1,7 +1,7 @@
 //! The store's twin in memory: for tests and simulations. Nothing of it survives.
 
 use super::certificate::{Certificate, Renewal};
-use super::token::{Redeemed, Redemption, Token, TokenId};
+use super::token::{Had, Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, Dated, FORGOTTEN_MAX, Snapshot, Store, StoreError, Thaw, WallTime, Which};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
@@ -9,6 +9,7 @@ use baton_core::name::{Digest, Epoch, ReleaseId, RolloutId};
 use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::upgrade::Upgrade;
+use baton_proto::identity::Identity;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -188,7 +189,11 @@ impl Store for MemoryStore {
         };
         let text = identity.to_string();
         let mut before: Vec<_> = state.certificates.iter_mut().filter(|one| one.identity == text && !one.revoked).collect();
-        if let Some(refused) = token.keeps_out(redemption.replace).filter(|_| !before.is_empty()) {
+        let accepted = match &identity {
+            Identity::Host(host) => state.snapshot.hosts.get(host).is_some_and(|record| record.accepted),
+            Identity::Operator { .. } | Identity::Coordinator | Identity::Anonymous => false,
+        };
+        if let Some(refused) = token.keeps_out(redemption.replace, Had::by(!before.is_empty(), accepted)) {
             return Ok(refused);
         }
         let revoked = before.iter().map(|certificate| certificate.serial.clone()).collect();

@@ -11,7 +11,7 @@ mod rollouts;
 mod tests;
 
 use super::certificate::{Certificate, Renewal};
-use super::token::{Admits, Redeemed, Redemption, Token, TokenId};
+use super::token::{Admits, Had, Redeemed, Redemption, Token, TokenId};
 use super::{About, Changes, Dated, HostRecord, Snapshot, Store, StoreError, Thaw, WallTime, Which, connection, schema};
 use crate::audit::chain::{Entry, Head, Record};
 use baton_core::fleet::past::Forgotten;
@@ -20,6 +20,7 @@ use baton_core::reboot::Reboot;
 use baton_core::rollout::Rollout;
 use baton_core::time::Moment;
 use baton_core::upgrade::Upgrade;
+use baton_proto::identity::Identity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
@@ -270,7 +271,14 @@ impl Store for SqliteStore {
             .iter()
             .map(|row| row.try_get(0))
             .collect::<Result<_, _>>()?;
-        if let Some(refused) = token.keeps_out(redemption.replace).filter(|_| !revoked.is_empty()) {
+        let accepted = match &identity {
+            Identity::Host(host) => {
+                let text = "SELECT COUNT(*) FROM hosts WHERE name = $1 AND accepted = 1";
+                unsigned(&sqlx::query(text).bind(host.as_str()).fetch_one(&mut *transaction).await?, 0)? > 0
+            }
+            Identity::Operator { .. } | Identity::Coordinator | Identity::Anonymous => false,
+        };
+        if let Some(refused) = token.keeps_out(redemption.replace, Had::by(!revoked.is_empty(), accepted)) {
             return Ok(refused);
         }
         certificates::forget_old(&mut transaction, redemption.now).await?;

@@ -82,6 +82,26 @@ pub enum Redeemed {
     NameInvalid(String),
 }
 
+/// Who has a name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Had {
+    ByNobody,
+    /// Somebody whose certificate was not revoked.
+    WithACertificate,
+    /// A host that was accepted, and whose certificates were revoked: whoever has its name is told what it was told.
+    ByAHostWithout,
+}
+
+impl Had {
+    pub(super) const fn by(certified: bool, accepted: bool) -> Self {
+        match (certified, accepted) {
+            (true, _) => Self::WithACertificate,
+            (false, true) => Self::ByAHostWithout,
+            (false, false) => Self::ByNobody,
+        }
+    }
+}
+
 impl Token {
     /// Who the bearer would become under this name, or why not.
     pub(super) fn identity_for(&self, Redemption { name, bearer, .. }: &Redemption) -> Result<Identity, Redeemed> {
@@ -112,11 +132,12 @@ impl Token {
 
     /// Why a name that somebody has cannot be had: only a token made for that very name may take it over, and only where
     /// whoever redeems it says that this is meant. Two machines, or two people, may have one name by mistake.
-    pub(super) const fn keeps_out(&self, replace: bool) -> Option<Redeemed> {
-        match (self.names.is_empty(), replace) {
-            (true, _) => Some(Redeemed::NameTaken(self.admits)),
-            (false, false) => Some(Redeemed::NameInUse(self.admits)),
-            (false, true) => None,
+    pub(super) const fn keeps_out(&self, replace: bool, had: Had) -> Option<Redeemed> {
+        match (had, self.names.is_empty()) {
+            (Had::ByNobody, _) | (Had::ByAHostWithout, false) => None,
+            (Had::WithACertificate | Had::ByAHostWithout, true) => Some(Redeemed::NameTaken(self.admits)),
+            (Had::WithACertificate, false) if replace => None,
+            (Had::WithACertificate, false) => Some(Redeemed::NameInUse(self.admits)),
         }
     }
 }
