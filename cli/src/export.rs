@@ -10,8 +10,9 @@ use std::cmp::Ordering;
 use std::io::BufRead;
 use std::path::Path;
 
-/// One line. What else stands there is for people.
+/// One line. No hash would be over anything else that stood there.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
     number: u64,
     at: i64,
@@ -137,6 +138,7 @@ mod tests {
                 ("entry", json!({ "who": "admin/eve" })),
                 ("number", json!(40)),
                 ("number", json!("none")),
+                ("comment", json!("approved by admin/root")),
             ] {
                 let mut edited = lines.clone();
                 edited[changed][key] = value;

@@ -48,7 +48,10 @@ pub async fn when_noticed(connect: &ConnectArgs, output: &Output) {
     if kept.credentials.subject().is_ok_and(|subject| is_pipeline(&subject)) {
         return;
     }
-    if let Err(problem) = in_time(&folder, kept).await {
+    // Whose certificate is refused is told so by the command itself.
+    if let Err(problem) = in_time(&folder, kept).await
+        && problem.code != baton_proto::problem::code::REFUSED
+    {
         let what =
             format!("this login has not moved to the coordinator's authority yet, the next command tries again: {problem}");
         output.note(Page::new().text(what));

@@ -1,6 +1,9 @@
 //! What this host lets be done on it, whoever asks: its own file says so, and nobody who only speaks for a coordinator.
 
+mod place;
 mod pools;
+
+pub use place::{InvalidPlace, Place};
 
 use crate::runtime::command;
 use baton_core::fleet::spec::HostSpec;
@@ -32,8 +35,8 @@ pub struct Allow {
     pub commands: Vec<String>,
     /// The pools of this host's load balancer that may be changed.
     pub pools: Vec<String>,
-    /// The addresses, with or without a port, that members of these pools may have to get requests.
-    pub members: Vec<String>,
+    /// Where members of these pools may be to get requests.
+    pub members: Vec<Place>,
     /// Whether the coordinator may have this host rebooted.
     pub reboot: bool,
     /// Whether a release that names no user would run as root here. No key: it follows from the runtime.
@@ -52,7 +55,7 @@ pub const KEYS: Keys = &[
     ("secrets", "a list of files, such as [\"/etc/{service}/*\"]"),
     ("commands", "a list of programs, such as [\"/usr/bin/pass\"]"),
     ("pools", "a list of pools, such as [\"shop\", \"till-*\"]"),
-    ("members", "a list of addresses, such as [\"10.0.3.*\", \"192.0.2.11:8101\"]"),
+    ("members", "a list of addresses or networks, such as [\"10.0.3.0/24\", \"192.0.2.11:8101\"]"),
     ("reboot", "true or false"),
 ];
 
@@ -70,7 +73,7 @@ impl Default for Allow {
             secrets: SECRETS.map(str::to_owned).to_vec(),
             commands: Vec::new(),
             pools: any(),
-            members: any(),
+            members: vec![Place::any()],
             reboot: false,
             unnamed_is_root: false,
         }

@@ -3,7 +3,7 @@
 use super::{Allow, any, with};
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::PoolReport;
-use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
 use baton_core::name::PoolName;
 use baton_core::problem::{Code, Problem};
 use std::collections::BTreeMap;
@@ -21,29 +21,35 @@ pub struct Bounded {
 }
 
 impl Allow {
-    /// Leaves out the pools that may not be changed, and holds out the members that are where nothing may be.
+    /// Leaves out the pools that may not be changed, and holds out the members that are where nothing may be. Of a pool that would
+    /// have no member left nothing is changed: what it serves is nearer to what is meant than nothing at all.
     #[must_use]
     pub fn bound(&self, mut pools: BTreeMap<PoolName, PoolSpec>) -> Bounded {
         let refused = pools.extract_if(.., |name, _| !any(&self.pools, name.as_str()));
-        let refused = refused.map(|(name, _)| (name.clone(), not_ours(&name))).collect();
+        let mut refused: BTreeMap<_, _> = refused.map(|(name, _)| (name.clone(), not_ours(&name))).collect();
+        let strays = |member: &MemberSpec| member.state == MemberState::Ready && !self.has(member.address);
+        let stays = |member: &MemberSpec| member.state == MemberState::Ready && self.has(member.address);
+        let first = |pool: &PoolSpec| pool.members.values().find(|member| strays(member)).map(|member| member.address);
+        let emptied = pools.extract_if(.., |_, pool| first(pool).is_some() && !pool.members.values().any(stays));
+        let emptied = emptied.filter_map(|(name, pool)| Some((name, self.elsewhere(first(&pool)?))));
+        refused.extend(emptied);
         let mut held = Vec::new();
         for (name, pool) in &mut pools {
-            for (key, member) in &mut pool.members {
-                if member.state == MemberState::Ready && !self.has(member.address) {
-                    member.state = MemberState::Out;
-                    held.push((name.clone(), key.clone(), self.elsewhere(member.address)));
-                }
+            for (key, member) in pool.members.iter_mut().filter(|(_, member)| strays(member)) {
+                member.state = MemberState::Out;
+                held.push((name.clone(), key.clone(), self.elsewhere(member.address)));
             }
         }
         Bounded { pools, refused, held }
     }
 
     fn has(&self, address: SocketAddr) -> bool {
-        any(&self.members, &address.to_string()) || any(&self.members, &address.ip().to_string())
+        self.members.iter().any(|place| place.has(address))
     }
 
     fn elsewhere(&self, address: SocketAddr) -> Problem {
-        let line = with("members", &self.members, &address.ip().to_string());
+        let members: Vec<String> = self.members.iter().map(ToString::to_string).collect();
+        let line = with("members", &members, &address.ip().to_string());
         Problem::new(Code(569), format!("this host's own settings do not allow that requests are sent to {address}"))
             .saw("agent.toml", "[allow] members does not name it")
             .help(format!(
@@ -79,7 +85,7 @@ fn not_ours(pool: &PoolName) -> Problem {
 mod tests {
     use super::*;
     use baton_core::fleet::report::MemberReport;
-    use baton_core::fleet::spec::{Exchange, MemberSpec};
+    use baton_core::fleet::spec::Exchange;
     use baton_core::fleet::split::Side;
     use baton_core::name::Slot;
     use baton_core::release::Probe;
@@ -141,7 +147,7 @@ mod tests {
             ("members = [\"10.0.3.*\"]", [Ready, Out, Drain, Out], &[82, 84]),
             ("members = [\"10.0.3.1\", \"fd00::*\"]", [Ready, Out, Drain, Ready], &[82]),
             ("members = [\"10.0.3.1:80\", \"10.0.4.1:82\"]", [Out, Ready, Drain, Out], &[81, 84]),
-            ("members = []", [Out, Out, Drain, Out], &[81, 82, 84]),
+            ("members = [\"10.0.4.0/23\"]", [Out, Ready, Drain, Out], &[81, 84]),
         ] {
             let bounded = allow(settings).bound(asked.clone());
             let shop = bounded.pools.values().next().unwrap();
@@ -154,6 +160,15 @@ mod tests {
             let problems = members.iter().filter(|(_, it)| it.problem.as_ref().is_some_and(|it| it.code == Code(569)));
             let names: Vec<String> = problems.map(|(key, _)| key.host.to_string()).collect();
             assert_eq!(names, held.iter().map(|port| format!("web{port}")).collect::<Vec<_>>(), "{settings}");
+        }
+        // Of a pool that nobody would serve nothing is changed.
+        for settings in ["members = []", "members = [\"10.0.5.*\"]", "members = [\"10.0.4.1:83\"]"] {
+            let bounded = allow(settings).bound(asked.clone());
+            assert!(bounded.pools.is_empty() && bounded.held.is_empty(), "{settings}");
+            let mut seen = BTreeMap::new();
+            bounded.tell(&mut seen);
+            let problems = seen.values().map(|pool| pool.problem.as_ref().map(|problem| problem.code));
+            assert_eq!(problems.collect::<Vec<_>>(), [Some(Code(569))], "{settings}");
         }
         let held = allow("members = [\"10.0.3.*\"]").bound(asked).held;
         let help = held.first().and_then(|(_, _, problem)| problem.help.as_deref()).unwrap();

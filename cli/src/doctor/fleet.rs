@@ -3,6 +3,7 @@
 use super::{Check, mends, now};
 use crate::connection::Connection;
 use crate::errors::from_wire;
+use crate::render::units::counted;
 use baton_proto::problem::code;
 use baton_proto::v1::{
     AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, HostView, ListCertificatesRequest, ListTokensRequest,
@@ -14,6 +15,8 @@ const DAY: i64 = 24 * 3600;
 const LATE: i64 = 14 * DAY;
 /// Tokens are for today.
 const LONG_LIVED: u64 = 7 * 24 * 3600 * 1000;
+/// For so long everybody has time to move to another authority: a host that is away for the last third of its certificate's life, too.
+const AUTHORITY_LASTS: i64 = 90 * DAY;
 /// Of what is wrong with the audit log.
 const FAULTS_SHOWN: usize = 3;
 
@@ -193,8 +196,14 @@ async fn of_admins(connection: &mut Connection, hosts: &[HostView]) -> Vec<Check
     vec![certificates, tokens, audit, authority]
 }
 
-/// A rotation that nobody ended: an authority is believed that need not be, or somebody still needs it.
+/// An authority that ends soon; a rotation that nobody ended: an authority is believed that need not be, or somebody still needs it.
 fn rotating(view: &AuthorityView) -> Check {
+    let signer = view.authorities.iter().find(|authority| authority.signs);
+    if let Some(left) = signer.map(|it| it.until_seconds - now()).filter(|left| *left < AUTHORITY_LASTS) {
+        let days = counted(left.max(0).unsigned_abs() / DAY.unsigned_abs(), "day", "days");
+        let what = format!("it ends in {days}, and every certificate with it");
+        return Check::warning(ADMIN[3], what, "baton authority rotate --why \"it ends\"");
+    }
     let left: Vec<_> = view.bearers.iter().filter(|it| !it.moved).map(|it| it.identity.as_str()).collect();
     match (view.authorities.len(), left.is_empty()) {
         (0 | 1, _) => Check::good(ADMIN[3], "it signs, and no other is believed"),
@@ -287,6 +296,12 @@ mod tests {
             bearers: vec![BearerView { identity: "host/web1".into(), moved, ..BearerView::default() }],
         };
         assert_eq!(rotating(&of(1, true)).state, State::Good);
+        for (days, state) in [(2, State::Warning), (89, State::Warning), (91, State::Good)] {
+            let signs = AuthorityFacts { signs: true, until_seconds: now() + days * DAY + 60, ..Default::default() };
+            let check = rotating(&AuthorityView { authorities: vec![signs], bearers: Vec::new() });
+            assert_eq!(check.state, state, "{}", check.seen);
+            assert!(days != 2 || check.seen.starts_with("it ends in 2 days"), "{}", check.seen);
+        }
         for (moved, seen) in [(true, "everybody has moved to the new one"), (false, "to move: host/web1")] {
             let check = rotating(&of(2, moved));
             assert_eq!((check.state, check.seen.as_str()), (State::Warning, seen));

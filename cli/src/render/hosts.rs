@@ -65,6 +65,7 @@ fn agent(host: &HostView) -> Line {
 fn away(host: &HostView, silent_ms: u64) -> String {
     match (turned_away(host), silent_ms) {
         (Some(why), _) => why.to_owned(),
+        (None, 0) if host.waits_for_acceptance => "waits to be accepted, not connected".to_owned(),
         (None, 0) => "not connected".to_owned(),
         (None, silent) => format!("silent for {}", millis(silent)),
     }

@@ -73,7 +73,9 @@ fn locked_out(host: &str, certificates: &[Certificate], now: WallTime) -> Option
     if own().any(|it| !it.revoked && it.expires > now) {
         return None;
     }
-    let (code, became) = match own().any(|it| it.revoked && it.expires > now) {
+    // Those it had before it was given another one are revoked, too.
+    let last = own().max_by_key(|it| (it.issued, !it.revoked));
+    let (code, became) = match last.is_some_and(|it| it.revoked && it.expires > now) {
         true => (code::REFUSED, "was revoked or replaced"),
         false => (code::CERTIFICATE_TIME, "has ended"),
     };
@@ -112,6 +114,9 @@ mod tests {
         assert_eq!(said(&[of("host/web1", 200, true), of("host/web1", 300, false)]), None);
         assert_eq!(said(&[of("host/web1", 90, false), of("host/web2", 200, false)]), Some(code::CERTIFICATE_TIME));
         assert_eq!(said(&[of("host/web1", 200, true), of("admin/web1", 200, false)]), Some(code::REFUSED));
+        // What it had before was revoked when it was given another one, and that one has ended.
+        let last = Certificate { issued: WallTime(50), ..of("host/web1", 90, false) };
+        assert_eq!(said(&[of("host/web1", 200, true), last]), Some(code::CERTIFICATE_TIME));
         // As long over as it lasted: whose clock is it?
         let told = |expires| {
             let problem = locked_out("web1", &[of("host/web1", expires, false)], WallTime(100)).unwrap();

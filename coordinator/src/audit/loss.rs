@@ -78,7 +78,11 @@ pub(super) struct Losses {
 
 impl Losses {
     pub(super) fn remember(&mut self, name: String, head: Head) {
-        self.remembered.entry(head.number).or_default().entry(head.hash).or_default().push(name);
+        let names = self.remembered.entry(head.number).or_default().entry(head.hash).or_default();
+        // A host may remember a head as the end of two logs.
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
 
     pub(super) fn take(&mut self, record: &Record) {
