@@ -215,6 +215,17 @@ mod tests {
                 "did you mean `users`? the keys in [allow] are `services`, `users`, `root`, `secrets`, `commands`, `pools`, `members`, `reboot`",
             ],
         );
+        let places =
+            "`allow.members` must be a list of addresses or networks, such as [\"10.0.3.0/24\", \"192.0.2.11:8101\"]";
+        let files = "`allow.secrets` must be a list of files, such as [\"/etc/{service}/*\"]";
+        for (wrong, what) in [
+            ("members = [\"web1\"]", places),
+            ("members = [\"10.0.3.300\"]", places),
+            ("secrets = [\"x/y\"]", files),
+            ("secrets = [\"/x/{servise}\"]", files),
+        ] {
+            check(&format!("[allow]\n{wrong}\n"), [what, "agent.toml:2:11", ""]);
+        }
         check("balancer = 7\n", ["`balancer` must be a table: [balancer], with its `driver`", "agent.toml:1:12", ""]);
     }
 

@@ -12,7 +12,8 @@ use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_core::secret::Secret;
 use baton_core::settings::{File, Keys};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Spanned;
@@ -30,8 +31,10 @@ pub struct Allow {
     pub root: bool,
     /// The files that `file:`, `env-file:` and `systemd-creds:` secrets may be read from, by what they are called and by what they
     /// are where a link leads. `{service}` stands for the service that asks.
+    #[serde(deserialize_with = "paths")]
     pub secrets: Vec<String>,
     /// The programs that `exec:` secrets may come from: the agent runs them as the user it runs as.
+    #[serde(deserialize_with = "paths")]
     pub commands: Vec<String>,
     /// The pools of this host's load balancer that may be changed.
     pub pools: Vec<String>,
@@ -161,6 +164,16 @@ impl Files {
 /// Everything that is wrong in the `[allow]` table of a file, each with where it stands.
 pub(crate) fn mistakes(file: &File<'_>, allow: Spanned<DeTable<'_>>) -> Vec<(usize, Problem)> {
     file.every("allow", KEYS, allow, |table| Allow::deserialize(ValueDeserializer::from(table)).err())
+}
+
+/// Patterns of whole paths: what fits no path would allow nothing, and whoever wrote it meant something.
+fn paths<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<String>::deserialize(list)?;
+    let is_path = |text: &str| text.starts_with(['/', '*']) && !text.replace("{service}", "").contains(['{', '}']);
+    match list.iter().find(|text| !is_path(text)) {
+        Some(text) => Err(D::Error::custom(format!("`{text}` is no path"))),
+        None => Ok(list),
+    }
 }
 
 /// Whether it is root, under whatever name.
