@@ -43,8 +43,14 @@ impl Place {
             Kind::Port(allowed) => (allowed.ip().to_canonical(), allowed.port()) == (ip, address.port()),
             Kind::Network(network, bits) => begins_alike(network, ip, bits),
             Kind::Pattern => {
-                let with_port = SocketAddr::new(ip, address.port()).to_string();
-                super::fits(&self.text, &with_port) || super::fits(&self.text, &ip.to_string())
+                let with_port = || super::fits(&self.text, &SocketAddr::new(ip, address.port()).to_string());
+                let alone = || super::fits(&self.text, &ip.to_string());
+                // In an address of the newer kind a colon says nothing of a port, unless there is one alone.
+                match (ip, self.text.contains('['), self.text.matches(':').count()) {
+                    (IpAddr::V6(_), true, _) | (IpAddr::V6(_), false, 1) => with_port(),
+                    (IpAddr::V6(_), false, _) => alone(),
+                    (IpAddr::V4(_), ..) => with_port() || alone(),
+                }
             }
         }
     }
@@ -83,7 +89,12 @@ fn network(text: &str) -> Option<(IpAddr, u32)> {
     let (address, bits) = text.split_once('/')?;
     let (address, bits): (IpAddr, u32) = (address.parse().ok()?, bits.parse().ok()?);
     let most = if address.is_ipv4() { 32 } else { 128 };
-    (bits <= most).then_some((address, bits))
+    match address.to_canonical() {
+        _ if bits > most => None,
+        // An address of the older kind in the clothes of the newer: the last 32 bits are its own.
+        mapped @ IpAddr::V4(_) if address.is_ipv6() => Some((mapped, bits.checked_sub(96)?)),
+        _ => Some((address, bits)),
+    }
 }
 
 impl From<Place> for String {
@@ -117,6 +128,10 @@ mod tests {
             ("10.0.3.*:81", "10.0.3.4:81", "10.0.3.4:82"),
             ("[fd00::*]:81", "[fd00::4]:81", "[fd00::4]:82"),
             ("10.0.3.7", "[::ffff:10.0.3.7]:81", "[fd00::7]:81"),
+            ("::ffff:10.0.3.0/120", "10.0.3.7:81", "10.0.4.7:81"),
+            ("*:81", "10.0.3.7:81", "[fd00::81]:9000"),
+            ("*:81", "[fd00::9]:81", "10.0.0.81:9000"),
+            ("fd00::*", "[fd00::4]:81", "[fd01::4]:81"),
         ] {
             let place = Place::try_from(place.to_owned()).unwrap();
             assert!(place.has(inside.parse().unwrap()), "{place}: {inside}");

@@ -3,7 +3,7 @@
 use super::{Allow, any, with};
 use baton_core::fleet::MemberKey;
 use baton_core::fleet::report::PoolReport;
-use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
+use baton_core::fleet::spec::{Exchange, MemberSpec, MemberState, PoolSpec};
 use baton_core::name::PoolName;
 use baton_core::problem::{Code, Problem};
 use std::collections::BTreeMap;
@@ -21,26 +21,36 @@ pub struct Bounded {
 }
 
 impl Allow {
-    /// Leaves out the pools that may not be changed, and holds out the members that are where nothing may be. Of a pool that would
-    /// have no member left nothing is changed: what it serves is nearer to what is meant than nothing at all.
+    /// Leaves out the pools that may not be changed, and holds out the members that are where nothing may be. Of a pool nothing is
+    /// changed where one side of its requests would have no member left, and while members of it wait for one another: what it
+    /// serves is nearer to what is meant than nothing at all, or a half of it.
     #[must_use]
     pub fn bound(&self, mut pools: BTreeMap<PoolName, PoolSpec>) -> Bounded {
         let refused = pools.extract_if(.., |name, _| !any(&self.pools, name.as_str()));
         let mut refused: BTreeMap<_, _> = refused.map(|(name, _)| (name.clone(), not_ours(&name))).collect();
-        let strays = |member: &MemberSpec| member.state == MemberState::Ready && !self.has(member.address);
-        let stays = |member: &MemberSpec| member.state == MemberState::Ready && self.has(member.address);
-        let first = |pool: &PoolSpec| pool.members.values().find(|member| strays(member)).map(|member| member.address);
-        let emptied = pools.extract_if(.., |_, pool| first(pool).is_some() && !pool.members.values().any(stays));
-        let emptied = emptied.filter_map(|(name, pool)| Some((name, self.elsewhere(first(&pool)?))));
-        refused.extend(emptied);
+        let untouched = pools.extract_if(.., |_, pool| {
+            let mut sides = self.strays(pool).map(|(_, member)| member.side);
+            let left = |side| pool.members.values().any(|it| it.side == side && is_in(it) && self.has(it.address));
+            sides.any(|side| pool.exchange != Exchange::Each || !left(side))
+        });
+        let untouched: Vec<_> = untouched.collect();
+        refused.extend(untouched.into_iter().filter_map(|(name, pool)| {
+            let (_, first) = self.strays(&pool).next()?;
+            Some((name, self.elsewhere(first.address)))
+        }));
         let mut held = Vec::new();
         for (name, pool) in &mut pools {
-            for (key, member) in pool.members.iter_mut().filter(|(_, member)| strays(member)) {
+            for (key, member) in pool.members.iter_mut().filter(|(_, member)| is_in(member) && !self.has(member.address)) {
                 member.state = MemberState::Out;
                 held.push((name.clone(), key.clone(), self.elsewhere(member.address)));
             }
         }
         Bounded { pools, refused, held }
+    }
+
+    /// The members that should get requests, and may not.
+    fn strays<'a>(&'a self, pool: &'a PoolSpec) -> impl Iterator<Item = (&'a MemberKey, &'a MemberSpec)> {
+        pool.members.iter().filter(|(_, member)| is_in(member) && !self.has(member.address))
     }
 
     fn has(&self, address: SocketAddr) -> bool {
@@ -59,12 +69,18 @@ impl Allow {
     }
 }
 
+/// Whether requests may be sent to it: also to what drains there are some that belong to it.
+fn is_in(member: &MemberSpec) -> bool {
+    member.state != MemberState::Out
+}
+
 impl Bounded {
     /// Says of what was not done that it was not, in what the load balancer says.
     pub fn tell(self, seen: &mut BTreeMap<PoolName, PoolReport>) {
         for (pool, member, problem) in self.held {
             if let Some(member) = seen.get_mut(&pool).and_then(|pool| pool.members.get_mut(&member)) {
-                member.problem = Some(problem);
+                // What the load balancer itself says comes first: it may keep the last one that serves.
+                member.problem.get_or_insert(problem);
             }
         }
         let unserved = |problem| PoolReport { problem: Some(problem), ..PoolReport::default() };
@@ -85,7 +101,6 @@ fn not_ours(pool: &PoolName) -> Problem {
 mod tests {
     use super::*;
     use baton_core::fleet::report::MemberReport;
-    use baton_core::fleet::spec::Exchange;
     use baton_core::fleet::split::Side;
     use baton_core::name::Slot;
     use baton_core::release::Probe;
@@ -140,14 +155,14 @@ mod tests {
     #[test]
     fn requests_go_only_where_the_host_lets_them_go() {
         use MemberState::{Drain, Out, Ready};
-        let asked = [("10.0.3.1:81", Ready), ("10.0.4.1:82", Ready), ("10.0.4.1:83", Drain), ("[fd00::1]:84", Ready)];
+        let asked = [("10.0.3.1:81", Ready), ("10.0.4.1:82", Ready), ("10.0.4.1:83", Out), ("[fd00::1]:84", Ready)];
         let asked: BTreeMap<PoolName, PoolSpec> = [("shop".parse().unwrap(), pool("shop", &asked))].into();
         for (settings, states, held) in [
-            ("", [Ready, Ready, Drain, Ready], &[][..]),
-            ("members = [\"10.0.3.*\"]", [Ready, Out, Drain, Out], &[82, 84]),
-            ("members = [\"10.0.3.1\", \"fd00::*\"]", [Ready, Out, Drain, Ready], &[82]),
-            ("members = [\"10.0.3.1:80\", \"10.0.4.1:82\"]", [Out, Ready, Drain, Out], &[81, 84]),
-            ("members = [\"10.0.4.0/23\"]", [Out, Ready, Drain, Out], &[81, 84]),
+            ("", [Ready, Ready, Out, Ready], &[][..]),
+            ("members = [\"10.0.3.*\"]", [Ready, Out, Out, Out], &[82, 84]),
+            ("members = [\"10.0.3.1\", \"fd00::*\"]", [Ready, Out, Out, Ready], &[82]),
+            ("members = [\"10.0.3.1:80\", \"10.0.4.1:82\"]", [Out, Ready, Out, Out], &[81, 84]),
+            ("members = [\"10.0.4.0/23\"]", [Out, Ready, Out, Out], &[81, 84]),
         ] {
             let bounded = allow(settings).bound(asked.clone());
             let shop = bounded.pools.values().next().unwrap();
@@ -170,6 +185,23 @@ mod tests {
             let problems = seen.values().map(|pool| pool.problem.as_ref().map(|problem| problem.code));
             assert_eq!(problems.collect::<Vec<_>>(), [Some(Code(569))], "{settings}");
         }
+        // Nor of one whose members wait for one another, or one side of which nobody would serve.
+        let change = |change: &dyn Fn(&mut PoolSpec)| {
+            let mut asked = asked.clone();
+            asked.values_mut().for_each(change);
+            allow("members = [\"10.0.3.*\"]").bound(asked)
+        };
+        let at = |port: &str| MemberKey { host: format!("web{port}").parse().unwrap(), slot: Slot(0) };
+        assert!(change(&|pool| pool.exchange = Exchange::All).pools.is_empty());
+        assert!(change(&|pool| pool.exchange = Exchange::Host).pools.is_empty());
+        let trial =
+            |port: &'static str| move |pool: &mut PoolSpec| pool.members.get_mut(&at(port)).unwrap().side = Side::Trial;
+        assert!(change(&trial("82")).pools.is_empty() && change(&trial("81")).pools.is_empty());
+        assert_eq!(change(&trial("83")).held.len(), 2, "nobody is in there anyway");
+        // What drains still gets what belongs to it.
+        let drains = change(&|pool| pool.members.get_mut(&at("82")).unwrap().state = Drain);
+        let states: Vec<_> = drains.pools.values().flat_map(|pool| pool.members.values()).map(|it| it.state).collect();
+        assert_eq!(states, [Ready, Out, Out, Out]);
         let held = allow("members = [\"10.0.3.*\"]").bound(asked).held;
         let help = held.first().and_then(|(_, _, problem)| problem.help.as_deref()).unwrap();
         assert!(help.ends_with("members = [\"10.0.3.*\", \"10.0.4.1\"]"), "what is allowed now goes on: {help}");

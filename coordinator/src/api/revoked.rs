@@ -67,7 +67,7 @@ impl Revoked {
         }
         peer.close();
         Problem::new(code::REFUSED, format!("the authority that signed this certificate of {} was retired", peer.identity))
-            .help("join or log in again with a new token")
+            .help("join again with a token made for its name, or log in again with a new one")
     }
 
     /// An answer that ends when its peer's certificate is revoked, with the reason where a gRPC status belongs.

@@ -366,14 +366,15 @@ async fn the_name_of_a_host_that_was_revoked_is_had_by_a_token_for_it_until_it_i
     store.keep_token(&token("any", Admits::Host, 9, &[])).await.unwrap();
     let anybody = async |name: &str| store.redeem(&redemption("any", name)).await.unwrap();
     for host in ["web1", "web2"] {
-        let named = token(host, Admits::Host, 2, &[host]);
-        store.keep_token(&named).await.unwrap();
+        store.keep_token(&token(host, Admits::Host, 2, &[host, "web9"])).await.unwrap();
         assert!(granted(&store.redeem(&redemption(host, host)).await.unwrap()));
         store.revoke(&format!("host/{host}")).await.unwrap();
         assert_eq!(anybody(host).await, Redeemed::NameTaken(Admits::Host), "it would be told what {host} was told");
     }
-    let again = Redemption { serial: "again".into(), ..redemption("web1", "web1") };
-    assert!(granted(&store.redeem(&again).await.unwrap()), "a person said that it belongs here");
+    let left = Redemption { serial: "left".into(), ..redemption("web1", "web1") };
+    assert_eq!(store.redeem(&left).await.unwrap(), Redeemed::Spent, "what is left of its token is for web9");
+    store.keep_token(&token("again", Admits::Host, 1, &["web1"])).await.unwrap();
+    assert!(granted(&store.redeem(&redemption("again", "web1")).await.unwrap()), "a person said that it belongs here");
     let waits = Changes { hosts: [(samples::host("web3"), record(false))].into(), ..changes([]) };
     store.commit(&waits).await.unwrap();
     assert!(granted(&anybody("web3").await), "whoever waits goes on waiting");

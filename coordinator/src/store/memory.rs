@@ -11,7 +11,7 @@ use baton_core::rollout::Rollout;
 use baton_core::upgrade::Upgrade;
 use baton_proto::identity::Identity;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A store that keeps its promises as long as the process lives.
@@ -30,6 +30,8 @@ struct State {
     reboot: Option<Reboot>,
     tokens: Vec<Token>,
     certificates: Vec<Certificate>,
+    /// Which names came with which tokens.
+    came_with: BTreeSet<(String, TokenId)>,
     audit: Vec<Record>,
     /// Set by tests: every write fails with this.
     broken: Option<StoreError>,
@@ -196,9 +198,13 @@ impl Store for MemoryStore {
         if let Some(refused) = token.keeps_out(redemption.replace, Had::by(!before.is_empty(), accepted)) {
             return Ok(refused);
         }
+        if state.came_with.contains(&(text.clone(), token.id.clone())) {
+            return Ok(Redeemed::Spent);
+        }
         let revoked = before.iter().map(|certificate| certificate.serial.clone()).collect();
         before.iter_mut().for_each(|certificate| certificate.revoked = true);
         token.uses_left -= 1;
+        state.came_with.insert((text.clone(), token.id.clone()));
         state.certificates.push(Certificate {
             serial: redemption.serial.clone(),
             identity: text,

@@ -281,6 +281,9 @@ impl Store for SqliteStore {
         if let Some(refused) = token.keeps_out(redemption.replace, Had::by(!revoked.is_empty(), accepted)) {
             return Ok(refused);
         }
+        if certificates::came_with(&mut transaction, &identity, &token.id).await? {
+            return Ok(Redeemed::Spent);
+        }
         certificates::forget_old(&mut transaction, redemption.now).await?;
         sqlx::query("UPDATE certificates SET revoked = 1 WHERE identity = $1")
             .bind(identity.to_string())

@@ -67,7 +67,7 @@ pub enum Redeemed {
     },
     /// No token has this secret.
     Unknown,
-    /// Every use is taken, or it was revoked.
+    /// Every use is taken, or the one for this name, or it was revoked.
     Spent,
     Expired,
     /// The token is for a host, and an operator asks, or the other way round.

@@ -160,7 +160,9 @@ fn unusable(whose: &str, error: &dyn Display) -> Problem {
 }
 
 fn alert_received(alert: AlertDescription) -> Problem {
-    let refused = |what: &str| Problem::new(code::REFUSED, what).help("join or log in again with a new token");
+    let refused = |what: &str| {
+        Problem::new(code::REFUSED, what).help("join again with a token made for its name, or log in again with a new one")
+    };
     let problem = match alert {
         AlertDescription::CertificateExpired => Problem::new(
             code::CERTIFICATE_TIME,

@@ -71,6 +71,8 @@ struct Haproxy {
     lived: Duration,
     /// What was answered when they were last told something.
     complaints: BTreeMap<Place, String>,
+    /// Whether a power cut could bring the state file before back.
+    unsettled: bool,
     /// Servers that came back in although the file says out.
     ignored: BTreeSet<Place>,
     /// Servers that are not in maintenance, of any backend, and when they were listed.
@@ -110,6 +112,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         outs: BTreeMap::new(),
         lived: Duration::ZERO,
         complaints: BTreeMap::new(),
+        unsettled: false,
         ignored: BTreeSet::new(),
         survey: None,
         maps,
@@ -125,8 +128,13 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
 
 impl Driver for Haproxy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
+        if self.unsettled {
+            state_file::settle(&self.config.state_file).await?;
+            self.unsettled = false;
+        }
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
-        // Both at once: a worker that is replaced in between is none of those its master has, whoever of the two answered first.
+        // Both at once. A new worker that answers is none of those its master had before; whoever is replaced right after it answered is
+        // seen the next time, as if it had answered a moment earlier.
         let look = Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due);
         let (look, workers) = tokio::join!(look, self.workers_if_needed(pools));
         match look {
@@ -173,10 +181,13 @@ impl Driver for Haproxy {
                 commands(change, row).into_iter().map(|text| ((row.backend().to_owned(), change.address), text))
             })
             .collect();
+        self.unsettled |= is_new;
         // Only a power cut can bring the file before back, and that takes the running HAProxy as well: nobody has been told of the
         // change by then, so what it was before is what everybody goes by.
-        let settled = async { if is_new { state_file::settle(&path).await } else { Ok(()) } };
+        let unsettled = self.unsettled;
+        let settled = async { if unsettled { state_file::settle(&path).await } else { Ok(()) } };
         let (told, settled) = tokio::join!(self.tell(&commands), settled);
+        self.unsettled = settled.is_err();
         told.and(settled)
     }
 

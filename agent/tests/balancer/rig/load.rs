@@ -32,7 +32,13 @@ pub(crate) struct Tally {
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) tally: Arc<Tally>,
-    over: oneshot::Receiver<()>,
+    over: Option<oneshot::Receiver<()>>,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.tally.stop.store(true, Ordering::SeqCst);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,16 +63,16 @@ impl Load {
             runtime.block_on(join_all(clients));
             end.send(()).ok();
         });
-        Self { tally, over }
+        Self { tally, over: Some(over) }
     }
 
     /// Stops.
-    pub(crate) async fn end(self) -> Arc<Tally> {
+    pub(crate) async fn end(mut self) -> Arc<Tally> {
         self.tally.stop.store(true, Ordering::SeqCst);
-        self.over.await.expect("the clients end");
+        self.over.take().expect("it goes on").await.expect("the clients end");
         let requests = self.tally.requests.load(Ordering::SeqCst);
         assert!(requests > 200, "only {requests} requests: no load");
-        self.tally
+        Arc::clone(&self.tally)
     }
 
     /// Stops, and checks that not one request failed.

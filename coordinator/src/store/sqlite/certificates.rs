@@ -1,7 +1,9 @@
 //! The rows of certificates.
 
 use crate::store::certificate::Certificate;
+use crate::store::token::TokenId;
 use crate::store::{StoreError, WallTime};
+use baton_proto::identity::Identity;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
 
@@ -33,6 +35,17 @@ pub(super) async fn put(
         .execute(&mut **transaction)
         .await?;
     Ok(())
+}
+
+/// Whether somebody has redeemed a token under this name: each of its uses is for another one.
+pub(super) async fn came_with(
+    transaction: &mut Transaction<'_, Any>,
+    identity: &Identity,
+    token: &TokenId,
+) -> Result<bool, StoreError> {
+    let text = "SELECT COUNT(*) FROM certificates WHERE identity = $1 AND token = $2";
+    let query = sqlx::query(text).bind(identity.to_string()).bind(token.0.as_str());
+    Ok(query.fetch_one(&mut **transaction).await?.try_get::<i64, _>(0)? > 0)
 }
 
 fn certificate(row: &AnyRow) -> Result<Certificate, StoreError> {
