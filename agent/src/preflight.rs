@@ -15,7 +15,9 @@ use baton_proto::v1::enrollment_client::EnrollmentClient;
 use baton_proto::v1::{GreetRequest, Greeting};
 use baton_proto::{PROTOCOL, understands};
 use std::fs;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,7 +42,9 @@ pub struct Check {
 pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: Claim) -> Vec<Check> {
     // What an agent that runs here is told by its coordinator, if there is one.
     let asked = tokio::time::timeout(PATIENCE, crate::local::ask(&config.state)).await;
-    let says = asked.ok().and_then(Result::ok).map(|report| report.problems).unwrap_or_default();
+    let asked = asked.ok().and_then(Result::ok);
+    let runs = asked.is_some();
+    let says = asked.map(|report| report.problems).unwrap_or_default();
     let identity = Check { name: "identity", outcome: identity(config, claim, now(), &says) };
     if identity.outcome.is_err() {
         return vec![identity];
@@ -49,7 +53,7 @@ pub async fn examine(config: &Config, endpoint: &str, token: &JoinToken, claim: 
         identity,
         Check { name: "systemd", outcome: runtime(config.runtime) },
         Check { name: "disk", outcome: disk(&config.state, ROOM) },
-        Check { name: "ports", outcome: ports(config.balancer.as_ref()) },
+        Check { name: "ports", outcome: ports(config, runs) },
         Check { name: "reach", outcome: reach(endpoint).await },
     ];
     if checks.iter().all(|check| check.name != "reach" || check.outcome.is_ok()) {
@@ -139,19 +143,29 @@ fn disk(state: &Path, needed: u64) -> Result<String, Problem> {
     }
 }
 
-fn ports(balancer: Option<&BalancerConfig>) -> Result<String, Problem> {
-    match balancer {
+/// What is to listen here, and whether it can. Whatever an agent that `runs` here listens at is this machine's already.
+fn ports(config: &Config, runs: bool) -> Result<String, Problem> {
+    let taken = |whose: &str, address: &SocketAddr, error: io::Error| {
+        Problem::new(Code(539), format!("{whose} cannot listen at {address}"))
+            .saw("network", error.to_string())
+            .help(format!("see who does: ss -ltnp 'sport = :{}'", address.port()))
+    };
+    if let Some(address) = config.metrics.filter(|_| !runs) {
+        TcpListener::bind(address).map_err(|error| taken("the agent, for /metrics,", &address, error))?;
+    }
+    match &config.balancer {
         None => Ok("none: this host drives no balancer".to_owned()),
         Some(BalancerConfig::Builtin(builtin)) => {
-            for (pool, address) in &builtin.listen {
-                TcpListener::bind(address).map_err(|error| {
-                    Problem::new(Code(539), format!("the balancer cannot listen at {address} for {pool}"))
-                        .saw("network", error.to_string())
-                        .help(format!("see who does: ss -ltnp 'sport = :{}'", address.port()))
-                })?;
-            }
             for (pool, files) in &builtin.tls {
                 files.check(pool)?;
+            }
+            // It goes on while its agent is gone, joins anew or is upgraded.
+            let control = builtin.control.clone().unwrap_or_else(|| config.state.join("balancer/builtin.sock"));
+            if UnixStream::connect(control).is_ok() {
+                return Ok("its balancer serves there".to_owned());
+            }
+            for (pool, address) in &builtin.listen {
+                TcpListener::bind(address).map_err(|error| taken(&format!("the balancer, for {pool},"), address, error))?;
             }
             Ok(format!("{} free for the balancer", builtin.listen.len()))
         }
@@ -283,12 +297,26 @@ mod tests {
     fn a_port_in_use_is_named_with_whom_to_ask() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let text = format!("driver = \"builtin\"\nlisten = {{ shop = \"{address}\" }}");
-        let config: BalancerConfig = toml::from_str(&text).unwrap();
-        let refused = ports(Some(&config)).unwrap_err();
-        assert!(refused.code == Code(539) && refused.help.unwrap().contains(&address.port().to_string()));
-        drop(taken);
-        assert!(ports(Some(&config)).is_ok() && ports(None).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let balancer = format!("driver = \"builtin\"\nlisten = {{ shop = \"{address}\" }}");
+        let with = |balancer: Option<&str>, metrics| Config {
+            state: folder.path().to_owned(),
+            balancer: balancer.map(|text| toml::from_str(text).unwrap()),
+            metrics,
+            ..Config::default()
+        };
+        let (balances, tells) = (with(Some(&balancer), None), with(None, Some(address)));
+        for config in [&balances, &tells] {
+            let refused = ports(config, false).unwrap_err();
+            assert!(refused.code == Code(539) && refused.what.contains(&address.to_string()), "{refused:?}");
+            assert!(refused.help.unwrap().contains(&address.port().to_string()));
+        }
+        assert!(ports(&tells, true).is_ok(), "it is this machine's own agent that listens there");
+        fs::create_dir(folder.path().join("balancer")).unwrap();
+        let serves = std::os::unix::net::UnixListener::bind(folder.path().join("balancer/builtin.sock")).unwrap();
+        assert!(ports(&balances, false).is_ok(), "it is this machine's own balancer");
+        drop((taken, serves));
+        assert!([&balances, &tells, &with(None, None)].into_iter().all(|config| ports(config, false).is_ok()));
     }
 
     #[test]
