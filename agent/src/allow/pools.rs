@@ -29,18 +29,19 @@ impl Allow {
         let refused = pools.extract_if(.., |name, _| !any(&self.pools, name.as_str()));
         let mut refused: BTreeMap<_, _> = refused.map(|(name, _)| (name.clone(), not_ours(&name))).collect();
         let untouched = pools.extract_if(.., |_, pool| {
-            let mut sides = self.strays(pool).map(|(_, member)| member.side);
-            let left = |side| pool.members.values().any(|it| it.side == side && is_in(it) && self.has(it.address));
+            let mut sides = self.strays(pool).map(|member| member.side);
+            let serves = |it: &MemberSpec| it.state == MemberState::Ready && !self.is_stray(it);
+            let left = |side| pool.members.values().any(|it| it.side == side && serves(it));
             sides.any(|side| pool.exchange != Exchange::Each || !left(side))
         });
         let untouched: Vec<_> = untouched.collect();
         refused.extend(untouched.into_iter().filter_map(|(name, pool)| {
-            let (_, first) = self.strays(&pool).next()?;
+            let first = self.strays(&pool).next()?;
             Some((name, self.elsewhere(first.address)))
         }));
         let mut held = Vec::new();
         for (name, pool) in &mut pools {
-            for (key, member) in pool.members.iter_mut().filter(|(_, member)| is_in(member) && !self.has(member.address)) {
+            for (key, member) in pool.members.iter_mut().filter(|(_, member)| self.is_stray(member)) {
                 member.state = MemberState::Out;
                 held.push((name.clone(), key.clone(), self.elsewhere(member.address)));
             }
@@ -49,12 +50,13 @@ impl Allow {
     }
 
     /// The members that should get requests, and may not.
-    fn strays<'a>(&'a self, pool: &'a PoolSpec) -> impl Iterator<Item = (&'a MemberKey, &'a MemberSpec)> {
-        pool.members.iter().filter(|(_, member)| is_in(member) && !self.has(member.address))
+    fn strays<'a>(&'a self, pool: &'a PoolSpec) -> impl Iterator<Item = &'a MemberSpec> {
+        pool.members.values().filter(|member| self.is_stray(member))
     }
 
-    fn has(&self, address: SocketAddr) -> bool {
-        self.members.iter().any(|place| place.has(address))
+    /// Whether a member should get requests, and may not. What drains still gets those that belong to it.
+    fn is_stray(&self, member: &MemberSpec) -> bool {
+        member.state != MemberState::Out && !self.members.iter().any(|place| place.has(member.address))
     }
 
     fn elsewhere(&self, address: SocketAddr) -> Problem {
@@ -67,11 +69,6 @@ impl Allow {
                 crate::text::line(&line, 2000)
             ))
     }
-}
-
-/// Whether requests may be sent to it: also to what drains there are some that belong to it.
-fn is_in(member: &MemberSpec) -> bool {
-    member.state != MemberState::Out
 }
 
 impl Bounded {
@@ -198,6 +195,10 @@ mod tests {
             |port: &'static str| move |pool: &mut PoolSpec| pool.members.get_mut(&at(port)).unwrap().side = Side::Trial;
         assert!(change(&trial("82")).pools.is_empty() && change(&trial("81")).pools.is_empty());
         assert_eq!(change(&trial("83")).held.len(), 2, "nobody is in there anyway");
+        assert!(
+            change(&|pool| pool.members.get_mut(&at("81")).unwrap().state = Drain).pools.is_empty(),
+            "what drains serves nobody new"
+        );
         // What drains still gets what belongs to it.
         let drains = change(&|pool| pool.members.get_mut(&at("82")).unwrap().state = Drain);
         let states: Vec<_> = drains.pools.values().flat_map(|pool| pool.members.values()).map(|it| it.state).collect();

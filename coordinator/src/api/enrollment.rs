@@ -141,7 +141,7 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
     let token = |what: &str| Problem::new(code::TOKEN, what).saw("asked for", format!("to join as {shown}")).help(another);
     match redeemed {
         Redeemed::Expired => token("this join token has expired"),
-        Redeemed::Spent => token("this join token was used up or revoked"),
+        Redeemed::Spent => token("this join token was used up, for this name or altogether, or revoked"),
         Redeemed::ForAnother(Admits::Host) => token("this join token is for a host, and was not used up")
             .help("on that host: baton-agent join; an operator's is made by: baton token create --role ROLE (admin, deployer, viewer or ci)"),
         Redeemed::ForAnother(Admits::Operator(role)) => {
@@ -171,5 +171,5 @@ fn refusal(redeemed: &Redeemed, name: &str) -> Problem {
 
 fn taken(name: &str) -> Problem {
     Problem::new(code::NAME, format!("somebody has joined as {name} already"))
-        .saw("its certificates", "would be revoked, and its connections cut")
+        .saw("its certificates", "would be revoked where they are not, and its connections cut")
 }
