@@ -293,13 +293,21 @@ fn look(
     };
     let seats = seats(service, rollout, told);
     let hosts: Vec<&HostName> = seats.iter().map(|seat| seat.host).collect();
-    let mut standings: Vec<Option<Standing>> = seats.iter().map(|_| None).collect();
+    let (mut order, mut standings) = (Vec::with_capacity(seats.len()), Vec::with_capacity(seats.len()));
     places.walk(&hosts, |index, place| {
-        if let (Some(seat), Some(standing)) = (seats.get(index), standings.get_mut(index)) {
-            *standing = Some(stand(*seat, place));
+        if let Some(seat) = seats.get(index) {
+            order.push(index);
+            standings.push(stand(*seat, place));
         }
     });
-    standings.into_iter().flatten().collect()
+    // From the order of the walk into that of the seats: mostly it is the same.
+    for at in 0..order.len() {
+        while let Some(to) = order.get(at).copied().filter(|to| *to != at) {
+            order.swap(at, to);
+            standings.swap(at, to);
+        }
+    }
+    standings
 }
 
 /// Whether a host is away from rest by what it and the balancers were told. That something is left to do there says less: what

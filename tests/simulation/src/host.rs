@@ -329,19 +329,29 @@ impl Host {
         }
     }
 
+    /// When something here changes by itself next, as far as nobody asks for anything.
+    pub(super) fn changes_at(&self, now: u64) -> Option<u64> {
+        let held = self.held.values().copied();
+        let processes = self.processes.values().flat_map(Process::changes_at);
+        let busy = self.pools.values().flat_map(|pool| pool.busy_until.values().copied());
+        held.chain(processes).chain(busy).filter(|at| *at > now).min()
+    }
+
+    /// Whether its balancer has not done yet what it was told.
+    pub(super) fn is_in_steps(&self) -> bool {
+        let is_as = |(name, spec): (&PoolName, &PoolSpec)| {
+            spec.members.is_empty() || self.pools.get(name).is_some_and(|pool| pool.is_as(spec))
+        };
+        !self.ledger.pools.iter().all(is_as)
+    }
+
     /// Whether something here changes soon by itself, so that the agent should look again shortly.
     pub(super) fn is_moving(&self, now: u64) -> bool {
         self.is_in_a_hook()
             || self.held.values().any(|at| *at > now)
             || self.processes.values().any(|process| process.is_moving(now))
             || self.pools.values().any(|pool| pool.busy_until.values().any(|until| *until > now))
-            || self.ledger.pools.iter().any(|(name, spec)| {
-                spec.members.iter().any(|(member, wanted)| {
-                    self.pools.get(name).is_none_or(|pool| {
-                        pool.running.get(member) != Some(&wanted.state) || pool.disk.get(member) != Some(&wanted.state)
-                    })
-                })
-            })
+            || self.is_in_steps()
             || self.ledger.instances.keys().any(|key| !self.processes.contains_key(key))
     }
 }
@@ -361,6 +371,14 @@ impl Pool {
             Exchange::All if missing.is_empty() || leaving.clone().next().is_none() => BTreeSet::new(),
             Exchange::All => wanted.members.keys().cloned().collect(),
         }
+    }
+
+    /// Whether every member is as it should be, now and after a restart.
+    fn is_as(&self, wanted: &PoolSpec) -> bool {
+        let is = |states: &BTreeMap<MemberKey, MemberState>, (member, it): (&MemberKey, &MemberSpec)| {
+            states.get(member) == Some(&it.state)
+        };
+        wanted.members.iter().all(|it| is(&self.running, it) && is(&self.disk, it))
     }
 
     /// Whether everything changes together here and has begun to, but is not through.

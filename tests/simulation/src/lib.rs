@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used)]
 
 mod agenda;
+mod calm;
 mod coordinator;
 mod errands;
 mod happen;
@@ -24,6 +25,7 @@ mod strategies;
 mod truth;
 mod world;
 
+pub use calm::{Calm, Order, Rolled};
 use std::collections::BTreeMap;
 
 /// What one seed led to.
@@ -112,11 +114,4 @@ pub fn run(seed: u64) -> Outcome {
 #[must_use]
 pub fn replay(seed: u64, tell: &mut dyn FnMut(&str)) -> Outcome {
     world::World::new(seed, tell).run()
-}
-
-/// Runs one rolling release over so many hosts, one after the other, in which nothing goes wrong, and hands every event to
-/// `tell`.
-#[must_use]
-pub fn calm(seed: u64, hosts: u16, tell: &mut dyn FnMut(&str)) -> Outcome {
-    world::World::calm(seed, hosts, tell).run()
 }

@@ -1,5 +1,6 @@
 //! What an agent reports at once.
 
+use super::process::HEALTHY_FOR;
 use baton_core::fleet::report::HostReport;
 
 /// Whether a report says anything new beside how long things have been as they are.
@@ -8,7 +9,7 @@ pub(super) fn differs(last: &HostReport, report: &HostReport) -> bool {
     let kind = |report: &HostReport| -> Vec<(u8, bool)> {
         let state = report.instances.values().map(|instance| match &instance.state {
             Starting { .. } => (0, false),
-            Ready { since } => (1, since.as_millis() >= 1_000),
+            Ready { since } => (1, since.as_millis() >= u128::from(HEALTHY_FOR)),
             Unready { .. } => (2, false),
             Stopping { .. } => (3, false),
             Failed { .. } => (4, false),

@@ -7,6 +7,9 @@ use baton_core::name::ReleaseId;
 use baton_core::problem::Problem;
 use std::time::Duration;
 
+/// An instance that has been ready for so long has proven itself.
+pub(super) const HEALTHY_FOR: u64 = 1_000;
+
 #[derive(Debug, Clone)]
 pub(super) struct Process {
     pub(super) release: ReleaseId,
@@ -69,6 +72,12 @@ impl Process {
 
     pub(super) fn is_alive(&self) -> bool {
         self.failed.is_none()
+    }
+
+    /// When it changes by itself, or is ready for as long as it has to be.
+    pub(super) fn changes_at(&self) -> impl Iterator<Item = u64> {
+        let ready = self.ready_at.into_iter().flat_map(|at| [at, at + HEALTHY_FOR]);
+        ready.chain(self.exits_at).chain(self.stopping.map(|(_, gone)| gone))
     }
 
     pub(super) fn is_moving(&self, now: u64) -> bool {

@@ -1,6 +1,7 @@
 //! What a seed stands for: a fleet, a good or a bad release, a network, and what goes wrong when.
 
 use super::people::{Which, Wish};
+use super::process::HEALTHY_FOR;
 use super::random::Random;
 use super::strategies;
 use baton_core::fleet::orders::Orders;
@@ -19,9 +20,7 @@ pub(super) const FAULTS_END: u64 = 90_000;
 pub(super) const FAULTS_BEGIN: u64 = 30_000;
 
 /// By then everything must have come to rest.
-const LAST: u64 = 600_000;
-/// Longer than it takes one host to get a release, where nothing goes wrong.
-const TURN: u64 = 10_000;
+pub(super) const LAST: u64 = 600_000;
 
 /// Longer than any run.
 const FOR_EVER: u64 = 10_000_000;
@@ -38,8 +37,6 @@ pub(super) struct Scenario {
     pub(super) delay: u64,
     /// What happens when, by millisecond.
     pub(super) script: Vec<(u64, Happening)>,
-    /// By then everything must have come to rest.
-    pub(super) last: u64,
     /// Whether anything in the script takes capacity away that is not ours to take.
     pub(super) capacity_faults: bool,
     /// The one that is cut off and never comes back.
@@ -124,23 +121,7 @@ impl Scenario {
             let withdraw = Withdraw { signal: Signal::Usr1, unready_for: Duration::from_millis(delay * 10) };
             pools.for_each(|pool| pool.withdraw = Some(withdraw));
         }
-        Self { parts, spare, loss, delay, script, last: LAST, capacity_faults, broken, gives_up: random.chance(50) }
-    }
-
-    /// A good release over so many hosts behind one balancer, one at a time, and nothing goes wrong.
-    pub(super) fn calm(hosts: u16) -> Self {
-        let web: Vec<HostName> = (1..=hosts).map(|it| name(&format!("web{it}"))).collect();
-        Self {
-            parts: vec![Part::of("shop", vec![8101], &web, &[name("lb1")], strategies::one_by_one(), Quality::Good)],
-            spare: None,
-            loss: 0,
-            delay: 1,
-            script: vec![(u64::from(hosts) * TURN, Happening::Wish(0, Wish::Deploy(Which::New)))],
-            last: u64::from(hosts) * TURN * 2 + LAST,
-            capacity_faults: false,
-            broken: None,
-            gives_up: false,
-        }
+        Self { parts, spare, loss, delay, script, capacity_faults, broken, gives_up: random.chance(50) }
     }
 
     /// The service of this name.
@@ -180,7 +161,14 @@ impl Part {
         part
     }
 
-    fn of(name: &str, ports: Vec<u16>, web: &[HostName], on: &[HostName], strategy: Strategy, quality: Quality) -> Self {
+    pub(super) fn of(
+        name: &str,
+        ports: Vec<u16>,
+        web: &[HostName],
+        on: &[HostName],
+        strategy: Strategy,
+        quality: Quality,
+    ) -> Self {
         let pool = PoolName::new(name).expect("a name");
         let service = Service {
             hosts: web.to_vec(),
@@ -275,7 +263,7 @@ fn release(name: &str, version: &str) -> Release {
             probe: Probe::Tcp,
             interval: Duration::from_millis(500),
             timeout: Duration::from_millis(500),
-            healthy_for: Duration::from_millis(1_000),
+            healthy_for: Duration::from_millis(HEALTHY_FOR),
             start_timeout: Duration::from_secs(8),
         },
         hooks: Default::default(),

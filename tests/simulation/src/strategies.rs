@@ -89,6 +89,12 @@ pub(super) fn one_by_one() -> Strategy {
     }
 }
 
+/// One host, then a quarter of them, then all; never more than a quarter away.
+pub(super) fn in_waves() -> Strategy {
+    let waves = [Amount::Hosts(1), Amount::Percent(25), Amount::Percent(100)].map(Wave::of).to_vec();
+    Strategy { waves, max_unavailable: Amount::Percent(25), ..one_by_one() }
+}
+
 /// Nobody counts requests here, so a gate never sees enough of them.
 fn gate(random: &mut Random) -> Option<GateSettings> {
     let words = [NotEnough::Pause, NotEnough::Promote, NotEnough::Revert];

@@ -5,7 +5,7 @@ use super::coordinator::{Coordinator, Store};
 use super::host::{Effect, Host};
 use super::news::differs;
 use super::random::Random;
-use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, Part, Quality, Scenario};
+use super::scenario::{FAULTS_BEGIN, FAULTS_END, Happening, LAST, Part, Quality, Scenario};
 use super::{Outcome, strategies, truth};
 use baton_core::fleet::report::HostReport;
 use baton_core::fleet::spec::{HostSpec, PoolSpec};
@@ -51,14 +51,6 @@ impl<'a> World<'a> {
     pub(super) fn new(seed: u64, tell: &'a mut dyn FnMut(&str)) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
-        Self::of(scenario, random, tell)
-    }
-
-    pub(super) fn calm(seed: u64, hosts: u16, tell: &'a mut dyn FnMut(&str)) -> Self {
-        Self::of(Scenario::calm(hosts), Random::new(seed), tell)
-    }
-
-    fn of(scenario: Scenario, random: Random, tell: &'a mut dyn FnMut(&str)) -> Self {
         Self {
             scenario,
             random,
@@ -99,8 +91,8 @@ impl World<'_> {
             if self.is_over() {
                 return self.judge_rest();
             }
-            if at > self.scenario.last {
-                return Err(format!("liveness: no rest after {} ms: {}", self.scenario.last, self.where_it_stands()));
+            if at > LAST {
+                return Err(format!("liveness: no rest after {LAST} ms: {}", self.where_it_stands()));
             }
         }
         Err("liveness: nothing happens any more".into())

@@ -2,7 +2,7 @@
 
 use super::{Check, Violation, violation};
 use crate::fleet::report::InstanceReport;
-use crate::fleet::spec::{HostSpec, MemberState};
+use crate::fleet::spec::{HostSpec, InstanceSpec, MemberState, PoolSpec};
 use crate::fleet::{InstanceKey, MemberKey, Service};
 use crate::name::{HostName, LabelValue, ReleaseId, ServiceName};
 use crate::strategy::Strategy;
@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Check<'_> {
     /// 5: no more hosts than allowed are under way because of us, and no more of them than that without anything that serves.
     pub(super) fn disruption(&self, name: &ServiceName, service: &Service, violations: &mut Vec<Violation>) {
+        if self.proposal.specs.is_empty() {
+            return;
+        }
         let hosts = service.hosts.len();
         let strategy = self.strategy_of(name, service);
         let goal = self.active(name).map_or(service.committed, super::Rollout::goal);
@@ -23,15 +26,15 @@ impl Check<'_> {
             violations.push(violation(5, name, what));
         }
         let limit = strategy.max_unavailable.at_most(hosts).max(1);
-        let taken = has.idle.iter().any(|host| had.serving.contains(host));
+        let taken = has.idle.iter().any(|host| had.serves(host));
         if taken && has.idle.len() > limit && !self.ends_on_purpose(name) {
             let what = format!("{} hosts of {name} would have nothing that is in, {limit} at most may", has.idle.len());
             violations.push(violation(5, name, what));
         }
         for (value, group) in self.groups(service, strategy).into_iter().filter(|(_, group)| group.len() > 1) {
-            let serve = |extent: &Extent<'_>| group.iter().any(|host| extent.serving.contains(host));
+            let serve = |extent: &Extent<'_>| group.iter().any(|host| extent.serves(host));
             // Nobody loses anything with a host that says itself that no process of the service is left.
-            let lost = group.iter().any(|host| had.serving.contains(host) && !self.has_ended(name, service, host));
+            let lost = group.iter().any(|host| had.serves(host) && !self.has_ended(name, service, host));
             if lost && !serve(&has) && !self.ends_on_purpose(name) {
                 violations.push(violation(5, name, format!("no host of {name} labelled {value} would be in")));
             }
@@ -72,35 +75,38 @@ impl Check<'_> {
         goal: Option<ReleaseId>,
         spec_of: impl Fn(&HostName) -> Option<&'a HostSpec>,
     ) -> Extent<'a> {
+        let pool = |on| service.balancer.as_ref().and_then(|it| spec_of(on)?.pools.get(&it.pool));
+        let pools: Vec<Option<&PoolSpec>> = service.balancer.iter().flat_map(|it| &it.on).map(pool).collect();
         let is_in = |member: &MemberKey| {
-            service.balancer.iter().flat_map(|it| it.on.iter().map(move |on| (on, &it.pool))).all(|(on, pool)| {
-                let member = spec_of(on).and_then(|spec| spec.pools.get(pool)).and_then(|pool| pool.members.get(member));
-                member.is_some_and(|member| member.state == MemberState::Ready)
-            })
+            let told = |pool: &PoolSpec| pool.members.get(member).map(|told| told.state);
+            pools.iter().all(|pool| pool.and_then(told) == Some(MemberState::Ready))
         };
-        let at_rest = self.active(name).is_none();
+        let active = self.active(name);
+        let its: BTreeSet<&HostName> = service.hosts.iter().collect();
         let mut extent = Extent::default();
         for host in self.hosts_of(name).filter(|host| !self.stands_aside(service, host)) {
-            let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
-            let told: Vec<_> = told
-                .map(|(key, it)| (it.release, it.start, is_in(&MemberKey { host: host.clone(), slot: key.slot })))
-                .collect();
-            let serving = told.iter().any(|(.., is_in)| *is_in);
             // A host that keeps another release by a person's word is at rest with that.
-            let kept = service.orders.kept.get(host).filter(|_| at_rest).map(|kept| kept.release);
+            let kept = service.orders.kept.get(host).filter(|_| active.is_none()).map(|kept| kept.release);
             let goal = kept.or(goal);
             // Of the same release, an earlier start is the old one.
-            let start = self.active(name).and_then(|rollout| rollout.starts.get(host).copied()).unwrap_or_default();
-            let is_new = |release: ReleaseId, of: u32| Some(release) == goal && of >= start;
-            let unproven = told.iter().any(|(release, of, is_in)| !is_in && is_new(*release, *of));
-            if serving {
-                extent.serving.insert(host);
-            } else if !told.is_empty() && service.hosts.contains(host) {
-                // Of one that left the service nothing is to be in: the floor is all that it may be needed for.
-                extent.idle.insert(host);
+            let start = active.and_then(|rollout| rollout.starts.get(host).copied()).unwrap_or_default();
+            let is_new = |told: &InstanceSpec| Some(told.release) == goal && told.start >= start;
+            let (mut any, mut serving, mut unproven) = (false, false, false);
+            let told = spec_of(host).into_iter().flat_map(|spec| &spec.instances).filter(|(key, _)| key.service == *name);
+            for (key, told) in told {
+                let is_in = is_in(&MemberKey { host: host.clone(), slot: key.slot });
+                any = true;
+                serving |= is_in;
+                unproven |= !is_in && is_new(told);
             }
-            if unproven || (!serving && !told.is_empty()) {
-                extent.pending.insert(host);
+            if serving {
+                extent.serving.push(host);
+            } else if any && its.contains(host) {
+                // Of one that left the service nothing is to be in: the floor is all that it may be needed for.
+                extent.idle.push(host);
+            }
+            if unproven || (!serving && any) {
+                extent.pending.push(host);
             }
         }
         extent
@@ -177,13 +183,19 @@ impl Check<'_> {
     }
 }
 
-/// Hosts of a service, by what they and the balancers are told.
+/// Hosts of a service, by what they and the balancers are told, in the order of their names.
 #[derive(Default)]
 struct Extent<'a> {
     /// Something of it is in, everywhere.
-    serving: BTreeSet<&'a HostName>,
+    serving: Vec<&'a HostName>,
     /// It is one of the service's, is told to run something, and nothing of that is in.
-    idle: BTreeSet<&'a HostName>,
+    idle: Vec<&'a HostName>,
     /// Under way: nothing is in, or the release it should have is not.
-    pending: BTreeSet<&'a HostName>,
+    pending: Vec<&'a HostName>,
+}
+
+impl Extent<'_> {
+    fn serves(&self, host: &HostName) -> bool {
+        self.serving.binary_search(&host).is_ok()
+    }
 }

@@ -21,7 +21,7 @@ use crate::fleet::{Fleet, InstanceKey, Service};
 use crate::name::{HostName, RolloutId, ServiceName};
 use crate::strategy::Strategy;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// An invariant that a proposal would break.
@@ -72,17 +72,21 @@ pub fn check(fleet: &Fleet, proposal: &Plan) -> Result<(), Vec<Violation>> {
 struct Check<'a> {
     fleet: &'a Fleet,
     proposal: &'a Plan,
-    /// The hosts that run something of a service, by what they were told or would be.
-    told: BTreeMap<&'a ServiceName, BTreeSet<&'a HostName>>,
+    /// The hosts that run something of a service, by what they were told or would be, in the order of their names.
+    told: BTreeMap<&'a ServiceName, Vec<&'a HostName>>,
 }
 
-fn told<'a>(fleet: &'a Fleet, proposal: &'a Plan) -> BTreeMap<&'a ServiceName, BTreeSet<&'a HostName>> {
+fn told<'a>(fleet: &'a Fleet, proposal: &'a Plan) -> BTreeMap<&'a ServiceName, Vec<&'a HostName>> {
     let issued = fleet.hosts.iter().map(|(host, known)| (host, &known.issued));
-    let mut told = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut told = BTreeMap::<_, Vec<_>>::new();
     for (host, spec) in issued.chain(&proposal.specs) {
         for key in spec.instances.keys() {
-            told.entry(&key.service).or_default().insert(host);
+            told.entry(&key.service).or_default().push(host);
         }
+    }
+    for hosts in told.values_mut() {
+        hosts.sort_unstable();
+        hosts.dedup();
     }
     told
 }
