@@ -20,7 +20,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`replace`].
 pub fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_beside(path, bytes, Sync::Yes)
+    write_with(path, bytes, Sync::Yes, 0o600)
 }
 
 /// Replaces a file so that it survives the death of this process, though not a power cut: for what a reboot ends anyway.
@@ -28,7 +28,7 @@ pub fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`replace`].
 pub fn replace_until_reboot(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_beside(path, bytes, Sync::No)
+    write_with(path, bytes, Sync::No, 0o600)
 }
 
 /// As [`replace`], for a file that another program reads: it may run as any user.
@@ -36,8 +36,16 @@ pub fn replace_until_reboot(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`replace`].
 pub fn replace_readable(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with(path, bytes, Sync::Yes, 0o644)?;
+    put_readable(path, bytes)?;
     sync_folder(path)
+}
+
+/// As [`put`], for a file that another program reads.
+///
+/// # Errors
+/// As [`replace`].
+pub fn put_readable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, Sync::Yes, 0o644)
 }
 
 /// Removes a file; one that is not there is as good.
@@ -59,36 +67,65 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// A file's next content, durable beside it, and read by nobody until it is [put](Prepared::put) in its place. Dropped, it is gone.
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared {
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// Puts it in its place, as [`put`] does.
+    ///
+    /// # Errors
+    /// Those of the file system; the old file is still there then, and nothing else.
+    pub fn put(self) -> io::Result<()> {
+        fs::rename(&self.beside, &self.path)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // What was put is not here any more. What could not be finished must not take the space that may be missing.
+        let _ = fs::remove_file(&self.beside);
+    }
+}
+
+/// Writes what a file will most likely say next. There is one such content of a file at a time.
+///
+/// # Errors
+/// Those of the file system.
+pub fn prepare(path: &Path, bytes: &[u8]) -> io::Result<Prepared> {
+    write_beside(path, "next", bytes, Sync::Yes, 0o600)
+}
+
 #[derive(Clone, Copy)]
 enum Sync {
     Yes,
     No,
 }
 
-fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
-    write_with(path, bytes, sync, 0o600)
-}
-
 fn write_with(path: &Path, bytes: &[u8], sync: Sync, mode: u32) -> io::Result<()> {
-    let temporary = beside(path);
-    // A leftover of an earlier try could have any mode.
-    remove(&temporary)?;
-    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
-    let written = opened.and_then(|mut file| {
-        file.write_all(bytes)?;
-        match sync {
-            Sync::Yes => file.sync_all(),
-            Sync::No => Ok(()),
-        }
-    });
-    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-        // What could not be finished must not take the space that may be missing.
-        let _ = fs::remove_file(&temporary);
-    })
+    write_beside(path, "new", bytes, sync, mode)?.put()
 }
 
-fn beside(path: &Path) -> PathBuf {
+fn write_beside(path: &Path, ending: &str, bytes: &[u8], sync: Sync, mode: u32) -> io::Result<Prepared> {
+    let beside = beside(path, ending);
+    // A leftover of an earlier try could have any mode.
+    remove(&beside)?;
+    let prepared = Prepared { beside, path: path.to_owned() };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared.beside)?;
+    file.write_all(bytes)?;
+    match sync {
+        Sync::Yes => file.sync_all()?,
+        Sync::No => {}
+    }
+    Ok(prepared)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
+    name.push(format!(".{ending}"));
     path.with_file_name(name)
 }

@@ -2,7 +2,7 @@
 
 use super::decide::{self, Answers, Decision};
 use super::drift::{self, Settled};
-use super::driver::{Driver, MemberSeen, PoolSeen, Remark, Seen};
+use super::driver::{Change, Driver, MemberSeen, PoolSeen, Remark, Seen};
 use super::warming::{Pools, Warming};
 use super::{Balancer, Reconciled, divide, problem};
 use crate::probe::Question;
@@ -42,6 +42,8 @@ pub(crate) struct Conductor<D> {
     driver: D,
     settled: Settled,
     warming: Warming,
+    /// What was seen last.
+    last: Option<Seen>,
     pace: Duration,
     /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
     ailing: u32,
@@ -51,7 +53,7 @@ pub(crate) struct Conductor<D> {
 
 impl<D: Driver> Conductor<D> {
     pub(crate) fn new(driver: D, settled: Settled) -> Self {
-        Self { driver, settled, warming: Warming::default(), pace: MOVING, ailing: 0, draining: 0 }
+        Self { driver, settled, warming: Warming::default(), last: None, pace: MOVING, ailing: 0, draining: 0 }
     }
 
     async fn pass(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, PoolReport> {
@@ -72,25 +74,12 @@ impl<D: Driver> Conductor<D> {
 
     /// Does what is due, and comes back with the last look and why something was not done.
     async fn settle<'a>(&mut self, asked: &'a BTreeMap<PoolName, PoolSpec>) -> Result<Done<'a>, Problem> {
-        let mut seen = self.driver.observe(asked).await?;
+        let (mut seen, answers) = self.look(asked).await?;
         let eased = self.warming.ease(asked, &seen, self.driver.steps(), Instant::now());
         let pools = &*eased;
         let (divided, undivided) = divide::before(&mut self.driver, pools, &seen).await?;
-        let answers = ask(pools, &seen).await;
-        let none = Answers::new();
-        let decisions: BTreeMap<PoolName, Decision> = each(pools, &seen)
-            .map(|(name, spec, pool)| {
-                let mut answers = answers.get(name).unwrap_or(&none).clone();
-                if let Some(problem) = undivided.get(name) {
-                    decide::hold_trial(spec, &mut answers, problem);
-                }
-                let left = self.settled.left(&seen.identity, name, spec, pool);
-                drift::hold(&left, &mut answers);
-                let mut decision = decide::decide(name, spec, pool, &answers);
-                drift::keep(left, spec, &mut decision);
-                (name.clone(), decision)
-            })
-            .collect();
+        let answers = ask(pools, &seen, answers).await;
+        let decisions = self.decide(pools, &seen, &answers, &undivided);
         let changes: Vec<_> = decisions.values().flat_map(|decision| decision.changes.iter().cloned()).collect();
         if !changes.is_empty() {
             self.driver.apply(&changes).await?;
@@ -110,19 +99,71 @@ impl<D: Driver> Conductor<D> {
         Ok(Done { pools: eased, seen, decisions })
     }
 
+    /// Looks, and meanwhile does what will most likely follow, by what was seen last: asks those that are to come in, and has the
+    /// changes made ready. What is decided then hangs on the new look alone.
+    async fn look(&mut self, asked: &BTreeMap<PoolName, PoolSpec>) -> Result<(Seen, BTreeMap<PoolName, Answers>), Problem> {
+        let last = self.last.take().unwrap_or_default();
+        let asking = ask(asked, &last, BTreeMap::new());
+        if !self.driver.acts_if_unchanged() {
+            let likely = self.likely(asked, &last, &everybody(asked, &last));
+            let (seen, answers) = tokio::join!(self.driver.observe_before(asked, &likely), asking);
+            return Ok((seen?, answers));
+        }
+        let answers = asking.await;
+        // How a pool is divided goes before its members, and whose share grows has it worked out by a new look.
+        let is_plain = |(name, spec): (&PoolName, &PoolSpec)| spec.slow_start.is_zero() && divide::is_so(name, spec, &last);
+        let likely = match asked.iter().all(is_plain) {
+            true => self.likely(asked, &last, &answers),
+            false => Vec::new(),
+        };
+        Ok((self.driver.observe_before(asked, &likely).await?, answers))
+    }
+
+    /// What would be changed if everything were as it was seen, and these had answered.
+    fn likely(
+        &self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+        seen: &Seen,
+        answers: &BTreeMap<PoolName, Answers>,
+    ) -> Vec<Change> {
+        let decisions = self.decide(pools, seen, answers, &BTreeMap::new());
+        decisions.into_values().flat_map(|decision| decision.changes).collect()
+    }
+
+    fn decide(
+        &self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+        seen: &Seen,
+        answers: &BTreeMap<PoolName, Answers>,
+        undivided: &BTreeMap<PoolName, Problem>,
+    ) -> BTreeMap<PoolName, Decision> {
+        let decision = |(name, spec, pool): (&PoolName, &PoolSpec, &PoolSeen)| {
+            let mut answers = answers.get(name).cloned().unwrap_or_default();
+            if let Some(problem) = undivided.get(name) {
+                decide::hold_trial(spec, &mut answers, problem);
+            }
+            let left = self.settled.left(&seen.identity, name, spec, pool);
+            drift::hold(&left, &mut answers);
+            let mut decision = decide::decide(name, spec, pool, &answers);
+            drift::keep(left, spec, &mut decision);
+            (name.clone(), decision)
+        };
+        each(pools, seen).map(decision).collect()
+    }
+
     fn report(&mut self, asked: &BTreeMap<PoolName, PoolSpec>, done: Done<'_>) -> BTreeMap<PoolName, PoolReport> {
-        let Done { pools, mut seen, decisions } = done;
+        let Done { pools, seen, decisions } = done;
         let now = Instant::now();
         let mut reports: BTreeMap<PoolName, PoolReport> = pools
             .iter()
             .map(|(name, spec)| {
-                let report = match seen.pools.remove(name) {
+                let report = match seen.pools.get(name) {
                     Some(Ok(pool)) => {
-                        let report = pool_report(&seen.identity, spec, &pool, decisions.get(name));
+                        let report = pool_report(&seen.identity, spec, pool, decisions.get(name));
                         let (split, problem) = divide::report(name, spec, seen.splits.get(name));
                         blame_split(spec, PoolReport { split, ..report }, problem)
                     }
-                    Some(Err(problem)) => PoolReport { balancer: seen.identity.clone(), ..unknown(problem) },
+                    Some(Err(problem)) => PoolReport { balancer: seen.identity.clone(), ..unknown(problem.clone()) },
                     None => unknown(problem::changing_hands("the pool was not seen")),
                 };
                 (name.clone(), report)
@@ -137,6 +178,7 @@ impl<D: Driver> Conductor<D> {
             }
         }
         self.set_pace(&pools, &reports);
+        self.last = Some(seen);
         reports
     }
 
@@ -205,18 +247,33 @@ fn each<'a>(
     pools.iter().filter_map(|(name, spec)| Some((name, spec, seen.pools.get(name)?.as_ref().ok()?)))
 }
 
-/// Asks every member that is to come in, all at once.
-async fn ask(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<PoolName, Answers> {
+/// As if every member that is to come in had answered.
+fn everybody(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<PoolName, Answers> {
+    let answers = |(name, spec, pool): (&PoolName, _, _)| {
+        let answers = decide::to_ask(spec, pool).map(|(key, _)| (key.clone(), Ok(())));
+        (name.clone(), answers.collect())
+    };
+    each(pools, seen).map(answers).collect()
+}
+
+/// Asks every member that is to come in and has not answered yet, all at once.
+async fn ask(
+    pools: &BTreeMap<PoolName, PoolSpec>,
+    seen: &Seen,
+    mut answers: BTreeMap<PoolName, Answers>,
+) -> BTreeMap<PoolName, Answers> {
+    let has_answered = |name: &PoolName, key: &MemberKey| answers.get(name).is_some_and(|answers| answers.contains_key(key));
     let questions = each(pools, seen).flat_map(|(name, spec, pool)| {
-        decide::to_ask(spec, pool).map(move |(key, member)| async move {
+        let missing = decide::to_ask(spec, pool).filter(move |(key, _)| !has_answered(name, key));
+        missing.map(move |(key, member)| async move {
             let question = question(member);
             let answer = question.ask().await;
             let problem = |seen| problem::not_answering(key, &question.to_string(), &format!("{seen}"));
             (name, key, answer.map_err(problem))
         })
     });
-    let mut answers: BTreeMap<PoolName, Answers> = BTreeMap::new();
-    for (pool, key, answer) in join_all(questions).await {
+    let new = join_all(questions).await;
+    for (pool, key, answer) in new {
         answers.entry(pool.clone()).or_default().insert(key.clone(), answer);
     }
     answers

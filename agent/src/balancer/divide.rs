@@ -22,7 +22,7 @@ pub(crate) async fn before<D: Driver>(
         let Some(split) = &spec.split else { continue };
         if let Err(problem) = possible(driver, name, split) {
             problems.insert(name.clone(), problem);
-        } else if !is_so(seen.splits.get(name), Some(split)) {
+        } else if !is_so(name, spec, seen) {
             driver.divide(name, Some(split)).await?;
             changed = true;
         }
@@ -37,8 +37,8 @@ pub(crate) async fn after<D: Driver>(
     seen: &Seen,
 ) -> Result<bool, Problem> {
     let mut changed = false;
-    for name in pools.iter().filter(|(_, spec)| spec.split.is_none()).map(|(name, _)| name) {
-        if matches!(seen.pools.get(name), Some(Ok(_))) && !is_so(seen.splits.get(name), None) {
+    for (name, spec) in pools.iter().filter(|(_, spec)| spec.split.is_none()) {
+        if matches!(seen.pools.get(name), Some(Ok(_))) && !is_so(name, spec, seen) {
             driver.divide(name, None).await?;
             changed = true;
         }
@@ -51,7 +51,12 @@ fn possible(driver: &impl Driver, pool: &PoolName, split: &TrafficSplit) -> Resu
     if lacks.is_empty() { Ok(()) } else { Err(problem::cannot_split(pool, &lacks)) }
 }
 
-fn is_so(seen: Option<&SplitSeen>, wanted: Option<&TrafficSplit>) -> bool {
+/// Whether a pool divides its requests as it should.
+pub(crate) fn is_so(pool: &PoolName, spec: &PoolSpec, seen: &Seen) -> bool {
+    divides(seen.splits.get(pool), spec.split.as_ref())
+}
+
+fn divides(seen: Option<&SplitSeen>, wanted: Option<&TrafficSplit>) -> bool {
     seen.map_or((None, None), |seen| (seen.running.as_ref(), seen.on_disk.as_ref())) == (wanted, wanted)
 }
 
@@ -62,7 +67,7 @@ pub(crate) fn report(pool: &PoolName, spec: &PoolSpec, seen: Option<&SplitSeen>)
         let on_disk = seen.on_disk.as_ref() == Some(&split);
         Some(SplitReport { split, on_disk, stable: seen.stable, trial: seen.trial, ruled: seen.ruled })
     });
-    let problem = (!is_so(seen, spec.split.as_ref())).then(|| {
+    let problem = (!divides(seen, spec.split.as_ref())).then(|| {
         let (running, on_disk) = seen.map_or((None, None), |seen| (seen.running.as_ref(), seen.on_disk.as_ref()));
         problem::split_not_taken(pool, &words(spec.split.as_ref()), &words(running), &words(on_disk))
     });

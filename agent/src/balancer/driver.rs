@@ -18,6 +18,22 @@ pub(crate) trait Driver: Send + fmt::Debug {
     /// Reads everything the spec's pools need to know. Changes nothing. `Err`: nothing can be believed just now.
     fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> impl Future<Output = Result<Seen, Problem>> + Send;
 
+    /// The same, where these changes will most likely be made next: what of them can be made ready meanwhile is, so that nobody
+    /// notices. Who [makes them by itself](Self::acts_if_unchanged) does.
+    fn observe_before(
+        &mut self,
+        pools: &BTreeMap<PoolName, PoolSpec>,
+        _likely: &[Change],
+    ) -> impl Future<Output = Result<Seen, Problem>> + Send {
+        self.observe(pools)
+    }
+
+    /// Whether it can make changes on the condition that everything is as it was last seen. Then what is likely is what was decided by
+    /// that, with everybody asked who comes in; else it is a guess.
+    fn acts_if_unchanged(&self) -> bool {
+        false
+    }
+
     /// Makes the changes survive a restart, then makes them, in their order. What came of it is for the next look.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), Problem>> + Send;
 

@@ -1,6 +1,6 @@
 //! Files that are whole at every instant, written where waiting hurts nobody.
 
-use crate::durable;
+use crate::durable::{self, Prepared};
 use std::io;
 use std::path::Path;
 
@@ -15,6 +15,18 @@ pub(crate) async fn replace_readable(path: &Path, content: String) -> io::Result
 pub(crate) async fn put(path: &Path, content: String) -> io::Result<()> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || durable::put(&path, content.as_bytes())).await.map_err(io::Error::other)?
+}
+
+/// As [`put`], for a file that the balancer reads.
+pub(crate) async fn put_readable(path: &Path, content: String) -> io::Result<()> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || durable::put_readable(&path, content.as_bytes())).await.map_err(io::Error::other)?
+}
+
+/// Writes what a file will most likely say next beside it, durably.
+pub(crate) async fn prepare(path: &Path, content: String) -> io::Result<Prepared> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || durable::prepare(&path, content.as_bytes())).await.map_err(io::Error::other)?
 }
 
 /// Waits until what was put is there after a power cut, too.

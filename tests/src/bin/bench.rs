@@ -7,10 +7,6 @@ use baton_tests::crash::tracer;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// As the coordinator has it: what its planner takes is measured here.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let words = std::env::args().collect::<Vec<_>>();
     match words.get(1).map(String::as_str) {

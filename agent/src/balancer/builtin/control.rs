@@ -42,6 +42,9 @@ pub(super) enum Ask {
     /// Replaces the members of the pools it names.
     Set {
         pools: Wishes,
+        /// Only if everything is as it was when it had this [mark](Answer::mark): else nothing is changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<String>,
     },
     /// Replaces how a pool divides its requests.
     Divide {
@@ -88,6 +91,21 @@ pub(super) struct Answer {
     pub(super) certificates: BTreeMap<PoolName, Certified>,
     /// Why the question was not followed.
     pub(super) error: Option<String>,
+}
+
+impl Answer {
+    /// Stands for all of it by which is decided what to change: for everything but what counts and grows by itself.
+    pub(super) fn mark(&self) -> io::Result<String> {
+        let mut still = Self { error: None, ..self.clone() };
+        for told in still.pools.values_mut().flat_map(BTreeMap::values_mut) {
+            (told.in_flight, told.oldest_ms, told.out_for_ms, told.latency) = (0, None, 0, None);
+            (told.cut, told.requests, told.errors) = (0, 0, 0);
+        }
+        for divided in still.splits.iter_mut().flat_map(BTreeMap::values_mut) {
+            (divided.stable, divided.trial, divided.ruled) = (0, 0, 0);
+        }
+        Ok(blake3::hash(&serde_json::to_vec(&still)?).to_hex().to_string())
+    }
 }
 
 /// A split, and what came of it since it is in effect.

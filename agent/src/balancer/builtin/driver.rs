@@ -62,6 +62,8 @@ struct Builtin {
     is_old: bool,
     /// How it was right after it was told something.
     answered: Option<(Instant, Answer)>,
+    /// Of what was last seen.
+    mark: Option<String>,
     /// This program with these arguments.
     edition: String,
     /// When another edition was last to be replaced, and why it was not.
@@ -119,6 +121,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         identity: None,
         is_old: false,
         answered: None,
+        mark: None,
         edition,
         replaced: None,
         leaving: Leaving::default(),
@@ -148,6 +151,7 @@ impl Driver for Builtin {
             self.tell(&Ask::Check { checks: news }).await?;
         }
         self.is_old = answer.splits.is_none();
+        self.mark = answer.mark().ok();
         self.leaving = generations::gather(&self.control, &mut answer).await?;
         self.notes = answer.certificates.iter().filter_map(|(pool, certified)| note(pool, certified)).collect();
         self.notes.extend(self.replaced.iter().filter_map(|(_, problem)| problem.clone()));
@@ -156,17 +160,28 @@ impl Driver for Builtin {
         Ok(Seen { identity: answer.identity.clone(), pools: pools.collect(), splits })
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
-        let mut wishes = Wishes::new();
-        for change in changes {
-            let seen = self.wishes.get(&change.pool).cloned().unwrap_or_default();
-            let pool = wishes.entry(change.pool.clone()).or_insert(seen);
-            if change.wanted {
-                pool.insert(change.address, Wish { state: change.state, weight: change.weight, side: change.side });
+    /// In one exchange where nothing has changed since: what was decided holds then.
+    async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
+        let seen = self.mark.take().filter(|_| !likely.is_empty() && self.leaving.controls.is_empty());
+        if let Some(seen) = seen {
+            let set = Ask::Set { pools: self.wishes_with(likely), seen: Some(seen) };
+            // What fails here is decided anew.
+            if let Ok(answer) = ask(&self.control, &set).await
+                && answer.error.is_none()
+            {
+                self.answered = Some((Instant::now(), answer));
             }
-            tracing::info!(pool = %change.pool, address = %change.address, state = ?change.state, "built-in balancer");
         }
-        self.tell(&Ask::Set { pools: wishes }).await
+        self.observe(pools).await
+    }
+
+    fn acts_if_unchanged(&self) -> bool {
+        true
+    }
+
+    async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
+        let pools = self.wishes_with(changes);
+        self.tell(&Ask::Set { pools, seen: None }).await
     }
 
     async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
@@ -190,6 +205,20 @@ impl Driver for Builtin {
 }
 
 impl Builtin {
+    /// The pools that change, whole.
+    fn wishes_with(&self, changes: &[Change]) -> Wishes {
+        let mut wishes = Wishes::new();
+        for change in changes {
+            let seen = self.wishes.get(&change.pool).cloned().unwrap_or_default();
+            let pool = wishes.entry(change.pool.clone()).or_insert(seen);
+            if change.wanted {
+                pool.insert(change.address, Wish { state: change.state, weight: change.weight, side: change.side });
+            }
+            tracing::info!(pool = %change.pool, address = %change.address, state = ?change.state, "built-in balancer");
+        }
+        wishes
+    }
+
     fn pool(&mut self, name: &PoolName, spec: &PoolSpec, answer: &Answer) -> Result<PoolSeen, Problem> {
         let told = answer.pools.get(name).ok_or_else(|| {
             let help = "add it to `listen` of the agent's [balancer] table, and restart the agent";

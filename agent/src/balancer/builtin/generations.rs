@@ -82,7 +82,7 @@ async fn look(path: &Path) -> Result<Option<Answer>, Problem> {
 
 async fn follow(path: &Path, behind: &Answer, serving: &Answer) -> Result<(), Problem> {
     let pools: Wishes = both(behind, serving).map(|(pool, _, ahead)| (pool.clone(), wishes(ahead))).collect();
-    tell(path, &Ask::Set { pools }).await?;
+    tell(path, &Ask::Set { pools, seen: None }).await?;
     for (pool, ..) in both(behind, serving) {
         tell(path, &Ask::Divide { pool: pool.clone(), split: split(serving, pool).cloned() }).await?;
     }

@@ -185,7 +185,8 @@ impl Proxy {
         let done = match ask {
             // Handing over is a conversation of its own.
             Ask::Look {} | Ask::HandOver {} => Ok(()),
-            Ask::Set { pools } => self.alter(|state| state.pools.extend(pools)).await,
+            Ask::Set { seen: Some(seen), .. } if self.look().mark().ok() != Some(seen.clone()) => Ok(()),
+            Ask::Set { pools, .. } => self.alter(|state| state.pools.extend(pools)).await,
             Ask::Divide { pool, split } => {
                 self.alter(|state| match split {
                     Some(split) => drop(state.splits.insert(pool, split)),

@@ -14,12 +14,14 @@ mod listing;
 mod observe;
 mod routes;
 
+use super::ask::Place;
 use super::conduct::Conductor;
 use super::drift::Settled;
 use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::{Balancer, EnvoyConfig, durable, problem};
 use crate::connections::{self, Connection};
+use admin::Counters;
 use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::TrafficSplit;
@@ -68,6 +70,10 @@ struct Envoy {
     /// Already cut since they went out.
     cut: BTreeSet<Endpoint>,
     complaints: BTreeMap<PoolName, String>,
+    /// What it counted at the last look.
+    counters: Counters,
+    /// Files that a power cut could take back.
+    unsettled: BTreeSet<PathBuf>,
     dividing: Dividing,
 }
 
@@ -93,6 +99,8 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
         outs: BTreeMap::new(),
         cut: BTreeSet::new(),
         complaints: BTreeMap::new(),
+        counters: Counters::default(),
+        unsettled: BTreeSet::new(),
         dividing: Dividing::default(),
     };
     Ok(Box::new(Conductor::new(envoy, settled)))
@@ -100,10 +108,13 @@ pub(super) fn open(config: EnvoyConfig, state: &Path) -> Result<Box<dyn Balancer
 
 impl Driver for Envoy {
     async fn observe(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
+        self.settle().await?;
         self.write_missing(pools).await?;
         self.follow_routes().await?;
-        match admin::ready(&self.config.admin).await {
-            Ok(ready) if ready.state == LIVE => self.look(&ready, pools).await,
+        let place = &self.config.admin;
+        let (ready, clusters, counters) = tokio::join!(admin::ready(place), admin::clusters(place), admin::counters(place));
+        match ready {
+            Ok(ready) if ready.state == LIVE => self.look(&ready, (clusters?, counters?), pools).await,
             Ok(ready) => Err(problem::changing_hands(format!("Envoy says {}", ready.state))),
             Err(silence) => {
                 self.hold_out_on_disk(pools).await;
@@ -125,7 +136,6 @@ impl Driver for Envoy {
             })
             .await?;
         let names: BTreeSet<&PoolName> = changes.iter().map(|change| &change.pool).collect();
-        let before = admin::counters(&self.config.admin).await?;
         let mut asked = BTreeMap::new();
         for name in names {
             let mut listing = self.now.get(name).cloned().unwrap_or_default();
@@ -139,12 +149,20 @@ impl Driver for Envoy {
             }
             listing.members.retain(|address, _| !self.done.contains(&(name.clone(), *address)));
             listing.version += 1;
-            self.write(name, &listing).await?;
+            self.put(name, &listing).await?;
             tracing::info!(pool = %name, version = listing.version, "Envoy's endpoints");
             asked.insert(name.clone(), listing.version_text());
             self.now.insert(name.clone(), listing);
         }
-        self.wait_for(&asked, &before).await
+        // Only a power cut can bring a file before back, and that takes the running Envoy as well.
+        let (waited, settled) = tokio::join!(wait_for(&self.config.admin, &asked, &self.counters), settle(&self.unsettled));
+        if settled.is_ok() {
+            self.unsettled.clear();
+        }
+        let complaints = waited?;
+        self.complaints.retain(|pool, _| !asked.contains_key(pool));
+        self.complaints.extend(complaints);
+        settled
     }
 
     async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
@@ -197,31 +215,24 @@ impl Envoy {
     }
 
     /// By a rename into the folder: what is written into the file itself, Envoy never sees.
-    async fn write(&self, pool: &PoolName, listing: &Listing) -> Result<(), Problem> {
-        let path = self.path(pool);
-        let written = durable::replace_readable(&path, listing.render(pool.as_str())).await;
-        written.map_err(|error| problem::state_file(&path, &error))
+    async fn write(&mut self, pool: &PoolName, listing: &Listing) -> Result<(), Problem> {
+        self.put(pool, listing).await?;
+        self.settle().await
     }
 
-    /// Waits a moment until every file is in effect; what came instead is for the report.
-    async fn wait_for(&mut self, asked: &BTreeMap<PoolName, String>, before: &admin::Counters) -> Result<(), Problem> {
-        let since = Instant::now();
-        loop {
-            let now = admin::counters(&self.config.admin).await?;
-            let missing: Vec<_> = asked.iter().filter(|(pool, version)| now.version(pool.as_str()) != **version).collect();
-            let refused = missing.iter().any(|(pool, _)| now.refused(pool.as_str()) > before.refused(pool.as_str()));
-            if !missing.is_empty() && !refused && since.elapsed() < AT_ONCE {
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-            asked.keys().for_each(|pool| drop(self.complaints.remove(pool)));
-            for (pool, version) in missing {
-                let how = if refused { "Envoy refused" } else { "Envoy did not take over" };
-                let text = format!("{how} {version} and has {}; its log says why", now.version(pool.as_str()));
-                self.complaints.insert(pool.clone(), text);
-            }
-            return Ok(());
-        }
+    /// The same, but for the wait until it is there after a power cut, too.
+    async fn put(&mut self, pool: &PoolName, listing: &Listing) -> Result<(), Problem> {
+        let path = self.path(pool);
+        let put = durable::put_readable(&path, listing.render(pool.as_str())).await;
+        put.map_err(|error| problem::state_file(&path, &error))?;
+        self.unsettled.insert(path);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Problem> {
+        settle(&self.unsettled).await?;
+        self.unsettled.clear();
+        Ok(())
     }
 
     /// Envoy's own connections to an address.
@@ -231,5 +242,35 @@ impl Envoy {
         let mut found = open.into_iter().filter(|connection| connection.remote == address).collect::<Vec<_>>();
         found.retain(|connection| ours.as_ref().is_some_and(|ours| ours.contains(&connection.inode)));
         found
+    }
+}
+
+/// Waits until files are there after a power cut, too. All are in one folder.
+async fn settle(unsettled: &BTreeSet<PathBuf>) -> Result<(), Problem> {
+    let Some(path) = unsettled.first() else { return Ok(()) };
+    durable::settle(path).await.map_err(|error| problem::state_file(path, &error))
+}
+
+/// Waits a moment until every file is in effect. Comes back with what came instead.
+async fn wait_for(
+    place: &Place,
+    asked: &BTreeMap<PoolName, String>,
+    before: &Counters,
+) -> Result<BTreeMap<PoolName, String>, Problem> {
+    let since = Instant::now();
+    loop {
+        let now = admin::counters(place).await?;
+        let missing: Vec<_> = asked.iter().filter(|(pool, version)| now.version(pool.as_str()) != **version).collect();
+        let refused = missing.iter().any(|(pool, _)| now.refused(pool.as_str()) > before.refused(pool.as_str()));
+        if !missing.is_empty() && !refused && since.elapsed() < AT_ONCE {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        let how = if refused { "Envoy refused" } else { "Envoy did not take over" };
+        let complaint = |(pool, version): (&PoolName, &String)| {
+            let text = format!("{how} {version} and has {}; its log says why", now.version(pool.as_str()));
+            (pool.clone(), text)
+        };
+        return Ok(missing.into_iter().map(complaint).collect());
     }
 }

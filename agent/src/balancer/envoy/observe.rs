@@ -20,10 +20,13 @@ use std::time::{Duration, Instant, SystemTime};
 const START_MARGIN_S: u64 = 2;
 
 impl Envoy {
-    pub(super) async fn look(&mut self, ready: &Ready, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
+    pub(super) async fn look(
+        &mut self,
+        ready: &Ready,
+        (clusters, counters): (BTreeMap<String, Hosts>, Counters),
+        pools: &BTreeMap<PoolName, PoolSpec>,
+    ) -> Result<Seen, Problem> {
         self.identify(ready).await?;
-        let clusters = admin::clusters(&self.config.admin).await?;
-        let counters = admin::counters(&self.config.admin).await?;
         self.hear_routes(&counters);
         let mut seen = Seen { identity: self.identity.clone().unwrap_or_default(), ..Seen::default() };
         self.done.clear();
@@ -42,6 +45,7 @@ impl Envoy {
             seen.splits.extend(split.map(|split| (name.clone(), split)));
             seen.pools.insert(name.clone(), pool);
         }
+        self.counters = counters;
         Ok(seen)
     }
 
@@ -245,9 +249,11 @@ impl Envoy {
     }
 
     /// Envoy refuses to start without a file that it was told to watch: an empty one is as good as none.
-    pub(super) async fn write_missing(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<(), Problem> {
-        for name in pools.keys().filter(|name| !self.path(name).exists()) {
-            self.write(name, &Listing { version: 1, ..Listing::default() }).await?;
+    pub(super) async fn write_missing(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<(), Problem> {
+        for name in pools.keys() {
+            if !self.path(name).exists() {
+                self.write(name, &Listing { version: 1, ..Listing::default() }).await?;
+            }
         }
         Ok(())
     }
@@ -255,7 +261,7 @@ impl Envoy {
     /// Writes what should be out into the files although nobody answers: an Envoy that starts now must not route there.
     ///
     /// Only ever takes out, and never the last one that would be in. What fails here is reported by the pass itself.
-    pub(super) async fn hold_out_on_disk(&self, pools: &BTreeMap<PoolName, PoolSpec>) {
+    pub(super) async fn hold_out_on_disk(&mut self, pools: &BTreeMap<PoolName, PoolSpec>) {
         for (name, spec) in pools {
             let Ok(before) = self.file(name) else { continue };
             let wanted: BTreeMap<SocketAddr, MemberState> =

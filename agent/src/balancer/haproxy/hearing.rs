@@ -70,7 +70,7 @@ impl Haproxy {
     }
 
     /// Believes the processes of this HAProxy. Gives what belongs to its identity: since when is counted.
-    pub(super) async fn hear(&mut self, look: &Look) -> String {
+    pub(super) async fn hear(&mut self, look: &Look, begun: Option<String>) -> String {
         self.listen();
         let Some(Ok(requests)) = &self.requests else { return String::new() };
         let identity = look.process.identity();
@@ -81,7 +81,7 @@ impl Haproxy {
             self.believed = Some(identity);
         }
         requests.expect(look.servers().map(|stat| (stat.text("pxname").to_owned(), stat.text("svname").to_owned())));
-        format!("+{}", requests.begun())
+        format!("+{}", begun.unwrap_or_else(|| requests.begun()))
     }
 
     /// Compares what was heard of a pool with what HAProxy counts of it.

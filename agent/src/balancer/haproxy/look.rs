@@ -128,12 +128,12 @@ fn routed(listing: &str) -> Servers {
 
 impl Haproxy {
     /// Makes a look into what is seen, and remembers what the next step needs of it. The master's `workers` are asked for where that
-    /// was not done yet.
+    /// was not done yet, and since when requests are counted likewise.
     pub(super) async fn take_in(
         &mut self,
         pools: &BTreeMap<PoolName, PoolSpec>,
         mut look: Look,
-        workers: Option<Result<Workers, Problem>>,
+        (workers, begun): (Option<Result<Workers, Problem>>, Option<String>),
     ) -> Result<Seen, Problem> {
         if let Some(survey) = look.survey.take() {
             self.survey = Some((Instant::now(), survey));
@@ -168,7 +168,7 @@ impl Haproxy {
         self.ids = look.ids();
         self.count_unanswered(&look).await?;
         // Before the counters: what is lost in between is said the next time.
-        let counting = self.hear(&look).await;
+        let counting = self.hear(&look, begun).await;
         let mut seen = Seen { identity: format!("{}{counting}", look.process.identity()), ..Seen::default() };
         self.hearing.keep(pools);
         for (name, spec) in pools {

@@ -40,7 +40,7 @@ use look::{Look, Servers};
 use maps::Maps;
 use row::Row;
 use since::Since;
-use state_file::StateFile;
+use state_file::{Ready, StateFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,6 +71,8 @@ struct Haproxy {
     lived: Duration,
     /// What was answered when they were last told something.
     complaints: BTreeMap<Place, String>,
+    /// The state file as it will most likely be next.
+    ready: Option<Ready>,
     /// Whether a power cut could bring the state file before back.
     unsettled: bool,
     /// Servers that came back in although the file says out.
@@ -112,6 +114,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         outs: BTreeMap::new(),
         lived: Duration::ZERO,
         complaints: BTreeMap::new(),
+        ready: None,
         unsettled: false,
         ignored: BTreeSet::new(),
         survey: None,
@@ -133,18 +136,19 @@ impl Driver for Haproxy {
             self.unsettled = false;
         }
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
-        // Both at once. A new worker that answers is none of those its master had before; whoever is replaced right after it answered is
+        // All at once. A new worker that answers is none of those its master had before; whoever is replaced right after it answered is
         // seen the next time, as if it had answered a moment earlier.
         let look = Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due);
-        let (look, workers) = tokio::join!(look, self.workers_if_needed(pools));
+        let begun = async { self.requests.as_ref()?.as_ref().ok()?.begun_meanwhile().await };
+        let (look, workers, begun) = tokio::join!(look, self.workers_if_needed(pools), begun);
         match look {
             // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 self.maps.learn(&self.config.socket).await?;
                 let look = Look::take(&self.config.socket, self.backends(pools), &BTreeMap::new(), true).await?;
-                self.take_in(pools, look, None).await
+                self.take_in(pools, look, (None, begun)).await
             }
-            Ok(look) => self.take_in(pools, look, workers).await,
+            Ok(look) => self.take_in(pools, look, (workers, begun)).await,
             Err(problem) => {
                 self.hold_out_on_disk(pools).await;
                 Err(problem)
@@ -152,8 +156,18 @@ impl Driver for Haproxy {
         }
     }
 
+    async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
+        self.ready = None;
+        let path = self.config.state_file.clone();
+        let file = StateFile::read(&path).ok().and_then(|file| file.changed(&self.all_rows(likely)));
+        let prepare = async { file?.prepare(&path).await };
+        let (ready, seen) = tokio::join!(prepare, self.observe(pools));
+        self.ready = ready;
+        seen
+    }
+
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
-        let rows: Vec<(Change, Row)> = changes.iter().flat_map(|change| self.rows(change)).collect();
+        let rows = self.all_rows(changes);
         self.journal
             .update(|pools| {
                 for (change, row) in &rows {
@@ -165,15 +179,10 @@ impl Driver for Haproxy {
                 }
             })
             .await?;
-        let before = StateFile::read(&self.config.state_file)?;
-        let mut file = before.clone();
-        for (change, row) in &rows {
-            file.set(row.clone().with(change.state, change.weight));
-        }
         let path = self.config.state_file.clone();
-        let is_new = file != before;
-        if is_new {
-            file.put(&path).await?;
+        let (file, ready) = (StateFile::read(&path)?.changed(&rows), self.ready.take());
+        if let Some(file) = &file {
+            file.put(&path, ready).await?;
         }
         let commands: Vec<(Place, String)> = rows
             .iter()
@@ -181,7 +190,7 @@ impl Driver for Haproxy {
                 commands(change, row).into_iter().map(|text| ((row.backend().to_owned(), change.address), text))
             })
             .collect();
-        self.unsettled |= is_new;
+        self.unsettled |= file.is_some();
         // Only a power cut can bring the file before back, and that takes the running HAProxy as well: nobody has been told of the
         // change by then, so what it was before is what everybody goes by.
         let unsettled = self.unsettled;
@@ -267,6 +276,10 @@ impl Haproxy {
         own.into_iter().chain(other.map(out)).collect()
     }
 
+    fn all_rows(&self, changes: &[Change]) -> Vec<(Change, Row)> {
+        changes.iter().flat_map(|change| self.rows(change)).collect()
+    }
+
     fn pid(&self) -> Option<u32> {
         self.identity.as_deref()?.split('@').next()?.parse().ok()
     }
@@ -316,7 +329,7 @@ impl Haproxy {
         }
         if file != before {
             let path = &self.config.state_file;
-            if file.put(path).await.is_ok() {
+            if file.put(path, None).await.is_ok() {
                 let _ = state_file::settle(path).await;
             }
         }

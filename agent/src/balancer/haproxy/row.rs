@@ -23,6 +23,7 @@ const OPERATION: usize = 5;
 const ADMIN: usize = 6;
 const WEIGHT: usize = 7;
 const CONFIG_WEIGHT: usize = 8;
+const CHANGED: usize = 9;
 const AGENT: usize = 14;
 const PORT: usize = 18;
 
@@ -121,6 +122,8 @@ impl Row {
         self.0[ADMIN] = admin.to_string();
         operation.clone_into(&mut self.0[OPERATION]);
         self.0[WEIGHT] = weight.to_string();
+        // It changes now.
+        "0".clone_into(&mut self.0[CHANGED]);
         self
     }
 
@@ -137,7 +140,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ROW: &str = "3 shop 2 s2 127.0.0.1 0 5 1 1 1 1 0 0 8 0 0 0 - 18102 - 0 0 - - 0";
+    const ROW: &str = "3 shop 2 s2 127.0.0.1 0 5 1 1 0 1 0 0 8 0 0 0 - 18102 - 0 0 - - 0";
 
     fn row(text: &str) -> Row {
         Row::parse_all(text).next().unwrap()
@@ -148,7 +151,7 @@ mod tests {
         let row = row(ROW);
         assert_eq!((row.told(), row.is_up(), row.unaided()), (MemberState::Out, false, (MemberState::Out, 1)));
         let ready = row.clone().with(MemberState::Ready, 7);
-        assert_eq!(ready.line(), "3 shop 2 s2 127.0.0.1 2 4 7 1 1 1 0 0 8 0 0 0 - 18102 - 0 0 - - 0");
+        assert_eq!(ready.line(), "3 shop 2 s2 127.0.0.1 2 4 7 1 0 1 0 0 8 0 0 0 - 18102 - 0 0 - - 0");
         assert_eq!(ready.after_restart(&row), (MemberState::Ready, 7));
         assert_eq!(ready.with(MemberState::Out, 1), row);
     }

@@ -4,7 +4,9 @@
 //! write the same file before a reload.
 
 use super::row::Row;
+use crate::balancer::driver::Change;
 use crate::balancer::{durable, problem};
+use crate::durable::Prepared;
 use baton_core::fleet::spec::MemberState;
 use baton_core::problem::Problem;
 use std::collections::BTreeMap;
@@ -41,6 +43,15 @@ impl StateFile {
         self.0.get(&now.name()).map_or_else(|| now.unaided(), |line| line.after_restart(now))
     }
 
+    /// The file with these changes; None: it is as they want it.
+    pub(super) fn changed(&self, rows: &[(Change, Row)]) -> Option<Self> {
+        let mut file = self.clone();
+        for (change, row) in rows {
+            file.set(row.clone().with(change.state, change.weight));
+        }
+        (file != *self).then_some(file)
+    }
+
     pub(super) fn set(&mut self, row: Row) {
         self.0.insert(row.name(), row);
     }
@@ -50,16 +61,38 @@ impl StateFile {
         self.0.values().filter(move |row| row.backend() == backend)
     }
 
-    /// Replaces the file, whole: a HAProxy that starts from now on reads the new one. After a power cut it does so once
-    /// [`settle`] is through.
-    pub(super) async fn put(&self, path: &Path) -> Result<(), Problem> {
+    fn text(&self) -> String {
         let mut text = format!("1\n{HEADER}\n");
         for row in self.0.values() {
             text.push_str(&row.line());
             text.push('\n');
         }
-        durable::put(path, text).await.map_err(|error| problem::state_file(path, &error))
+        text
     }
+
+    /// Replaces the file, whole: a HAProxy that starts from now on reads the new one. After a power cut it does so once
+    /// [`settle`] is through. What was made ready for it is used, or thrown away.
+    pub(super) async fn put(&self, path: &Path, ready: Option<Ready>) -> Result<(), Problem> {
+        let put = match ready.filter(|ready| ready.file == *self) {
+            Some(ready) => ready.prepared.put(),
+            None => durable::put(path, self.text()).await,
+        };
+        put.map_err(|error| problem::state_file(path, &error))
+    }
+
+    /// Makes the file ready to be put.
+    pub(super) async fn prepare(self, path: &Path) -> Option<Ready> {
+        // What cannot be written is said when it has to be.
+        let prepared = durable::prepare(path, self.text()).await.ok()?;
+        Some(Ready { file: self, prepared })
+    }
+}
+
+/// A state file that nobody reads yet.
+#[derive(Debug)]
+pub(super) struct Ready {
+    file: StateFile,
+    prepared: Prepared,
 }
 
 /// Waits until a file that was put is there after a power cut, too.

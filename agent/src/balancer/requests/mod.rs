@@ -193,18 +193,13 @@ impl<T: Teller> Requests<T> {
 
     /// Since when is counted: another text whenever counting began anew. Read before the counters.
     pub(crate) fn begun(&self) -> String {
-        let own = |table: &[Entry]| table.iter().find(|entry| entry.inode == self.shared.inode).map(|entry| entry.drops);
-        let drops = senders::find(self.shared.address, own);
-        let counted = &mut *self.shared.counted();
-        match drops {
-            Some(drops) => {
-                counted.lost += drops.saturating_sub(counted.drops);
-                counted.drops = drops;
-            }
-            // Nobody knows.
-            None => counted.lost += 1,
-        }
-        format!("{}.{}", self.shared.inode, counted.lost)
+        self.shared.begun()
+    }
+
+    /// The same, on a thread that may wait: the kernel looks through all of its UDP sockets.
+    pub(crate) async fn begun_meanwhile(&self) -> Option<String> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.begun()).await.ok()
     }
 
     /// A member's counters, of these upstreams together.
@@ -241,6 +236,21 @@ impl<T: Teller> Drop for Requests<T> {
 }
 
 impl<T: Teller> Shared<T> {
+    fn begun(&self) -> String {
+        let own = |table: &[Entry]| table.iter().find(|entry| entry.inode == self.inode).map(|entry| entry.drops);
+        let drops = senders::find(self.address, own);
+        let counted = &mut *self.counted();
+        match drops {
+            Some(drops) => {
+                counted.lost += drops.saturating_sub(counted.drops);
+                counted.drops = drops;
+            }
+            // Nobody knows.
+            None => counted.lost += 1,
+        }
+        format!("{}.{}", self.inode, counted.lost)
+    }
+
     fn counted(&self) -> MutexGuard<'_, Counted<T>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -136,6 +136,8 @@ async fn listen(address: SocketAddr, log: Arc<Log>, ready: mpsc::Sender<()>) {
     ready.send(()).expect("somebody waits");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
+        // Else the kernel keeps the end of an answer back for up to 40 ms, and who looks says that it was given.
+        stream.set_nodelay(true).expect("a socket");
         let log = Arc::clone(&log);
         let service = service_fn(move |request| serve(Arc::clone(&log), request));
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
@@ -152,9 +154,15 @@ impl InHand {
     }
 }
 
+impl Log {
+    fn answered(&self) {
+        *self.last_answer.lock().expect("the log") = Some(Instant::now());
+    }
+}
+
 impl Drop for InHand {
     fn drop(&mut self) {
-        *self.0.last_answer.lock().expect("the log") = Some(Instant::now());
+        self.0.answered();
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -168,11 +176,13 @@ async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response
         // Not counted as in hand: its end is seen only after the balancer's, and a cut one is the client's failure.
         log.served.fetch_add(1, Ordering::SeqCst);
         let upgrade = hyper::upgrade::on(&mut request);
+        let log = Arc::clone(&log);
         tokio::spawn(async move {
             let Ok(stream) = upgrade.await else { return };
             let mut stream = TokioIo::new(stream);
             let mut byte = [0];
             while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
+            log.answered();
         });
         let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
         let response = response.header("connection", "upgrade").header("upgrade", "echo");

@@ -121,7 +121,7 @@ impl Bench {
         self.until_any(&format!("B{code:04}"), |pool| codes(pool).contains(&code)).await
     }
 
-    async fn until_any(&mut self, what: &str, condition: impl Fn(&PoolReport) -> bool) -> PoolReport {
+    pub(crate) async fn until_any(&mut self, what: &str, condition: impl Fn(&PoolReport) -> bool) -> PoolReport {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let began = Instant::now();
