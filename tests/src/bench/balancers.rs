@@ -40,6 +40,9 @@ const HANDOVER: &str = "handover";
 struct Promise {
     /// From what is asked for to its echo, half of the times.
     echo_ms: f64,
+    /// Each change is another generation of processes. Whatever an earlier one has in hand anywhere may turn to the member that
+    /// went out; its drain is over when that is.
+    reloads: bool,
     /// None: each reload of it loses requests of clients that do not look before they write, and how many is told.
     failed: Option<u64>,
 }
@@ -52,7 +55,7 @@ pub(super) async fn run(args: BalancersArgs) -> anyhow::Result<Measured> {
     for (name, promise, make) in fronts()?.into_iter().filter(|(name, ..)| is_chosen(name)) {
         let places = places();
         let Some(front) = make(&places) else { continue };
-        let mut document = cycles(name, Bench::serving(front, &places).await, &args).await?;
+        let mut document = cycles(name, promise, Bench::serving(front, &places).await, &args).await?;
         missed.extend(misses(name, promise, &document));
         document["promised"] = json!({
             "echo_p50_ms": promise.echo_ms,
@@ -160,17 +163,18 @@ type Make = Box<dyn Fn(&[std::net::SocketAddr]) -> Option<Front>>;
 fn fronts() -> anyhow::Result<Vec<(&'static str, Promise, Make)>> {
     let mut command = part()?;
     command.push("balancer".to_owned());
-    let within = |echo_ms| Promise { echo_ms, failed: Some(0) };
+    let within = |echo_ms| Promise { echo_ms, reloads: false, failed: Some(0) };
+    let reloading = Promise { reloads: true, ..within(150.0) };
     Ok(vec![
         ("builtin", within(1.0), Box::new(move |_| Some(Front::builtin(command.clone())))),
         ("haproxy", within(2.0), Box::new(Front::haproxy)),
-        ("nginx", Promise { failed: None, ..within(150.0) }, Box::new(Front::nginx)),
-        ("nginx-new", within(150.0), Box::new(Front::nginx_new)),
+        ("nginx", Promise { failed: None, ..reloading }, Box::new(Front::nginx)),
+        ("nginx-new", reloading, Box::new(Front::nginx_new)),
         ("envoy", within(10.0), Box::new(Front::envoy)),
     ])
 }
 
-async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::Result<Value> {
+async fn cycles(name: &str, promise: Promise, mut bench: Bench, args: &BalancersArgs) -> anyhow::Result<Value> {
     let loads: Vec<Load> = (0..args.clients).map(|_| Load::start(bench.front.listen)).collect();
     let (mut echoes, mut notices) = (Vec::new(), Vec::new());
     let sent = || loads.iter().map(|load| load.tally.requests.load(Ordering::SeqCst)).sum::<u64>();
@@ -188,7 +192,10 @@ async fn cycles(name: &str, mut bench: Bench, args: &BalancersArgs) -> anyhow::R
         // None of them lasts for as long as a drain may.
         cut += member(&drained, index).cut;
         let noticed = Instant::now();
-        let last = bench.apps[index].last_answer().map_or(out, |last| last.max(out));
+        let own = bench.apps[index].last_answer(noticed);
+        let begun_before = bench.apps.iter().filter_map(|app| app.last_answer(out).filter(|_| promise.reloads));
+        let last = begun_before.chain(own).filter(|last| *last <= noticed).fold(out, Instant::max);
+        bench.apps.iter().for_each(rig::app::App::forget_answers);
         notices.push(noticed.saturating_duration_since(last));
         bench.apps[index].kill();
         bench.apps[index].start();
@@ -262,7 +269,7 @@ mod tests {
 
     #[test]
     fn each_figure_above_its_promise_is_named_and_so_is_one_that_is_missing() {
-        let strict = Promise { echo_ms: 2.0, failed: Some(0) };
+        let strict = Promise { echo_ms: 2.0, reloads: false, failed: Some(0) };
         let lossy = Promise { failed: None, ..strict };
         assert!(misses("a", strict, &run(2.0, 20.0, 0, 0)).is_empty());
         assert!(misses("a", lossy, &run(2.0, 20.0, 64, 0)).is_empty());

@@ -25,7 +25,8 @@ pub(crate) struct Log {
     pub(crate) in_flight: AtomicU64,
     /// How often each POST was executed.
     pub(crate) posts: Mutex<BTreeMap<String, u32>>,
-    pub(crate) last_answer: Mutex<Option<Instant>>,
+    /// When requests came, and when each was answered.
+    answers: Mutex<Vec<(Instant, Instant)>>,
     /// Requests that were in its hands when it was killed.
     pub(crate) killed_with: AtomicU64,
 }
@@ -73,10 +74,17 @@ impl App {
         }
     }
 
-    /// When it was last done with a request.
+    /// When it was last done with a request, of those that came before this.
     #[allow(dead_code, reason = "for the bench")]
-    pub(crate) fn last_answer(&self) -> Option<Instant> {
-        *self.log.last_answer.lock().expect("the log")
+    pub(crate) fn last_answer(&self, before: Instant) -> Option<Instant> {
+        let answers = self.log.answers.lock().expect("the log");
+        answers.iter().filter(|(came, _)| *came < before).map(|(_, answered)| *answered).max()
+    }
+
+    /// Forgets when it answered.
+    #[allow(dead_code, reason = "for the bench")]
+    pub(crate) fn forget_answers(&self) {
+        self.log.answers.lock().expect("the log").clear();
     }
 
     /// POSTs that were executed more than once.
@@ -144,25 +152,25 @@ async fn listen(address: SocketAddr, log: Arc<Log>, ready: mpsc::Sender<()>) {
     }
 }
 
-struct InHand(Arc<Log>);
+struct InHand(Arc<Log>, Instant);
 
 impl InHand {
     fn of(log: &Arc<Log>) -> Self {
         log.in_flight.fetch_add(1, Ordering::SeqCst);
         log.served.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(log))
+        Self(Arc::clone(log), Instant::now())
     }
 }
 
 impl Log {
-    fn answered(&self) {
-        *self.last_answer.lock().expect("the log") = Some(Instant::now());
+    fn answered(&self, came: Instant) {
+        self.answers.lock().expect("the log").push((came, Instant::now()));
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.answered();
+        self.0.answered(self.1);
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -176,13 +184,13 @@ async fn serve(log: Arc<Log>, mut request: Request<Incoming>) -> Result<Response
         // Not counted as in hand: its end is seen only after the balancer's, and a cut one is the client's failure.
         log.served.fetch_add(1, Ordering::SeqCst);
         let upgrade = hyper::upgrade::on(&mut request);
-        let log = Arc::clone(&log);
+        let (log, came) = (Arc::clone(&log), Instant::now());
         tokio::spawn(async move {
             let Ok(stream) = upgrade.await else { return };
             let mut stream = TokioIo::new(stream);
             let mut byte = [0];
             while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
-            log.answered();
+            log.answered(came);
         });
         let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
         let response = response.header("connection", "upgrade").header("upgrade", "echo");
