@@ -71,7 +71,8 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 #[must_use]
 pub struct Prepared {
-    beside: PathBuf,
+    /// None: it was put.
+    beside: Option<PathBuf>,
     path: PathBuf,
 }
 
@@ -80,15 +81,21 @@ impl Prepared {
     ///
     /// # Errors
     /// Those of the file system; the old file is still there then, and nothing else.
-    pub fn put(self) -> io::Result<()> {
-        fs::rename(&self.beside, &self.path)
+    pub fn put(mut self) -> io::Result<()> {
+        if let Some(beside) = &self.beside {
+            fs::rename(beside, &self.path)?;
+        }
+        self.beside = None;
+        Ok(())
     }
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // What was put is not here any more. What could not be finished must not take the space that may be missing.
-        let _ = fs::remove_file(&self.beside);
+        // What could not be finished must not take the space that may be missing.
+        if let Some(beside) = &self.beside {
+            let _ = fs::remove_file(beside);
+        }
     }
 }
 
@@ -114,8 +121,8 @@ fn write_beside(path: &Path, ending: &str, bytes: &[u8], sync: Sync, mode: u32) 
     let beside = beside(path, ending);
     // A leftover of an earlier try could have any mode.
     remove(&beside)?;
-    let prepared = Prepared { beside, path: path.to_owned() };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&prepared.beside)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    let prepared = Prepared { beside: Some(beside), path: path.to_owned() };
     file.write_all(bytes)?;
     match sync {
         Sync::Yes => file.sync_all()?,

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// For one question and its answer.
-const TIMEOUT: Duration = Duration::from_millis(400);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// What is longer than this is not the balancer.
 const ANSWER_MAX: usize = 16 << 20;
@@ -58,7 +58,7 @@ pub(crate) enum Silence {
     Nobody(io::Error),
     Denied(io::Error),
     Garbage(String),
-    Slow,
+    Slow(Duration),
 }
 
 impl Silence {
@@ -67,13 +67,18 @@ impl Silence {
             Self::Nobody(error) => problem::nobody_answers(place, &error),
             Self::Denied(error) => problem::place_denied(place, &error),
             Self::Garbage(seen) => problem::place_garbage(place, &seen),
-            Self::Slow => problem::place_slow(place, TIMEOUT.as_millis()),
+            Self::Slow(waited) => problem::place_slow(place, waited.as_millis()),
         }
     }
 }
 
 /// Asks for one path.
 pub(crate) async fn get(place: &Place, path: &str) -> Result<Answer, Silence> {
+    get_within(place, path, TIMEOUT).await
+}
+
+/// The same, where another time is due: several questions at once are answered one after the other.
+pub(crate) async fn get_within(place: &Place, path: &str, timeout: Duration) -> Result<Answer, Silence> {
     let asking = async {
         match place {
             Place::Tcp(address) => exchange(TcpStream::connect(address).await.map_err(unreachable)?, path).await,
@@ -84,7 +89,7 @@ pub(crate) async fn get(place: &Place, path: &str) -> Result<Answer, Silence> {
             }
         }
     };
-    tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Silence::Slow))
+    tokio::time::timeout(timeout, asking).await.unwrap_or(Err(Silence::Slow(timeout)))
 }
 
 fn unreachable(error: io::Error) -> Silence {

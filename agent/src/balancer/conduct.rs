@@ -42,8 +42,7 @@ pub(crate) struct Conductor<D> {
     driver: D,
     settled: Settled,
     warming: Warming,
-    /// What was seen last.
-    last: Option<Seen>,
+    last: Option<Last>,
     pace: Duration,
     /// Passes in a row with the same trouble: a permanent one is not asked about twenty times a second for ever.
     ailing: u32,
@@ -60,7 +59,7 @@ impl<D: Driver> Conductor<D> {
         if pools.is_empty() {
             // What it can do is asked for before anything is asked of it.
             self.driver.survey().await;
-            self.pace = REST;
+            (self.last, self.pace) = (None, REST);
             return BTreeMap::new();
         }
         match self.settle(pools).await {
@@ -78,7 +77,8 @@ impl<D: Driver> Conductor<D> {
         let eased = self.warming.ease(asked, &seen, self.driver.steps(), Instant::now());
         let pools = &*eased;
         let (divided, undivided) = divide::before(&mut self.driver, pools, &seen).await?;
-        let answers = ask(pools, &seen, answers).await;
+        // To divide takes its time: what was answered before is asked for again.
+        let answers = ask(pools, &seen, if divided { BTreeMap::new() } else { answers }).await;
         let decisions = self.decide(pools, &seen, &answers, &undivided);
         let changes: Vec<_> = decisions.values().flat_map(|decision| decision.changes.iter().cloned()).collect();
         if !changes.is_empty() {
@@ -96,26 +96,27 @@ impl<D: Driver> Conductor<D> {
             seen = self.driver.observe(pools).await?;
         }
         self.settled.note(pools, &seen).await;
-        Ok(Done { pools: eased, seen, decisions })
+        Ok(Done { pools: eased, seen, answers, decisions })
     }
 
     /// Looks, and meanwhile does what will most likely follow, by what was seen last: asks those that are to come in, and has the
     /// changes made ready. What is decided then hangs on the new look alone.
     async fn look(&mut self, asked: &BTreeMap<PoolName, PoolSpec>) -> Result<(Seen, BTreeMap<PoolName, Answers>), Problem> {
-        let last = self.last.take().unwrap_or_default();
-        let asking = ask(asked, &last, BTreeMap::new());
-        if !self.driver.acts_if_unchanged() {
-            let likely = self.likely(asked, &last, &everybody(asked, &last));
+        let Last { seen, answers } = self.last.take().unwrap_or_default();
+        // How a pool is divided goes before its members, and whose share grows has it worked out by a new look.
+        let plain = |(name, spec): &(&PoolName, &PoolSpec)| spec.slow_start.is_zero() && divide::is_so(name, spec, &seen);
+        let is_plain = asked.iter().all(|pool| plain(&pool));
+        let likely = match is_plain {
+            true => self.likely(asked, &seen, &expected(asked, &seen, &answers)),
+            false => Vec::new(),
+        };
+        let asking = ask(asked, &seen, BTreeMap::new());
+        if likely.is_empty() || !self.driver.acts_if_unchanged() {
             let (seen, answers) = tokio::join!(self.driver.observe_before(asked, &likely), asking);
             return Ok((seen?, answers));
         }
         let answers = asking.await;
-        // How a pool is divided goes before its members, and whose share grows has it worked out by a new look.
-        let is_plain = |(name, spec): (&PoolName, &PoolSpec)| spec.slow_start.is_zero() && divide::is_so(name, spec, &last);
-        let likely = match asked.iter().all(is_plain) {
-            true => self.likely(asked, &last, &answers),
-            false => Vec::new(),
-        };
+        let likely = self.likely(asked, &seen, &answers);
         Ok((self.driver.observe_before(asked, &likely).await?, answers))
     }
 
@@ -152,7 +153,7 @@ impl<D: Driver> Conductor<D> {
     }
 
     fn report(&mut self, asked: &BTreeMap<PoolName, PoolSpec>, done: Done<'_>) -> BTreeMap<PoolName, PoolReport> {
-        let Done { pools, seen, decisions } = done;
+        let Done { pools, seen, answers, decisions } = done;
         let now = Instant::now();
         let mut reports: BTreeMap<PoolName, PoolReport> = pools
             .iter()
@@ -178,7 +179,7 @@ impl<D: Driver> Conductor<D> {
             }
         }
         self.set_pace(&pools, &reports);
-        self.last = Some(seen);
+        self.last = Some(Last { seen, answers });
         reports
     }
 
@@ -208,7 +209,15 @@ impl<D: Driver> Conductor<D> {
 struct Done<'a> {
     pools: Pools<'a>,
     seen: Seen,
+    answers: BTreeMap<PoolName, Answers>,
     decisions: BTreeMap<PoolName, Decision>,
+}
+
+/// What was seen at the end of the last pass, and what was answered in it.
+#[derive(Debug, Default)]
+struct Last {
+    seen: Seen,
+    answers: BTreeMap<PoolName, Answers>,
 }
 
 impl<D: Driver> Balancer for Conductor<D> {
@@ -247,10 +256,15 @@ fn each<'a>(
     pools.iter().filter_map(|(name, spec)| Some((name, spec, seen.pools.get(name)?.as_ref().ok()?)))
 }
 
-/// As if every member that is to come in had answered.
-fn everybody(pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> BTreeMap<PoolName, Answers> {
+/// As if every member that is to come in answered, but those that did not the last time.
+fn expected(
+    pools: &BTreeMap<PoolName, PoolSpec>,
+    seen: &Seen,
+    last: &BTreeMap<PoolName, Answers>,
+) -> BTreeMap<PoolName, Answers> {
     let answers = |(name, spec, pool): (&PoolName, _, _)| {
-        let answers = decide::to_ask(spec, pool).map(|(key, _)| (key.clone(), Ok(())));
+        let before = |key: &MemberKey| last.get(name).and_then(|answers| answers.get(key)).cloned();
+        let answers = decide::to_ask(spec, pool).map(|(key, _)| (key.clone(), before(key).unwrap_or(Ok(()))));
         (name.clone(), answers.collect())
     };
     each(pools, seen).map(answers).collect()

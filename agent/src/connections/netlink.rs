@@ -2,7 +2,7 @@
 
 use super::{Connection, Listener};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_packet_sock_diag::{SockDiagMessage, inet};
@@ -77,6 +77,34 @@ pub(super) fn end(connection: &Connection) -> io::Result<()> {
     LINE.ask(&bytes, &mut Vec::new())
 }
 
+/// Datagrams for which the UDP socket with this inode, at this address, had no room; None: the kernel does not tell so.
+pub(super) fn dropped(address: SocketAddr, inode: u64) -> Option<u64> {
+    let (family, nowhere) = match address {
+        SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+        SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+    };
+    let cookie = [0xff; 8];
+    let as_source = SocketId { source_address: address.ip(), source_port: address.port(), cookie, ..nowhere.clone() };
+    // Kernels look for it from the side of a datagram that arrives: there it is the destination.
+    let as_destination = SocketId { destination_address: address.ip(), destination_port: address.port(), cookie, ..nowhere };
+    [as_destination, as_source].into_iter().find_map(|socket_id| {
+        let question = InetRequest {
+            family,
+            protocol: IPPROTO_UDP,
+            extensions: ExtensionFlags::SKMEMINFO,
+            states: StateFlags::all(),
+            socket_id,
+        };
+        let mut found = Vec::new();
+        LINE.ask(&packet(NLM_F_REQUEST | NLM_F_ACK, question), &mut found).ok()?;
+        let own = found.iter().find(|response| u64::from(response.header.inode) == inode)?;
+        own.nlas.iter().find_map(|nla| match nla {
+            Nla::MemInfo(memory) => Some(u64::from(memory.drops)),
+            _ => None,
+        })
+    })
+}
+
 fn connection(InetResponse { header, .. }: &InetResponse) -> Connection {
     let remote = SocketAddr::new(header.socket_id.destination_address, header.socket_id.destination_port);
     Connection { local: local(header), remote, inode: u64::from(header.inode) }
@@ -135,9 +163,12 @@ fn connected() -> io::Result<Open> {
 }
 
 fn request(family: u8, states: StateFlags, extensions: ExtensionFlags, socket_id: SocketId) -> Vec<u8> {
+    packet(NLM_F_REQUEST | NLM_F_DUMP, InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id })
+}
+
+fn packet(flags: u16, request: InetRequest) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
+    header.flags = flags;
     let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];

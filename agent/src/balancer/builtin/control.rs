@@ -106,6 +106,11 @@ impl Answer {
         }
         Ok(blake3::hash(&serde_json::to_vec(&still)?).to_hex().to_string())
     }
+
+    /// How the members of a pool are served.
+    pub(super) fn wishes(&self, pool: &PoolName) -> BTreeMap<SocketAddr, Wish> {
+        self.pools.get(pool).into_iter().flatten().map(|(address, told)| (*address, told.wish)).collect()
+    }
 }
 
 /// A split, and what came of it since it is in effect.

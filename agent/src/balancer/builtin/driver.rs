@@ -62,8 +62,9 @@ struct Builtin {
     is_old: bool,
     /// How it was right after it was told something.
     answered: Option<(Instant, Answer)>,
-    /// Of what was last seen.
+    /// Of what was last seen, and who was named then.
     mark: Option<String>,
+    named: BTreeMap<PoolName, BTreeSet<SocketAddr>>,
     /// This program with these arguments.
     edition: String,
     /// When another edition was last to be replaced, and why it was not.
@@ -122,6 +123,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         is_old: false,
         answered: None,
         mark: None,
+        named: BTreeMap::new(),
         edition,
         replaced: None,
         leaving: Leaving::default(),
@@ -152,6 +154,7 @@ impl Driver for Builtin {
         }
         self.is_old = answer.splits.is_none();
         self.mark = answer.mark().ok();
+        self.named = named(pools);
         self.leaving = generations::gather(&self.control, &mut answer).await?;
         self.notes = answer.certificates.iter().filter_map(|(pool, certified)| note(pool, certified)).collect();
         self.notes.extend(self.replaced.iter().filter_map(|(_, problem)| problem.clone()));
@@ -162,14 +165,19 @@ impl Driver for Builtin {
 
     /// In one exchange where nothing has changed since: what was decided holds then.
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
-        let seen = self.mark.take().filter(|_| !likely.is_empty() && self.leaving.controls.is_empty());
-        if let Some(seen) = seen {
-            let set = Ask::Set { pools: self.wishes_with(likely), seen: Some(seen) };
+        // What is known of a pool is known of the members it had then.
+        let same = !likely.is_empty() && self.leaving.controls.is_empty() && named(pools) == self.named;
+        if let Some(seen) = self.mark.take().filter(|_| same) {
+            let wishes = self.wishes_with(likely);
+            let set = Ask::Set { pools: wishes.clone(), seen: Some(seen) };
             // What fails here is decided anew.
             if let Ok(answer) = ask(&self.control, &set).await
                 && answer.error.is_none()
             {
-                self.answered = Some((Instant::now(), answer));
+                if wishes.iter().all(|(pool, wishes)| answer.wishes(pool) == *wishes) {
+                    log(likely);
+                }
+                self.answered = Some((Instant::now(), self.up_to_date(answer).await));
             }
         }
         self.observe(pools).await
@@ -181,6 +189,7 @@ impl Driver for Builtin {
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
         let pools = self.wishes_with(changes);
+        log(changes);
         self.tell(&Ask::Set { pools, seen: None }).await
     }
 
@@ -214,7 +223,6 @@ impl Builtin {
             if change.wanted {
                 pool.insert(change.address, Wish { state: change.state, weight: change.weight, side: change.side });
             }
-            tracing::info!(pool = %change.pool, address = %change.address, state = ?change.state, "built-in balancer");
         }
         wishes
     }
@@ -339,6 +347,17 @@ impl Builtin {
         let tail = log.len().saturating_sub(usize::try_from(LOG_TAIL).unwrap_or_default());
         let tail = String::from_utf8_lossy(log.get(tail..).unwrap_or_default()).into_owned();
         problem::not_starting(&self.command.join(" "), &tail).saw("process", seen)
+    }
+}
+
+fn named(pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, BTreeSet<SocketAddr>> {
+    let addresses = |spec: &PoolSpec| spec.members.values().map(|member| member.address).collect();
+    pools.iter().map(|(name, spec)| (name.clone(), addresses(spec))).collect()
+}
+
+fn log(changes: &[Change]) {
+    for Change { pool, address, state, .. } in changes {
+        tracing::info!(%pool, %address, ?state, "built-in balancer");
     }
 }
 

@@ -57,8 +57,11 @@ pub(super) struct Counters {
     took: BTreeMap<String, Latency>,
 }
 
+/// For a document and another one that is asked for at the same time.
+const BOTH: Duration = ask::TIMEOUT.saturating_mul(2);
+
 async fn document(place: &Place, path: &str) -> Result<(Value, Option<u32>), ask::Silence> {
-    let answer = ask::get(place, path).await?;
+    let answer = ask::get_within(place, path, BOTH).await?;
     let body = String::from_utf8_lossy(&answer.body).into_owned();
     match serde_json::from_str(&body) {
         Ok(value) if answer.status.is_success() => Ok((value, answer.peer)),

@@ -111,10 +111,8 @@ impl Driver for Envoy {
         self.settle().await?;
         self.write_missing(pools).await?;
         self.follow_routes().await?;
-        let place = &self.config.admin;
-        let (ready, clusters, counters) = tokio::join!(admin::ready(place), admin::clusters(place), admin::counters(place));
-        match ready {
-            Ok(ready) if ready.state == LIVE => self.look(&ready, (clusters?, counters?), pools).await,
+        match admin::ready(&self.config.admin).await {
+            Ok(ready) if ready.state == LIVE => self.look(&ready, pools).await,
             Ok(ready) => Err(problem::changing_hands(format!("Envoy says {}", ready.state))),
             Err(silence) => {
                 self.hold_out_on_disk(pools).await;

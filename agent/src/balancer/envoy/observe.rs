@@ -20,13 +20,10 @@ use std::time::{Duration, Instant, SystemTime};
 const START_MARGIN_S: u64 = 2;
 
 impl Envoy {
-    pub(super) async fn look(
-        &mut self,
-        ready: &Ready,
-        (clusters, counters): (BTreeMap<String, Hosts>, Counters),
-        pools: &BTreeMap<PoolName, PoolSpec>,
-    ) -> Result<Seen, Problem> {
+    pub(super) async fn look(&mut self, ready: &Ready, pools: &BTreeMap<PoolName, PoolSpec>) -> Result<Seen, Problem> {
         self.identify(ready).await?;
+        let place = &self.config.admin;
+        let (clusters, counters) = tokio::try_join!(admin::clusters(place), admin::counters(place))?;
         self.hear_routes(&counters);
         let mut seen = Seen { identity: self.identity.clone().unwrap_or_default(), ..Seen::default() };
         self.done.clear();

@@ -157,10 +157,15 @@ impl Driver for Haproxy {
     }
 
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
-        self.ready = None;
         let path = self.config.state_file.clone();
         let file = StateFile::read(&path).ok().and_then(|file| file.changed(&self.all_rows(likely)));
-        let prepare = async { file?.prepare(&path).await };
+        let ready = self.ready.take().filter(|ready| file.as_ref().is_some_and(|file| ready.is(file)));
+        let prepare = async {
+            match ready {
+                Some(ready) => Some(ready),
+                None => file?.prepare(&path).await,
+            }
+        };
         let (ready, seen) = tokio::join!(prepare, self.observe(pools));
         self.ready = ready;
         seen

@@ -12,7 +12,7 @@ use baton_core::problem::Problem;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Names of the columns, as HAProxy 2.2 and later write them.
 const HEADER: &str = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight \
@@ -73,18 +73,19 @@ impl StateFile {
     /// Replaces the file, whole: a HAProxy that starts from now on reads the new one. After a power cut it does so once
     /// [`settle`] is through. What was made ready for it is used, or thrown away.
     pub(super) async fn put(&self, path: &Path, ready: Option<Ready>) -> Result<(), Problem> {
-        let put = match ready.filter(|ready| ready.file == *self) {
-            Some(ready) => ready.prepared.put(),
-            None => durable::put(path, self.text()).await,
-        };
-        put.map_err(|error| problem::state_file(path, &error))
+        if let Some(ready) = ready.filter(|ready| ready.is(self))
+            && durable::put_prepared(ready.prepared).await.is_ok()
+        {
+            return Ok(());
+        }
+        durable::put(path, self.text()).await.map_err(|error| problem::state_file(path, &error))
     }
 
     /// Makes the file ready to be put.
     pub(super) async fn prepare(self, path: &Path) -> Option<Ready> {
         // What cannot be written is said when it has to be.
         let prepared = durable::prepare(path, self.text()).await.ok()?;
-        Some(Ready { file: self, prepared })
+        Some(Ready { file: self, prepared, at: Instant::now() })
     }
 }
 
@@ -93,6 +94,17 @@ impl StateFile {
 pub(super) struct Ready {
     file: StateFile,
     prepared: Prepared,
+    at: Instant,
+}
+
+/// What was made ready longer ago is made anew: when a file was written tells whether a process can have read it.
+const FRESH: Duration = Duration::from_secs(1);
+
+impl Ready {
+    /// Whether it is this file, and was written just now.
+    pub(super) fn is(&self, file: &StateFile) -> bool {
+        self.file == *file && self.at.elapsed() < FRESH
+    }
 }
 
 /// Waits until a file that was put is there after a power cut, too.

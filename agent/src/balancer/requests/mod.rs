@@ -11,6 +11,7 @@
 
 mod senders;
 
+use crate::connections;
 use baton_core::fleet::latency::{BUCKETS, Latency, bucket};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
@@ -238,7 +239,8 @@ impl<T: Teller> Drop for Requests<T> {
 impl<T: Teller> Shared<T> {
     fn begun(&self) -> String {
         let own = |table: &[Entry]| table.iter().find(|entry| entry.inode == self.inode).map(|entry| entry.drops);
-        let drops = senders::find(self.address, own);
+        let among_all = || senders::find(self.address, own);
+        let drops = connections::dropped(self.address, self.inode).or_else(among_all);
         let counted = &mut *self.counted();
         match drops {
             Some(drops) => {

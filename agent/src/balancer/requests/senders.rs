@@ -82,6 +82,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections;
     use std::net::UdpSocket;
 
     #[test]
@@ -101,6 +102,9 @@ mod tests {
                 sent += 1;
             }
             assert_eq!(drops(), 1, "of {sent}");
+            let inode = |socket: &UdpSocket| rustix::fs::fstat(socket).unwrap().st_ino;
+            let dropped = |socket: &UdpSocket| connections::dropped(socket.local_addr().unwrap(), inode(socket));
+            assert_eq!((dropped(&here), connections::dropped(at, inode(&there))), (Some(1), None));
             let (_, from) = here.recv_from(&mut [0; 500]).unwrap();
             let entry = find(at, |table| sender(table, from, at).copied()).unwrap();
             assert_eq!((entry.inode, entry.remote), (rustix::fs::fstat(&there).unwrap().st_ino, at));
