@@ -16,10 +16,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The planner takes and gives back megabytes in each pass.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Debug, Parser)]
 #[command(name = "baton-coordinator", version, about = "Holds what should be, and sends each host its next safe step")]
 struct Cli {

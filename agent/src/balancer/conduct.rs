@@ -1,4 +1,5 @@
-//! The one procedure above every driver: look, decide, ask, change, look again, cut what had its time, report.
+//! The one procedure above every driver: look, decide, ask, change, look again, cut what had its time, report. What will most likely
+//! be decided is made ready during the first look.
 
 use super::decide::{self, Answers, Decision};
 use super::drift::{self, Settled};

@@ -49,6 +49,8 @@ enum Bench {
     Handover(HandoverArgs),
     /// The guard on simulated traffic, beside what others do
     Judge(JudgeArgs),
+    /// A pass of the planner over ten thousand hosts, and a whole simulated rollout
+    Plan(PlanArgs),
     /// `kill -9` at every durable step of every part and every strategy, one by one: many minutes
     Crash(CrashArgs),
     /// `kill -9` of the balancer at random instants of rollouts: no request may reach an instance that should have none
@@ -223,37 +225,16 @@ pub fn main() -> ExitCode {
                 Bench::Idle(args) => idle::run(args).await,
                 Bench::Floods(args) => floods::run(args).await,
                 Bench::Judge(args) => judge::run(&args),
+                Bench::Plan(args) => plan::run(&args),
                 Bench::Crash(args) => crash::run(args).await,
                 Bench::Kills(args) => kills::run(args).await,
                 Bench::Soak(args) => soak::run(args).await,
             }
         })
     });
-    tell(outcome, line.json)
-}
-
-/// What planning takes
-#[derive(Debug, Parser)]
-#[command(name = "plan")]
-struct PlanLine {
-    #[command(flatten)]
-    args: PlanArgs,
-    /// One JSON document
-    #[arg(long)]
-    json: bool,
-}
-
-/// Measures a pass of the planner over ten thousand hosts, and a whole simulated rollout.
-#[must_use]
-pub fn plan() -> ExitCode {
-    let line = PlanLine::parse();
-    tell(plan::run(&line.args), line.json)
-}
-
-fn tell(outcome: anyhow::Result<Measured>, json: bool) -> ExitCode {
     let (text, code) = match outcome {
         Ok(Measured { document, summary, good }) => {
-            let text = if json { format!("{document:#}\n") } else { summary };
+            let text = if line.json { format!("{document:#}\n") } else { summary };
             (text, if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) => {

@@ -22,10 +22,6 @@ struct Arguments {
     seed: Option<u64>,
 }
 
-/// As the coordinator has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
