@@ -84,7 +84,7 @@ pub(super) fn dropped(address: SocketAddr, inode: u64) -> Option<u64> {
         SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
     };
     let cookie = [0xff; 8];
-    let as_source = SocketId { source_address: address.ip(), source_port: address.port(), cookie, ..nowhere.clone() };
+    let as_source = SocketId { source_address: address.ip(), source_port: address.port(), cookie, ..nowhere };
     // Kernels look for it from the side of a datagram that arrives: there it is the destination.
     let as_destination = SocketId { destination_address: address.ip(), destination_port: address.port(), cookie, ..nowhere };
     [as_destination, as_source].into_iter().find_map(|socket_id| {

@@ -133,12 +133,29 @@ impl<'a> Draft<'a> {
     }
 
     /// Brings into line what follows from everything else: which releases a host holds, which instances start again by
-    /// themselves, which hooks are run.
-    pub(super) fn settle(&mut self, services: &Services<'_>, active: &[&Rollout], rules: &Rules<'_>, members: &Members<'_>) {
+    /// themselves, which hooks are run. Comes back with the hosts that balance: to walk along all of them takes longer than what is done
+    /// with most.
+    pub(super) fn settle(
+        &mut self,
+        services: &Services<'_>,
+        active: &[&Rollout],
+        rules: &Rules<'_>,
+        members: &Members<'_>,
+    ) -> Vec<(&'a HostName, &'a Host)> {
         let fleet = self.fleet;
+        // Most services have none.
+        let hooked = services.iter().map(|(name, service)| (*name, *service));
+        let hooked: Vec<_> = hooked.filter(|(_, service)| !service.hooks.is_empty()).collect();
+        let (mut hooks, mut balancers) = (Vec::new(), Vec::new());
         let mut unvisited = members.0.as_slice();
         for (name, known) in &fleet.hosts {
             let spec = self.specs.get(name).unwrap_or(&known.issued);
+            if !spec.pools.is_empty() {
+                balancers.push((name, known));
+            }
+            if !(hooked.is_empty() && spec.hooks.is_empty()) {
+                hooks.push((name, known));
+            }
             let here = take_host(&mut unvisited, name);
             // Of many hosts nearly all are as they should be.
             if matches!(here, [(_, rule)] if rule.is_followed_by(name, spec)) {
@@ -160,10 +177,7 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        // Most services have none.
-        let hooked = services.iter().map(|(name, service)| (*name, *service));
-        let hooked: Vec<_> = hooked.filter(|(_, service)| !service.hooks.is_empty()).collect();
-        for (name, known) in &fleet.hosts {
+        for (name, known) in hooks {
             self.tell_hooks(name, known, &hooked, active);
         }
         for (name, service) in services {
@@ -171,14 +185,12 @@ impl<'a> Draft<'a> {
                 self.level(service);
             }
         }
+        balancers
     }
 
     /// Tells a host which hooks it should have run.
     fn tell_hooks(&mut self, name: &HostName, known: &Host, hooked: &[(&ServiceName, &Service)], active: &[&Rollout]) {
         let spec = self.specs.get(name).unwrap_or(&known.issued);
-        if hooked.is_empty() && spec.hooks.is_empty() {
-            return;
-        }
         let rollout = |name: &ServiceName| active.iter().find(|rollout| rollout.service == *name).copied();
         let told = hooked.iter().flat_map(|(of, service)| hooks::specs(self.fleet, name, service, rollout(of)));
         let told = told.collect();
@@ -293,10 +305,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Drops members that are history from every balancer. Returns whether there were any.
-    pub(super) fn forget_members(&mut self, services: &Services<'_>, active: &[&Rollout], members: &Members<'_>) -> bool {
-        let fleet = self.fleet;
-        fleet
-            .hosts
+    pub(super) fn forget_members(
+        &mut self,
+        balancers: &[(&'a HostName, &'a Host)],
+        services: &Services<'_>,
+        active: &[&Rollout],
+        members: &Members<'_>,
+    ) -> bool {
+        balancers
             .iter()
             .fold(false, |any, (name, known)| self.forget_members_of(name, known, services, members, active) || any)
     }
@@ -313,9 +329,6 @@ impl<'a> Draft<'a> {
         active: &[&Rollout],
     ) -> bool {
         let spec = self.specs.get(balancer).unwrap_or(&known.issued);
-        if spec.pools.is_empty() {
-            return false;
-        }
         let runs = |host: &HostName, service: &ServiceName| {
             self.spec(host).is_some_and(|spec| spec.instances.keys().any(|key| key.service == *service))
         };

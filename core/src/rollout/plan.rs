@@ -98,10 +98,10 @@ fn plan_without(fleet: &Fleet, held: &BTreeSet<&ServiceName>, now: Moment) -> Pl
     let active: Vec<&Rollout> = rollouts.into_values().filter(|rollout| rollout.state.is_active()).collect();
     let rules = Rules::of(fleet, &services, &active);
     let members = Members::of(&rules);
-    draft.settle(&services, &active, &rules, &members);
+    let balancers = draft.settle(&services, &active, &rules, &members);
     divide::divide(fleet, &mut draft, &services, &active);
     // Which member is the last of its side depends on how requests are divided, and that on who is left.
-    if draft.forget_members(&services, &active, &members) {
+    if draft.forget_members(&balancers, &services, &active, &members) {
         divide::divide(fleet, &mut draft, &services, &active);
     }
     plan.specs = draft.finish();
