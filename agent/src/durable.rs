@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Replaces a file so that it survives a power cut: temporary file, fsync, rename, fsync of the folder.
 ///
@@ -83,6 +84,8 @@ impl Prepared {
     /// Those of the file system; the old file is still there then, and nothing else.
     pub fn put(mut self) -> io::Result<()> {
         if let Some(beside) = &self.beside {
+            // When it was written is when it can be read.
+            OpenOptions::new().write(true).open(beside)?.set_modified(SystemTime::now())?;
             fs::rename(beside, &self.path)?;
         }
         self.beside = None;

@@ -76,12 +76,12 @@ pub(crate) fn open() -> io::Result<Vec<Connection>> {
     netlink::open().or_else(|_| table::open()).map(once)
 }
 
-/// The kernel tells its table page by page, and what changes in between may move an entry to the next page: it is told twice.
 /// Datagrams for which the UDP socket with this inode, at this address, had no room; None: it has to be looked for among all.
 pub(crate) fn dropped(address: SocketAddr, inode: u64) -> Option<u64> {
     netlink::dropped(address, inode)
 }
 
+/// The kernel tells its table page by page, and what changes in between may move an entry to the next page: it is told twice.
 fn once<T: Ord>(mut found: Vec<T>) -> Vec<T> {
     found.sort();
     found.dedup();

@@ -174,7 +174,8 @@ mod tests {
         for order in [Order::InWaves, Order::OneByOne] {
             let mut calm = Calm::new(10, order);
             let rolled: Vec<Rolled> = (0..5).map(|_| calm.deploy().unwrap()).collect();
-            assert_eq!(rolled[1], rolled[3], "{order:?}");
+            // The third release is the first one again: nobody has to fetch anything.
+            assert_eq!(rolled[2], rolled[3], "{order:?}");
             assert!(rolled[1].passes >= 10 && rolled[1].looks >= 100, "{order:?}: {rolled:?}");
         }
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// The rig of the contract's tests, which has more than is measured here.
 #[path = "../../../agent/tests/balancer/rig/mod.rs"]
 #[allow(dead_code, reason = "tests of the contract use the rest")]
-mod rig;
+pub(super) mod rig;
 
 /// Members of one backend that change at once.
 const MANY: usize = 300;

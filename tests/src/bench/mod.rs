@@ -13,6 +13,7 @@ mod plan;
 mod rollout;
 mod sampler;
 mod soak;
+mod throughput;
 mod timeline;
 
 use crate::crash::{Strategy, Victim};
@@ -41,6 +42,8 @@ enum Bench {
     /// Members out and in again under load, on every balancer that is installed, and hand-overs without one: failed requests, and
     /// how soon it is seen
     Balancers(BalancersArgs),
+    /// What the built-in balancer carries beside HAProxy, with the same wrk line
+    Throughput(ThroughputArgs),
     /// Memory and CPU of an agent and a coordinator with nothing to do
     Idle(IdleArgs),
     /// Peers that send too much: what others wait at the coordinator meanwhile, and its memory
@@ -109,6 +112,18 @@ struct BalancersArgs {
     /// Only these, by the names they have in the result
     #[arg(long = "balancer")]
     balancers: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ThroughputArgs {
+    /// How often each is measured, one after the other
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+    /// How long each measurement takes, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..=4000))]
+    connections: u16,
 }
 
 #[derive(Debug, clap::Args)]
@@ -222,6 +237,7 @@ pub fn main() -> ExitCode {
                 Bench::Rollout(args) => rollout::run(args).await,
                 Bench::Handover(args) => handover::run(args).await,
                 Bench::Balancers(args) => balancers::run(args).await,
+                Bench::Throughput(args) => throughput::run(args).await,
                 Bench::Idle(args) => idle::run(args).await,
                 Bench::Floods(args) => floods::run(args).await,
                 Bench::Judge(args) => judge::run(&args),

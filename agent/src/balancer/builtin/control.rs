@@ -100,6 +100,8 @@ impl Answer {
         for told in still.pools.values_mut().flat_map(BTreeMap::values_mut) {
             (told.in_flight, told.oldest_ms, told.out_for_ms, told.latency) = (0, None, 0, None);
             (told.cut, told.requests, told.errors) = (0, 0, 0);
+            // How often in a row it says, too.
+            told.down = told.down.take().map(|_| String::new());
         }
         for divided in still.splits.iter_mut().flat_map(BTreeMap::values_mut) {
             (divided.stable, divided.trial, divided.ruled) = (0, 0, 0);

@@ -62,9 +62,9 @@ struct Builtin {
     is_old: bool,
     /// How it was right after it was told something.
     answered: Option<(Instant, Answer)>,
-    /// Of what was last seen, and who was named then.
+    /// Of what was last seen, and who was named then, with what each is to be asked.
     mark: Option<String>,
-    named: BTreeMap<PoolName, BTreeSet<SocketAddr>>,
+    named: Checks,
     /// This program with these arguments.
     edition: String,
     /// When another edition was last to be replaced, and why it was not.
@@ -123,7 +123,7 @@ pub(in crate::balancer) fn open(config: BuiltinConfig, state: &Path) -> Result<B
         is_old: false,
         answered: None,
         mark: None,
-        named: BTreeMap::new(),
+        named: Checks::new(),
         edition,
         replaced: None,
         leaving: Leaving::default(),
@@ -165,9 +165,10 @@ impl Driver for Builtin {
 
     /// In one exchange where nothing has changed since: what was decided holds then.
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
-        // What is known of a pool is known of the members it had then.
+        // What is known of a pool is known of the members it had then; and what they are asked goes before who comes in.
         let same = !likely.is_empty() && self.leaving.controls.is_empty() && named(pools) == self.named;
         if let Some(seen) = self.mark.take().filter(|_| same) {
+            self.answered = None;
             let wishes = self.wishes_with(likely);
             let set = Ask::Set { pools: wishes.clone(), seen: Some(seen) };
             // What fails here is decided anew.
@@ -350,9 +351,10 @@ impl Builtin {
     }
 }
 
-fn named(pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<PoolName, BTreeSet<SocketAddr>> {
-    let addresses = |spec: &PoolSpec| spec.members.values().map(|member| member.address).collect();
-    pools.iter().map(|(name, spec)| (name.clone(), addresses(spec))).collect()
+fn named(pools: &BTreeMap<PoolName, PoolSpec>) -> Checks {
+    let members =
+        |spec: &PoolSpec| spec.members.values().map(|member| (member.address, check::from_outside(&member.probe))).collect();
+    pools.iter().map(|(name, spec)| (name.clone(), members(spec))).collect()
 }
 
 fn log(changes: &[Change]) {
@@ -442,12 +444,8 @@ fn note(pool: &PoolName, certified: &Certified) -> Option<Problem> {
 /// The checks that the proxy does not know yet, of the pools it has.
 fn news(pools: &BTreeMap<PoolName, PoolSpec>, answer: &Answer) -> Checks {
     let Some(known) = &answer.checks else { return Checks::new() };
-    let wanted = pools.iter().map(|(name, spec)| {
-        let members = spec.members.values().map(|member| (member.address, check::from_outside(&member.probe)));
-        (name, members.collect::<BTreeMap<_, _>>())
-    });
-    let news = wanted.filter(|(name, checks)| known.get(*name).is_some_and(|known| known != checks));
-    news.map(|(name, checks)| (name.clone(), checks)).collect()
+    let is_new = |(name, checks): &(PoolName, _)| known.get(name).is_some_and(|known| known != checks);
+    named(pools).into_iter().filter(is_new).collect()
 }
 
 fn split_seen(pool: &PoolName, answer: &Answer) -> Option<SplitSeen> {

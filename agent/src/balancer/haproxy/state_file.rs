@@ -97,7 +97,7 @@ pub(super) struct Ready {
     at: Instant,
 }
 
-/// What was made ready longer ago is made anew: when a file was written tells whether a process can have read it.
+/// What was made ready longer ago was made for something that did not happen.
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Ready {

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -112,6 +113,8 @@ struct Shared<T: Teller> {
     socket: UdpSocket,
     address: SocketAddr,
     inode: u64,
+    /// Whether the kernel does not tell of one UDP socket alone.
+    untold: AtomicBool,
     counted: Mutex<Counted<T>>,
 }
 
@@ -163,7 +166,7 @@ impl<T: Teller> Requests<T> {
         }
         let inode = rustix::fs::fstat(&socket)?.st_ino;
         senders::table(address)?;
-        let shared = Arc::new(Shared { socket, address, inode, counted: Mutex::default() });
+        let shared = Arc::new(Shared { socket, address, inode, untold: AtomicBool::new(false), counted: Mutex::default() });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (to_read, until) = (Arc::clone(&shared), Arc::clone(&stop));
         let reader = thread::Builder::new().name(T::NAME.to_owned());
@@ -197,7 +200,7 @@ impl<T: Teller> Requests<T> {
         self.shared.begun()
     }
 
-    /// The same, on a thread that may wait: the kernel looks through all of its UDP sockets.
+    /// The same, on a thread that may wait: there are kernels that have to look through all of their UDP sockets.
     pub(crate) async fn begun_meanwhile(&self) -> Option<String> {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || shared.begun()).await.ok()
@@ -240,7 +243,10 @@ impl<T: Teller> Shared<T> {
     fn begun(&self) -> String {
         let own = |table: &[Entry]| table.iter().find(|entry| entry.inode == self.inode).map(|entry| entry.drops);
         let among_all = || senders::find(self.address, own);
-        let drops = connections::dropped(self.address, self.inode).or_else(among_all);
+        let told = (!self.untold.load(Ordering::Relaxed)).then(|| connections::dropped(self.address, self.inode)).flatten();
+        // It is there: a kernel that does not tell of it tells of none.
+        self.untold.store(told.is_none(), Ordering::Relaxed);
+        let drops = told.or_else(among_all);
         let counted = &mut *self.counted();
         match drops {
             Some(drops) => {
