@@ -101,7 +101,7 @@ impl<D: Driver> Conductor<D> {
     }
 
     /// Looks, and meanwhile does what will most likely follow, by what was seen last: asks those that are to come in, and has the
-    /// changes made ready. What is decided then hangs on the new look alone.
+    /// changes made ready. What is decided then hangs on the new look alone; a driver that acts if nothing has changed may have acted.
     async fn look(&mut self, asked: &BTreeMap<PoolName, PoolSpec>) -> Result<(Seen, BTreeMap<PoolName, Answers>), Problem> {
         let Last { seen, answers } = self.last.take().unwrap_or_default();
         // How a pool is divided goes before its members, and whose share grows has it worked out by a new look.

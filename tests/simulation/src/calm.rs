@@ -52,7 +52,7 @@ pub struct Rolled {
     pub took: Duration,
     /// Passes of the planner and the interlock.
     pub passes: u64,
-    /// Looks of agents around them, those of the planner on hosts included.
+    /// Looks of agents around them.
     pub looks: u64,
 }
 
