@@ -204,7 +204,7 @@ mod tests {
             scrape,
             withdraw: None,
         };
-        let spec = HostSpec { instances: [(key.clone(), spec)].into(), ..HostSpec::default() };
+        let spec = HostSpec { instances: [(key.clone(), spec)].into_iter().collect(), ..HostSpec::default() };
         let incarnation = incarnation.to_owned();
         let instance = InstanceView { release, incarnation, start: 0, pid: Some(1), phase, proven: true };
         View { told: Some(Arc::new(spec)), instances: [(key, instance)].into(), ..View::default() }

@@ -152,8 +152,9 @@ pub(crate) fn spec(release: &Release) -> HostSpec {
                 withdraw: None,
             },
         )]
-        .into(),
-        releases: [(release.id(), release.clone())].into(),
+        .into_iter()
+        .collect(),
+        releases: [(release.id(), release.clone().into())].into_iter().collect(),
         ..HostSpec::default()
     }
 }

@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything `core` may use: small, pure, no I/O.
-const CORE_LIST: [&str; 8] = ["blake3", "humantime", "regex-lite", "serde", "smol_str", "thiserror", "toml", "twox-hash"];
+const CORE_LIST: [&str; 9] =
+    ["blake3", "humantime", "litemap", "regex-lite", "serde", "smol_str", "thiserror", "toml", "twox-hash"];
 
 /// Which rooms a room may import.
 const IMPORTS: [(&str, &[&str]); 11] = [

@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, ValueDeserializer};
 
@@ -87,7 +88,7 @@ impl Allow {
     /// What of a spec may not be done here, and why.
     #[must_use]
     pub fn refusals(&self, spec: &HostSpec) -> BTreeMap<ReleaseId, Problem> {
-        let refused = |(id, release): (&ReleaseId, &Release)| Some((*id, self.judge(release).err()?));
+        let refused = |(id, release): (&ReleaseId, &Arc<Release>)| Some((*id, self.judge(release).err()?));
         spec.releases.iter().filter_map(refused).collect()
     }
 

@@ -5,6 +5,7 @@ use super::instances::Instances;
 use super::{Event, Means};
 use crate::allow::Allow;
 use crate::artifact::{Placing, Source, fetch};
+use baton_core::fleet::LiteMap;
 use baton_core::fleet::report::ReleaseState;
 use baton_core::fleet::spec::HostSpec;
 use baton_core::name::{Digest, ReleaseId};
@@ -79,7 +80,7 @@ impl Artifacts {
         Self { placing, source, allow, events, refused, known, states, collecting }
     }
 
-    pub(super) fn releases(&self) -> BTreeMap<ReleaseId, ReleaseState> {
+    pub(super) fn releases(&self) -> LiteMap<ReleaseId, ReleaseState> {
         let known = self.known.iter().filter(|(id, _)| !self.refused.contains_key(id));
         let known = known.filter_map(|(id, artifact)| Some((*id, self.states.get(&artifact.digest)?.report(artifact))));
         let refused = |(id, problem): (&ReleaseId, &Problem)| (*id, ReleaseState::Rejected { problem: problem.clone() });

@@ -6,10 +6,10 @@ use crate::allow::Allow;
 use crate::artifact::Placing;
 use crate::hook::{Errand, Origin, Record, Records, key_of_slot};
 use crate::runtime::{Found, Runtime};
-use baton_core::fleet::InstanceKey;
 use baton_core::fleet::hooks::{HookOutcome, HookSpec};
 use baton_core::fleet::report::ReleaseState;
 use baton_core::fleet::spec::HostSpec;
+use baton_core::fleet::{InstanceKey, LiteMap};
 use baton_core::hook::{HookKey, Point};
 use baton_core::name::{Digest, ReleaseId};
 use baton_core::problem::Problem;
@@ -63,14 +63,14 @@ impl Hooks {
                 None => Origin::Lost,
             };
             tracing::info!(hook = %record.key, ?origin, "an earlier agent began it");
-            let release = spec.and_then(|spec| spec.releases.get(&record.release)).cloned().map(Arc::new);
+            let release = spec.and_then(|spec| spec.releases.get(&record.release)).cloned();
             self.send(record, origin, release);
         }
         instances
     }
 
     /// Begins what the spec asks for and was never begun. Returns when to look again.
-    pub(super) fn follow(&mut self, spec: &HostSpec, releases: &BTreeMap<ReleaseId, ReleaseState>) -> Option<Instant> {
+    pub(super) fn follow(&mut self, spec: &HostSpec, releases: &LiteMap<ReleaseId, ReleaseState>) -> Option<Instant> {
         if self.again.is_some_and(|again| again > Instant::now()) {
             return self.again;
         }
@@ -83,11 +83,11 @@ impl Hooks {
                 // Its record cannot be read: some attempt was begun, and nobody knows more.
                 None if self.records.holds(key) => {
                     let record = self.record(key, told, release.artifact.digest);
-                    self.send(record, Origin::Lost, Some(Arc::new(release.clone())));
+                    self.send(record, Origin::Lost, Some(release.clone()));
                 }
                 _ => {
                     let record = self.record(key, told, release.artifact.digest);
-                    self.send(record, Origin::Begin(told.clone()), Some(Arc::new(release.clone())));
+                    self.send(record, Origin::Begin(told.clone()), Some(release.clone()));
                 }
             }
         }

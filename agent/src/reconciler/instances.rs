@@ -8,9 +8,9 @@ use crate::artifact::Placing;
 use crate::instance::{Change, Leave, Life, Origin, Wanted, ended_unseen};
 use crate::metrics::Counters;
 use crate::runtime::{Found, Running, Runtime};
-use baton_core::fleet::InstanceKey;
 use baton_core::fleet::report::InstanceReport;
 use baton_core::fleet::spec::{HostSpec, InstanceSpec, Restart};
+use baton_core::fleet::{InstanceKey, LiteMap};
 use baton_core::host::plan::Failures;
 use baton_core::name::{Digest, ReleaseId};
 use baton_core::problem::{Code, Problem};
@@ -241,7 +241,7 @@ impl Instances {
         }
     }
 
-    pub(super) fn reports(&self, now: Instant) -> BTreeMap<InstanceKey, InstanceReport> {
+    pub(super) fn reports(&self, now: Instant) -> LiteMap<InstanceKey, InstanceReport> {
         self.slots.iter().map(|(key, slot)| (key.clone(), slot.view.report(now))).collect()
     }
 
@@ -373,13 +373,13 @@ fn leave(key: &InstanceKey, release: ReleaseId, spec: &HostSpec, placing: &dyn P
         return Err(problem.help("make every balancer of the service answer: it is stopped without that then"));
     };
     let folder = placing.path(&document.artifact.digest);
-    Ok(Leave::Withdrawn(how, Box::new(Wanted { address, folder, release: Arc::new(document.clone()), start: 0 })))
+    Ok(Leave::Withdrawn(how, Box::new(Wanted { address, folder, release: document.clone(), start: 0 })))
 }
 
 fn wanted(key: &InstanceKey, release: ReleaseId, spec: Option<&HostSpec>, placing: &dyn Placing) -> Option<Wanted> {
     let spec = spec?;
     let instance = spec.instances.get(key).filter(|instance| instance.release == release)?;
-    let release = Arc::new(spec.releases.get(&release)?.clone());
+    let release = spec.releases.get(&release)?.clone();
     let folder = placing.path(&release.artifact.digest);
     Some(Wanted { address: instance.address, folder, release, start: instance.start })
 }

@@ -5,7 +5,7 @@ use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
 use baton_core::fleet::report::{Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{HostSpec, Stamp};
-use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::fleet::{InstanceKey, LiteMap, MemberKey};
 use baton_core::hook::HookKey;
 use baton_core::name::{PoolName, ReleaseId};
 use baton_core::problem::Problem;
@@ -22,7 +22,7 @@ pub struct View {
     pub boot: String,
     pub instances: BTreeMap<InstanceKey, InstanceView>,
     pub pools: BTreeMap<PoolName, PoolReport>,
-    pub releases: BTreeMap<ReleaseId, ReleaseState>,
+    pub releases: LiteMap<ReleaseId, ReleaseState>,
     pub problems: BTreeMap<Obstacle, Problem>,
     /// None until the balancer, or that there is none, was looked at once.
     pub balancer: Option<BalancerAbility>,

@@ -8,6 +8,7 @@ use baton_core::name::{HostName, ReleaseId, ServiceName, Version};
 use baton_core::problem::{Code, Problem};
 use baton_core::release::Release;
 use baton_proto::problem::to_status;
+use std::sync::Arc;
 use tonic::Status;
 
 impl Api {
@@ -15,7 +16,7 @@ impl Api {
     pub(super) async fn may_bring(&self, service: &str, version: &str) -> Result<(), Status> {
         let (Ok(name), Ok(called)) = (service.parse(), Version::new(version)) else { return Ok(()) };
         let picture = self.recall(Which::Called(name, called)).await?;
-        let named = |release: &&Release| release.service.as_str() == service && release.version.as_str() == version;
+        let named = |release: &&Arc<Release>| release.service.as_str() == service && release.version.as_str() == version;
         let mut called = picture.fleet.releases.values().filter(named).peekable();
         if called.peek().is_none() || called.any(|release| self.is_here(release)) {
             return Ok(());
@@ -79,11 +80,12 @@ mod tests {
         (service.committed, service.previous) = (Some(live.id()), Some(before.id()));
         let mut fleet = Fleet::default();
         for host in &service.hosts {
-            let report = HostReport { releases: [(before.id(), ReleaseState::Held)].into(), ..HostReport::default() };
+            let report =
+                HostReport { releases: [(before.id(), ReleaseState::Held)].into_iter().collect(), ..HostReport::default() };
             let heard = Some(Heard { at: Moment(1), report });
             fleet.hosts.insert(host.clone(), Host { heard, connected: true, ..Host::new([127, 0, 0, 1].into()) });
         }
-        fleet.releases.extend([(before.id(), before.clone()), (live.id(), live)]);
+        fleet.releases.extend([(before.id(), before.clone().into()), (live.id(), live.into())]);
         fleet.services.insert(name.clone(), service);
         assert!(lack_the_way_back(&fleet, &name).is_none(), "every host holds it");
         let web2 = samples::host("web2");

@@ -14,6 +14,7 @@ use baton_core::rollout::{Rollout, RolloutState};
 use baton_core::strategy::{Placement, Strategy};
 use baton_core::time::Moment;
 use baton_proto::v1::{Notice, PlanView, PlannedWave};
+use std::sync::Arc;
 
 /// An id that no rollout gets.
 const NOBODY: &str = "preview";
@@ -24,7 +25,7 @@ pub(super) fn preview(picture: &Picture, wish: Wish, now: Moment) -> (PlanView, 
     let fleet = with_brought(&picture.fleet, &name, &shape);
     let fleet = fleet.as_ref();
     let before = fleet.services.get(&name);
-    let live = before.and_then(|service| service.committed).and_then(|id| fleet.releases.get(&id));
+    let live = before.and_then(|service| service.committed).and_then(|id| fleet.releases.get(&id)).map(Arc::as_ref);
     let strategy = shape.strategy.clone();
     let total = shape.hosts.len();
     let mut view = PlanView {
@@ -204,12 +205,12 @@ mod tests {
     fn a_plan_warns_of_another_artifact_under_a_version_that_was_released_before() {
         let mut picture = picture(&["web1"]);
         let mut old = wish(&["web1"]).release;
-        picture.fleet.releases.insert(old.id(), old.clone());
+        picture.fleet.releases.insert(old.id(), old.clone().into());
         let warned = |picture: &Picture| preview(picture, wish(&["web1"]), Moment(0)).0.warnings;
         assert!(warned(&picture).is_empty(), "the same again");
         picture.fleet.releases.clear();
         old.artifact.digest = baton_core::name::Digest::of(b"other bytes");
-        picture.fleet.releases.insert(old.id(), old);
+        picture.fleet.releases.insert(old.id(), old.into());
         let warnings = warned(&picture);
         assert_eq!(warnings.iter().map(|warning| warning.code).collect::<Vec<_>>(), [730]);
         assert_eq!(warnings[0].seen.len(), 2, "{warnings:?}");
@@ -221,7 +222,7 @@ mod tests {
         let live = wish(&["web1"]).release;
         let service = Service { committed: Some(live.id()), ..wish(&["web1"]).shape };
         picture.fleet.services.insert(live.service.clone(), service);
-        picture.fleet.releases.insert(live.id(), live);
+        picture.fleet.releases.insert(live.id(), live.into());
         for (user, placement, warns) in [
             (Some("shopper"), Placement::SideBySide, true),
             (Some("shopper"), Placement::InPlace, false),
@@ -251,7 +252,7 @@ mod tests {
         let mut service = asked.shape.clone();
         service.committed = Some(old.id());
         picture.fleet.services.insert(asked.name.clone(), service);
-        picture.fleet.releases.insert(old.id(), old);
+        picture.fleet.releases.insert(old.id(), old.into());
         assert!(preview(&picture, wish(&hosts), Moment(0)).0.would_notice.is_empty(), "nothing was counted yet");
         // 200 requests a second for a minute.
         let usual = Summary { polls: 30, slots: 120, counts: Counts::new(12_000, 2), phi: 1.0 };
@@ -276,7 +277,7 @@ mod tests {
         let mut service = wish.shape.clone();
         service.committed = Some(wish.release.id());
         picture.fleet.services.insert(wish.name.clone(), service);
-        picture.fleet.releases.insert(wish.release.id(), wish.release.clone());
+        picture.fleet.releases.insert(wish.release.id(), wish.release.clone().into());
         let (plan, _) = preview(&picture, wish, Moment(0));
         assert!(plan.already_live && plan.waves.is_empty() && plan.changes.is_empty(), "{plan:?}");
     }

@@ -129,7 +129,7 @@ mod tests {
         let mut service = samples::service(&["web1"]);
         (service.previous, service.committed) = (Some(releases[0].id()), Some(releases[1].id()));
         fleet.services.insert("shop".parse().unwrap(), service);
-        fleet.releases.extend(releases.iter().map(|release| (release.id(), release.clone())));
+        fleet.releases.extend(releases.iter().map(|release| (release.id(), release.clone().into())));
         let digests = |which: &[usize]| which.iter().map(|nth| releases[*nth].artifact.digest).collect::<BTreeSet<_>>();
         assert_eq!(swept(&fleet, &folder, 2), digests(&[2, 3]));
         assert_eq!(swept(&fleet, &folder, 2), BTreeSet::new(), "once is enough");

@@ -94,7 +94,7 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
     };
     first.hosts.insert(samples::host("web1"), record);
     first.services.insert("shop".parse().unwrap(), samples::service(&["web1"]));
-    first.releases.insert(release.id(), release);
+    first.releases.insert(release.id(), release.into());
     fixture.store.commit(&first).await.unwrap();
     let loaded = fixture.store.load().await.unwrap();
     assert_eq!((loaded.epoch, loaded.moment, loaded.sequence), (Epoch(1), Moment(5), 7));
@@ -108,7 +108,7 @@ async fn what_was_committed_is_loaded(fixture: Fixture) {
 async fn a_forgotten_release_is_in_one_place_until_it_is_remembered_again(Fixture { store, folder }: Fixture) {
     let forgotten = |service: &str, version: &str, at| {
         let release = samples::release(service, version);
-        let it = Forgotten { release, hooks: Default::default(), at: Moment(at), cut_off: None };
+        let it = Forgotten { release: release.into(), hooks: Default::default(), at: Moment(at), cut_off: None };
         (it.release.id(), it)
     };
     let [one, two, other] = [forgotten("shop", "1", 5), forgotten("shop", "2", 7), forgotten("blog", "1", 6)];
@@ -127,7 +127,7 @@ async fn a_forgotten_release_is_in_one_place_until_it_is_remembered_again(Fixtur
     assert_eq!(store.forgotten(&called).await.unwrap(), std::slice::from_ref(&one.1));
     assert_eq!(store.forgotten(&Which::Ids([two.0, one.0].into())).await.unwrap().len(), 2);
 
-    let again = [(one.0, one.1.release.clone())].into();
+    let again = [(one.0, one.1.release.clone())].into_iter().collect();
     store.commit(&Changes { releases: again, ..Changes::default() }).await.unwrap();
     assert_eq!(store.load().await.unwrap().releases.into_keys().collect::<Vec<_>>(), [one.0]);
     assert_eq!(store.forgotten(&of_shop).await.unwrap(), std::slice::from_ref(&two.1));

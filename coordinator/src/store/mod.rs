@@ -30,6 +30,7 @@ use baton_core::upgrade::Upgrade;
 use certificate::{Certificate, Renewal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use token::{Redeemed, Redemption, Token, TokenId};
 
 /// Where the coordinator remembers.
@@ -133,7 +134,7 @@ pub struct Snapshot {
     pub sequence: u64,
     pub hosts: BTreeMap<HostName, HostRecord>,
     pub services: BTreeMap<ServiceName, Service>,
-    pub releases: BTreeMap<ReleaseId, Release>,
+    pub releases: BTreeMap<ReleaseId, Arc<Release>>,
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// A freeze of every service.
     pub freeze: Option<Freeze>,
@@ -198,7 +199,7 @@ pub struct Changes {
     pub hosts: BTreeMap<HostName, HostRecord>,
     pub services: BTreeMap<ServiceName, Service>,
     /// Those that are new, or remembered again.
-    pub releases: BTreeMap<ReleaseId, Release>,
+    pub releases: BTreeMap<ReleaseId, Arc<Release>>,
     /// Those that are remembered no more: from now on they are found by [`Store::forgotten`], and nowhere else.
     pub forgotten: BTreeMap<ReleaseId, Forgotten>,
     pub rollouts: BTreeMap<RolloutId, Rollout>,
@@ -261,7 +262,13 @@ impl Snapshot {
         // Rollouts of services that were removed are history.
         self.rollouts.retain(|_, rollout| self.services.contains_key(&rollout.service));
         let hosts = self.hosts.into_iter().map(|(name, record)| {
-            let HostRecord { address, issued, accepted, maintenance, dead_balancer, labels } = record;
+            let HostRecord { address, mut issued, accepted, maintenance, dead_balancer, labels } = record;
+            // A document is held once, on however many hosts the release is.
+            for (id, release) in &mut issued.releases {
+                if let Some(known) = self.releases.get(id) {
+                    *release = Arc::clone(known);
+                }
+            }
             (name, Host { address, issued, heard: None, connected: false, accepted, maintenance, dead_balancer, labels })
         });
         Fleet {

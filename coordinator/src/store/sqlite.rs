@@ -131,7 +131,7 @@ impl Store for SqliteStore {
             if release.id().to_string() != id {
                 return Err(StoreError::Unreadable(format!("release {id} is not what its digest says")));
             }
-            snapshot.releases.insert(release.id(), release);
+            snapshot.releases.insert(release.id(), release.into());
         }
         for row in rows(&mut transaction, rollouts::LIVE).await? {
             let rollout: Rollout = document(&row, 0)?;

@@ -19,6 +19,9 @@ use crate::strategy::Strategy;
 use crate::time::{Moment, millis};
 use fence::Fence;
 use hooks::HookRuns;
+/// The map of what there is of a kind on one host, which is mostly one: a sorted list. A tree has a leaf of kilobytes for that one,
+/// and thousands of hosts are walked through.
+pub use litemap::LiteMap;
 use orders::{Freeze, Leaving, Maintenance, Order, Orders};
 use past::{Past, Remembers};
 use report::HostReport;
@@ -28,6 +31,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use withdraw::Withdraw;
 
@@ -38,7 +42,7 @@ pub struct Fleet {
     pub epoch: Epoch,
     pub hosts: BTreeMap<HostName, Host>,
     pub services: BTreeMap<ServiceName, Service>,
-    pub releases: BTreeMap<ReleaseId, Release>,
+    pub releases: BTreeMap<ReleaseId, Arc<Release>>,
     /// Active rollouts and the latest ended one of each service.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// A freeze of every service.

@@ -3,7 +3,6 @@
 
 use super::Fleet;
 use super::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Fleet {
@@ -45,8 +44,12 @@ impl HostReport {
     }
 }
 
-fn same<K: Ord, V>(now: &BTreeMap<K, V>, then: &BTreeMap<K, V>, is_same: impl Fn(&V, &V) -> bool) -> bool {
-    now.len() == then.len() && now.iter().zip(then).all(|((key, now), (other, then))| key == other && is_same(now, then))
+fn same<'a, K: PartialEq + 'a, V: 'a, I>(now: I, then: I, is_same: impl Fn(&V, &V) -> bool) -> bool
+where
+    I: IntoIterator<Item = (&'a K, &'a V), IntoIter: ExactSizeIterator>,
+{
+    let (now, then) = (now.into_iter(), then.into_iter());
+    now.len() == then.len() && now.zip(then).all(|((key, now), (other, then))| key == other && is_same(now, then))
 }
 
 fn is_same_instance(now: &InstanceReport, then: &InstanceReport, proven_after: Duration) -> bool {
@@ -90,7 +93,7 @@ mod tests {
         let member = (MemberKey { host: "web1".parse().unwrap(), slot: Slot(0) }, member);
         let pool = PoolReport { members: [member].into(), ..PoolReport::default() };
         HostReport {
-            instances: [(key, instance(state))].into(),
+            instances: [(key, instance(state))].into_iter().collect(),
             pools: [("shop".parse().unwrap(), pool)].into(),
             ..HostReport::default()
         }
@@ -136,8 +139,8 @@ mod tests {
         assert!(changed(|it| it.boot = "2".into()));
         assert!(changed(|it| it.observed.generation = it.observed.generation.next()));
         assert!(changed(|it| it.instances.clear()));
-        assert!(changed(|it| it.instances.values_mut().for_each(|it| it.incarnation = "2".into())));
-        assert!(changed(|it| it.instances.values_mut().for_each(|it| it.start = 1)));
+        assert!(changed(|it| it.instances.iter_mut().for_each(|(_, it)| it.incarnation = "2".into())));
+        assert!(changed(|it| it.instances.iter_mut().for_each(|(_, it)| it.start = 1)));
         assert!(changed(|it| it.pools.values_mut().for_each(|it| it.balancer = "2".into())));
         assert!(changed(|it| it.pools.values_mut().for_each(|it| it.split = Some(Default::default()))));
         assert!(changed(|it| it

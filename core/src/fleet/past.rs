@@ -12,6 +12,7 @@ use crate::release::Release;
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How many releases of a service are remembered beside those that something needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Default for Remembers {
 /// A release that was forgotten, with everything that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgotten {
-    pub release: Release,
+    pub release: Arc<Release>,
     /// What is known of the hooks that are run once for it.
     pub hooks: HookRuns,
     pub at: Moment,
@@ -76,7 +77,7 @@ impl Service {
     }
 
     /// Forgets a release: what goes with it is returned, and what its hooks forbid of the others stays.
-    pub fn forget(&mut self, release: Release, at: Moment) -> Forgotten {
+    pub fn forget(&mut self, release: Arc<Release>, at: Moment) -> Forgotten {
         let id = release.id();
         let cut_off = self.forbids(id).cloned();
         let is_its = |key: &HookKey| key.of == Of::Release(id);

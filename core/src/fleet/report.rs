@@ -5,7 +5,7 @@ use super::hooks::HookReport;
 use super::latency::Latency;
 use super::spec::{HostSpec, MemberState, Stamp};
 use super::split::{PLACES, Side, TrafficSplit};
-use super::{InstanceKey, MemberKey};
+use super::{InstanceKey, LiteMap, MemberKey};
 use crate::hook::HookKey;
 use crate::name::{PoolName, ReleaseId};
 use crate::problem::Problem;
@@ -23,9 +23,9 @@ pub struct HostReport {
     /// Changes with every boot.
     pub boot: String,
     /// Every instance of ours that exists, wanted or not.
-    pub instances: BTreeMap<InstanceKey, InstanceReport>,
+    pub instances: LiteMap<InstanceKey, InstanceReport>,
     pub pools: BTreeMap<PoolName, PoolReport>,
-    pub releases: BTreeMap<ReleaseId, ReleaseState>,
+    pub releases: LiteMap<ReleaseId, ReleaseState>,
     /// What keeps this host from doing what it should, beyond a single instance or pool.
     pub problems: Vec<Problem>,
     /// What this agent's balancer can do. None: an agent that does not say yet.

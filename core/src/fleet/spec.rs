@@ -3,7 +3,7 @@
 use super::hooks::HookSpec;
 use super::split::{Side, TrafficSplit};
 use super::withdraw::Withdrawal;
-use super::{InstanceKey, MemberKey};
+use super::{InstanceKey, LiteMap, MemberKey};
 use crate::hook::HookKey;
 use crate::name::{Epoch, Generation, PoolName, ReleaseId, ServiceName};
 use crate::release::{Probe, Release};
@@ -12,6 +12,7 @@ use crate::time::millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which instances should run on a host, which pools its balancer should serve, which releases it should hold.
@@ -20,11 +21,11 @@ pub struct HostSpec {
     pub epoch: Epoch,
     pub generation: Generation,
     /// An instance that is not here should not run.
-    pub instances: BTreeMap<InstanceKey, InstanceSpec>,
+    pub instances: LiteMap<InstanceKey, InstanceSpec>,
     /// Pools of the balancer on this host; empty where there is none.
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// The releases this host should hold, unpacked and verified: those that run, those about to, those to go back to.
-    pub releases: BTreeMap<ReleaseId, Release>,
+    pub releases: LiteMap<ReleaseId, Arc<Release>>,
     /// The hooks this host should have run, each once.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<HookKey, HookSpec>,

@@ -169,7 +169,7 @@ mod tests {
         let report = InstanceReport { release: two.id(), incarnation: "1".into(), start: 0, state };
         observed.instances.insert(key(), report);
         observed.failures.insert(key(), Failures { count: failures, last: Moment(0) });
-        spec.releases.extend([(one.id(), one), (two.id(), two)]);
+        spec.releases.extend([(one.id(), one.into()), (two.id(), two.into())]);
         (spec, observed)
     }
 

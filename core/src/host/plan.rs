@@ -1,8 +1,8 @@
 //! The next actions on one host. Same shape as the fleet's plan: observed and wanted in, actions out.
 
-use crate::fleet::InstanceKey;
 use crate::fleet::report::{InstanceReport, InstanceState, ReleaseState};
 use crate::fleet::spec::{HostSpec, InstanceSpec, Restart};
+use crate::fleet::{InstanceKey, LiteMap};
 use crate::name::ReleaseId;
 use crate::time::Moment;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::time::Duration;
 /// What a host knows of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    pub instances: BTreeMap<InstanceKey, InstanceReport>,
-    pub releases: BTreeMap<ReleaseId, ReleaseState>,
+    pub instances: LiteMap<InstanceKey, InstanceReport>,
+    pub releases: LiteMap<ReleaseId, ReleaseState>,
     /// For instances that failed: how often in a row, and when last. Clears once one has been ready.
     pub failures: BTreeMap<InstanceKey, Failures>,
 }

@@ -8,10 +8,11 @@ use super::share::WEIGHT;
 use crate::fleet::report::HostReport;
 use crate::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use crate::fleet::split::{Side, TrafficSplit};
-use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::fleet::{Fleet, Host, InstanceKey, LiteMap, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::release::{Probe, Release};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How members are told to change: how long what is open may take, and whom a member that goes out waits for.
@@ -299,7 +300,7 @@ impl<'a> Draft<'a> {
         wanted.sort_unstable();
     }
 
-    fn documents(&self, known: &Host, releases: &[ReleaseId]) -> BTreeMap<ReleaseId, Release> {
+    fn documents(&self, known: &Host, releases: &[ReleaseId]) -> LiteMap<ReleaseId, Arc<Release>> {
         let document = |id: &ReleaseId| self.fleet.releases.get(id).or_else(|| known.issued.releases.get(id)).cloned();
         releases.iter().filter_map(|id| Some((*id, document(id)?))).collect()
     }

@@ -8,10 +8,10 @@ use super::walk::Walk;
 use super::{Direction, Rollout};
 use crate::fleet::report::{InstanceReport, InstanceState, MemberReport, PoolReport};
 use crate::fleet::spec::{InstanceSpec, MemberSpec, MemberState, PoolSpec};
-use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::fleet::{Fleet, Host, InstanceKey, LiteMap, MemberKey, Service};
 use crate::name::{HostName, PoolName, ReleaseId, ServiceName, Slot};
 use crate::time::Moment;
-use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 /// One service wherever it runs: what all of its places have in common, looked up once.
@@ -395,7 +395,7 @@ impl<'a> Balancer<'a> {
 }
 
 /// The instances of one service, by slot, into a list that is cleared before.
-fn of_service<'a, I>(instances: Option<&'a BTreeMap<InstanceKey, I>>, name: &ServiceName, found: &mut Vec<(Slot, &'a I)>) {
+fn of_service<'a, I>(instances: Option<&'a LiteMap<InstanceKey, I>>, name: &ServiceName, found: &mut Vec<(Slot, &'a I)>) {
     found.clear();
     let of_service = instances.into_iter().flatten().filter(|(key, _)| key.service == *name);
     found.extend(of_service.map(|(key, instance)| (key.slot, instance)));

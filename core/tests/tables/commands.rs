@@ -7,6 +7,7 @@ use baton_core::rollout::command::{Accepted, Command, Deploy, apply, objections}
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Consent, Direction, RolloutState, interlock};
 use baton_core::strategy::Placement;
+use std::sync::Arc;
 
 const REST: &str = "in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1";
 const ROLLING: &str = "in-place max=1 v1->v2\n web1 a=v1:ready:out\n web2 a=v1:ready:in\n lb1";
@@ -98,9 +99,9 @@ fn a_release_that_does_not_fit_beside_what_a_host_keeps_is_refused_before_anythi
         let mut world = World::parse(REST);
         for (name, room) in ["web1", "web2"].into_iter().zip(rooms) {
             let known = world.fleet.hosts.get_mut(&host(name)).expect("a host");
-            known.issued.releases = [(release("v1").id(), release("v1"))].into();
+            known.issued.releases = [(release("v1").id(), release("v1").into())].into_iter().collect();
             let report = &mut known.heard.as_mut().expect("heard").report;
-            report.releases = [(release("v1").id(), ReleaseState::Held)].into();
+            report.releases = [(release("v1").id(), ReleaseState::Held)].into_iter().collect();
             report.room = room;
         }
         let found = objections(&world.fleet, &deploy(&world, "v3"), NOW);
@@ -185,7 +186,8 @@ fn a_port_that_another_service_listens_on_is_refused_and_so_is_listening_on_its_
         deploy.name = cart();
         deploy.service.balancer = None;
         deploy.service.ports = ports.to_vec();
-        deploy.release.run.listen = listen.iter().map(|address| address.parse().expect("an address")).collect();
+        Arc::make_mut(&mut deploy.release).run.listen =
+            listen.iter().map(|address| address.parse().expect("an address")).collect();
     };
     refused(REST, |deploy| alone(deploy, &[9000], &["0.0.0.0:8101"]), 704);
     let mut world = World::parse(REST);
@@ -339,14 +341,14 @@ fn the_way_back_and_a_restart_wait_for_nobody_else() {
         Command::RollbackTo { id: id(), service: shop(), version: release("v0").version, by: "ana".into(), force: false };
     for command in [restart, back.clone()] {
         let mut world = asks_for_two(REST);
-        world.fleet.releases.insert(release("v0").id(), release("v0"));
+        world.fleet.releases.insert(release("v0").id(), release("v0").into());
         world.fleet.services.get_mut(&shop()).expect("the service").previous = Some(release("v0").id());
         apply(&mut world.fleet, command, NOW).expect("it is accepted");
         assert_eq!(world.fleet.rollouts[&id()].state, RolloutState::Pending);
     }
     // A release that was given up while it waited is known, too: to go to it by name is no way round.
     let mut world = asks_for_two(REST);
-    world.fleet.releases.insert(release("v0").id(), release("v0"));
+    world.fleet.releases.insert(release("v0").id(), release("v0").into());
     apply(&mut world.fleet, back, NOW).expect("it is accepted");
     assert_eq!(world.fleet.rollouts[&id()].consent, Consent::Awaited);
 }

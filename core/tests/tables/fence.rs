@@ -24,11 +24,11 @@ fn told(world: &World, name: &str, version: &str, epoch: u64) -> Told {
     let mut spec: HostSpec = world.fleet.hosts[&host(name)].issued.clone();
     (spec.epoch, spec.generation) = (Epoch(epoch), Generation(40));
     let release = release(version);
-    for instance in spec.instances.values_mut() {
+    for (_, instance) in spec.instances.iter_mut() {
         instance.release = release.id();
         instance.restart = Restart::Always;
     }
-    spec.releases.insert(release.id(), release);
+    spec.releases.insert(release.id(), release.into());
     Told { stamp: spec.stamp(), spec: Some(spec) }
 }
 
@@ -96,7 +96,7 @@ fn a_coordinator_lost_right_after_a_success_is_followed_by_one_that_knows_of_it(
     for name in ["web1", "web2"] {
         let mut told = told(&world, name, "v3", 7);
         let instances = &mut told.spec.as_mut().expect("it says").instances;
-        instances.values_mut().for_each(|it| it.restart = Restart::Never);
+        instances.iter_mut().for_each(|(_, it)| it.restart = Restart::Never);
         hear(&mut world, name, &told);
     }
     let told = same(&world, "lb1");

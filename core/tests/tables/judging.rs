@@ -211,7 +211,7 @@ fn an_instance_of_the_new_release_that_ends_in_mid_rollout_is_evidence_at_once_i
         let web = world.fleet.hosts.get_mut(&"web1".parse().expect("a name")).expect("a host");
         let issued = web.issued.instances.values().filter(|instance| instance.release == new);
         assert!(issued.clone().count() > 0 && issued.clone().all(|it| it.restart == Restart::Never), "{}", case.name);
-        for instance in web.heard.as_mut().expect("a report").report.instances.values_mut() {
+        for (_, instance) in web.heard.as_mut().expect("a report").report.instances.iter_mut() {
             if instance.release == new {
                 instance.state = InstanceState::Failed { problem: Problem::new(Code(206), "exited with 7") };
             }

@@ -283,7 +283,15 @@ fn it_refuses_to_let_go_of_the_way_back() {
     let mut proposal = Proposal::on("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
     proposal.world.fleet.services.get_mut(&shop()).expect("a service").previous = Some(release("v2").id());
     let held = release("v2");
-    proposal.world.fleet.hosts.get_mut(&host("web1")).expect("a host").issued.releases.insert(held.id(), held.clone());
+    proposal
+        .world
+        .fleet
+        .hosts
+        .get_mut(&host("web1"))
+        .expect("a host")
+        .issued
+        .releases
+        .insert(held.id(), held.clone().into());
     proposal.spec("web1").releases.remove(&held.id());
     proposal.breaks(12);
 }

@@ -42,7 +42,7 @@ fn what_is_in_and_ready_may_serve_though_it_is_not_what_its_host_was_told_to_run
     let mut world = World::parse("in-place max=1 v1->v2 back evidence\n web1 a=v2:ready:in\n web2 a=v1:starting:in\n lb1");
     // A report that was overtaken, or a host that fell back: it answers requests all the same.
     let heard = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
-    heard.report.instances.values_mut().for_each(|instance| instance.release = release("v1").id());
+    heard.report.instances.iter_mut().for_each(|(_, instance)| instance.release = release("v1").id());
     let next = plan(&world.fleet, NOW);
     assert_eq!(world.tell(&next), ["web1 waits: floor", "web2 waits: probe"]);
     assert_eq!(interlock::check(&world.fleet, &next), Ok(()));
@@ -377,11 +377,12 @@ fn a_host_that_gave_the_release_up_is_not_at_rest_and_not_served_by_another_step
             told.fallback = Some(release("v1").id());
             reported.report.instances.get_mut(key).expect("an instance").release = release("v2").id();
         }
-        host.issued.releases = [release("v1"), release("v2")].map(|release| (release.id(), release)).into();
+        host.issued.releases =
+            [release("v1"), release("v2")].map(|release| (release.id(), release.into())).into_iter().collect();
     }
     assert_eq!(world.tell(&plan(&world.fleet, NOW)), [""; 0], "what a host may fall back to is said once");
     let web1 = world.fleet.hosts.values_mut().find(|host| !host.issued.instances.is_empty()).expect("a host");
-    let reported = web1.heard.as_mut().expect("a report").report.instances.values_mut().next().expect("an instance");
+    let reported = web1.heard.as_mut().expect("a report").report.instances.iter_mut().next().expect("an instance").1;
     reported.release = release("v1").id();
     assert_eq!(world.tell(&plan(&world.fleet, NOW)), ["web1 waits: fell back"]);
 }

@@ -5,7 +5,7 @@ use baton_core::fleet::orders::Orders;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart};
 use baton_core::fleet::split::Side;
-use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, MemberKey, Service};
+use baton_core::fleet::{BalancerPool, Fleet, Heard, Host, InstanceKey, LiteMap, MemberKey, Service};
 use baton_core::name::{
     Digest, Epoch, Generation, HostName, LabelKey, LabelValue, PoolName, ReleaseId, RolloutId, ServiceName, Slot, Version,
 };
@@ -17,6 +17,7 @@ use baton_core::strategy::{Amount, OnFailure, Placement, Strategy, Wave};
 use baton_core::time::Moment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const NOW: Moment = Moment(1_000_000);
@@ -80,7 +81,7 @@ impl World {
             lines.iter().map(|words| words[0]).filter(|name| name.starts_with(prefix)).map(host).collect()
         };
         let mut fleet = Fleet { epoch: Epoch(1), ..Fleet::default() };
-        fleet.releases.extend(["v1", "v2"].map(|version| (release(version).id(), release(version))));
+        fleet.releases.extend(["v1", "v2"].map(|version| (release(version).id(), release(version).into())));
         let service = service(options, names("web"), names("lb"));
         let rollout = rollout(options, &service);
         for (index, words) in lines.iter().enumerate() {
@@ -96,7 +97,7 @@ impl World {
         }
         fleet.services.insert(shop(), service);
         fleet.rollouts.extend(rollout.map(|rollout| (rollout.id.clone(), rollout)));
-        let held: BTreeMap<ReleaseId, Release> = match fleet.rollouts.values().next() {
+        let held: LiteMap<ReleaseId, Arc<Release>> = match fleet.rollouts.values().next() {
             Some(rollout) => rollout.from.into_iter().chain([rollout.to]).collect(),
             None => vec![release("v1").id()],
         }

@@ -93,11 +93,11 @@ fn optional<M, T: TryFrom<M, Error = InvalidMessage>>(field: &str, message: Opti
 }
 
 /// Reads a list whose elements carry their key.
-fn keyed<M, K: Ord + Display, V>(
+fn keyed<M, K: Ord + Display, V, C: FromIterator<(K, V)>>(
     field: &str,
     messages: Vec<M>,
     read: impl Fn(M) -> Result<(K, V), InvalidMessage>,
-) -> Result<BTreeMap<K, V>, InvalidMessage> {
+) -> Result<C, InvalidMessage> {
     let mut map = BTreeMap::new();
     for (index, message) in messages.into_iter().enumerate() {
         let place = format!("{field}[{index}]");
@@ -107,5 +107,5 @@ fn keyed<M, K: Ord + Display, V>(
         }
         map.insert(key, value);
     }
-    Ok(map)
+    Ok(map.into_iter().collect())
 }

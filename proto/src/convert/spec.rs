@@ -22,7 +22,7 @@ impl From<&HostSpec> for v1::HostSpec {
             stamp: Some((&spec.stamp()).into()),
             instances: spec.instances.iter().map(write_instance).collect(),
             pools: spec.pools.iter().map(write_pool).collect(),
-            releases: spec.releases.values().map(Into::into).collect(),
+            releases: spec.releases.values().map(|release| release.as_ref().into()).collect(),
             hooks: spec.hooks.iter().map(hooks::write_spec).collect(),
         }
     }
@@ -39,7 +39,7 @@ impl TryFrom<v1::HostSpec> for HostSpec {
             instances: keyed("instances", message.instances, |instance| read_instance(&instance))?,
             pools: keyed("pools", message.pools, read_pool)?,
             releases: keyed("releases", message.releases, |release| {
-                Release::try_from(release).map(|release| (release.id(), release))
+                Release::try_from(release).map(|release| (release.id(), release.into()))
             })?,
             hooks: keyed("hooks", message.hooks, |hook| hooks::read_spec(&hook))?,
         };

@@ -7,7 +7,7 @@ use baton_core::fleet::latency::Latency;
 use baton_core::fleet::report::SplitReport;
 use baton_core::fleet::split::{Rule, Share, Side, TrafficSplit};
 use baton_core::name::PoolName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl From<&TrafficSplit> for v1::TrafficSplit {
     fn from(split: &TrafficSplit) -> Self {
@@ -84,7 +84,7 @@ impl From<&BalancerAbility> for v1::BalancerAbility {
 impl TryFrom<v1::BalancerAbility> for BalancerAbility {
     type Error = InvalidMessage;
     fn try_from(message: v1::BalancerAbility) -> Result<Self, InvalidMessage> {
-        let pools = keyed("pools", message.pools, |pool| {
+        let pools: BTreeMap<_, _> = keyed("pools", message.pools, |pool| {
             Ok((parse("pool", &pool.pool)?, pool.features.into_iter().map(Feature).collect()))
         })?;
         let split = match (message.splits_everything, pools.is_empty()) {

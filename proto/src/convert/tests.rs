@@ -104,7 +104,8 @@ fn spec() -> HostSpec {
             ("shop/0".parse().unwrap(), instance(0, Restart::Always)),
             ("shop/1".parse().unwrap(), instance(1, Restart::Never)),
         ]
-        .into(),
+        .into_iter()
+        .collect(),
         pools: [
             (
                 "shop".parse().unwrap(),
@@ -141,7 +142,7 @@ fn spec() -> HostSpec {
                 (hook_key(key), HookSpec { attempt: 2, release, address, instance })
             })
             .into(),
-        releases: releases.into_iter().map(|release| (release.id(), release)).collect(),
+        releases: releases.into_iter().map(|release| (release.id(), release.into())).collect(),
     }
 }
 
@@ -202,7 +203,8 @@ fn report() -> HostReport {
             ("shop/4".parse().unwrap(), instance(InstanceState::Stopping { since: ms(5) })),
             ("shop/5".parse().unwrap(), instance(InstanceState::Failed { problem: problem() })),
         ]
-        .into(),
+        .into_iter()
+        .collect(),
         pools: [
             (
                 "shop".parse().unwrap(),
@@ -225,7 +227,8 @@ fn report() -> HostReport {
             (ReleaseId(Digest::of(b"2")), ReleaseState::Held),
             (ReleaseId(Digest::of(b"3")), ReleaseState::Rejected { problem: problem() }),
         ]
-        .into(),
+        .into_iter()
+        .collect(),
         problems: vec![problem(), Problem::new(Code(0), "")],
         balancer: Some(BalancerAbility {
             driver: "haproxy".to_owned(),

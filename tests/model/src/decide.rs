@@ -10,7 +10,7 @@ use crate::table::{Memory, Table};
 use crate::truth::Invariant;
 use baton_core::fleet::report::{HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberState};
-use baton_core::fleet::{Fleet, Heard, Host, InstanceKey, MemberKey, Service};
+use baton_core::fleet::{Fleet, Heard, Host, InstanceKey, LiteMap, MemberKey, Service};
 use baton_core::host::plan::{Action, Observed, plan as plan_host};
 use baton_core::mutant;
 use baton_core::name::{Epoch, Generation, HostName, ReleaseId, RolloutId, ServiceName, Slot};
@@ -22,6 +22,7 @@ use baton_core::rollout::{Rollout, RolloutState, interlock};
 use baton_core::time::Moment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a coordinator wrote down beside the specs.
@@ -29,7 +30,7 @@ use std::time::Duration;
 pub(crate) struct Books {
     services: BTreeMap<ServiceName, Service>,
     rollouts: BTreeMap<RolloutId, Rollout>,
-    releases: BTreeMap<ReleaseId, Release>,
+    releases: BTreeMap<ReleaseId, Arc<Release>>,
     pub(crate) stands: Stands,
 }
 
@@ -320,7 +321,7 @@ impl Decisions {
         })
     }
 
-    fn instances(&self, processes: &[Process; SLOTS]) -> BTreeMap<InstanceKey, InstanceReport> {
+    fn instances(&self, processes: &[Process; SLOTS]) -> LiteMap<InstanceKey, InstanceReport> {
         let since = Duration::ZERO;
         let report = |(index, process): (usize, &Process)| {
             let (which, state) = match *process {

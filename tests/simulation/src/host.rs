@@ -11,7 +11,7 @@ use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
 use baton_core::fleet::report::{HostReport, MemberReport, PoolReport, ReleaseState, SplitReport};
 use baton_core::fleet::spec::{Exchange, HostSpec, MemberSpec, MemberState, PoolSpec, Stamp};
 use baton_core::fleet::split::TrafficSplit;
-use baton_core::fleet::{InstanceKey, MemberKey};
+use baton_core::fleet::{InstanceKey, LiteMap, MemberKey};
 use baton_core::hook::HookKey;
 use baton_core::host::plan::{Action, Failures, Observed, plan};
 use baton_core::mutant;
@@ -283,7 +283,7 @@ impl Host {
         }
     }
 
-    fn releases(&self, now: u64, rejected: &[ReleaseId]) -> BTreeMap<ReleaseId, ReleaseState> {
+    fn releases(&self, now: u64, rejected: &[ReleaseId]) -> LiteMap<ReleaseId, ReleaseState> {
         let state = |(release, at): (&ReleaseId, &u64)| {
             let state = match () {
                 () if rejected.contains(release) => {

@@ -8,8 +8,8 @@ use baton_core::release::Release;
 /// A spec that wants `release`, and allows `fallback`.
 fn spec(host: &Host, generation: u64, release: &Release, fallback: &Release) -> HostSpec {
     let mut spec = host.spec(generation, &[(release, Restart::Always)]);
-    spec.releases.insert(fallback.id(), fallback.clone());
-    spec.instances.values_mut().for_each(|instance| instance.fallback = Some(fallback.id()));
+    spec.releases.insert(fallback.id(), fallback.clone().into());
+    spec.instances.iter_mut().for_each(|(_, instance)| instance.fallback = Some(fallback.id()));
     spec
 }
 
@@ -41,7 +41,7 @@ async fn a_person_on_the_host_takes_a_release_back_and_that_outlives_the_agent()
     host.send(&HostSpec { generation: told.generation.next(), ..told.clone() });
     host.until("generation 2", |report| report.observed.generation.0 == 2 && serves(report, &v1)).await;
     let mut anew = HostSpec { generation: told.generation.next().next(), ..told };
-    anew.instances.values_mut().for_each(|instance| instance.start = 1);
+    anew.instances.iter_mut().for_each(|(_, instance)| instance.start = 1);
     host.send(&anew);
     let after = host.until("v2", |report| serves(report, &v2)).await;
     assert!(codes(&after).is_empty());

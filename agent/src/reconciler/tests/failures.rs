@@ -169,7 +169,7 @@ async fn what_fails_and_is_started_once_more_is_counted() {
     assert_eq!(falls, [(1, 207)], "it is up again, and that it was down is not forgotten");
     // Another start that was asked for is no restart of the agent's own.
     let mut anew = host.spec(2, &[(&release, Restart::Always)]);
-    anew.instances.values_mut().for_each(|instance| instance.start = 1);
+    anew.instances.iter_mut().for_each(|(_, instance)| instance.start = 1);
     host.send(&anew);
     let report = host
         .until("the start that was asked for", |report| {

@@ -192,7 +192,7 @@ impl Host {
     }
 
     pub(super) fn spec_holding(&self, generation: u64, releases: &[&Release]) -> HostSpec {
-        let releases = releases.iter().map(|release| (release.id(), (*release).clone())).collect();
+        let releases = releases.iter().map(|release| (release.id(), (*release).clone().into())).collect();
         HostSpec { epoch: Epoch(1), generation: Generation(generation), releases, ..HostSpec::default() }
     }
 

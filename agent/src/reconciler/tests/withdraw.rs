@@ -15,8 +15,8 @@ fn withdrawn(host: &Host, generation: u64, first: &Release, second: &Release) ->
     let mut spec = host.spec(generation, &[(second, Restart::Never)]);
     let drain_deadline = Duration::from_secs(30);
     let how = Withdrawal { signal: Signal::Usr1, unready_for: UNREADY_FOR, drain_deadline };
-    spec.instances.values_mut().for_each(|told| told.withdraw = Some(how));
-    spec.releases.insert(first.id(), first.clone());
+    spec.instances.iter_mut().for_each(|(_, told)| told.withdraw = Some(how));
+    spec.releases.insert(first.id(), first.clone().into());
     spec
 }
 
@@ -78,7 +78,7 @@ async fn one_that_goes_on_answering_stays_and_is_stopped_once_every_balancer_can
     assert!(fs::exists(&ignored).unwrap() && host.is_alive(&old));
     host.until("it serves", |report| ready(report) && report.instances.values().all(|it| it.release == v1.id())).await;
     let mut told = withdrawn(&host, 3, &v1, &v2);
-    told.instances.values_mut().for_each(|told| told.withdraw = None);
+    told.instances.iter_mut().for_each(|(_, told)| told.withdraw = None);
     host.send(&told);
     let report = host
         .until("the next is ready", |report| ready(report) && report.instances.values().all(|it| it.release == v2.id()))

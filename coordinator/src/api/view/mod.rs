@@ -18,6 +18,7 @@ use baton_core::name::{HostName, ReleaseId, ServiceName};
 use baton_core::time::Moment;
 use baton_proto::v1::{FleetView, FreezeView, OrderView, ReleaseList, ReleaseView, RolloutRecord};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The whole fleet, or one service of it with the hosts it concerns.
@@ -86,7 +87,7 @@ pub fn releases(fleet: &Fleet, only: Option<&ServiceName>, history: &[Dated]) ->
         let brought = history.iter().rposition(|dated| dated.rollout.to == **id).unwrap_or(usize::MAX);
         (&release.service, !waits, brought)
     });
-    let view = |(id, release): (&ReleaseId, &baton_core::release::Release)| {
+    let view = |(id, release): (&ReleaseId, &Arc<baton_core::release::Release>)| {
         let service = fleet.services.get(&release.service);
         let role = match service {
             // Also one that some hosts keep, beside the others.

@@ -17,6 +17,7 @@ use baton_proto::v1::{
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn view(picture: &Picture, name: &ServiceName, service: &Service, now: Moment) -> ServiceView {
@@ -367,7 +368,7 @@ pub(super) fn rollout_view(fleet: &Fleet, rollout: &Rollout, done: usize, now: M
         wave: count(rollout.wave + 1),
         waves: count(rollout.strategy.waves.len()),
         elapsed_ms: millis(rollout.ended.unwrap_or(now).since(rollout.started)),
-        placement: placement(rollout.strategy.placement, fleet.releases.get(&rollout.to)).to_owned(),
+        placement: placement(rollout.strategy.placement, fleet.releases.get(&rollout.to).map(Arc::as_ref)).to_owned(),
         strategy: rollout.strategy.word().to_owned(),
         share: share(rollout),
         turned_by: match &rollout.turned {

@@ -36,7 +36,7 @@ fn picture(hosts: &str) -> Picture {
             report.instances.insert(key, instance);
             let routed = if rest == ["in"] { MemberState::Ready } else { MemberState::Out };
             members.insert(MemberKey { host: samples::host(name), slot: Slot(0) }, member(routed));
-            picture.fleet.releases.insert(release.id(), release);
+            picture.fleet.releases.insert(release.id(), release.into());
         }
         add(&mut picture, name, report);
     }
@@ -211,7 +211,7 @@ fn a_host_is_done_though_the_old_release_stays_warm_and_not_while_it_answers() {
         let key = InstanceKey { service: "shop".parse().unwrap(), slot: Slot(1) };
         let state = InstanceState::Ready { since: Duration::from_secs(60) };
         let warm = InstanceReport { release: release.id(), incarnation: "i".into(), start: 0, state };
-        picture.fleet.releases.insert(release.id(), release);
+        picture.fleet.releases.insert(release.id(), release.into());
         let report = |picture: &mut Picture, host: &str, change: &dyn Fn(&mut HostReport)| {
             let host = picture.fleet.hosts.get_mut(&samples::host(host)).unwrap();
             change(&mut host.heard.as_mut().unwrap().report);
@@ -333,7 +333,7 @@ fn releases_are_listed_newest_first_whatever_they_are_called() {
     let history = [rollout("r-4", "9.0"), rollout("r-3", "1.0"), rollout("r-2", "2.0"), rollout("r-1", "9.0")];
     for version in ["9.0", "2.0", "3.0"] {
         let release = samples::release("shop", version);
-        picture.fleet.releases.insert(release.id(), release);
+        picture.fleet.releases.insert(release.id(), release.into());
     }
     let queued = baton_core::fleet::orders::Queued {
         id: "r-5".parse().unwrap(),

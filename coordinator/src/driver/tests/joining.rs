@@ -8,7 +8,7 @@ use baton_core::rollout::command::Command;
 /// The word of a coordinator that was started so often.
 fn told(epoch: u64, version: &str) -> Told {
     let release = samples::release("shop", version);
-    let releases = [(release.id(), release)].into();
+    let releases = [(release.id(), release.into())].into_iter().collect();
     let spec = HostSpec { epoch: Epoch(epoch), generation: Generation(3), releases, ..HostSpec::default() };
     Told { stamp: spec.stamp(), spec: Some(spec) }
 }

@@ -53,7 +53,7 @@ async fn a_full_disk_is_said_as_such_and_the_store_recovers() {
     let mut big = changes([]);
     for number in 0..200 {
         let release = samples::release("shop", &format!("1.0.{number}"));
-        big.releases.insert(release.id(), release);
+        big.releases.insert(release.id(), release.into());
     }
     let full = store.commit(&big).await;
     assert!(matches!(&full, Err(StoreError::Unavailable(seen)) if seen.contains("full")), "{full:?}");

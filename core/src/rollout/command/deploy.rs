@@ -16,6 +16,7 @@ use crate::time::Moment;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Deploys that may wait for one service: more than that is no queue but a pipeline that runs away.
 const QUEUE_MAX: usize = 8;
@@ -28,7 +29,7 @@ pub struct Deploy {
     pub name: ServiceName,
     /// Hosts, ports, balancer and strategy as the manifest says; everything else is kept from the fleet.
     pub service: Service,
-    pub release: Release,
+    pub release: Arc<Release>,
     pub by: String,
     /// What to do while another rollout is under way.
     pub busy: Busy,
@@ -49,8 +50,8 @@ pub enum Busy {
 
 impl Deploy {
     #[must_use]
-    pub fn new(id: RolloutId, name: ServiceName, service: Service, release: Release, by: String) -> Self {
-        Self { id, name, service, release, by, busy: Busy::Refuse, if_plan: None }
+    pub fn new(id: RolloutId, name: ServiceName, service: Service, release: impl Into<Arc<Release>>, by: String) -> Self {
+        Self { id, name, service, release: release.into(), by, busy: Busy::Refuse, if_plan: None }
     }
 
     /// The service as it will be: the manifest's shape, with what is remembered of the service before.
@@ -282,7 +283,7 @@ fn no_room(fleet: &Fleet, deploy: &Deploy) -> Option<Problem> {
         // What is no longer to be there goes, and makes room; how much, nobody knows before.
         let makes_room = || report.releases.keys().any(|release| !host.issued.releases.contains_key(release));
         (!is_there() && !makes_room()).then(|| {
-            let kept = |it: &&Release| it.service == deploy.name;
+            let kept = |it: &&Arc<Release>| it.service == deploy.name;
             let kept: Vec<&str> = host.issued.releases.values().filter(kept).map(|it| it.version.as_str()).collect();
             let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
             (name.to_string(), format!("{} MiB free, keeps of {}: {kept}", room >> 20, deploy.name))

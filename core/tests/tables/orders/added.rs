@@ -57,7 +57,7 @@ fn bring_v2(world: &mut Obedient) {
 fn web2_gives_up(world: &mut Obedient) {
     let web2 = world.fleet.hosts.get_mut(&host("web2")).expect("a host");
     let report = &mut web2.heard.as_mut().expect("it was heard").report;
-    report.instances.values_mut().for_each(|it| it.release = release("v1").id());
+    report.instances.iter_mut().for_each(|(_, it)| it.release = release("v1").id());
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_host_that_is_tried_again_beside_what_is_kept_waits_for_the_one_that_is_unde
     };
     heard(&mut world, "web2", &|report| report.observed = Default::default());
     heard(&mut world, "web1", &|report| {
-        let v2 = report.instances.values_mut().find(|it| it.release == crate::text::release("v2").id());
+        let v2 = report.instances.iter_mut().map(|(_, it)| it).find(|it| it.release == crate::text::release("v2").id());
         let problem = Problem::new(Code(210), "it ended");
         v2.expect("v2").state = baton_core::fleet::report::InstanceState::Failed { problem };
     });

@@ -18,7 +18,7 @@ use baton_core::strategy::Amount;
 fn knowing_v0(text: &str) -> World {
     let mut world = World::parse(text);
     let before = release("v0");
-    world.fleet.releases.insert(before.id(), before);
+    world.fleet.releases.insert(before.id(), before.into());
     world
 }
 
@@ -165,7 +165,7 @@ fn back_to_where_nothing_runs_hosts_leave_one_after_the_other_also_where_two_are
     let mut world = World::parse(text);
     for web in ["web1", "web2"] {
         let issued = &mut world.fleet.hosts.get_mut(&host(web)).expect("a host").issued;
-        issued.releases.insert(release("v1").id(), release("v1"));
+        issued.releases.insert(release("v1").id(), release("v1").into());
     }
     let next = plan(&world.fleet, NOW);
     let told = world.tell(&next);

@@ -39,7 +39,7 @@ impl Obedient {
         let command = match word.split_once(' ') {
             Some(("deploy", version)) => {
                 let deploy = self.deploy(id.as_str(), version);
-                Command::Deploy(Box::new(Deploy { release: migrating(version), ..deploy }))
+                Command::Deploy(Box::new(Deploy { release: migrating(version).into(), ..deploy }))
             }
             Some((how, version)) => {
                 let version = baton_core::name::Version::new(version).expect("a version");
@@ -202,11 +202,11 @@ type Forgets<'a> = &'a dyn Fn(&mut Service, &mut Plan);
 fn refusals(needs: impl Fn(&mut Obedient, ReleaseId), forgets: impl Fn(&mut Service, &mut Plan)) -> Vec<u8> {
     let mut world = Obedient::at(ONE);
     let old = migrating("v0x");
-    world.fleet.releases.insert(old.id(), old.clone());
+    world.fleet.releases.insert(old.id(), old.clone().into());
     needs(&mut world, old.id());
     let mut plan = Plan::default();
     let mut service = world.fleet.services[&shop()].clone();
-    plan.forgotten.insert(old.id(), service.forget(old, NOW));
+    plan.forgotten.insert(old.id(), service.forget(old.into(), NOW));
     forgets(&mut service, &mut plan);
     plan.services.insert(shop(), service);
     let refused = interlock::check(&world.fleet, &plan).err().unwrap_or_default();
@@ -237,12 +237,12 @@ fn the_interlock_refuses_to_forget_what_is_needed() {
     };
     let told = |world: &mut Obedient, id| {
         let issued = &mut world.fleet.hosts.get_mut(&host("web1")).expect("a host").issued;
-        issued.instances.values_mut().for_each(|it| it.fallback = Some(id));
-        issued.releases.insert(id, migrating("v0x"));
+        issued.instances.iter_mut().for_each(|(_, it)| it.fallback = Some(id));
+        issued.releases.insert(id, migrating("v0x").into());
     };
     let runs = |world: &mut Obedient, id| {
         let heard = world.fleet.hosts.get_mut(&host("web1")).expect("a host").heard.as_mut().expect("a report");
-        heard.report.instances.values_mut().for_each(|it| it.release = id);
+        heard.report.instances.iter_mut().for_each(|(_, it)| it.release = id);
     };
     let held = |world: &mut Obedient, id| {
         let heard = world.fleet.hosts.get_mut(&host("web1")).expect("a host").heard.as_mut().expect("a report");

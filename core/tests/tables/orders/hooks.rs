@@ -3,6 +3,7 @@
 use super::*;
 use baton_core::fleet::hooks::{HookSpec, HookState};
 use baton_core::hook::{Hook, HookKey, Hooks, Of};
+use std::sync::Arc;
 
 pub(super) const SIDE: &str =
     "side-by-side max=1\n web1 a=v1:ready:in b=v1:none:out\n web2 a=v1:ready:in b=v1:none:out\n lb1";
@@ -14,7 +15,7 @@ fn hook(point: Point) -> Hook {
 /// A deploy of v2 with hooks at these points.
 fn deploy(world: &Obedient, id: &str, points: &[Point]) -> Deploy {
     let mut deploy = world.deploy(id, "v2");
-    deploy.release.hooks = Hooks(points.iter().map(|point| (*point, hook(*point))).collect());
+    Arc::make_mut(&mut deploy.release).hooks = Hooks(points.iter().map(|point| (*point, hook(*point))).collect());
     deploy
 }
 
@@ -185,7 +186,7 @@ fn the_first_hook_that_fails_takes_the_rollout_back_where_failures_do() {
 fn without_a_way_back_nothing_goes_back_unless_it_is_forced() {
     let mut world = Obedient::at(SIDE);
     let mut deploy = deploy(&world, "r-5", &[Point::Migrate]);
-    if let Some(hook) = deploy.release.hooks.0.get_mut(&Point::Migrate) {
+    if let Some(hook) = Arc::make_mut(&mut deploy.release).hooks.0.get_mut(&Point::Migrate) {
         hook.no_way_back = true;
     }
     world.ask(Command::Deploy(Box::new(deploy)));
@@ -203,7 +204,7 @@ fn without_a_way_back_nothing_goes_back_unless_it_is_forced() {
     assert!(told.len() == 2 && told.iter().all(|it| it.fallback.is_none()), "no host goes back by itself: {told:?}");
     assert_eq!(world.refused(rollback("r-6", false)), 805);
     let mut old = self::deploy(&world, "r-7", &[]);
-    old.release = release("v1");
+    old.release = release("v1").into();
     assert_eq!(world.refused(Command::Deploy(Box::new(old))), 805, "deployed again it would be a way back, too");
     world.ask(rollback("r-6", true));
     world.story();
@@ -280,7 +281,7 @@ fn an_attempt_that_was_taken_back_leaves_cut_off_what_the_one_before_did() {
     let mut world = Obedient::at(SIDE);
     world.outcomes.insert(Point::Migrate, failed());
     let mut deploy = deploy(&world, "r-5", &[Point::Migrate]);
-    deploy.release.hooks.0.values_mut().for_each(|hook| hook.no_way_back = true);
+    Arc::make_mut(&mut deploy.release).hooks.0.values_mut().for_each(|hook| hook.no_way_back = true);
     world.ask(Command::Deploy(Box::new(deploy)));
     world.settle();
     let old = release("v1").id();

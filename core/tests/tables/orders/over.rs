@@ -109,8 +109,8 @@ fn of_hosts_that_brought_different_releases_the_one_of_most_is_what_there_is_to_
         let mut known = known.clone();
         if name.as_str() == "web3" {
             let other = release("v0");
-            known.issued.instances.values_mut().for_each(|it| it.release = other.id());
-            known.issued.releases = std::iter::once((other.id(), other)).collect();
+            known.issued.instances.iter_mut().for_each(|(_, it)| it.release = other.id());
+            known.issued.releases = std::iter::once((other.id(), other.into())).collect();
         }
         comes(&mut world, name, &known);
     }

@@ -10,6 +10,7 @@ use baton_core::rollout::command::{Busy, Command};
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{RolloutState, interlock};
 use baton_core::strategy::{Amount, Wave};
+use std::sync::Arc;
 use std::time::Duration;
 
 const REST: &str = "side-by-side max=0\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n web3 a=v1:ready:in\n lb1\n lb2";
@@ -31,7 +32,7 @@ fn deployed_with(text: &str, hooks: &[(Point, Hook)]) -> Obedient {
         known.heard.as_mut().expect("a report").report.balancer = Some(able());
     }
     let mut deploy = world.deploy("r-5", "v2");
-    deploy.release.hooks.0.extend(hooks.iter().cloned());
+    Arc::make_mut(&mut deploy.release).hooks.0.extend(hooks.iter().cloned());
     let strategy = &mut deploy.service.strategy;
     strategy.lockstep = true;
     strategy.parallel = Some(Amount::Percent(100));
@@ -252,7 +253,7 @@ fn what_serves_stays_in_though_it_only_comes_back_as_another_release_takes_the_p
     world.pass();
     // The host was rebooted, and what it runs starts.
     let web1 = world.fleet.hosts.get_mut(&host("web1")).and_then(|host| host.heard.as_mut()).expect("a report");
-    for instance in web1.report.instances.values_mut() {
+    for (_, instance) in web1.report.instances.iter_mut() {
         instance.state = InstanceState::Starting { since: Duration::from_secs(1), last: None };
     }
     world.pass();

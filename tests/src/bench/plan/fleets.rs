@@ -102,7 +102,7 @@ fn add_service(
         report.instances.insert(key.clone(), runs);
         for release in [&old, &new].into_iter().take(if rolls { 2 } else { 1 }) {
             report.releases.insert(release.id(), ReleaseState::Held);
-            known.issued.releases.insert(release.id(), release.clone());
+            known.issued.releases.insert(release.id(), release.clone().into());
         }
         let member = MemberKey { host: host.clone(), slot: Slot(0) };
         told.members.insert(member.clone(), member_spec(&instance));
@@ -118,9 +118,9 @@ fn add_service(
     if rolls {
         let rollout = rollout(&name, &service, &new)?;
         fleet.rollouts.insert(rollout.id.clone(), rollout);
-        fleet.releases.insert(new.id(), new);
+        fleet.releases.insert(new.id(), new.into());
     }
-    fleet.releases.insert(old.id(), old);
+    fleet.releases.insert(old.id(), old.into());
     fleet.services.insert(name, service);
     Ok(())
 }
