@@ -7,7 +7,7 @@ use baton_core::fleet::spec::{Exchange, MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// What each member that was asked answered: `Err` is the problem for the report.
@@ -26,8 +26,9 @@ pub(crate) fn to_ask<'a>(
     spec: &'a PoolSpec,
     seen: &'a PoolSeen,
 ) -> impl Iterator<Item = (&'a MemberKey, &'a MemberSpec)> + 'a {
-    spec.members.iter().filter(|(_, member)| {
-        clear(spec, seen, member).is_some_and(|there| rank(member.state) > rank(there.told) && refusal(there).is_none())
+    let claims = Claims::of(spec);
+    spec.members.iter().filter(move |(_, member)| {
+        claims.clear(seen, member).is_some_and(|there| rank(member.state) > rank(there.told) && refusal(there).is_none())
     })
 }
 
@@ -43,10 +44,11 @@ pub(crate) fn hold_trial(spec: &PoolSpec, answers: &mut Answers, problem: &Probl
 /// A member comes in only when it answered. None goes out when that would leave the pool empty although the spec wants
 /// somebody in: then it stays until the other one is in. Nor does one that waits for others, as the pool's exchange says.
 pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers: &Answers) -> Decision {
+    let claims = Claims::of(spec);
     let mut decision = Decision::default();
     let mut outs = Vec::new();
     for (key, member) in &spec.members {
-        match next(name, spec, seen, key, member, answers) {
+        match next(name, spec, &claims, seen, key, member, answers) {
             Next::Keep => {}
             Next::Problem(problem) => {
                 decision.problems.insert(key.clone(), problem);
@@ -55,10 +57,10 @@ pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers:
             Next::Change(change) => outs.push((Some(key), change)),
         }
     }
-    outs.extend(vanished(name, spec, seen).map(|change| (None, change)));
-    exchange(spec, seen, &mut decision.changes, &mut outs);
+    outs.extend(vanished(name, &claims, seen).map(|change| (None, change)));
+    exchange(spec, &claims, seen, &mut decision.changes, &mut outs);
 
-    let empties = wants_somebody(spec) && !somebody_in(spec, seen, &decision.changes);
+    let empties = wants_somebody(spec) && !somebody_in(spec, &claims, seen, &decision.changes);
     for (key, change) in outs {
         let routed = seen.get(&change.address).is_some_and(|there| there.running == MemberState::Ready);
         match key {
@@ -73,10 +75,17 @@ pub(crate) fn decide(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, answers:
 }
 
 /// Keeps back what waits for a member that is to be in and is not: a host's own, or all of them.
-fn exchange(spec: &PoolSpec, seen: &PoolSeen, changes: &mut Vec<Change>, outs: &mut Vec<(Option<&MemberKey>, Change)>) {
+fn exchange(
+    spec: &PoolSpec,
+    claims: &Claims<'_>,
+    seen: &PoolSeen,
+    changes: &mut Vec<Change>,
+    outs: &mut Vec<(Option<&MemberKey>, Change)>,
+) {
+    let coming = changes.iter().filter(|change| change.state == MemberState::Ready).map(|change| change.address);
+    let coming: BTreeSet<SocketAddr> = coming.collect();
     let is_in = |member: &MemberSpec| {
-        clear(spec, seen, member).is_some_and(|there| there.told == MemberState::Ready)
-            || changes.iter().any(|change| change.address == member.address && change.state == MemberState::Ready)
+        claims.clear(seen, member).is_some_and(|there| there.told == MemberState::Ready) || coming.contains(&member.address)
     };
     let wanted = spec.members.iter().filter(|(_, member)| member.state == MemberState::Ready);
     let missing: Vec<&MemberKey> = wanted.filter(|(_, member)| !is_in(member)).map(|(key, _)| key).collect();
@@ -100,9 +109,17 @@ enum Next {
     Problem(Problem),
 }
 
-fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, member: &MemberSpec, answers: &Answers) -> Next {
-    if let Some(claims) = claims(spec, member.address) {
-        return Next::Problem(problem::ambiguous(name, member.address, &claims));
+fn next(
+    name: &PoolName,
+    spec: &PoolSpec,
+    claims: &Claims<'_>,
+    seen: &PoolSeen,
+    key: &MemberKey,
+    member: &MemberSpec,
+    answers: &Answers,
+) -> Next {
+    if let Some(several) = claims.several(member.address) {
+        return Next::Problem(problem::ambiguous(name, member.address, &several));
     }
     let Some(there) = seen.get(&member.address) else {
         return Next::Problem(problem::server_missing(name.as_str(), key, member.address));
@@ -132,9 +149,9 @@ fn next(name: &PoolName, spec: &PoolSpec, seen: &PoolSeen, key: &MemberKey, memb
     })
 }
 
-fn vanished<'a>(name: &'a PoolName, spec: &'a PoolSpec, seen: &'a PoolSeen) -> impl Iterator<Item = Change> + 'a {
+fn vanished<'a>(name: &'a PoolName, claims: &'a Claims<'_>, seen: &'a PoolSeen) -> impl Iterator<Item = Change> + 'a {
     seen.iter()
-        .filter(|(address, _)| spec.members.values().all(|member| member.address != **address))
+        .filter(|(address, _)| !claims.0.contains_key(address))
         .filter(|(_, there)| refusal(there).is_none())
         .filter(|(_, there)| there.told != MemberState::Out || there.on_disk != MemberState::Out)
         .map(|(address, there)| Change {
@@ -156,24 +173,37 @@ fn wants_somebody(spec: &PoolSpec) -> bool {
     spec.members.values().any(|member| member.state == MemberState::Ready)
 }
 
-fn somebody_in(spec: &PoolSpec, seen: &PoolSeen, ins: &[Change]) -> bool {
+fn somebody_in(spec: &PoolSpec, claims: &Claims<'_>, seen: &PoolSeen, ins: &[Change]) -> bool {
     !ins.is_empty()
         || spec.members.values().filter(|member| member.state == MemberState::Ready).any(|member| {
-            clear(spec, seen, member)
+            claims
+                .clear(seen, member)
                 .is_some_and(|there| there.told == MemberState::Ready && there.running == MemberState::Ready)
         })
 }
 
-/// The server of a member, when no other member claims it.
-fn clear<'a>(spec: &PoolSpec, seen: &'a PoolSeen, member: &MemberSpec) -> Option<&'a MemberSeen> {
-    seen.get(&member.address).filter(|_| claims(spec, member.address).is_none())
-}
+/// Which members claim an address: of hundreds, each is looked at once.
+struct Claims<'a>(BTreeMap<SocketAddr, Vec<&'a MemberKey>>);
 
-/// Who claims an address, when more than one does.
-fn claims(spec: &PoolSpec, address: SocketAddr) -> Option<String> {
-    let claims: Vec<String> =
-        spec.members.iter().filter(|(_, other)| other.address == address).map(|(key, _)| key.to_string()).collect();
-    (claims.len() > 1).then(|| claims.join(", "))
+impl<'a> Claims<'a> {
+    fn of(spec: &'a PoolSpec) -> Self {
+        let mut claims = BTreeMap::<_, Vec<_>>::new();
+        for (key, member) in &spec.members {
+            claims.entry(member.address).or_default().push(key);
+        }
+        Self(claims)
+    }
+
+    /// Who claims an address, when more than one does.
+    fn several(&self, address: SocketAddr) -> Option<String> {
+        let keys = self.0.get(&address).filter(|keys| keys.len() > 1)?;
+        Some(keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    }
+
+    /// The server of a member, when no other member claims it.
+    fn clear<'s>(&self, seen: &'s PoolSeen, member: &MemberSpec) -> Option<&'s MemberSeen> {
+        seen.get(&member.address).filter(|_| self.0.get(&member.address).is_none_or(|keys| keys.len() == 1))
+    }
 }
 
 fn refusal(there: &MemberSeen) -> Option<&Problem> {

@@ -333,9 +333,11 @@ impl Haproxy {
 
     /// Keeps the journal: the spec's servers are ours, and those that vanished from it until they are out for good.
     async fn remember(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> Result<(), Problem> {
-        let is_wanted = |name: &PoolName, address: &SocketAddr| {
-            pools.get(name).is_some_and(|spec| spec.members.values().any(|member| member.address == *address))
-        };
+        let addresses = |spec: &PoolSpec| spec.members.values().map(|member| member.address).collect();
+        let wanted: BTreeMap<&PoolName, BTreeSet<SocketAddr>> =
+            pools.iter().map(|(name, spec)| (name, addresses(spec))).collect();
+        let is_wanted =
+            |name: &PoolName, address: &SocketAddr| wanted.get(name).is_some_and(|wanted| wanted.contains(address));
         let is_done = |there: Option<&MemberSeen>| {
             there.is_none_or(|there| there.told == MemberState::Out && there.on_disk == MemberState::Out)
         };

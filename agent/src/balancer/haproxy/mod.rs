@@ -9,6 +9,7 @@
 //! What it needs in haproxy.cfg stands in `agent/examples/haproxy.cfg`.
 
 mod family;
+mod fields;
 mod generations;
 mod hearing;
 mod kin;
@@ -173,12 +174,13 @@ impl Driver for Haproxy {
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
         let rows = self.all_rows(changes);
+        let out = changes.iter().filter(|change| change.state == MemberState::Out).map(|change| change.address);
+        let out: BTreeSet<SocketAddr> = out.collect();
         self.journal
             .update(|pools| {
                 for (change, row) in &rows {
                     let entry = pools.entry(change.pool.clone()).or_default().entry(change.address).or_default();
-                    let goes_out = changes.iter().any(|it| it.address == change.address && it.state == MemberState::Out);
-                    if goes_out && row.told() != MemberState::Out {
+                    if out.contains(&change.address) && row.told() != MemberState::Out {
                         entry.cut = 0;
                     }
                 }
@@ -328,7 +330,7 @@ impl Haproxy {
             }
             for row in rows().filter(|row| wanted(row) == Some(MemberState::Out)) {
                 if row.told() != MemberState::Out {
-                    file.set(row.clone().with(MemberState::Out, row.weight()));
+                    file.set(row.with(MemberState::Out, row.weight()));
                 }
             }
         }

@@ -1,11 +1,12 @@
 //! A server's administrative state: a line of `show servers state`, and of the state file.
 
+use super::fields::Fields;
 use baton_core::fleet::spec::MemberState;
 use std::net::{IpAddr, SocketAddr};
 
 /// A server's line of `show servers state`, which is also its line in the state file (format 1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row(Vec<String>);
+pub(super) struct Row(Fields);
 
 /// Bits of `srv_admin_state`.
 const FORCED_MAINT: u32 = 0x01;
@@ -38,22 +39,23 @@ impl Row {
     /// All rows of a listing or a file; anything that is no row is skipped.
     pub(super) fn parse_all(text: &str) -> impl Iterator<Item = Row> + '_ {
         text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let fields: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+            let fields: Fields = line.split_ascii_whitespace().collect();
             let numbers = [OPERATION, ADMIN, WEIGHT, CONFIG_WEIGHT, AGENT];
-            (fields.len() > PORT && numbers.iter().all(|field| fields[*field].parse::<u32>().is_ok())).then_some(Row(fields))
+            let is_row = fields.len() > PORT && numbers.iter().all(|field| fields.get(*field).parse::<u32>().is_ok());
+            is_row.then_some(Row(fields))
         })
     }
 
     pub(super) fn backend_id(&self) -> &str {
-        &self.0[BACKEND_ID]
+        self.0.get(BACKEND_ID)
     }
 
     pub(super) fn backend(&self) -> &str {
-        &self.0[BACKEND]
+        self.0.get(BACKEND)
     }
 
     pub(super) fn server(&self) -> &str {
-        &self.0[SERVER]
+        self.0.get(SERVER)
     }
 
     /// Backend and server: how HAProxy finds a line of the state file again.
@@ -62,8 +64,8 @@ impl Row {
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        let ip: IpAddr = self.0[ADDRESS].parse().ok()?;
-        Some(SocketAddr::new(ip, self.0[PORT].parse().ok()?))
+        let ip: IpAddr = self.0.get(ADDRESS).parse().ok()?;
+        Some(SocketAddr::new(ip, self.0.get(PORT).parse().ok()?))
     }
 
     /// What HAProxy was told about it, by anyone.
@@ -77,7 +79,7 @@ impl Row {
 
     /// False when HAProxy's own check says it is down.
     pub(super) fn is_up(&self) -> bool {
-        self.0[OPERATION] != STOPPED
+        self.0.get(OPERATION) != STOPPED
     }
 
     /// Whether something else than us takes it out and puts it in. `show stat` does not tell while it is in maintenance.
@@ -112,27 +114,31 @@ impl Row {
     }
 
     /// The line that makes HAProxy come back with this state and weight.
-    pub(super) fn with(mut self, state: MemberState, weight: u16) -> Row {
+    pub(super) fn with(&self, state: MemberState, weight: u16) -> Row {
         let kept = self.number(ADMIN) & CONFIG_MAINT;
         let (admin, operation) = match state {
             MemberState::Ready => (kept, RUNNING),
             MemberState::Drain => (kept | FORCED_DRAIN, RUNNING),
             MemberState::Out => (kept | FORCED_MAINT, STOPPED),
         };
-        self.0[ADMIN] = admin.to_string();
-        operation.clone_into(&mut self.0[OPERATION]);
-        self.0[WEIGHT] = weight.to_string();
-        // It changes now.
-        "0".clone_into(&mut self.0[CHANGED]);
-        self
+        let (admin, weight) = (admin.to_string(), weight.to_string());
+        let fields = self.0.iter().enumerate().map(|(field, before)| match field {
+            ADMIN => admin.as_str(),
+            OPERATION => operation,
+            WEIGHT => weight.as_str(),
+            // It changes now.
+            CHANGED => "0",
+            _ => before,
+        });
+        Row(fields.collect())
     }
 
     pub(super) fn line(&self) -> String {
-        self.0.join(" ")
+        self.0.iter().collect::<Vec<_>>().join(" ")
     }
 
     fn number(&self, field: usize) -> u32 {
-        self.0[field].parse().unwrap_or_default()
+        self.0.get(field).parse().unwrap_or_default()
     }
 }
 
@@ -150,7 +156,7 @@ mod tests {
     fn a_server_comes_back_with_the_config_bit_it_has() {
         let row = row(ROW);
         assert_eq!((row.told(), row.is_up(), row.unaided()), (MemberState::Out, false, (MemberState::Out, 1)));
-        let ready = row.clone().with(MemberState::Ready, 7);
+        let ready = row.with(MemberState::Ready, 7);
         assert_eq!(ready.line(), "3 shop 2 s2 127.0.0.1 2 4 7 1 0 1 0 0 8 0 0 0 - 18102 - 0 0 - - 0");
         assert_eq!(ready.after_restart(&row), (MemberState::Ready, 7));
         assert_eq!(ready.with(MemberState::Out, 1), row);

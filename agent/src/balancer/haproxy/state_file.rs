@@ -47,7 +47,7 @@ impl StateFile {
     pub(super) fn changed(&self, rows: &[(Change, Row)]) -> Option<Self> {
         let mut file = self.clone();
         for (change, row) in rows {
-            file.set(row.clone().with(change.state, change.weight));
+            file.set(row.with(change.state, change.weight));
         }
         (file != *self).then_some(file)
     }

@@ -1,5 +1,6 @@
 //! What HAProxy says, as values: `show info`, `show stat`, `show proc`, `show sess`.
 
+use super::fields::Fields;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,23 +44,22 @@ impl Process {
 pub(super) struct Stat {
     /// Where each column is, in all lines of one answer.
     columns: Arc<BTreeMap<String, usize>>,
-    fields: Vec<String>,
+    fields: Fields,
 }
 
 impl Stat {
     /// All lines; none without a header.
     pub(super) fn parse_all(text: &str) -> Option<Vec<Stat>> {
         let mut lines = text.lines();
-        let header = csv(lines.next()?.strip_prefix("# ")?);
-        let columns: BTreeMap<String, usize> = header.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
+        let header = Fields::csv(lines.next()?.strip_prefix("# ")?);
+        let columns: BTreeMap<String, usize> = header.iter().enumerate().map(|(at, name)| (name.to_owned(), at)).collect();
         let columns = Arc::new(columns);
-        let line = |line| Stat { columns: Arc::clone(&columns), fields: csv(line) };
+        let line = |line| Stat { columns: Arc::clone(&columns), fields: Fields::csv(line) };
         columns.contains_key("scur").then(|| lines.map(line).collect())
     }
 
     pub(super) fn text(&self, column: &str) -> &str {
-        let at = self.columns.get(column);
-        at.and_then(|at| self.fields.get(*at)).map_or("", String::as_str)
+        self.columns.get(column).map_or("", |at| self.fields.get(*at))
     }
 
     pub(super) fn number(&self, column: &str) -> u64 {
@@ -93,25 +93,6 @@ impl Stat {
     pub(super) fn errors(&self) -> u64 {
         self.number("hrsp_5xx") + self.number("econ") + self.number("eresp")
     }
-}
-
-/// One line of CSV; HAProxy quotes what holds a comma or a quote.
-fn csv(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                fields.iter_mut().last().into_iter().for_each(|field| field.push('"'));
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => fields.iter_mut().last().into_iter().for_each(|field| field.push(c)),
-        }
-    }
-    fields
 }
 
 /// The workers a master has, from `show proc`.
@@ -171,11 +152,6 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quoted_field_keeps_its_commas() {
-        assert_eq!(csv(r#"a,"b, ""c""",,d"#), ["a", r#"b, "c""#, "", "d"]);
-    }
 
     #[test]
     fn statistics_are_read_by_name_and_connections_stand_in_for_requests() {
