@@ -5,7 +5,9 @@ use crate::rig::front::{Front, Make};
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::fleet::split::{Share, Side, TrafficSplit, place_of};
-use std::sync::atomic::Ordering;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -34,14 +36,20 @@ fn split(share: &str, sticky: Option<&str>, rules: &[&str]) -> TrafficSplit {
     }
 }
 
-/// One request; says which application answered.
-async fn ask(bench: &Bench, header: &str) -> usize {
-    let before: Vec<u64> = bench.apps.iter().map(|app| app.log.served.load(Ordering::SeqCst)).collect();
-    let mut stream = TcpStream::connect(bench.front.listen).await.expect("a connection");
+/// One request in a connection of its own.
+async fn answer(listen: SocketAddr, header: &str) -> String {
+    let mut stream = TcpStream::connect(listen).await.expect("a connection");
     let request = format!("GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{header}\r\n");
     stream.write_all(request.as_bytes()).await.expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// One request; says which application answered.
+async fn ask(bench: &Bench, header: &str) -> usize {
+    let before: Vec<u64> = bench.apps.iter().map(|app| app.log.served.load(Ordering::SeqCst)).collect();
+    let answer = answer(bench.front.listen, header).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let served = |(app, before): (&crate::rig::app::App, &u64)| app.log.served.load(Ordering::SeqCst) > *before;
     bench.apps.iter().zip(&before).position(served).expect("somebody answered")
@@ -139,6 +147,41 @@ pub(crate) async fn a_side_without_members_is_served_by_the_other(make: Make) {
     assert!(both.iter().all(|served| *served >= 15), "{both:?}");
 }
 
+/// Everybody who was on trial is stable, and the split is gone: as at the end of each rollout in shares, and nobody is without an
+/// answer.
+pub(crate) async fn a_split_ends_and_every_request_is_answered(make: Make) {
+    let all = split("100%", None, &[]);
+    let Some(mut bench) = divided(make, &all).await else { return };
+    let listen = bench.front.listen;
+    let ended = Arc::new(AtomicBool::new(false));
+    let client = tokio::spawn({
+        let ended = Arc::clone(&ended);
+        async move {
+            let mut answers = Vec::new();
+            while !ended.load(Ordering::SeqCst) {
+                answers.push(answer(listen, "").await);
+            }
+            answers
+        }
+    });
+    for _ in 0..3 {
+        bench.side(0, Side::Trial);
+        bench.side(1, Side::Trial);
+        bench.pool().split = Some(all.clone());
+        bench
+            .until("all are on trial", |pool| is_so(pool, &all) && (0..2).all(|it| member(pool, it).side == Side::Trial))
+            .await;
+        bench.side(0, Side::Stable);
+        bench.side(1, Side::Stable);
+        bench.pool().split = None;
+        bench.until("one side", |pool| pool.split.is_none() && codes(pool).is_empty()).await;
+    }
+    ended.store(true, Ordering::SeqCst);
+    let answers = client.await.expect("a client");
+    let failed: Vec<&String> = answers.iter().filter(|answer| !answer.starts_with("HTTP/1.1 200")).collect();
+    assert!(failed.is_empty() && !answers.is_empty(), "{} of {}: {:?}", failed.len(), answers.len(), failed.first());
+}
+
 mod builtin {
     use super::*;
 
@@ -162,6 +205,11 @@ mod builtin {
     #[tokio::test]
     async fn a_side_without_members_is_served_by_the_other() {
         super::a_side_without_members_is_served_by_the_other(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_split_ends_and_every_request_is_answered() {
+        super::a_split_ends_and_every_request_is_answered(MAKE).await;
     }
 
     #[tokio::test]
@@ -201,6 +249,11 @@ mod haproxy {
     #[tokio::test]
     async fn a_side_without_members_is_served_by_the_other() {
         super::a_side_without_members_is_served_by_the_other(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_split_ends_and_every_request_is_answered() {
+        super::a_split_ends_and_every_request_is_answered(MAKE).await;
     }
 
     #[tokio::test]
@@ -249,6 +302,11 @@ macro_rules! own_hash {
             #[tokio::test]
             async fn a_side_without_members_is_served_by_the_other() {
                 super::a_side_without_members_is_served_by_the_other(MAKE).await;
+            }
+
+            #[tokio::test]
+            async fn a_split_ends_and_every_request_is_answered() {
+                super::a_split_ends_and_every_request_is_answered(MAKE).await;
             }
         })*
     };

@@ -185,10 +185,17 @@ impl Proxy {
         let done = match ask {
             // Handing over is a conversation of its own.
             Ask::Look {} | Ask::HandOver {} => Ok(()),
-            Ask::Set { seen: Some(seen), .. } if self.look().mark().ok() != Some(seen.clone()) => Ok(()),
-            Ask::Set { pools, .. } => self.alter(|state| state.pools.extend(pools)).await,
+            Ask::Set { pools, seen } => {
+                let now = self.look();
+                let is_stale = seen.is_some_and(|seen| now.mark().ok() != Some(seen));
+                if is_stale || now.error.is_some() {
+                    return now;
+                }
+                let before = State { pools: now.on_disk, splits: now.splits_on_disk };
+                self.alter(Ok(before), |state| state.pools.extend(pools)).await
+            }
             Ask::Divide { pool, split } => {
-                self.alter(|state| match split {
+                self.alter(State::read(&self.state), |state| match split {
                     Some(split) => drop(state.splits.insert(pool, split)),
                     None => drop(state.splits.remove(&pool)),
                 })
@@ -209,8 +216,8 @@ impl Proxy {
     }
 
     /// On disk first: killed between the two, it comes back as it was told.
-    async fn alter(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
-        let before = State::read(&self.state)?;
+    async fn alter(&self, before: io::Result<State>, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let before = before?;
         let mut state = before.clone();
         change(&mut state);
         // The file is its successor's.
@@ -275,4 +282,69 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 fn identity() -> String {
     let started = procfs::process::Process::myself().and_then(|process| process.stat()).map(|stat| stat.starttime);
     format!("{}@{}", std::process::id(), started.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::{Wish, Wishes};
+    use super::*;
+    use baton_core::fleet::spec::MemberState::{self, Out, Ready};
+    use baton_core::fleet::split::Side;
+
+    /// A proxy with one pool and no port.
+    fn proxy(folder: &Path) -> Proxy {
+        let (leave, leaving) = watch::channel(false);
+        let reception = Reception { pool: Arc::default(), tls: None, leaving };
+        Proxy {
+            identity: "1@1".to_owned(),
+            edition: String::new(),
+            control: folder.join("builtin.sock"),
+            state: folder.join("builtin.json"),
+            pools: BTreeMap::from([("shop".parse().unwrap(), reception)]),
+            turn: Mutex::default(),
+            ports: std::sync::Mutex::default(),
+            leave,
+        }
+    }
+
+    fn wishes(states: [MemberState; 2]) -> Wishes {
+        let wish = |state| Wish { state, weight: 1, side: Side::Stable };
+        let members = (1..).zip(states).map(|(port, state)| (([127, 0, 0, 1], port).into(), wish(state)));
+        BTreeMap::from([("shop".parse().unwrap(), members.collect())])
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_by_a_look_that_is_no_longer_so_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = proxy(folder.path());
+        let set = |states, seen| proxy.answer(Ask::Set { pools: wishes(states), seen });
+        let told = |answer: &Answer| (answer.wishes(&"shop".parse().unwrap()), answer.error.clone());
+        let first = set([Ready, Ready], None).await;
+        let seen = first.mark().unwrap();
+        // Only counted: the same look.
+        let pool = &proxy.pools.values().next().unwrap().pool;
+        let lease = pool.lease(&[], None).unwrap();
+        assert_eq!(proxy.answer(Ask::Look {}).await.mark().unwrap(), seen);
+        drop(lease);
+        // Somebody else was there in between.
+        let second = set([Out, Ready], None).await;
+        let refused = set([Ready, Out], Some(seen)).await;
+        assert_eq!((told(&refused), &refused.on_disk), (told(&second), &wishes([Out, Ready])));
+        let done = set([Ready, Out], Some(second.mark().unwrap())).await;
+        assert_eq!(
+            (&done.on_disk, done.wishes(&"shop".parse().unwrap())),
+            (&wishes([Ready, Out]), wishes([Ready, Out]).into_values().next().unwrap())
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_over_a_state_file_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = proxy(folder.path());
+        fs::write(&proxy.state, "garbage").unwrap();
+        fs::write(proxy.state.with_file_name("builtin.json.2"), "garbage").unwrap();
+        let answer = proxy.answer(Ask::Set { pools: wishes([Ready, Ready]), seen: None }).await;
+        assert!(answer.error.is_some() && answer.pools.values().all(BTreeMap::is_empty), "{answer:?}");
+        assert_eq!(fs::read(&proxy.state).unwrap(), b"garbage");
+    }
 }

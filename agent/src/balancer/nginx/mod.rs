@@ -141,7 +141,10 @@ impl Driver for Nginx {
             }
         }
         self.begin_outs(changes).await?;
-        self.put((pools, self.now.splits.clone())).await.map(drop)
+        self.put((pools.clone(), self.now.splits.clone())).await?;
+        // What is written before the next look goes on from here.
+        self.now.pools = pools;
+        Ok(())
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
@@ -169,10 +172,11 @@ impl Driver for Nginx {
         }
         let mut pools = self.now.pools.clone();
         pools.entry(pool.clone()).or_default();
-        if !self.put((pools, splits.clone())).await? {
+        let done = self.put((pools.clone(), splits.clone())).await?;
+        (self.now.pools, self.now.splits) = (pools, splits);
+        if !done {
             return Err(problem::changing_hands("nginx has not taken over yet how requests are divided"));
         }
-        self.now.splits = splits;
         self.divided_at.insert(pool.clone(), self.requests_of_sides(pool));
         Ok(())
     }

@@ -60,7 +60,7 @@ pub(super) fn of_answer(text: &str) -> Option<(PoolName, TrafficSplit)> {
 pub(super) fn render(pool: &PoolName, split: Option<&TrafficSplit>, served: Served) -> String {
     let Some((name, variable)) = word(pool).zip(variable(pool)) else { return String::new() };
     let Some(split) = split.filter(|_| served.stable && served.trial) else {
-        let only = if split.is_some() && served.trial { trial(pool) } else { pool.to_string() };
+        let only = if served.trial && !served.stable { trial(pool) } else { pool.to_string() };
         return format!("map \"\" ${variable} {{\n    default {only};\n}}\n");
     };
     let mut text = placed(split, &name);
@@ -181,6 +181,7 @@ mod tests {
         assert_eq!(only(Some(&five), true, false), to("web-shop"));
         assert_eq!(only(Some(&five), false, true), to("web-shop~trial"));
         assert_eq!(only(None, true, true), to("web-shop"));
+        assert_eq!(only(None, false, true), to("web-shop~trial"));
         assert!(
             only(Some(&five), true, true).contains("split_clients \"$request_id\" $batonlot_web__shop {\n    5% trial;")
         );
