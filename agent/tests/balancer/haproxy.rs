@@ -242,14 +242,38 @@ async fn a_socket_that_the_agent_may_not_open_is_named() {
 async fn a_static_algorithm_is_named_when_a_weight_is_asked_of_it() {
     let places = places();
     let fixed = |config: String| config.replace("balance roundrobin", "balance static-rr");
-    let Some(front) = Front::haproxy_with(&format!("    server s0 {} disabled\n", places[0]), fixed) else { return };
-    let mut bench = Bench::new(front, &places[..1]);
-    bench.want(0, Ready);
-    bench.until("in", |pool| member(pool, 0).is_in() && codes(pool).is_empty()).await;
+    let servers = format!("    server s0 {} disabled\n    server s1 {} disabled\n", places[0], places[1]);
+    let Some(front) = Front::haproxy_with(&servers, fixed) else { return };
+    let mut bench = Bench::new(front, &places);
+    let are_in = |pool: &PoolReport| (0..2).all(|index| member(pool, index).is_in());
+    (0..2).for_each(|index| bench.want(index, Ready));
+    bench.until("in", |pool| are_in(pool) && codes(pool).is_empty()).await;
     bench.pool().members.values_mut().for_each(|member| member.weight = 3);
     let report = bench.until_problem(438).await;
     let problem = member(&report, 0).problem.clone().expect("a problem");
     assert!(problem.seen.iter().any(|(_, seen)| seen.contains("static LB algorithm")), "{problem:?}");
+    // Its map has room for the weights of haproxy.cfg: a larger one in the state file is the end of a HAProxy that starts.
+    bench.pool().members.values_mut().for_each(|member| member.weight = 256);
+    bench.until_problem(438).await;
+    let identity = bench.until("seen", |_| true).await.balancer;
+    bench.front.kill(&identity);
+    bench.front.start();
+    bench.until("it starts, and has them in", |pool| pool.balancer != identity && are_in(pool)).await;
+}
+
+#[tokio::test]
+async fn a_consistent_hash_takes_weights_and_keeps_them() {
+    let places = places();
+    let hashed = |config: String| config.replace("balance roundrobin", "balance source\n    hash-type consistent");
+    let Some(front) = Front::haproxy_with(&format!("    server s0 {} disabled\n", places[0]), hashed) else { return };
+    let mut bench = Bench::new(front, &places[..1]);
+    bench.pool().members.values_mut().for_each(|member| member.weight = 100);
+    bench.want(0, Ready);
+    bench.until("in with its weight", |pool| member(pool, 0).is_in() && codes(pool).is_empty()).await;
+    let identity = bench.until("seen", |_| true).await.balancer;
+    bench.front.kill(&identity);
+    bench.front.start();
+    bench.until("so again", |pool| pool.balancer != identity && member(pool, 0).is_in() && codes(pool).is_empty()).await;
 }
 
 #[tokio::test]

@@ -35,6 +35,9 @@ struct Backend {
 /// A file written in the second a process started may have been read before or after.
 const START_MARGIN_S: u64 = 2;
 
+/// Algorithms that need `hash-type consistent` to take weights at run time, or never do. None of the others is a map.
+const MAPPED: [&str; 7] = ["static-rr", "source", "uri", "url_param", "hdr", "rdp-cookie", "hash"];
+
 /// What one HAProxy process says of itself.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -103,6 +106,13 @@ impl Look {
         there.map(|(name, backend)| (name, backend.whole.as_ref().and_then(|whole| Table::of(whole, backend.stats.iter()))))
     }
 
+    /// The backends whose algorithm may be a map of a fixed size.
+    fn mapped(&self) -> BTreeSet<String> {
+        let algorithm = |backend: &Option<Backend>| Some(backend.as_ref()?.whole.as_ref()?.text("algo").to_owned());
+        let is_mapped = |backend| algorithm(backend).is_some_and(|it| MAPPED.contains(&it.as_str()));
+        self.backends.iter().filter(|(_, backend)| is_mapped(backend)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The backends' numbers, valid for this process.
     fn ids(&self) -> BTreeMap<String, String> {
         let rows = |name, backend: &Option<Backend>| Some((name, backend.as_ref()?.rows.first()?.backend_id().to_owned()));
@@ -166,6 +176,7 @@ impl Haproxy {
             self.find_ignored(&ours, &look, &file);
         }
         self.ids = look.ids();
+        self.mapped = look.mapped();
         self.count_unanswered(&look).await?;
         // Before the counters: what is lost in between is said the next time.
         let counting = self.hear(&look, begun).await;

@@ -65,6 +65,9 @@ struct Haproxy {
     servers: BTreeMap<Place, Row>,
     /// The numbers of the pools' backends in that process.
     ids: BTreeMap<String, String>,
+    /// Backends whose algorithm sends requests by a map that may have room for the weights of haproxy.cfg and no more: a HAProxy that
+    /// starts with a larger one from its state file writes past its end, and dies.
+    mapped: BTreeSet<String>,
     since: Since,
     /// Since when they are out.
     outs: BTreeMap<Place, Instant>,
@@ -111,6 +114,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         identity: None,
         servers: BTreeMap::new(),
         ids: BTreeMap::new(),
+        mapped: BTreeSet::new(),
         since: Since::open(state.join("haproxy-splits.json")),
         outs: BTreeMap::new(),
         lived: Duration::ZERO,
@@ -159,7 +163,7 @@ impl Driver for Haproxy {
 
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
         let path = self.config.state_file.clone();
-        let file = StateFile::read(&path).ok().and_then(|file| file.changed(&self.all_rows(likely)));
+        let file = StateFile::read(&path).ok().and_then(|file| file.changed(self.lines(&self.all_rows(likely))));
         let ready = self.ready.take().filter(|ready| file.as_ref().is_some_and(|file| ready.is(file)));
         let prepare = async {
             match ready {
@@ -187,7 +191,7 @@ impl Driver for Haproxy {
             })
             .await?;
         let path = self.config.state_file.clone();
-        let (file, ready) = (StateFile::read(&path)?.changed(&rows), self.ready.take());
+        let (file, ready) = (StateFile::read(&path)?.changed(self.lines(&rows)), self.ready.take());
         if let Some(file) = &file {
             file.put(&path, ready).await?;
         }
@@ -285,6 +289,13 @@ impl Haproxy {
 
     fn all_rows(&self, changes: &[Change]) -> Vec<(Change, Row)> {
         changes.iter().flat_map(|change| self.rows(change)).collect()
+    }
+
+    /// Their lines in the state file. A weight that HAProxy may not take at run time stands there only once it runs with it.
+    fn lines(&self, rows: &[(Change, Row)]) -> Vec<Row> {
+        let weight =
+            |change: &Change, row: &Row| if self.mapped.contains(row.backend()) { row.weight() } else { change.weight };
+        rows.iter().map(|(change, row)| row.with(change.state, weight(change, row))).collect()
     }
 
     fn pid(&self) -> Option<u32> {

@@ -4,7 +4,6 @@
 //! write the same file before a reload.
 
 use super::row::Row;
-use crate::balancer::driver::Change;
 use crate::balancer::{durable, problem};
 use crate::durable::Prepared;
 use baton_core::fleet::spec::MemberState;
@@ -43,12 +42,10 @@ impl StateFile {
         self.0.get(&now.name()).map_or_else(|| now.unaided(), |line| line.after_restart(now))
     }
 
-    /// The file with these changes; None: it is as they want it.
-    pub(super) fn changed(&self, rows: &[(Change, Row)]) -> Option<Self> {
+    /// The file with these lines; None: it has them.
+    pub(super) fn changed(&self, lines: impl IntoIterator<Item = Row>) -> Option<Self> {
         let mut file = self.clone();
-        for (change, row) in rows {
-            file.set(row.with(change.state, change.weight));
-        }
+        lines.into_iter().for_each(|line| file.set(line));
         (file != *self).then_some(file)
     }
 

@@ -7,7 +7,7 @@ use baton_core::fleet::orders::Queued;
 use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
 use baton_core::fleet::{Fleet, Service};
 use baton_core::name::{HostName, ReleaseId, ServiceName, Slot};
-use baton_core::problem::Problem;
+use baton_core::problem::{Code, Problem};
 use baton_core::rollout::gate::is_paused_for_evidence;
 use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
@@ -134,6 +134,9 @@ fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> 
     }
 }
 
+/// What an agent says of a load balancer that does not run, as far as can be seen.
+const NOBODY_ANSWERS: Code = Code(402);
+
 /// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
 const SILENT_FROM: Duration = Duration::from_secs(10);
 
@@ -211,8 +214,11 @@ impl Place<'_> {
                 ("starting".to_owned(), last.as_ref().map(problem).unwrap_or_default(), *since)
             }
             InstanceState::Ready { since } if self.unheard_balancers().next().is_some() => {
-                let unheard: Vec<_> = self.unheard_balancers().map(HostName::as_str).collect();
-                let what = format!("whether it serves, {} has not said yet", unheard.join(", "));
+                let unheard = self.unheard_balancers().map(|(on, problem)| match problem {
+                    None => format!("{on} has not said yet"),
+                    Some(problem) => format!("{on} cannot say: {problem}"),
+                });
+                let what = format!("whether it serves, {}", unheard.collect::<Vec<_>>().join(", "));
                 ("ready".to_owned(), what, *since)
             }
             InstanceState::Ready { since } => ("ready".to_owned(), "no balancer routes to it".to_owned(), *since),
@@ -240,13 +246,20 @@ impl Place<'_> {
         !host.connected && !lately
     }
 
-    /// Load balancers of the service of which nobody knows now whom they lead requests to.
-    fn unheard_balancers(&self) -> impl Iterator<Item = &HostName> {
-        let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
-        on.filter(|on| self.is_silent_on(on) && self.fleet.hosts.get(*on).is_none_or(|host| host.heard.is_none()))
+    /// Load balancers of the service of which nobody knows now whom they lead requests to, and why: an agent that was never heard,
+    /// or that cannot tell. One whose program does not even answer leads nobody anywhere.
+    fn unheard_balancers(&self) -> impl Iterator<Item = (&HostName, Option<&Problem>)> {
+        let on = self.service.balancer.iter().flat_map(|balancer| balancer.on.iter().map(|on| (on, &balancer.pool)));
+        on.filter_map(|(on, pool)| {
+            let host = self.fleet.hosts.get(on);
+            let report = host.and_then(|host| host.report());
+            let Some(report) = report else { return self.is_silent_on(on).then_some((on, None)) };
+            let problem = report.pools.get(pool)?.problem.as_ref()?;
+            (problem.code != NOBODY_ANSWERS).then_some((on, Some(problem)))
+        })
     }
 
-    /// Whether something is ready here, and only a load balancer that was never heard could say whether it serves.
+    /// Whether something is ready here, and only a load balancer of which nobody knows could say whether it serves.
     fn waits_for_a_balancers_word(&self) -> bool {
         let is_ready = || self.instances().iter().any(|(_, it)| it.state.ready_for().is_some());
         self.serving().is_none() && self.unheard_balancers().next().is_some() && is_ready()

@@ -152,6 +152,23 @@ fn while_the_load_balancer_was_not_heard_nobody_knows_whether_it_serves() {
 }
 
 #[test]
+fn a_load_balancer_that_cannot_be_looked_at_may_well_serve_and_one_that_does_not_run_does_not() {
+    for (code, health, detail) in [
+        (432, "unknown", "whether it serves, lb1 cannot say: [B0432] the file is somebody else's"),
+        (402, "down", "no balancer routes to it"),
+    ] {
+        let mut picture = picture("web1=1.0:ready:in web2=1.0:ready:in");
+        let problem = Some(Problem::new(Code(code), "the file is somebody else's"));
+        let lb1 = picture.fleet.hosts.get_mut(&samples::host("lb1")).unwrap();
+        let report = &mut lb1.heard.as_mut().unwrap().report;
+        report.pools.insert("shop".parse().unwrap(), PoolReport { problem, ..PoolReport::default() });
+        let view = shop(&picture);
+        assert_eq!((view.health.as_str(), view.hosts[0].step.as_str()), (health, "ready"));
+        assert_eq!(view.hosts[0].detail, detail);
+    }
+}
+
+#[test]
 fn a_host_that_is_replaced_right_now_is_no_sickness_of_the_service() {
     let mut picture = picture("web1=1.0:ready:out web2=2.0:ready:in web3=1.0:ready:in");
     assert_eq!(shop(&picture).health, "degraded");
