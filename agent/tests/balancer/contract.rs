@@ -272,7 +272,9 @@ pub(crate) async fn a_connection_the_application_closed_while_idle_is_not_used(m
 
 /// Waits until the balancer has let go of every connection that the other end closed.
 async fn until_nobody_keeps_one_to(address: SocketAddr) {
-    let closed = |entry: &TcpNetEntry| entry.remote_address == address && entry.state == TcpState::CloseWait;
+    // That one is closed may still be on its way to the balancer.
+    let kept = [TcpState::Established, TcpState::CloseWait];
+    let closed = |entry: &TcpNetEntry| entry.remote_address == address && kept.contains(&entry.state);
     let deadline = Instant::now() + Duration::from_secs(5);
     while procfs::net::tcp().expect("the socket table").iter().any(closed) {
         assert!(Instant::now() < deadline, "a closed connection is kept");

@@ -132,15 +132,7 @@ struct Life {
 }
 
 async fn listen(address: SocketAddr, log: Arc<Log>, ready: mpsc::Sender<()>) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            // Somebody on this machine may have the port for a moment.
-            Err(error) => assert!(Instant::now() < deadline, "the application's port {address}: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let listener = port(address).await;
     ready.send(()).expect("somebody waits");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
@@ -241,8 +233,20 @@ fn is_whole(seen: &[u8]) -> bool {
     }
 }
 
+/// The application's port. A program that another test just starts has the one of before for a moment, too.
+async fn port(address: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < deadline, "the application's port {address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
-    let listener = TcpListener::bind(address).await.expect("the application's port");
+    let listener = port(address).await;
     let (count, closed) = watch::channel(0);
     let count = Arc::new(count);
     tokio::spawn(async move {
@@ -266,7 +270,7 @@ pub(crate) async fn closing_idle_connections(address: SocketAddr) -> Closing {
 
 /// An application that answers everything, and closes the connection without an answer where it is asked for `/leave`.
 pub(crate) async fn leaving_some_unanswered(address: SocketAddr) {
-    let listener = TcpListener::bind(address).await.expect("the application's port");
+    let listener = port(address).await;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
