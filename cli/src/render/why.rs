@@ -17,6 +17,7 @@ pub fn service(service: &ServiceView, fleet: &FleetView) -> Page {
         None => {
             let mut page = Page::new();
             page.text(format!("{}: {} · {}", service.name, outcome::without_rollout(service), outcome::health(service)));
+            at_rest(&mut page, service);
             page
         }
     };
@@ -42,6 +43,26 @@ fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Pa
         millis(rollout.elapsed_ms),
         outcome::health(service)
     )));
+    waits(&mut page, service);
+    sources::uncounted(&mut page, service, rollout);
+    sources::unit(&mut page, rollout);
+    sources::doubts(&mut page, rollout);
+    evidence(&mut page, rollout);
+    page.line(Line::of("  you can: ").plain(you_can(service, rollout, fleet)));
+    page
+}
+
+/// What goes on without a rollout.
+fn at_rest(page: &mut Page, service: &ServiceView) {
+    if let Some(removal) = &service.removal {
+        let since = millis(removal.since_ms);
+        page.text(format!("  {} asked {since} ago to remove it: it is gone once nothing below is in the way", removal.by));
+    }
+    waits(page, service);
+}
+
+/// What is waited for, with what was seen and what helps.
+fn waits(page: &mut Page, service: &ServiceView) {
     for waiting in causes_first(&service.waiting) {
         let who = if waiting.host.is_empty() { String::new() } else { format!("{}: ", waiting.host) };
         page.text(format!("  {who}{}", waiting.text));
@@ -54,12 +75,6 @@ fn active(service: &ServiceView, rollout: &RolloutView, fleet: &FleetView) -> Pa
             }
         }
     }
-    sources::uncounted(&mut page, service, rollout);
-    sources::unit(&mut page, rollout);
-    sources::doubts(&mut page, rollout);
-    evidence(&mut page, rollout);
-    page.line(Line::of("  you can: ").plain(you_can(service, rollout, fleet)));
-    page
 }
 
 /// A host that waits for its turn waits because of the others: those come first.
@@ -88,13 +103,7 @@ fn ended(service: &ServiceView, rollout: &RolloutView) -> Page {
         page.text(format!("  {} stays warm for {left}: baton rollback {} is a switch", service.warm_version, service.name));
     }
     sources::at_rest(&mut page, service);
-    for waiting in &service.waiting {
-        page.text(format!(
-            "  {}{}",
-            if waiting.host.is_empty() { String::new() } else { format!("{}: ", waiting.host) },
-            waiting.text
-        ));
-    }
+    at_rest(&mut page, service);
     if rollout.state == state::PARTIAL && !rollout.completes && !outcome::caught_up(rollout) {
         page.line(Line::of("  you can: ").plain(format!(
             "baton retry {}   ·   {}",
@@ -213,6 +222,7 @@ mod tests {
     use super::{host, service};
     use crate::render::example;
     use crate::render::page::Look;
+    use baton_proto::v1::{OrderView, Problem, ServiceView, WaitingView};
 
     #[test]
     fn waiting_names_the_cause_first_and_what_can_be_done() {
@@ -240,6 +250,25 @@ error[B0210]: shop 2.1.0 did not become ready on web2 within 60 s
 help: the app ignores {port} (8104)
 "
         );
+    }
+
+    #[test]
+    fn a_removal_says_what_is_in_its_way_and_what_helps() {
+        let mut view = example::taken_back();
+        let rollout = view.rollout.as_mut().unwrap();
+        (rollout.state, rollout.evidence) = ("succeeded".into(), Vec::new());
+        view.removal = Some(OrderView { by: "ana".into(), why: String::new(), since_ms: 600_000 });
+        let problem = Some(Problem { help: "name a backend of haproxy.cfg `shop`".into(), ..Problem::default() });
+        let text = "the balancer on lb1 does not answer".to_owned();
+        view.waiting = vec![WaitingView { host: "web1".into(), reason: "balancer unreachable".into(), text, problem }];
+        let of = |view: &ServiceView| service(view, &baton_proto::v1::FleetView::default()).to_text(Look::default());
+        let lines = "  ana asked 10 min ago to remove it: it is gone once nothing below is in the way
+  web1: the balancer on lb1 does not answer
+    help: name a backend of haproxy.cfg `shop`
+";
+        assert!(of(&view).ends_with(lines), "{}", of(&view));
+        view.rollout = None;
+        assert!(of(&view).ends_with(lines), "{}", of(&view));
     }
 
     #[test]
