@@ -254,7 +254,10 @@ async fn a_static_algorithm_is_named_when_a_weight_is_asked_of_it() {
     assert!(problem.seen.iter().any(|(_, seen)| seen.contains("static LB algorithm")), "{problem:?}");
     // Its map has room for the weights of haproxy.cfg: a larger one in the state file is the end of a HAProxy that starts.
     bench.pool().members.values_mut().for_each(|member| member.weight = 256);
-    bench.until_problem(438).await;
+    let report = bench.until_problem(438).await;
+    let problem = member(&report, 0).problem.clone().expect("a problem");
+    let read_back = problem.seen.iter().find(|(what, _)| what == "read back").map(|(_, seen)| seen.as_str());
+    assert_eq!(read_back, Some("Ready weight 1, after a restart Ready weight 1"), "{problem:?}");
     let identity = bench.until("seen", |_| true).await.balancer;
     bench.front.kill(&identity);
     bench.front.start();

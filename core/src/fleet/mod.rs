@@ -25,7 +25,7 @@ pub use litemap::LiteMap;
 use orders::{Freeze, Leaving, Maintenance, Order, Orders};
 use past::{Past, Remembers};
 use report::HostReport;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use spec::HostSpec;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,6 +34,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use withdraw::Withdraw;
+
+/// Writes such a map as a map. By itself it looks at its first key for what it may be, and an empty one is written as a list, which
+/// whoever came before it cannot read.
+fn as_map<K: Serialize, V: Serialize, S: Serializer>(map: &LiteMap<K, V>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(map.iter())
+}
 
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

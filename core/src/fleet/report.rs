@@ -23,8 +23,10 @@ pub struct HostReport {
     /// Changes with every boot.
     pub boot: String,
     /// Every instance of ours that exists, wanted or not.
+    #[serde(serialize_with = "super::as_map")]
     pub instances: LiteMap<InstanceKey, InstanceReport>,
     pub pools: BTreeMap<PoolName, PoolReport>,
+    #[serde(serialize_with = "super::as_map")]
     pub releases: LiteMap<ReleaseId, ReleaseState>,
     /// What keeps this host from doing what it should, beyond a single instance or pool.
     pub problems: Vec<Problem>,

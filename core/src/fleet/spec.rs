@@ -21,10 +21,12 @@ pub struct HostSpec {
     pub epoch: Epoch,
     pub generation: Generation,
     /// An instance that is not here should not run.
+    #[serde(serialize_with = "super::as_map")]
     pub instances: LiteMap<InstanceKey, InstanceSpec>,
     /// Pools of the balancer on this host; empty where there is none.
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// The releases this host should hold, unpacked and verified: those that run, those about to, those to go back to.
+    #[serde(serialize_with = "super::as_map")]
     pub releases: LiteMap<ReleaseId, Arc<Release>>,
     /// The hooks this host should have run, each once.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -291,7 +291,8 @@ impl Haproxy {
         changes.iter().flat_map(|change| self.rows(change)).collect()
     }
 
-    /// Their lines in the state file. A weight that HAProxy may not take at run time stands there only once it runs with it.
+    /// Their lines in the state file. A weight that HAProxy may not take at run time stands there only once it runs with it, and until
+    /// the next pass that is said of the member (B0410); where it is in does not hang on that.
     fn lines(&self, rows: &[(Change, Row)]) -> Vec<Row> {
         let weight =
             |change: &Change, row: &Row| if self.mapped.contains(row.backend()) { row.weight() } else { change.weight };

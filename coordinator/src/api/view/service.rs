@@ -134,8 +134,9 @@ fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> 
     }
 }
 
-/// What an agent says of a load balancer that does not run, as far as can be seen.
-const NOBODY_ANSWERS: Code = Code(402);
+/// What an agent says of a load balancer that leads nobody anywhere: its program does not answer, has no such pool, does not start, or
+/// has no certificate that it could serve.
+const LEADS_NOBODY: [Code; 4] = [Code(402), Code(406), Code(413), Code(447)];
 
 /// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
 const SILENT_FROM: Duration = Duration::from_secs(10);
@@ -213,7 +214,7 @@ impl Place<'_> {
             InstanceState::Starting { since, last } => {
                 ("starting".to_owned(), last.as_ref().map(problem).unwrap_or_default(), *since)
             }
-            InstanceState::Ready { since } if self.unheard_balancers().next().is_some() => {
+            InstanceState::Ready { since } if self.waits_for_a_balancers_word() => {
                 let unheard = self.unheard_balancers().map(|(on, problem)| match problem {
                     None => format!("{on} has not said yet"),
                     Some(problem) => format!("{on} cannot say: {problem}"),
@@ -247,7 +248,7 @@ impl Place<'_> {
     }
 
     /// Load balancers of the service of which nobody knows now whom they lead requests to, and why: an agent that was never heard,
-    /// or that cannot tell. One whose program does not even answer leads nobody anywhere.
+    /// or that cannot tell.
     fn unheard_balancers(&self) -> impl Iterator<Item = (&HostName, Option<&Problem>)> {
         let on = self.service.balancer.iter().flat_map(|balancer| balancer.on.iter().map(|on| (on, &balancer.pool)));
         on.filter_map(|(on, pool)| {
@@ -255,24 +256,27 @@ impl Place<'_> {
             let report = host.and_then(|host| host.report());
             let Some(report) = report else { return self.is_silent_on(on).then_some((on, None)) };
             let problem = report.pools.get(pool)?.problem.as_ref()?;
-            (problem.code != NOBODY_ANSWERS).then_some((on, Some(problem)))
+            (!LEADS_NOBODY.contains(&problem.code)).then_some((on, Some(problem)))
         })
     }
 
     /// Whether something is ready here, and only a load balancer of which nobody knows could say whether it serves.
     fn waits_for_a_balancers_word(&self) -> bool {
-        let is_ready = || self.instances().iter().any(|(_, it)| it.state.ready_for().is_some());
-        self.serving().is_none() && self.unheard_balancers().next().is_some() && is_ready()
+        let unheard: Vec<&HostName> = self.unheard_balancers().map(|(on, _)| on).collect();
+        let may_serve = |(slot, it): &(Slot, &InstanceReport)| it.state.ready_for().is_some() && self.is_in(*slot, &unheard);
+        self.serving().is_none() && !unheard.is_empty() && self.instances().iter().any(may_serve)
+    }
+
+    /// Whether every load balancer routes to a slot, but for those that are not asked.
+    fn is_in(&self, slot: Slot, unasked: &[&HostName]) -> bool {
+        let mut on = self.service.balancer.iter().flat_map(|balancer| &balancer.on).filter(|on| !unasked.contains(on));
+        on.all(|balancer| self.member(balancer, slot).is_some_and(MemberReport::is_in))
     }
 
     /// The releases of the instances that are ready and that every balancer routes to, and for how long they have been ready.
     fn served(&self) -> Vec<(ReleaseId, Duration)> {
-        let is_in = |slot: Slot| {
-            let on = self.service.balancer.iter().flat_map(|balancer| &balancer.on);
-            on.map(|balancer| self.member(balancer, slot)).all(|member| member.is_some_and(MemberReport::is_in))
-        };
         let instances = self.instances();
-        let served = instances.iter().filter(|(slot, _)| is_in(*slot));
+        let served = instances.iter().filter(|(slot, _)| self.is_in(*slot, &[]));
         served.filter_map(|(_, instance)| Some((instance.release, instance.state.ready_for()?))).collect()
     }
 

@@ -156,6 +156,7 @@ fn a_load_balancer_that_cannot_be_looked_at_may_well_serve_and_one_that_does_not
     for (code, health, detail) in [
         (432, "unknown", "whether it serves, lb1 cannot say: [B0432] the file is somebody else's"),
         (402, "down", "no balancer routes to it"),
+        (413, "down", "no balancer routes to it"),
     ] {
         let mut picture = picture("web1=1.0:ready:in web2=1.0:ready:in");
         let problem = Some(Problem::new(Code(code), "the file is somebody else's"));
@@ -165,6 +166,15 @@ fn a_load_balancer_that_cannot_be_looked_at_may_well_serve_and_one_that_does_not
         let view = shop(&picture);
         assert_eq!((view.health.as_str(), view.hosts[0].step.as_str()), (health, "ready"));
         assert_eq!(view.hosts[0].detail, detail);
+        // What one of two says for certain holds whatever the other could say.
+        let out =
+            ["web1", "web2"].map(|name| (MemberKey { host: samples::host(name), slot: Slot(0) }, member(MemberState::Out)));
+        let pool = PoolReport { balancer: "77".into(), members: out.into(), ..PoolReport::default() };
+        add(&mut picture, "lb2", HostReport { pools: [("shop".parse().unwrap(), pool)].into(), ..HostReport::default() });
+        let service = picture.fleet.services.values_mut().next().unwrap();
+        service.balancer.as_mut().unwrap().on.push(samples::host("lb2"));
+        let view = shop(&picture);
+        assert_eq!((view.health.as_str(), view.hosts[0].detail.as_str()), ("down", "no balancer routes to it"));
     }
 }
 

@@ -4,6 +4,8 @@ use super::SqliteStore;
 use crate::samples;
 use crate::store::contract::changes;
 use crate::store::{Store, StoreError};
+use baton_core::fleet::report::HostReport;
+use baton_core::fleet::spec::HostSpec;
 use baton_core::rollout::RolloutState;
 
 #[tokio::test]
@@ -76,4 +78,13 @@ async fn a_transaction_that_could_not_be_ended_swallows_nothing_of_what_is_writt
     store.load().await.unwrap();
     let another = SqliteStore::open(&path).await.unwrap().load().await.unwrap();
     assert_eq!((another.rollouts.len(), another.sequence), (1, 0));
+}
+
+/// By a version that went back, too.
+#[test]
+fn a_host_that_has_nothing_is_written_as_it_always_was() {
+    for written in [serde_json::to_value(HostSpec::default()), serde_json::to_value(HostReport::default())] {
+        let written = written.unwrap();
+        assert!(["instances", "releases", "pools"].iter().all(|field| written[field].is_object()), "{written}");
+    }
 }
