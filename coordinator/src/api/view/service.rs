@@ -7,7 +7,7 @@ use baton_core::fleet::orders::Queued;
 use baton_core::fleet::report::{InstanceReport, InstanceState, MemberReport};
 use baton_core::fleet::{Fleet, Service};
 use baton_core::name::{HostName, ReleaseId, ServiceName, Slot};
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::Problem;
 use baton_core::rollout::gate::is_paused_for_evidence;
 use baton_core::rollout::waiting::{Reason, Waiting};
 use baton_core::rollout::{Direction, LeftOut, Rollout, RolloutState, Turned};
@@ -136,7 +136,7 @@ fn health(places: &[Place<'_>], service: &Service, active: Option<&Rollout>) -> 
 
 /// What an agent says of a load balancer that leads nobody anywhere: its program does not answer, has no such pool, does not start, or
 /// has no certificate that it could serve.
-const LEADS_NOBODY: [Code; 4] = [Code(402), Code(406), Code(413), Code(447)];
+const LEADS_NOBODY: [u16; 4] = [402, 406, 413, 447];
 
 /// How long an agent may be away before what it last said counts for nothing: one that is upgraded is back sooner.
 const SILENT_FROM: Duration = Duration::from_secs(10);
@@ -256,7 +256,7 @@ impl Place<'_> {
             let report = host.and_then(|host| host.report());
             let Some(report) = report else { return self.is_silent_on(on).then_some((on, None)) };
             let problem = report.pools.get(pool)?.problem.as_ref()?;
-            (!LEADS_NOBODY.contains(&problem.code)).then_some((on, Some(problem)))
+            (!LEADS_NOBODY.contains(&problem.code.0)).then_some((on, Some(problem)))
         })
     }
 
