@@ -62,8 +62,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| -> Corpus {
                 (report.observed.epoch, report.observed.generation) = (host.issued.epoch, host.issued.generation);
             }
             if let (0, Some(known)) = (who / 4 % 2, host.issued.releases.keys().next()) {
-                report.instances.values_mut().for_each(|instance| instance.release = *known);
-                report.releases = report.releases.into_values().map(|state| (*known, state)).collect();
+                report.instances.iter_mut().for_each(|(_, instance)| instance.release = *known);
+                report.releases = report.releases.into_iter().map(|(_, state)| (*known, state)).collect();
             }
             host.heard = Some(Heard { at: now, report });
         }
