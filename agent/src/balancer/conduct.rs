@@ -179,14 +179,15 @@ impl<D: Driver> Conductor<D> {
                 member.full_in = full_in.filter(|_| member.running == MemberState::Ready);
             }
         }
-        self.set_pace(&pools, &reports);
+        self.set_pace(&pools, &seen, &reports);
         self.last = Some(Last { seen, answers });
         reports
     }
 
-    fn set_pace(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, reports: &BTreeMap<PoolName, PoolReport>) {
+    fn set_pace(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen, reports: &BTreeMap<PoolName, PoolReport>) {
         let mut members = reports.values().flat_map(|report| report.members.values());
-        let draining = is_draining(pools, reports);
+        let unfinished = |(_, _, pool): (_, _, &PoolSeen)| pool.values().any(|there| there.remark == Remark::Later);
+        let draining = is_draining(pools, reports) || each(pools, seen).any(unfinished);
         if reports.values().any(|report| report.problem.is_some()) || members.any(|member| member.problem.is_some()) {
             self.ail();
         } else {
@@ -368,6 +369,7 @@ fn discrepancy(key: &MemberKey, side: Side, member: &MemberSpec, there: &MemberS
             return Some(problem::also_routed(key, elsewhere));
         }
         Remark::Complaint(text) => text.as_str(),
+        Remark::Later => return None,
         _ => "",
     };
     let asked = (member.state, member.state, member.weight, member.weight);

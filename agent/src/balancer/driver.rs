@@ -129,6 +129,8 @@ pub(crate) enum Remark {
     AlsoRouted(String),
     /// What was said when it was last told something.
     Complaint(String),
+    /// What is left to do follows in the next pass.
+    Later,
 }
 
 /// One server's next state.

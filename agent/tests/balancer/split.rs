@@ -14,14 +14,19 @@ use tokio::net::TcpStream;
 /// `web0` stable and in; `web1` on trial and in as soon as the split is there.
 async fn divided(make: Make, split: &TrafficSplit) -> Option<Bench> {
     let places = places();
-    let mut bench = Bench::new(make(&places)?, &places);
+    let front = make(&places)?;
+    Some(divided_on(front, &places, split).await)
+}
+
+async fn divided_on(front: Front, places: &[SocketAddr], split: &TrafficSplit) -> Bench {
+    let mut bench = Bench::new(front, places);
     bench.want(0, Ready);
     bench.until("web0 is in", |pool| member(pool, 0).is_in()).await;
     bench.side(1, Side::Trial);
     bench.want(1, Ready);
     bench.pool().split = Some(split.clone());
     bench.until("divided", |pool| member(pool, 1).is_in() && is_so(pool, split)).await;
-    Some(bench)
+    bench
 }
 
 fn is_so(pool: &PoolReport, split: &TrafficSplit) -> bool {
@@ -149,24 +154,10 @@ pub(crate) async fn a_side_without_members_is_served_by_the_other(make: Make) {
 
 /// Everybody who was on trial is stable, and the split is gone: as at the end of each rollout in shares, and nobody is without an
 /// answer.
-///
-/// Not asked of HAProxy: where one of its threads has chosen a request's backend and no server of it yet, and another one takes that
-/// backend's last server out, the answer is 503. That takes a machine which stops a thread right there.
 pub(crate) async fn a_split_ends_and_every_request_is_answered(make: Make) {
     let all = split("100%", None, &[]);
     let Some(mut bench) = divided(make, &all).await else { return };
-    let listen = bench.front.listen;
-    let ended = Arc::new(AtomicBool::new(false));
-    let client = tokio::spawn({
-        let ended = Arc::clone(&ended);
-        async move {
-            let mut answers = Vec::new();
-            while !ended.load(Ordering::SeqCst) {
-                answers.push(answer(listen, "").await);
-            }
-            answers
-        }
-    });
+    let client = Client::of(&bench);
     for _ in 0..3 {
         bench.side(0, Side::Trial);
         bench.side(1, Side::Trial);
@@ -179,10 +170,53 @@ pub(crate) async fn a_split_ends_and_every_request_is_answered(make: Make) {
         bench.pool().split = None;
         bench.until("one side", |pool| pool.split.is_none() && codes(pool).is_empty()).await;
     }
-    ended.store(true, Ordering::SeqCst);
-    let answers = client.await.expect("a client");
-    let failed: Vec<&String> = answers.iter().filter(|answer| !answer.starts_with("HTTP/1.1 200")).collect();
-    assert!(failed.is_empty() && !answers.is_empty(), "{} of {}: {:?}", failed.len(), answers.len(), failed.first());
+    client.was_answered().await;
+}
+
+/// The only one on trial is taken out, as where a release is given up, and ended as soon as it is drained: nobody is without an answer.
+pub(crate) async fn a_trial_is_given_up_and_every_request_is_answered(make: Make) {
+    let half = split("50%", None, &[]);
+    let Some(mut bench) = divided(make, &half).await else { return };
+    let client = Client::of(&bench);
+    for _ in 0..3 {
+        bench.pool().split = Some(split("0%", None, &[]));
+        bench.want(1, Out);
+        bench.until("web1 is out", |pool| member(pool, 1).is_drained(std::time::Duration::MAX)).await;
+        bench.apps[1].kill();
+        bench.apps[1].start();
+        bench.pool().split = Some(half.clone());
+        bench.want(1, Ready);
+        bench.until("divided", |pool| member(pool, 1).is_in() && is_so(pool, &half)).await;
+    }
+    client.was_answered().await;
+}
+
+/// One request after the other, until that is enough.
+struct Client {
+    enough: Arc<AtomicBool>,
+    answers: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Client {
+    fn of(bench: &Bench) -> Self {
+        let (listen, enough) = (bench.front.listen, Arc::new(AtomicBool::new(false)));
+        let heard = Arc::clone(&enough);
+        let answers = tokio::spawn(async move {
+            let mut answers = Vec::new();
+            while !heard.load(Ordering::SeqCst) {
+                answers.push(answer(listen, "").await);
+            }
+            answers
+        });
+        Self { enough, answers }
+    }
+
+    async fn was_answered(self) {
+        self.enough.store(true, Ordering::SeqCst);
+        let answers = self.answers.await.expect("a client");
+        let failed: Vec<&String> = answers.iter().filter(|answer| !answer.starts_with("HTTP/1.1 200")).collect();
+        assert!(failed.is_empty() && !answers.is_empty(), "{} of {}: {:?}", failed.len(), answers.len(), failed.first());
+    }
 }
 
 mod builtin {
@@ -213,6 +247,11 @@ mod builtin {
     #[tokio::test]
     async fn a_split_ends_and_every_request_is_answered() {
         super::a_split_ends_and_every_request_is_answered(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_trial_is_given_up_and_every_request_is_answered() {
+        super::a_trial_is_given_up_and_every_request_is_answered(MAKE).await;
     }
 
     #[tokio::test]
@@ -252,6 +291,42 @@ mod haproxy {
     #[tokio::test]
     async fn a_side_without_members_is_served_by_the_other() {
         super::a_side_without_members_is_served_by_the_other(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_split_ends_and_every_request_is_answered() {
+        super::a_split_ends_and_every_request_is_answered(MAKE).await;
+    }
+
+    #[tokio::test]
+    async fn a_trial_is_given_up_and_every_request_is_answered() {
+        super::a_trial_is_given_up_and_every_request_is_answered(MAKE).await;
+    }
+
+    /// One whose request is not whole yet has its backend and no server. It is answered there, and nobody leaves before.
+    #[tokio::test]
+    async fn who_has_a_backend_and_no_server_yet_is_waited_for() {
+        let whole =
+            |config: String| config.replace("backend shop:trial\n", "backend shop:trial\n    option http-buffer-request\n");
+        let places = places();
+        let Some(front) = Front::haproxy_split_with(&places, whole) else { return };
+        let mut bench = divided_on(front, &places, &split("100%", None, &[])).await;
+        let mut slow = TcpStream::connect(bench.front.listen).await.expect("a connection");
+        slow.write_all(b"POST / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nContent-Length: 2\r\n\r\na")
+            .await
+            .expect("half a request");
+        bench.side(1, Side::Stable);
+        bench.pool().split = None;
+        bench.until("both sides", |pool| pool.split.is_none() && member(pool, 1).is_in()).await;
+        for _ in 0..10 {
+            let pool = bench.pass().await;
+            assert_eq!((member(&pool, 1).side, codes(&pool)), (Side::Trial, Vec::new()), "it stays");
+        }
+        slow.write_all(b"b").await.expect("the rest");
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        bench.until("one side", |pool| member(pool, 1).side == Side::Stable && codes(pool).is_empty()).await;
     }
 
     #[tokio::test]
@@ -305,6 +380,11 @@ macro_rules! own_hash {
             #[tokio::test]
             async fn a_split_ends_and_every_request_is_answered() {
                 super::a_split_ends_and_every_request_is_answered(MAKE).await;
+            }
+
+            #[tokio::test]
+            async fn a_trial_is_given_up_and_every_request_is_answered() {
+                super::a_trial_is_given_up_and_every_request_is_answered(MAKE).await;
             }
         })*
     };

@@ -6,11 +6,11 @@ use super::row::Row;
 use super::state_file::{self, StateFile};
 use super::text::{Process, Stat, Workers};
 use super::unanswered::Table;
-use super::{Haproxy, Place, kin, merge, socket};
+use super::{Haproxy, Place, kin, merge, socket, way};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
-use baton_core::fleet::split::Side;
+use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,13 @@ impl Look {
     pub(super) fn requests(&self, backend: &str) -> u64 {
         let backend = self.backends.get(backend).and_then(Option::as_ref);
         backend.into_iter().flat_map(|backend| &backend.stats).map(Stat::requests).sum()
+    }
+
+    /// Requests that have this backend and no server yet. A moment passes between its servers' numbers and its own: some that are there
+    /// may have come in it.
+    fn between(&self, backend: &str) -> u64 {
+        let Some(Some(Backend { stats, whole: Some(whole), .. })) = self.backends.get(backend) else { return 0 };
+        whole.number("scur").saturating_sub(stats.iter().map(|stat| stat.number("scur")).sum())
     }
 
     /// The servers of every backend.
@@ -208,7 +215,9 @@ impl Haproxy {
             });
             seen.pools.insert(name.clone(), pool);
             self.count(name, &look);
-            if let Some(split) = self.maps.look(&self.config.socket, name, spec.split.as_ref()).await? {
+            let split = self.maps.look(&self.config.socket, name, spec.split.as_ref()).await?;
+            self.note_ways(name, spec, &look, split.as_ref().and_then(|split| split.running.as_ref()));
+            if let Some(split) = split {
                 seen.splits.insert(name.clone(), self.since.fill(name, split));
             }
         }
@@ -277,7 +286,8 @@ impl Haproxy {
         } else if row.told() == MemberState::Ready && !row.is_up() {
             Remark::Down(check(stat))
         } else {
-            self.complaints.get(place).cloned().map_or(Remark::None, Remark::Complaint)
+            let complaint = self.complaints.get(place).cloned().map(Remark::Complaint);
+            complaint.unwrap_or(if self.ways.has_stayed(place) { Remark::Later } else { Remark::None })
         };
         let unanswered = self.unanswered.of(row.backend(), row.server());
         MemberSeen {
@@ -310,6 +320,16 @@ impl Haproxy {
         let earlier = if went_before { changed_before(stat, self.lived) } else { Duration::ZERO };
         let now = Instant::now();
         now.duration_since(*self.outs.entry(place.clone()).or_insert_with(|| now.checked_sub(earlier).unwrap_or(now)))
+    }
+
+    fn note_ways(&mut self, name: &PoolName, spec: &PoolSpec, look: &Look, running: Option<&TrafficSplit>) {
+        if !self.maps.is_prepared(name) {
+            return;
+        }
+        for (backend, side) in [(name.to_string(), Side::Stable), (super::trial(name), Side::Trial)] {
+            let (leads, is_to_lead) = (way::leads(running, side), way::leads(spec.split.as_ref(), side));
+            self.ways.note(&backend, leads, is_to_lead, look.between(&backend), spec.drain_deadline);
+        }
     }
 
     /// Another server than this one that routes to its address.

@@ -23,6 +23,7 @@ mod socket;
 mod state_file;
 mod text;
 mod unanswered;
+mod way;
 
 use super::conduct::Conductor;
 use super::drift::Settled;
@@ -48,6 +49,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use text::{Stat, Workers};
 use unanswered::Unanswered;
+use way::Ways;
 
 /// A server: its backend's name and its address.
 type Place = (String, SocketAddr);
@@ -85,6 +87,7 @@ struct Haproxy {
     survey: Option<(Instant, Servers)>,
     /// What haproxy.cfg was prepared for, and what its maps say.
     maps: Maps,
+    ways: Ways,
     /// What it says of its requests, or why that is not heard. None: it is not asked to.
     requests: Option<Result<Requests<Family>, Problem>>,
     /// The process whose family is believed.
@@ -124,6 +127,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ignored: BTreeSet::new(),
         survey: None,
         maps,
+        ways: Ways::default(),
         requests: None,
         believed: None,
         hearing: Hearing::default(),
@@ -162,8 +166,10 @@ impl Driver for Haproxy {
     }
 
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
+        self.ways.begin_pass();
         let path = self.config.state_file.clone();
-        let file = StateFile::read(&path).ok().and_then(|file| file.changed(self.lines(&self.all_rows(likely))));
+        let likely = self.all_rows(likely);
+        let file = StateFile::read(&path).ok().and_then(|file| file.changed(self.lines(&likely)));
         let ready = self.ready.take().filter(|ready| file.as_ref().is_some_and(|file| ready.is(file)));
         let prepare = async {
             match ready {
@@ -177,7 +183,7 @@ impl Driver for Haproxy {
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<(), Problem> {
-        let rows = self.all_rows(changes);
+        let rows = self.ways.free(self.all_rows(changes), &self.servers);
         let out = changes.iter().filter(|change| change.state == MemberState::Out).map(|change| change.address);
         let out: BTreeSet<SocketAddr> = out.collect();
         self.journal

@@ -63,13 +63,17 @@ impl Front {
 
     /// The same, prepared for dividing requests.
     pub(crate) fn haproxy_split(servers: &[SocketAddr]) -> Option<Self> {
+        Self::haproxy_split_with(servers, |config| config)
+    }
+
+    pub(crate) fn haproxy_split_with(servers: &[SocketAddr], edit: impl Fn(String) -> String) -> Option<Self> {
         let lines = servers.iter().enumerate().map(|(index, address)| format!("    server s{index} {address} disabled\n"));
         let lines = lines.collect::<String>();
         let sample = include_str!("../../../examples/haproxy-split.cfg");
         let (frontend, backend) = sample.split_once("# beside").expect("two parts");
         let plain = |part: &str| part.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
         let backend = backend.split_once('\n').expect("a comment line").1.replace("@SERVERS@", &lines);
-        Self::haproxy_with(&lines, |config| config.replace("@DIVIDE@", &plain(frontend)).replace("@TRIAL@", &backend))
+        Self::haproxy_with(&lines, |config| edit(config.replace("@DIVIDE@", &plain(frontend)).replace("@TRIAL@", &backend)))
     }
 
     /// HAProxy with the sample configuration, after an edit.
