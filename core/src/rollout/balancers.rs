@@ -2,12 +2,19 @@
 
 use super::divide;
 use crate::fleet::ability::BalancerAbility;
-use crate::fleet::{Fleet, Host, Service};
+use crate::fleet::{Fleet, Host, MemberKey, Service};
 use crate::name::{HostName, PoolName};
 use crate::problem::{Code, Problem};
 use std::collections::BTreeSet;
 
-/// Every balancer that is none, and every one that cannot divide requests as the strategy needs it.
+/// What keeps every change of a pool from being made until a person mends it: the codes of docs/errors.md.
+const MENDED_BY_HAND: [u16; 8] = [403, 405, 411, 430, 432, 435, 436, 437];
+
+/// The same of one member: something else than Baton decides about it.
+const MEMBER_MENDED_BY_HAND: [u16; 1] = [408];
+
+/// Every balancer that is none, every one that cannot divide requests as the strategy needs it, and every one that says that it cannot
+/// be changed.
 pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
     let Some(balancer) = &service.balancer else { return Vec::new() };
     let needs = divide::needs(&service.strategy);
@@ -22,7 +29,7 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
         }
         let lacks = ability.map_or_else(|| needs.clone(), |ability| ability.split.lacks(&balancer.pool, &needs));
         if lacks.is_empty() {
-            return None;
+            return fleet.hosts.get(on).and_then(|host| stuck(on, host, service, &balancer.pool));
         }
         let driver = ability.map_or("not heard yet", |ability| ability.driver.as_str());
         let lacks: Vec<String> = lacks.into_iter().map(|feature| feature.0).collect();
@@ -40,6 +47,16 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
         )
     };
     balancer.on.iter().filter_map(objection).collect()
+}
+
+/// Why a balancer that is there would not change this pool. Who is away, or was declared dead, is waited for or not as always.
+fn stuck(on: &HostName, host: &Host, service: &Service, pool: &PoolName) -> Option<Problem> {
+    let says = host.report().filter(|_| host.connected && host.dead_balancer.is_none())?.pools.get(pool)?;
+    let stays = |key: &MemberKey| service.hosts.contains(&key.host);
+    let members = says.members.iter().filter(|(key, _)| stays(key)).filter_map(|(_, member)| member.problem.as_ref());
+    let whole = says.problem.iter().filter(|problem| MENDED_BY_HAND.contains(&problem.code.0));
+    let problem = whole.chain(members.filter(|problem| MEMBER_MENDED_BY_HAND.contains(&problem.code.0))).next()?;
+    Some(problem.clone().saw("balancer", on.to_string()))
 }
 
 fn said(host: &Host) -> Option<&BalancerAbility> {

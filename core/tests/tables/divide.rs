@@ -5,6 +5,7 @@ use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::fleet::split::Side;
 use baton_core::name::RolloutId;
+use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Deploy, objections};
 use baton_core::rollout::plan::plan;
 use baton_core::rollout::{Direction, RolloutState};
@@ -124,4 +125,27 @@ fn a_pool_that_a_balancer_says_it_does_not_have_is_refused_before_anything_chang
         balancer.pools = pools.map(|pools| pools.into_iter().collect());
         assert_eq!(objected(&world, &[]), objections);
     }
+}
+
+/// Until a person mends it: nothing would come of the rollout, and half of it would be waiting for that.
+#[test]
+fn a_pool_that_cannot_be_changed_is_refused_before_anything_changes() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    able(&mut world, SplitAbility::None, "haproxy");
+    let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+    let sound = lb1.heard.clone();
+    let mut says = |whole: Option<u16>, web2: Option<u16>, connected: bool| {
+        let problem = |code: Option<u16>| code.map(|code| Problem::new(Code(code), "no"));
+        let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+        (lb1.heard, lb1.connected) = (sound.clone(), connected);
+        let says = lb1.heard.as_mut().expect("a report").report.pools.get_mut(&pool()).expect("a pool");
+        says.problem = problem(whole);
+        says.members.get_mut(&"web2/a".parse().expect("a member")).expect("it is there").problem = problem(web2);
+        objected(&world, &[])
+    };
+    assert_eq!(says(Some(432), None, true), [432]);
+    assert_eq!(says(None, Some(408), true), [408]);
+    // What passes by itself, or has its own words, is waited for.
+    assert_eq!([says(Some(412), None, true), says(None, Some(409), true), says(Some(402), None, true)], [[0_u16; 0]; 3]);
+    assert_eq!([says(Some(432), None, false), says(None, None, true)], [[0_u16; 0]; 2]);
 }

@@ -50,16 +50,28 @@ pub(super) struct Look {
 impl Look {
     pub(super) async fn take(
         path: &Path,
-        pools: Vec<String>,
+        backends: Vec<String>,
         ids: &BTreeMap<String, String>,
         survey: bool,
     ) -> Result<Self, Problem> {
+        let blocks = socket::ask(path, &Self::commands(&backends, ids, survey)).await?;
+        Self::read(path, backends, survey, blocks)
+    }
+
+    /// What to ask for a look. The backends' numbers are those of the process that was seen last.
+    pub(super) fn commands(backends: &[String], ids: &BTreeMap<String, String>, survey: bool) -> Vec<String> {
         let mut commands = vec!["show info".to_owned(), "show cli level".to_owned()];
-        commands.extend(pools.iter().flat_map(|pool| [format!("show servers state {pool}"), statistics(ids.get(pool))]));
+        let backend = |name: &String| [format!("show servers state {name}"), statistics(ids.get(name))];
+        commands.extend(backends.iter().flat_map(backend));
         if survey {
             commands.push("show servers state".to_owned());
         }
-        let mut blocks = socket::ask(path, &commands).await?.into_iter();
+        commands
+    }
+
+    /// Reads what was answered to these commands.
+    pub(super) fn read(path: &Path, names: Vec<String>, survey: bool, blocks: Vec<String>) -> Result<Self, Problem> {
+        let mut blocks = blocks.into_iter();
         let mut next = || blocks.next().unwrap_or_default();
         let process = next();
         let process = Process::parse(&process).ok_or_else(|| problem::socket_garbage(path, &process))?;
@@ -71,11 +83,11 @@ impl Look {
             return Err(problem::not_admin(path, level.trim()));
         }
         let mut backends = BTreeMap::new();
-        for pool in pools {
+        for name in names {
             let (rows, stats) = (next(), next());
             let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
                 (true, Some(mut stats)) => {
-                    stats.retain(|stat| stat.text("pxname") == pool);
+                    stats.retain(|stat| stat.text("pxname") == name);
                     let whole = stats.iter().position(Stat::is_backend).map(|at| stats.remove(at));
                     stats.retain(Stat::is_server);
                     Some(Backend { rows: Row::parse_all(&rows).collect(), stats, whole })
@@ -83,7 +95,7 @@ impl Look {
                 _ if rows.starts_with("Can't find backend") => None,
                 _ => return Err(problem::socket_garbage(path, &rows)),
             };
-            backends.insert(pool, backend);
+            backends.insert(name, backend);
         }
         let survey = survey.then(|| routed(&next()));
         Ok(Self { process, backends, survey })

@@ -67,6 +67,10 @@ struct Haproxy {
     servers: BTreeMap<Place, Row>,
     /// The numbers of the pools' backends in that process.
     ids: BTreeMap<String, String>,
+    /// The backends that were asked for last.
+    backends: Vec<String>,
+    /// What was read back when something was told to it.
+    read_back: Option<Look>,
     /// Backends whose algorithm sends requests by a map that may have room for the weights of haproxy.cfg and no more: a HAProxy that
     /// starts with a larger one from its state file writes past its end, and dies.
     mapped: BTreeSet<String>,
@@ -117,6 +121,8 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         identity: None,
         servers: BTreeMap::new(),
         ids: BTreeMap::new(),
+        backends: Vec::new(),
+        read_back: None,
         mapped: BTreeSet::new(),
         since: Since::open(state.join("haproxy-splits.json")),
         outs: BTreeMap::new(),
@@ -145,16 +151,23 @@ impl Driver for Haproxy {
             self.unsettled = false;
         }
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
+        self.backends = self.backends_of(pools);
+        let read_back = self.read_back.take();
         // All at once. A new worker that answers is none of those its master had before; whoever is replaced right after it answered is
         // seen the next time, as if it had answered a moment earlier.
-        let look = Look::take(&self.config.socket, self.backends(pools), &self.ids, survey_due);
+        let look = async {
+            match read_back {
+                Some(look) => Ok(look),
+                None => Look::take(&self.config.socket, self.backends.clone(), &self.ids, survey_due).await,
+            }
+        };
         let begun = async { self.requests.as_ref()?.as_ref().ok()?.begun_meanwhile().await };
         let (look, workers, begun) = tokio::join!(look, self.workers_if_needed(pools), begun);
         match look {
             // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 self.maps.learn(&self.config.socket).await?;
-                let look = Look::take(&self.config.socket, self.backends(pools), &BTreeMap::new(), true).await?;
+                let look = Look::take(&self.config.socket, self.backends.clone(), &BTreeMap::new(), true).await?;
                 self.take_in(pools, look, (None, begun)).await
             }
             Ok(look) => self.take_in(pools, look, (workers, begun)).await,
@@ -167,6 +180,7 @@ impl Driver for Haproxy {
 
     async fn observe_before(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, likely: &[Change]) -> Result<Seen, Problem> {
         self.ways.begin_pass();
+        self.read_back = None;
         let path = self.config.state_file.clone();
         let likely = self.all_rows(likely);
         let file = StateFile::read(&path).ok().and_then(|file| file.changed(self.lines(&likely)));
@@ -263,7 +277,7 @@ impl Driver for Haproxy {
 
 impl Haproxy {
     /// The backends of the pools; a pool whose requests may be divided has a second one for the members on trial.
-    fn backends(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Vec<String> {
+    fn backends_of(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Vec<String> {
         let names = |pool: &PoolName| {
             let second = self.maps.is_prepared(pool).then(|| trial(pool));
             std::iter::once(pool.to_string()).chain(second)
@@ -309,22 +323,28 @@ impl Haproxy {
         self.identity.as_deref()?.split('@').next()?.parse().ok()
     }
 
+    /// Tells it, and reads back what it makes of that: one process answers both.
     async fn tell(&mut self, commands: &[(Place, String)]) -> Result<(), Problem> {
         if commands.is_empty() {
             return Ok(());
         }
-        let lines: Vec<&String> = commands.iter().map(|(_, line)| line).collect();
-        let answers = socket::ask(&self.config.socket, &lines).await?;
+        let path = &self.config.socket;
+        let mut lines: Vec<String> = commands.iter().map(|(_, line)| line.clone()).collect();
+        lines.extend(Look::commands(&self.backends, &self.ids, false));
+        let mut answers = socket::ask(path, &lines).await?;
+        let seen = answers.split_off(commands.len().min(answers.len()));
         for ((place, line), answer) in commands.iter().zip(&answers) {
             self.complaints.remove(place);
             if answer.starts_with("Permission denied") {
-                return Err(problem::not_admin(&self.config.socket, "operator"));
+                return Err(problem::not_admin(path, "operator"));
             }
             tracing::info!(pool = %place.0, address = %place.1, command = %line, answer = %answer.trim(), "haproxy");
         }
         for ((place, _), answer) in commands.iter().zip(&answers).filter(|(_, answer)| !answer.trim().is_empty()) {
             self.complaints.insert(place.clone(), answer.trim().to_owned());
         }
+        // What cannot be read is asked for again, and said then.
+        self.read_back = Look::read(path, self.backends.clone(), false, seen).ok();
         Ok(())
     }
 
