@@ -29,11 +29,6 @@ pub(crate) async fn prepare(path: &Path, content: String) -> io::Result<Prepared
     tokio::task::spawn_blocking(move || durable::prepare(&path, content.as_bytes())).await.map_err(io::Error::other)?
 }
 
-/// Puts what was written beside a file in its place.
-pub(crate) async fn put_prepared(prepared: Prepared) -> io::Result<()> {
-    tokio::task::spawn_blocking(move || prepared.put()).await.map_err(io::Error::other)?
-}
-
 /// Waits until what was put is there after a power cut, too.
 pub(crate) async fn settle(path: &Path) -> io::Result<()> {
     let path = path.to_owned();

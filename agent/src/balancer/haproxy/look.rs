@@ -4,9 +4,9 @@
 use super::generations;
 use super::row::Row;
 use super::state_file::{self, StateFile};
-use super::text::{Process, Stat, Workers};
+use super::text::{Process, Stat};
 use super::unanswered::Table;
-use super::{Haproxy, Place, kin, merge, socket, way};
+use super::{Beside, Haproxy, Place, kin, merge, socket, way};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
@@ -162,7 +162,7 @@ impl Haproxy {
         &mut self,
         pools: &BTreeMap<PoolName, PoolSpec>,
         mut look: Look,
-        (workers, begun): (Option<Result<Workers, Problem>>, Option<String>),
+        (workers, begun): Beside,
     ) -> Result<Seen, Problem> {
         if let Some(survey) = look.survey.take() {
             self.survey = Some((Instant::now(), survey));

@@ -54,6 +54,10 @@ use way::Ways;
 /// A server: its backend's name and its address.
 type Place = (String, SocketAddr);
 
+/// A look, and what was asked elsewhere at that time: its master of its workers, and since when its requests are counted.
+type Answer = (Look, Beside);
+type Beside = (Option<Result<Workers, Problem>>, Option<String>);
+
 /// How often the whole of HAProxy is listed and not only our backends: for other ways to a member.
 const SURVEY: Duration = Duration::from_secs(1);
 
@@ -70,7 +74,7 @@ struct Haproxy {
     /// The backends that were asked for last.
     backends: Vec<String>,
     /// What was read back when something was told to it.
-    read_back: Option<Look>,
+    read_back: Option<Answer>,
     /// Backends whose algorithm sends requests by a map that may have room for the weights of haproxy.cfg and no more: a HAProxy that
     /// starts with a larger one from its state file writes past its end, and dies.
     mapped: BTreeSet<String>,
@@ -152,25 +156,26 @@ impl Driver for Haproxy {
         }
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
         self.backends = self.backends_of(pools);
-        let read_back = self.read_back.take();
-        // All at once. A new worker that answers is none of those its master had before; whoever is replaced right after it answered is
-        // seen the next time, as if it had answered a moment earlier.
-        let look = async {
-            match read_back {
-                Some(look) => Ok(look),
-                None => Look::take(&self.config.socket, self.backends.clone(), &self.ids, survey_due).await,
+        let answer = match self.read_back.take() {
+            Some((look, beside)) => (Ok(look), beside),
+            // All at once. A new worker that answers is none of those its master had before; whoever is replaced right after it
+            // answered is seen the next time, as if it had answered a moment earlier.
+            None => {
+                let look = Look::take(&self.config.socket, self.backends.clone(), &self.ids, survey_due);
+                let mut wanted = pools.values().flat_map(|spec| spec.members.values());
+                let any_out = wanted.any(|member| member.state != MemberState::Ready);
+                tokio::join!(look, self.beside(any_out))
             }
         };
-        let begun = async { self.requests.as_ref()?.as_ref().ok()?.begun_meanwhile().await };
-        let (look, workers, begun) = tokio::join!(look, self.workers_if_needed(pools), begun);
+        let (look, beside) = answer;
         match look {
             // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 self.maps.learn(&self.config.socket).await?;
                 let look = Look::take(&self.config.socket, self.backends.clone(), &BTreeMap::new(), true).await?;
-                self.take_in(pools, look, (None, begun)).await
+                self.take_in(pools, look, (None, beside.1)).await
             }
-            Ok(look) => self.take_in(pools, look, (workers, begun)).await,
+            Ok(look) => self.take_in(pools, look, beside).await,
             Err(problem) => {
                 self.hold_out_on_disk(pools).await;
                 Err(problem)
@@ -285,15 +290,18 @@ impl Haproxy {
         pools.keys().flat_map(names).collect()
     }
 
-    /// What its master says of its workers, where one from before a reload matters: as far as is known before the look.
-    async fn workers_if_needed(&self, pools: &BTreeMap<PoolName, PoolSpec>) -> Option<Result<Workers, Problem>> {
-        let mut wanted = pools.values().flat_map(|spec| spec.members.values());
-        let any_out = wanted.any(|member| member.state != MemberState::Ready)
-            || self.servers.values().any(|row| row.told() != MemberState::Ready);
-        match &self.config.master_socket {
-            Some(master) if any_out => Some(generations::workers(master).await),
-            _ => None,
-        }
+    /// What its master says of its workers, where one from before a reload matters (as far as is known before the look, or somebody is to
+    /// go out), and since when requests are counted.
+    async fn beside(&self, any_out: bool) -> Beside {
+        let any_out = any_out || self.servers.values().any(|row| row.told() != MemberState::Ready);
+        let workers = async {
+            match &self.config.master_socket {
+                Some(master) if any_out => Some(generations::workers(master).await),
+                _ => None,
+            }
+        };
+        let begun = async { self.requests.as_ref()?.as_ref().ok()?.begun_meanwhile().await };
+        tokio::join!(workers, begun)
     }
 
     /// The servers a change is made of: on its side as it says, and out on the other one, in this order.
@@ -331,7 +339,8 @@ impl Haproxy {
         let path = &self.config.socket;
         let mut lines: Vec<String> = commands.iter().map(|(_, line)| line.clone()).collect();
         lines.extend(Look::commands(&self.backends, &self.ids, false));
-        let mut answers = socket::ask(path, &lines).await?;
+        let (answers, beside) = tokio::join!(socket::ask(path, &lines), self.beside(true));
+        let mut answers = answers?;
         let seen = answers.split_off(commands.len().min(answers.len()));
         for ((place, line), answer) in commands.iter().zip(&answers) {
             self.complaints.remove(place);
@@ -344,7 +353,7 @@ impl Haproxy {
             self.complaints.insert(place.clone(), answer.trim().to_owned());
         }
         // What cannot be read is asked for again, and said then.
-        self.read_back = Look::read(path, self.backends.clone(), false, seen).ok();
+        self.read_back = Look::read(path, self.backends.clone(), false, seen).ok().map(|look| (look, beside));
         Ok(())
     }
 

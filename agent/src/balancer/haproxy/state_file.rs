@@ -70,9 +70,8 @@ impl StateFile {
     /// Replaces the file, whole: a HAProxy that starts from now on reads the new one. After a power cut it does so once
     /// [`settle`] is through. What was made ready for it is used, or thrown away.
     pub(super) async fn put(&self, path: &Path, ready: Option<Ready>) -> Result<(), Problem> {
-        if let Some(ready) = ready.filter(|ready| ready.is(self))
-            && durable::put_prepared(ready.prepared).await.is_ok()
-        {
+        // A rename: waiting for another thread would take longer.
+        if ready.filter(|ready| ready.is(self)).is_some_and(|ready| ready.prepared.put().is_ok()) {
             return Ok(());
         }
         durable::put(path, self.text()).await.map_err(|error| problem::state_file(path, &error))
