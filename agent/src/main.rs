@@ -198,6 +198,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Says that the configuration is right, and what it comes to.
 fn check(file: &ConfigFile) -> anyhow::Result<()> {
     let config = file.load()?;
+    config.balancer.iter().try_for_each(BalancerConfig::check)?;
     let at = file.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
     let state = match at.exists() {
         true => "is right",

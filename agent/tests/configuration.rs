@@ -17,6 +17,9 @@ fn a_configuration_is_checked_without_starting_anything() {
     assert_eq!((code, complaints.as_str()), (Some(0), ""));
     assert!(said.contains("agent.toml is right") && said.contains("balancer     haproxy"), "{said}");
     assert!(!state.exists(), "nothing was made");
+    let (code, said, complaints) = check(&right.replace("/x", "127.0.0.1:9999"));
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(complaints.contains("B0439"), "{complaints}");
     let (code, said, complaints) = check("stat = \"/x\"\nruntime = \"docker\"\n[balancer]\ndriver = \"haproxi\"\n");
     assert_eq!((code, said.as_str()), (Some(1), ""));
     assert_eq!(complaints.matches("error[B0530]").count(), 3, "{complaints}");

@@ -80,6 +80,17 @@ impl BalancerConfig {
             Self::Builtin(_) => "builtin",
         }
     }
+
+    /// What can be said without a balancer.
+    ///
+    /// # Errors
+    /// [`Problem`] when it can work nowhere.
+    pub fn check(&self) -> Result<(), Problem> {
+        match self {
+            Self::Haproxy(config) => haproxy::check(config),
+            Self::Nginx(_) | Self::Envoy(_) | Self::Builtin(_) => Ok(()),
+        }
+    }
 }
 
 /// A HAProxy somebody else configured and started; Baton adopts the backends named like its pools.
@@ -194,6 +205,7 @@ pub struct BuiltinConfig {
 /// # Errors
 /// [`Problem`] when the configuration can never work here.
 pub fn open(config: BalancerConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
+    config.check()?;
     match config {
         BalancerConfig::Haproxy(config) => haproxy::open(config, &state.join("balancer")),
         BalancerConfig::Nginx(config) => nginx::open(config, &state.join("balancer")),

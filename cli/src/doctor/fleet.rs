@@ -7,7 +7,7 @@ use crate::render::units::counted;
 use baton_proto::problem::code;
 use baton_proto::v1::{
     AuthorityStatusRequest, AuthorityView, CertificateView, FleetView, HostView, ListCertificatesRequest, ListTokensRequest,
-    VerifyAuditRequest,
+    MemberView, VerifyAuditRequest,
 };
 
 const DAY: i64 = 24 * 3600;
@@ -17,7 +17,7 @@ const LATE: i64 = 14 * DAY;
 const LONG_LIVED: u64 = 7 * 24 * 3600 * 1000;
 /// For so long everybody has time to move to another authority: a host that is away for the last third of its certificate's life, too.
 const AUTHORITY_LASTS: i64 = 90 * DAY;
-/// Of what is wrong with the audit log.
+/// Of what is wrong with the audit log, and of commands that say why.
 const FAULTS_SHOWN: usize = 3;
 
 const FLEET: [&str; 9] = [
@@ -68,11 +68,12 @@ fn of(view: &FleetView) -> Vec<Check> {
         if helps.is_empty() { otherwise.to_owned() } else { helps.into_iter().collect::<Vec<_>>().join("; ") }
     };
     let pools = || hosts.clone().flat_map(|host| host.pools.iter().map(move |pool| (host, pool)));
+    let is_astray = |it: &&MemberView| !it.running.is_empty() && (it.running != it.wanted || it.on_disk != it.running);
     let astray = pools().flat_map(|(host, pool)| {
-        let members =
-            pool.members.iter().filter(|it| !it.running.is_empty() && (it.running != it.wanted || it.on_disk != it.running));
+        let members = pool.members.iter().filter(is_astray);
         members.map(move |member| format!("{} in {} on {} is {}", member.key, pool.pool, host.name, member.running))
     });
+    let astray_at = pools().filter(|(_, pool)| pool.members.iter().any(|it| is_astray(&it))).map(|(host, _)| &host.name);
     let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));
     let paused = paused.filter(|(_, rollout)| matches!(rollout.state.as_str(), "paused" | "failed"));
     vec![
@@ -98,29 +99,36 @@ fn of(view: &FleetView) -> Vec<Check> {
             FLEET[3],
             hosts.clone().flat_map(|host| host.problems.iter().map(|it| format!("{}: {}", name(host), problem(it)))),
             "none",
-            &fixes(hosts.clone().flat_map(|host| &host.problems).collect(), "baton why HOST"),
+            &fixes(
+                hosts.clone().flat_map(|host| &host.problems).collect(),
+                &why(hosts.clone().filter(|host| !host.problems.is_empty()).map(|host| &host.name)),
+            ),
         ),
         Check::unless(
             FLEET[4],
             view.services.iter().filter(|it| it.health != "healthy").map(|it| format!("{} is {}", it.name, it.health)),
             format!("{} healthy", view.services.len()),
-            "baton why SERVICE",
+            &why(view.services.iter().filter(|it| it.health != "healthy").map(|it| &it.name)),
         ),
         Check::unless(
             FLEET[5],
-            paused.map(|(service, rollout)| format!("{} of {} is {}", rollout.id, service.name, rollout.state)),
+            paused.clone().map(|(service, rollout)| format!("{} of {} is {}", rollout.id, service.name, rollout.state)),
             "none stands still",
-            "baton why SERVICE, then baton resume or baton rollback",
+            &format!("{}, then baton resume or baton rollback", why(paused.map(|(service, _)| &service.name))),
         ),
         Check::unless(
             FLEET[6],
             pools().filter_map(|(host, pool)| Some(format!("{}: {}", host.name, problem(pool.problem.as_ref()?)))),
             "they answer",
-            "baton why HOST",
+            &why(pools().filter(|(_, pool)| pool.problem.is_some()).map(|(host, _)| &host.name)),
         ),
         match astray.collect::<Vec<_>>() {
             astray if astray.is_empty() => Check::good(FLEET[7], "as wanted, now and after a restart"),
-            astray => Check::warning(FLEET[7], astray.join("; "), "wait for the rollout under way; else baton why HOST"),
+            astray => Check::warning(
+                FLEET[7],
+                astray.join("; "),
+                format!("wait for the rollout under way; else {}", why(astray_at)),
+            ),
         },
         Check::unless(
             FLEET[8],
@@ -135,6 +143,12 @@ fn of(view: &FleetView) -> Vec<Check> {
 }
 
 /// What brings hosts back, each as it is away.
+/// Where the reasons of these are said: some are enough to begin with.
+fn why<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    names.into_iter().take(FAULTS_SHOWN).map(|name| format!("baton why {name}")).collect::<Vec<_>>().join("; ")
+}
+
 fn absent(hosts: &[HostView]) -> String {
     // A certificate that the coordinator does not take is nothing that its agent could mend by being started.
     let turned_away = |host: &HostView| {

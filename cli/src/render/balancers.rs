@@ -4,7 +4,7 @@ use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, counted, hundredths, millis};
 use crate::errors::{from_wire, problem_page};
-use baton_proto::v1::{HostView, MemberView, PoolView, SplitView};
+use baton_proto::v1::{HostView, MemberView, PoolView, Problem, SplitView};
 use serde::Serialize;
 
 /// One thing that is not as it should be.
@@ -19,6 +19,9 @@ pub struct Drift {
     pub on_disk: String,
     /// Why, where somebody knows.
     pub problem: String,
+    /// The same without what was seen.
+    #[serde(skip)]
+    pub summary: String,
 }
 
 /// `baton balancers list`.
@@ -74,10 +77,10 @@ fn process(identity: &str) -> String {
 
 /// `shop web3/0 is out, wanted ready`.
 fn in_words(drift: &Drift) -> String {
-    let Drift { pool, member, wanted, running, on_disk, problem, .. } = drift;
+    let Drift { pool, member, wanted, running, on_disk, summary, .. } = drift;
     let of = if member.is_empty() { pool.clone() } else { format!("{pool} {member}") };
-    match (problem.is_empty(), running == wanted) {
-        (false, _) => format!("{of}: {problem}"),
+    match (summary.is_empty(), running == wanted) {
+        (false, _) => format!("{of}: {summary}"),
         (true, true) => format!("{of} is {} on disk, wanted {}", or_dash(on_disk), or_dash(wanted)),
         (true, false) => format!("{of} is {}, wanted {}", or_dash(running), or_dash(wanted)),
     }
@@ -90,8 +93,7 @@ pub fn show(host: &HostView) -> Page {
     let driver = if host.driver.is_empty() { "a driver that was not said".to_owned() } else { host.driver.clone() };
     page.line(Line::default().span(Tone::Strong, host.name.clone()).plain(format!("  {driver}")));
     pools(&mut page, host);
-    let problems = host.pools.iter().flat_map(problems);
-    for problem in host.problems.iter().chain(problems) {
+    for problem in host.problems.iter().chain(host.pools.iter().flat_map(reasons)) {
         page.line(Line::default()).extend(problem_page(&from_wire(problem)));
     }
     page
@@ -178,10 +180,19 @@ pub fn drift(hosts: &[&HostView]) -> Page {
             Line::of(or_dash(&drift.wanted)),
             Line::default().span(Tone::Busy, or_dash(&drift.running)),
             Line::default().span(Tone::Busy, or_dash(&drift.on_disk)),
-            Line::default().span(Tone::Quiet, drift.problem),
+            Line::default().span(Tone::Quiet, drift.summary),
         ]);
     }
-    table.page()
+    let mut page = table.page();
+    // Many members may have one reason.
+    let mut known = Vec::new();
+    for problem in hosts.iter().flat_map(|host| &host.pools).flat_map(reasons) {
+        if !known.contains(&problem) {
+            page.line(Line::default()).extend(problem_page(&from_wire(problem)));
+            known.push(problem);
+        }
+    }
+    page
 }
 
 /// Everything that is not as it should be: states, weights and sides read back, pools nobody asked for, splits.
@@ -189,26 +200,26 @@ pub fn drift(hosts: &[&HostView]) -> Page {
 pub fn drifted(hosts: &[&HostView]) -> Vec<Drift> {
     let mut drifts = Vec::new();
     for (host, pool) in hosts.iter().flat_map(|host| host.pools.iter().map(move |pool| (host, pool))) {
-        let of = |member: &str, wanted: &str, running: &str, on_disk: &str, problem: String| Drift {
+        let of = |member: &str, wanted: &str, running: &str, on_disk: &str, problem: Option<&Problem>| Drift {
             balancer: host.name.clone(),
             pool: pool.pool.clone(),
             member: member.to_owned(),
             wanted: wanted.to_owned(),
             running: running.to_owned(),
             on_disk: on_disk.to_owned(),
-            problem,
+            problem: problem.map(said).unwrap_or_default(),
+            summary: problem.map(summary).unwrap_or_default(),
         };
         if let Some(problem) = &pool.problem {
-            drifts.push(of("", "", "", "", said(problem)));
+            drifts.push(of("", "", "", "", Some(problem)));
             continue;
         }
         for split in pool.split.iter().filter(|split| split.running != split.wanted || !split.on_disk) {
             let disk = if split.on_disk { split.running.as_str() } else { "another" };
-            drifts.push(of("", &split.wanted, &split.running, disk, String::new()));
+            drifts.push(of("", &split.wanted, &split.running, disk, None));
         }
         for member in pool.members.iter().filter(|member| differs(member)) {
-            let problem = member.problem.as_ref().map(said).unwrap_or_default();
-            drifts.push(of(&member.key, &member.wanted, &member.running, &member.on_disk, problem));
+            drifts.push(of(&member.key, &member.wanted, &member.running, &member.on_disk, member.problem.as_ref()));
         }
     }
     drifts
@@ -218,13 +229,17 @@ fn differs(member: &MemberView) -> bool {
     member.problem.is_some() || member.running != member.wanted || member.on_disk != member.wanted
 }
 
-fn problems(pool: &PoolView) -> impl Iterator<Item = &baton_proto::v1::Problem> {
+fn reasons(pool: &PoolView) -> impl Iterator<Item = &Problem> {
     pool.problem.iter().chain(pool.members.iter().filter_map(|member| member.problem.as_ref()))
 }
 
-fn said(problem: &baton_proto::v1::Problem) -> String {
+fn summary(problem: &Problem) -> String {
+    format!("[B{:04}] {}", problem.code, problem.what)
+}
+
+fn said(problem: &Problem) -> String {
     let asked = problem.seen.iter().map(|seen| format!(" ({} {})", seen.label, seen.evidence));
-    format!("[B{:04}] {}{}", problem.code, problem.what, asked.take(2).collect::<String>())
+    format!("{}{}", summary(problem), asked.take(2).collect::<String>())
 }
 
 fn or_dash(text: &str) -> String {
@@ -255,6 +270,21 @@ mod tests {
             text(&list(&[&balancer])),
             "HOST   DRIVER    PROCESS   POOLS   OPEN   IS\nlb1    haproxy   pid 77    shop    0      shop web3/0 is out, wanted ready\n"
         );
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said_once_with_what_helps() {
+        let mut balancer = example::balancer(&[("web2/0", 1_200, 3), ("web3/0", 7, 0)], "77@1795935353");
+        let seen = vec![baton_proto::v1::Seen { label: "log".into(), evidence: "a page\nof it".into() }];
+        let problem = Problem { code: 413, what: "it does not start".into(), seen, help: "free the port".into() };
+        balancer.pools[0].members.iter_mut().for_each(|member| member.problem = Some(problem.clone()));
+        let page = text(&drift(&[&balancer]));
+        assert_eq!(page.matches("[B0413] it does not start").count(), 2, "{page}");
+        assert_eq!((page.matches("error[B0413]").count(), page.matches("help: free the port").count()), (1, 1), "{page}");
+        balancer.pools[0].members.pop();
+        let page = text(&list(&[&balancer]));
+        assert!(page.contains("shop web2/0: [B0413] it does not start\n"), "{page}");
+        assert!(drifted(&[&balancer])[0].problem.ends_with("(log a page\nof it)"));
     }
 
     #[test]

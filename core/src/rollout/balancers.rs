@@ -32,6 +32,7 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
             return fleet.hosts.get(on).and_then(|host| stuck(on, host, service, &balancer.pool));
         }
         let driver = ability.map_or("not heard yet", |ability| ability.driver.as_str());
+        let page = ability.map_or("{haproxy,nginx,envoy}", |ability| ability.driver.as_str());
         let lacks: Vec<String> = lacks.into_iter().map(|feature| feature.0).collect();
         Some(
             Problem::new(
@@ -40,10 +41,10 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
             )
             .saw("driver", driver)
             .saw("lacks", lacks.join(", "))
-            .help(
-                "prepare it as docs/{haproxy,nginx,envoy}.md say under Dividing requests, or leave out rollout.match, rollout.sticky and \
-                 balancer.preview",
-            ),
+            .help(format!(
+                "prepare it as docs/{page}.md says under Dividing requests, or leave out rollout.match, rollout.sticky and \
+                 balancer.preview"
+            )),
         )
     };
     balancer.on.iter().filter_map(objection).collect()

@@ -140,7 +140,7 @@ fn a_pool_that_cannot_be_changed_is_refused_before_anything_changes() {
         (lb1.heard, lb1.connected) = (sound.clone(), connected);
         let says = lb1.heard.as_mut().expect("a report").report.pools.get_mut(&pool()).expect("a pool");
         says.problem = problem(whole);
-        says.members.get_mut(&"web2/a".parse().expect("a member")).expect("it is there").problem = problem(web2);
+        says.members.get_mut(&"web2/0".parse().expect("a member")).expect("it is there").problem = problem(web2);
         objected(&world, &[])
     };
     assert_eq!(says(Some(432), None, true), [432]);

@@ -104,16 +104,21 @@ struct Haproxy {
     unanswered: Unanswered,
 }
 
-/// Opens the driver.
+/// # Errors
+/// [`Problem`] when a socket is none of a file system, or requests are logged from elsewhere.
+pub(super) fn check(config: &HaproxyConfig) -> Result<(), Problem> {
+    let sockets = [Some(&config.socket), config.master_socket.as_ref()];
+    match sockets.into_iter().flatten().find(|path| !path.is_absolute()) {
+        Some(path) => Err(problem::no_unix_socket(path)),
+        None => hearing::check(config.requests),
+    }
+}
+
+/// Opens the driver, after its [`check`].
 ///
 /// # Errors
-/// [`Problem`] when the agent's state folder cannot be written, or a socket is none of a file system.
+/// [`Problem`] when the agent's state folder cannot be written.
 pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balancer>, Problem> {
-    let sockets = [Some(&config.socket), config.master_socket.as_ref()];
-    if let Some(path) = sockets.into_iter().flatten().find(|path| !path.is_absolute()) {
-        return Err(problem::no_unix_socket(path));
-    }
-    hearing::check(config.requests)?;
     std::fs::create_dir_all(state).map_err(|error| problem::state_folder(state, &error))?;
     // Whoever died between putting the file and settling it has nobody else to wait for the disk. That it is not there is said later.
     let _ = crate::durable::sync_folder(&config.state_file);
