@@ -5,6 +5,7 @@ use crate::name::{Digest, ReleaseId, ServiceName, Slot, Version};
 use crate::secret::Secret;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -92,8 +93,9 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// `GET path` on the instance's port answers 200 to 299. Redirects are not followed: 301 is not ready.
-    Http { path: String },
+    /// `GET path` on the instance's port answers 200 to 299. Redirects are not followed: 301 is not ready. Each member of a pool has
+    /// one, and pools of thousands are copied whole: a short path is no memory of its own.
+    Http { path: SmolStr },
     /// The instance's port accepts a connection.
     Tcp,
     /// The command exits 0. Placeholders as in [`Run::command`].

@@ -8,7 +8,7 @@ fn question(probe: Probe, address: SocketAddr) -> Question {
 }
 
 fn health() -> Probe {
-    Probe::Http { path: "/healthz".to_owned() }
+    Probe::Http { path: "/healthz".into() }
 }
 
 /// A server that reads a request and answers every one with the same bytes.

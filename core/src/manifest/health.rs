@@ -69,7 +69,7 @@ fn http(reader: &mut Reader<'_, '_>) -> Option<Probe> {
         reader.report(bad(path.span()).label("only visible ASCII characters: encode the others with %"));
         return None;
     }
-    Some(Probe::Http { path: path.into_inner() })
+    Some(Probe::Http { path: path.into_inner().into() })
 }
 
 fn tcp(reader: &mut Reader<'_, '_>) -> Option<Probe> {

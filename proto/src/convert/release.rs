@@ -82,7 +82,7 @@ impl From<&Probe> for v1::Probe {
     fn from(probe: &Probe) -> Self {
         use v1::probe::Kind;
         let kind = match probe {
-            Probe::Http { path } => Kind::Http(v1::HttpProbe { path: path.clone() }),
+            Probe::Http { path } => Kind::Http(v1::HttpProbe { path: path.to_string() }),
             Probe::Tcp => Kind::Tcp(v1::TcpProbe {}),
             Probe::Exec { command } => Kind::Exec(v1::ExecProbe { command: command.clone() }),
         };
@@ -95,7 +95,7 @@ impl TryFrom<v1::Probe> for Probe {
     fn try_from(message: v1::Probe) -> Result<Self, InvalidMessage> {
         use v1::probe::Kind;
         Ok(match present("kind", message.kind)? {
-            Kind::Http(http) => Self::Http { path: path("http.path", http.path)? },
+            Kind::Http(http) => Self::Http { path: path("http.path", http.path)?.into() },
             Kind::Tcp(v1::TcpProbe {}) => Self::Tcp,
             Kind::Exec(exec) => Self::Exec { command: command("exec.command", exec.command)? },
         })

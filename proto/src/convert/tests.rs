@@ -30,7 +30,7 @@ fn problem() -> Problem {
 
 fn probes() -> [Probe; 3] {
     [
-        Probe::Http { path: "/healthz?deep=1".to_owned() },
+        Probe::Http { path: "/healthz?deep=1".into() },
         Probe::Tcp,
         Probe::Exec { command: vec!["bin/check".to_owned(), "{port}".to_owned()] },
     ]
@@ -304,7 +304,7 @@ fn a_release_that_cannot_be_right_names_the_field() {
     assert_eq!(check(|m| m.probe = None), "probe");
     assert_eq!(check(|m| m.probe = Some(v1::Probe { kind: None })), "probe.kind");
     for path in ["", "healthz", "/a b", "/a\r\nHost: b", "http://x/"] {
-        let wrong: v1::Probe = (&Probe::Http { path: path.to_owned() }).into();
+        let wrong: v1::Probe = (&Probe::Http { path: path.into() }).into();
         assert_eq!(blamed::<Release, v1::Release>(&good, |m| m.probe = Some(wrong)), "probe.http.path");
     }
     assert_eq!(check(|m| m.probe = Some((&Probe::Exec { command: vec![] }).into())), "probe.exec.command");

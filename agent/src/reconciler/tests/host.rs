@@ -164,7 +164,7 @@ impl Host {
                 listen: Vec::new(),
             },
             health: Health {
-                probe: Probe::Http { path: "/healthz".to_owned() },
+                probe: Probe::Http { path: "/healthz".into() },
                 interval: Duration::from_millis(50),
                 timeout: Duration::from_secs(2),
                 healthy_for: Duration::from_millis(100),

@@ -45,7 +45,7 @@ impl Bench {
     /// The same for members that are somebody else's.
     pub(crate) fn without_apps(front: Front, places: &[SocketAddr]) -> Self {
         let members = (0..).zip(places).map(|(index, address): (usize, _)| {
-            let probe = Probe::Http { path: "/health".to_owned() };
+            let probe = Probe::Http { path: "/health".into() };
             let member = MemberSpec { address: *address, state: MemberState::Out, weight: 1, side: Side::Stable, probe };
             (format!("web{index}/0").parse().expect("a key"), member)
         });
