@@ -68,11 +68,18 @@ fn of(view: &FleetView) -> Vec<Check> {
         if helps.is_empty() { otherwise.to_owned() } else { helps.into_iter().collect::<Vec<_>>().join("; ") }
     };
     let pools = || hosts.clone().flat_map(|host| host.pools.iter().map(move |pool| (host, pool)));
-    let is_astray = |it: &&MemberView| !it.running.is_empty() && (it.running != it.wanted || it.on_disk != it.running);
+    let is_astray = |it: &&MemberView| {
+        it.problem.is_some() || !it.running.is_empty() && (it.running != it.wanted || it.on_disk != it.running)
+    };
+    let is = |member: &MemberView| match &member.problem {
+        Some(why) => format!(": {}", problem(why)),
+        None => format!(" is {}", member.running),
+    };
     let astray = pools().flat_map(|(host, pool)| {
         let members = pool.members.iter().filter(is_astray);
-        members.map(move |member| format!("{} in {} on {} is {}", member.key, pool.pool, host.name, member.running))
+        members.map(move |member| format!("{} in {} on {}{}", member.key, pool.pool, host.name, is(member)))
     });
+    let astray_for = pools().flat_map(|(_, pool)| &pool.members).filter_map(|member| member.problem.as_ref()).collect();
     let astray_at = pools().filter(|(_, pool)| pool.members.iter().any(|it| is_astray(&it))).map(|(host, _)| &host.name);
     let paused = view.services.iter().filter_map(|service| service.rollout.as_ref().map(|rollout| (service, rollout)));
     let paused = paused.filter(|(_, rollout)| matches!(rollout.state.as_str(), "paused" | "failed"));
@@ -127,7 +134,7 @@ fn of(view: &FleetView) -> Vec<Check> {
             astray => Check::warning(
                 FLEET[7],
                 astray.join("; "),
-                format!("wait for the rollout under way; else {}", why(astray_at)),
+                fixes(astray_for, &format!("wait for the rollout under way; else {}", why(astray_at))),
             ),
         },
         Check::unless(
@@ -320,6 +327,22 @@ mod tests {
             let check = rotating(&of(2, moved));
             assert_eq!((check.state, check.seen.as_str()), (State::Warning, seen));
         }
+    }
+
+    #[test]
+    fn a_member_that_is_as_wanted_and_cannot_be_changed_is_found_with_what_helps() {
+        let mut balancer = example::balancer(&[("web1/0", 9, 0)], "77@1795935353");
+        let found = |balancer: &HostView| {
+            let view = FleetView { hosts: vec![balancer.clone()], ..FleetView::default() };
+            of(&view).into_iter().find(|check| check.name == FLEET[7]).expect("the members")
+        };
+        assert_eq!(found(&balancer).state, State::Good);
+        let problem = baton_proto::v1::Problem { code: 408, what: "it uses agent-check".into(), ..Default::default() };
+        let problem = baton_proto::v1::Problem { help: "remove it".into(), ..problem };
+        balancer.pools[0].members[0].problem = Some(problem);
+        let check = found(&balancer);
+        assert_eq!((check.state, check.fix.as_deref()), (State::Warning, Some("remove it")));
+        assert_eq!(check.seen, "web1/0 in shop on lb1: B0408 it uses agent-check");
     }
 
     #[test]
