@@ -275,7 +275,7 @@ mod tests {
                 (Code(547), "this machine has joined already: it is host/web1")
             );
             assert_eq!(problem.seen[0], ("coordinator".to_owned(), "not written down".to_owned()));
-            (problem.seen[1].0.clone(), problem.seen[1].1.clone(), problem.help.unwrap())
+            (problem.seen[1].0.clone(), problem.seen[1].1.clone(), problem.help.clone().unwrap())
         };
         let (label, date, help) = told(86_399, &[]);
         assert!(label == "valid until" && date.starts_with("Jan  2 "), "{label} {date}");
@@ -309,7 +309,7 @@ mod tests {
         for config in [&balances, &tells] {
             let refused = ports(config, false).unwrap_err();
             assert!(refused.code == Code(539) && refused.what.contains(&address.to_string()), "{refused:?}");
-            assert!(refused.help.unwrap().contains(&address.port().to_string()));
+            assert!(refused.help.as_ref().unwrap().contains(&address.port().to_string()));
         }
         assert!(ports(&tells, true).is_ok(), "it is this machine's own agent that listens there");
         fs::create_dir(folder.path().join("balancer")).unwrap();

@@ -85,7 +85,9 @@ impl Room {
     /// Why it does not.
     async fn reboot(&self) -> Option<Problem> {
         if let Some(problem) = &self.refuses {
-            return Some(Problem { code: NOT_REBOOTED, ..problem.clone() });
+            let mut problem = problem.clone();
+            problem.code = NOT_REBOOTED;
+            return Some(problem);
         }
         tracing::info!(boot = self.boot, "this host reboots");
         let (program, words) = self.words.split_first()?;

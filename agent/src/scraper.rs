@@ -63,7 +63,7 @@ impl Scraper {
 fn wanted(view: &View) -> BTreeMap<InstanceKey, Subject> {
     let Some(told) = &view.told else { return BTreeMap::new() };
     let subject = |(key, spec): (&InstanceKey, &baton_core::fleet::spec::InstanceSpec)| {
-        let (scrape, instance) = (spec.scrape.clone()?, view.instances.get(key)?);
+        let (scrape, instance) = (spec.scrape.as_deref().cloned()?, view.instances.get(key)?);
         let answers = matches!(instance.phase, Phase::Ready { .. } | Phase::Unready { .. });
         let incarnation = instance.incarnation.clone();
         answers.then(|| (key.clone(), Subject { incarnation, address: spec.address, scrape }))
@@ -201,7 +201,7 @@ mod tests {
             restart: Restart::Never,
             start: 0,
             fallback: None,
-            scrape,
+            scrape: scrape.map(Box::new),
             withdraw: None,
         };
         let spec = HostSpec { instances: [(key.clone(), spec)].into_iter().collect(), ..HostSpec::default() };

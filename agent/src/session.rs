@@ -14,7 +14,7 @@ use crate::text;
 use crate::upgrade;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use baton_core::fleet::spec::HostSpec;
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::{Code, Finding, Problem};
 use baton_proto::v1::{
     AgentHello, AgentMessage, CoordinatorMessage, HostMessage, LinkMessage, agent_message, coordinator_message,
     host_message, link_message,
@@ -291,12 +291,13 @@ const UNKNOWN: Left = Left::Broke("a message of no known kind");
 /// A problem as the link tells it, fit for a terminal.
 fn harmless(problem: &Problem) -> Problem {
     let line = |text: &str| text.lines().map(|line| text::line(line, SENTENCE_MAX)).collect::<Vec<_>>().join("\n");
-    Problem {
+    let finding = Finding {
         code: problem.code,
         what: line(&problem.what),
         seen: problem.seen.iter().take(8).map(|(label, seen)| (line(label), line(seen))).collect(),
         help: problem.help.as_deref().map(line),
-    }
+    };
+    finding.into()
 }
 
 #[cfg(test)]

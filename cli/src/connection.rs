@@ -235,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let problem = Login::load(folder.path()).unwrap_err();
         assert_eq!(problem.code, code::NOT_CONNECTED);
-        assert!(problem.help.unwrap().contains("baton login"));
+        assert!(problem.help.as_ref().unwrap().contains("baton login"));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use crate::output::Output;
 use crate::render::page::{Line, Page, Tone};
 use crate::render::units::counted;
 use baton_core::manifest::{Diagnostic, Severity};
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::{Code, Finding, Problem};
 use baton_proto::problem::{code as wire, from_status};
 use serde_json::json;
 
@@ -73,10 +73,11 @@ impl Failure {
     #[must_use]
     pub fn manifest(diagnostics: Vec<Diagnostic>) -> Self {
         let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
-        let first = errors.clone().next().map_or_else(|| Problem::new(code::MANIFEST_FILE, ""), Problem::from);
+        let mut problem = errors.clone().next().map_or_else(|| Problem::new(code::MANIFEST_FILE, ""), Problem::from);
         let path = diagnostics.first().map_or("the manifest", |diagnostic| &diagnostic.path);
-        let what = format!("{} in {path}", counted(errors.count() as u64, "error", "errors"));
-        Self { diagnostics: diagnostics.into(), ..Self::new(Problem { what, seen: Vec::new(), ..first }, Exit::Error) }
+        problem.what = format!("{} in {path}", counted(errors.count() as u64, "error", "errors"));
+        problem.seen.clear();
+        Self { diagnostics: diagnostics.into(), ..Self::new(problem, Exit::Error) }
     }
 
     /// Everything the coordinator has against a request, with what of it stands at a line of the manifest; None: nothing.
@@ -102,8 +103,7 @@ impl Failure {
 
     /// What a pipeline shows of it: each mistake of a manifest at its line.
     fn marks(&self) -> Vec<Mark> {
-        let plain =
-            |Problem { code, what, .. }: &Problem| Mark { title: format!("baton {code}"), text: what.clone(), place: None };
+        let plain = |it: &Problem| Mark { title: format!("baton {}", it.code), text: it.what.clone(), place: None };
         let errors = self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let placed = errors.map(|it: &Diagnostic| Mark {
             title: format!("baton {}", it.code),
@@ -192,12 +192,13 @@ pub fn diagnostics_page(diagnostics: &[Diagnostic]) -> Page {
 /// A problem as it came over the wire. Shown as it is: a code this program does not know is shown all the same.
 #[must_use]
 pub fn from_wire(problem: &baton_proto::v1::Problem) -> Problem {
-    Problem {
+    let finding = Finding {
         code: Code(u16::try_from(problem.code).unwrap_or(u16::MAX)),
         what: problem.what.clone(),
         seen: problem.seen.iter().map(|seen| (seen.label.clone(), seen.evidence.clone())).collect(),
         help: (!problem.help.is_empty()).then(|| problem.help.clone()),
-    }
+    };
+    finding.into()
 }
 
 /// A host's problem: names the host, unless the sentence does.

@@ -194,7 +194,7 @@ async fn joining_again_ends_the_old_certificate_and_its_stream() {
     until(&site.admin, |view| view.hosts.iter().any(|host| host.connected)).await;
     let secret = token(&site.admin, "host", 1, &["web1"]).await;
     let by_mistake = join(site.running.listen, &secret, "web1").await.unwrap_err();
-    assert!(by_mistake.code == code::NAME && by_mistake.help.unwrap().contains("--replace"));
+    assert!(by_mistake.code == code::NAME && by_mistake.help.as_ref().unwrap().contains("--replace"));
     let new = join_as(site.running.listen, &secret, "web1", true).await.unwrap();
     assert_eq!(line.await.unwrap().code, code::REFUSED);
     assert_eq!(obey(old).await.unwrap().code, code::REFUSED, "the old certificate must not come back");

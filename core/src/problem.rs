@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 /// A stable code such as `B0210`, listed by `baton explain`.
 ///
@@ -17,9 +18,15 @@ impl fmt::Display for Code {
     }
 }
 
-/// One problem with its evidence: what people read, and what `--json` carries.
+/// One problem with its evidence: what people read, and what `--json` carries. Where there can be one there mostly is none, so it
+/// takes the room of a pointer in what is known of thousands of hosts.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Problem(Box<Finding>);
+
+/// What a problem is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct Finding {
     pub code: Code,
     /// One sentence: what is wrong.
     pub what: String,
@@ -32,7 +39,7 @@ pub struct Problem {
 impl Problem {
     #[must_use]
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), seen: Vec::new(), help: None }
+        Finding { code, what: what.into(), seen: Vec::new(), help: None }.into()
     }
 
     #[must_use]
@@ -45,6 +52,37 @@ impl Problem {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+impl From<Finding> for Problem {
+    fn from(finding: Finding) -> Self {
+        Self(Box::new(finding))
+    }
+}
+
+impl From<Problem> for Finding {
+    fn from(problem: Problem) -> Self {
+        *problem.0
+    }
+}
+
+impl Deref for Problem {
+    type Target = Finding;
+    fn deref(&self) -> &Finding {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Finding {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_a_later_version_may_know_is_said_with_the_version_that_read_it_unless_there_is_a_guess() {
         let file = File { code: Code(530), path: "agent.toml", text: "driver = \"x\"" };
-        let help = |given: &str| file.not_a_choice("driver", given, 9..12, &["haproxy", "nginx"]).help.unwrap();
+        let help = |given: &str| file.not_a_choice("driver", given, 9..12, &["haproxy", "nginx"]).help.clone().unwrap();
         let later = help("caddy");
         assert!(later.starts_with("it can be \"haproxy\", \"nginx\"; "), "{later}");
         assert!(later.contains(concat!("Baton ", env!("CARGO_PKG_VERSION"))) && later.contains("later version"), "{later}");

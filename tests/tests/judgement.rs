@@ -281,7 +281,7 @@ fn they_fit_also_where_every_answer_is_timed_and_a_member_has_answered_a_thousan
     let mut pool = pool(1 << 36, 4);
     for member in pool.members.values_mut() {
         let in_bucket = |bucket| if (5..17).contains(&bucket) { (1 << 36) / 12 } else { 0 };
-        member.latency = Some(Latency::new(std::array::from_fn(in_bucket)));
+        member.latency = Some(Latency::new(std::array::from_fn(in_bucket)).into());
     }
     let size = stored_size(&pool, seen);
     assert!(size <= 16 * 1024 * 1024 / 10_000, "{size} bytes");

@@ -295,7 +295,7 @@ mod tests {
             assert_eq!(judged.is_ok(), allowed, "{settings}: {release:?}: {judged:?}");
             assert!(judged.err().is_none_or(|problem| problem.code == Code(563) && problem.help.is_some()));
         }
-        let refused = allow("").judge(&with("file:/etc/shop/db")).unwrap_err().help.unwrap();
+        let refused = allow("").judge(&with("file:/etc/shop/db")).unwrap_err().help.clone().unwrap();
         let line = "secrets = [\"/etc/credstore/{service}.*\", \"/etc/credstore.encrypted/{service}.*\", \"/etc/shop/db\"]";
         assert!(refused.ends_with(line), "what is allowed now goes on: {refused}");
         for (settings, user, allowed) in

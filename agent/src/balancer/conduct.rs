@@ -355,7 +355,7 @@ fn member_report(
         errors: there.errors,
         side: there.side.0,
         full_in: None,
-        latency: there.latency.clone(),
+        latency: there.latency.clone().map(Box::new),
         problem: decided.or_else(|| discrepancy(key, decide::side(spec, member), member, there)),
     }
 }

@@ -8,7 +8,7 @@ use baton_core::fleet::InstanceKey;
 use baton_core::fleet::hooks::{HookOutcome, HookSpec};
 use baton_core::hook::{Hook, HookKey, Point};
 use baton_core::name::Slot;
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::{Code, Finding, Problem};
 use baton_core::release::{Placeholders, Release, Signal, Stop};
 use baton_core::rollout::hooks;
 use std::collections::BTreeMap;
@@ -170,8 +170,9 @@ impl Errand {
 
     fn not_started(&self, problem: Problem) -> Problem {
         let mine = Problem::new(Code(808), format!("{} could not be started: {}", self.name(), problem.what));
-        let mine = problem.seen.into_iter().fold(mine, |mine, (label, seen)| mine.saw(label, seen));
-        mine.help(problem.help.unwrap_or_else(|| self.help()))
+        let Finding { seen, help, .. } = problem.into();
+        let mine = seen.into_iter().fold(mine, |mine, (label, seen)| mine.saw(label, seen));
+        mine.help(help.unwrap_or_else(|| self.help()))
     }
 
     /// B0803: it was begun, and nobody saw its end.

@@ -28,12 +28,12 @@ pub(super) async fn run(command: &[String], surroundings: Option<&Surroundings>)
         return Err(refuse("a command cannot be run from here".to_owned()));
     };
     let Program { path, arguments } =
-        command::resolve(command, &surroundings.folder).map_err(|problem| refuse(problem.what))?;
+        command::resolve(command, &surroundings.folder).map_err(|problem| refuse(problem.what.clone()))?;
     let mut child = Command::new(path);
     child.args(arguments).current_dir(&surroundings.folder).env_clear().envs(command::environment(&surroundings.env));
     child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
     let user = match (&surroundings.user, surroundings.beside) {
-        (Some(name), _) => Some(command::user(name).map_err(|problem| refuse(problem.what))?),
+        (Some(name), _) => Some(command::user(name).map_err(|problem| refuse(problem.what.clone()))?),
         (None, Some(pid)) => Some(command::user_of(pid).map_err(|_| refuse("the instance has ended".to_owned()))?),
         (None, None) => None,
     };

@@ -1,7 +1,7 @@
 //! What only HAProxy has: reloads, a socket that may be anything, other people's servers.
 
 use crate::rig::app::{App, leaving_some_unanswered};
-use crate::rig::bench::{Bench, codes, member, places};
+use crate::rig::bench::{Bench, codes, member, places, shop};
 use crate::rig::front::Front;
 use crate::rig::load::{self, Load};
 use baton_agent::balancer::BalancerConfig;
@@ -202,7 +202,7 @@ async fn a_socket_without_admin_level_is_named() {
     let Some(front) = Front::haproxy_with(&format!("    server s0 {}\n", places[0]), operator_level) else { return };
     let mut bench = Bench::new(front, &places[..1]);
     let report = bench.until_problem(405).await;
-    assert!(report.problem.expect("a problem").help.expect("help").contains("level admin"));
+    assert!(report.problem.expect("a problem").help.as_ref().expect("help").contains("level admin"));
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn a_socket_over_tcp_is_refused() {
         config.socket = address.into();
         let refused = baton_agent::balancer::open(BalancerConfig::Haproxy(config), &front.path("agent"));
         let problem = refused.expect_err("it is refused");
-        assert_eq!((problem.code.0, problem.help.expect("help").contains("mode 600")), (439, true));
+        assert_eq!((problem.code.0, problem.help.as_ref().expect("help").contains("mode 600")), (439, true));
     }
 }
 
@@ -308,7 +308,26 @@ async fn a_pool_or_a_server_that_haproxy_does_not_have_is_named() {
     let report = bench.until_problem(407).await;
     assert!(member(&report, 0).is_in(), "one unknown server does not keep the others out");
     let missing = member(&report, 1).problem.clone().expect("a problem");
-    assert_eq!(missing.help.expect("help"), format!("add to `backend shop`:  server web1-0 {} disabled", places[1]));
+    assert_eq!(missing.help.clone().expect("help"), format!("add to `backend shop`:  server web1-0 {} disabled", places[1]));
+}
+
+/// Asked before the first deploy, when no pool is there yet, and after it.
+#[tokio::test]
+async fn the_servers_that_haproxy_has_are_told_before_anything_is_asked_of_it() {
+    let places = places();
+    let Some(front) = Front::haproxy_split(&places[..1]) else { return };
+    let mut bench = Bench::new(front, &places);
+    let pools = std::mem::take(&mut bench.pools);
+    bench.driver.reconcile(&bench.pools).await;
+    let sides = |bench: &Bench| {
+        let servers = bench.driver.ability().servers.remove(&shop()).expect("its servers");
+        [servers.stable, servers.trial].map(|side| side.into_iter().collect::<Vec<_>>())
+    };
+    assert_eq!(sides(&bench), [&places[..1], &places[..1]]);
+    bench.pools = pools;
+    bench.want(0, Ready);
+    bench.until("settled", |pool| member(pool, 0).is_in()).await;
+    assert_eq!(sides(&bench), [&places[..1], &places[..1]]);
 }
 
 #[tokio::test]

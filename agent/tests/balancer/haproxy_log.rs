@@ -19,7 +19,7 @@ fn requests(front: &Front) -> SocketAddr {
 
 /// Answers that were timed.
 fn timed(pool: &PoolReport) -> u64 {
-    pool.members.values().filter_map(|member| member.latency.as_ref()).map(Latency::total).sum()
+    pool.members.values().filter_map(|member| member.latency.as_deref()).map(Latency::total).sum()
 }
 
 /// How long the slowest one took at least.

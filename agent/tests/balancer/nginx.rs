@@ -47,7 +47,7 @@ async fn a_reload_that_fails_in_silence_is_found_out() {
     let before = file(&bench);
     bench.want(0, Out);
     let report = bench.until_problem(431).await;
-    assert!(report.problem.expect("a problem").help.expect("help").contains("port"));
+    assert!(report.problem.expect("a problem").help.as_ref().expect("help").contains("port"));
     assert_eq!(file(&bench), before);
     bench.apps[0].until_served(bench.front.listen).await;
     drop(stranger);
@@ -63,7 +63,7 @@ async fn a_file_that_nginx_does_not_include_is_named_before_anything_changes() {
     let mut bench = Bench::new(front, &places);
     bench.want(0, Ready);
     let report = bench.until_problem(435).await;
-    assert!(report.problem.expect("a problem").help.expect("help").contains("include "));
+    assert!(report.problem.expect("a problem").help.as_ref().expect("help").contains("include "));
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn a_server_with_a_log_of_its_own_has_no_traffic_until_it_names_ours_too()
     let report = bench.until("settled", |_| true).await;
     assert!(report.members.values().all(|member| (member.requests, member.errors) == (0, 0)), "{report:#?}");
     let note = bench.driver.notes().into_iter().find(|note| note.code.0 == 446).expect("a note");
-    let line = note.help.expect("help").split_once(": ").expect("a line").1.to_owned();
+    let line = note.help.as_ref().expect("help").split_once(": ").expect("a line").1.to_owned();
     let config = fs::read_to_string(bench.front.path("nginx.conf")).expect("the configuration");
     fs::write(bench.front.path("nginx.conf"), config.replace("access_log own.log;", &format!("access_log own.log; {line}")))
         .expect("the configuration");

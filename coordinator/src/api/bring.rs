@@ -92,7 +92,7 @@ mod tests {
         fleet.hosts.get_mut(&web2).unwrap().heard.as_mut().unwrap().report.releases.clear();
         let (release, hosts) = lack_the_way_back(&fleet, &name).unwrap();
         assert_eq!((release.id(), &hosts), (before.id(), &vec![&web2]));
-        assert!(not_here(release, &hosts).help.is_some_and(|help| help.starts_with("baton deploy shop 1 ")));
+        assert!(not_here(release, &hosts).help.as_ref().is_some_and(|help| help.starts_with("baton deploy shop 1 ")));
         fleet.hosts.get_mut(&web2).unwrap().connected = false;
         assert!(lack_the_way_back(&fleet, &name).is_none(), "who is away is not asked");
     }

@@ -120,7 +120,7 @@ mod tests {
         // As long over as it lasted: whose clock is it?
         let told = |expires| {
             let problem = locked_out("web1", &[of("host/web1", expires, false)], WallTime(100)).unwrap();
-            (problem.code, problem.seen.len(), problem.help.unwrap().contains("date -u"))
+            (problem.code, problem.seen.len(), problem.help.as_ref().unwrap().contains("date -u"))
         };
         assert_eq!((told(90), told(40)), ((code::CERTIFICATE_TIME, 0, false), (code::CERTIFICATE_TIME, 2, true)));
     }

@@ -6,7 +6,7 @@ use crate::driver::Ask;
 use crate::store::WallTime;
 use baton_core::fleet::Service;
 use baton_core::name::HostName;
-use baton_core::problem::Problem;
+use baton_core::problem::{Finding, Problem};
 use baton_core::rollout::command::NEVER_JOINED;
 use std::time::{Duration, SystemTime};
 
@@ -66,7 +66,7 @@ fn told(problem: Problem, unknown: &[&HostName], removals: &[Removal]) -> Proble
     for Removal { host, by, at } in removals {
         told = told.saw("removed", format!("{host}: {} by {by}", date(*at)));
     }
-    told.seen.extend(problem.seen);
+    told.seen.extend(Finding::from(problem).seen);
     let first = removed.first().copied().unwrap_or_default();
     told.help(format!(
         "take it out of the manifest, or let it join again: baton token create --name {first}, and on it \

@@ -315,7 +315,7 @@ mod tests {
         let refused = |who: &str, path: &str| {
             let problem = authorise(&identity(who), &format!("/baton.v1.{path}")).unwrap_err();
             let seen: Vec<String> = problem.seen.iter().map(|(label, seen)| format!("{label}: {seen}")).collect();
-            format!("{} | {} | {}", problem.what, seen.join(", "), problem.help.unwrap_or_default())
+            format!("{} | {} | {}", problem.what, seen.join(", "), problem.help.clone().unwrap_or_default())
         };
         assert_eq!(
             refused("viewer/eve", "Control/Deploy"),

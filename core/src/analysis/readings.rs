@@ -214,7 +214,7 @@ impl Reading {
     pub(super) fn of(member: &MemberReport, whose: Whose) -> Self {
         let MemberReport { requests, errors, cut, ref latency, oldest, .. } = *member;
         let quiet = member.running == MemberState::Out && member.in_flight == 0;
-        Self { requests, errors, cut, whose, latency: latency.clone(), oldest, quiet }
+        Self { requests, errors, cut, whose, latency: latency.as_deref().cloned(), oldest, quiet }
     }
 
     /// Whether this is what a balancer says of a member that it does not have, though it once did.

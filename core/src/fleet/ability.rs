@@ -4,6 +4,7 @@ use super::split::{RuleAt, TrafficSplit, UserKey};
 use crate::name::PoolName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// The balancer an agent drives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,16 @@ pub struct BalancerAbility {
     /// The pools its configuration has; none: not said, or it takes any name.
     #[serde(default)]
     pub pools: Option<BTreeSet<PoolName>>,
+    /// The servers its configuration has; a pool that is not here takes any address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<PoolName, PoolServers>,
+}
+
+/// The addresses that can be members of a pool, by side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolServers {
+    pub stable: BTreeSet<SocketAddr>,
+    pub trial: BTreeSet<SocketAddr>,
 }
 
 /// Which traffic splits a balancer can make true.

@@ -159,7 +159,7 @@ pub struct MemberReport {
     pub full_in: Option<Duration>,
     /// How long its answers took, where the balancer counts that.
     #[serde(default)]
-    pub latency: Option<Latency>,
+    pub latency: Option<Box<Latency>>,
     /// Why the member is not in the state that was asked for.
     pub problem: Option<Problem>,
 }

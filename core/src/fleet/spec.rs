@@ -48,7 +48,7 @@ pub struct InstanceSpec {
     pub fallback: Option<ReleaseId>,
     /// Where its own counters are found, if somebody wants to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scrape: Option<Scrape>,
+    pub scrape: Option<Box<Scrape>>,
     /// How what was in the slot before is ended: some balancer that leads to it cannot be told. None: it is just stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdraw: Option<Withdrawal>,

@@ -85,7 +85,7 @@ pub fn look(
             in_maintenance: host.maintenance.is_some(),
             told: told(host).map(ToOwned::to_owned),
             drained: match not_deployed_here(fleet, name) {
-                Some(problem) => Err(problem.what),
+                Some(problem) => Err(problem.what.clone()),
                 None => own.iter().try_for_each(|(of, standing)| is_drained(of.name, standing)),
             },
             serves: own.iter().try_for_each(|(of, standing)| does_serve(of.name, standing)),
@@ -121,7 +121,7 @@ fn does_serve(service: &ServiceName, standing: &Standing) -> Result<(), String> 
     };
     match &standing.step {
         // Nothing of it is to run there, or people left it out by name.
-        _ if standing.goal.is_none() || matches!(standing.aside, Some(Reason::Skipped { .. })) => Ok(()),
+        _ if standing.goal.is_none() || matches!(standing.aside.as_deref(), Some(Reason::Skipped { .. })) => Ok(()),
         Step::Wait(reason) if !standing.serves || unproven(reason) => Err(format!("{service}: {reason}")),
         Step::Failed(problem) if !standing.serves => Err(format!("{service}: {problem}")),
         _ if standing.serves && standing.aside.is_none() => Ok(()),
@@ -136,7 +136,7 @@ fn may_go(fleet: &Fleet, name: &HostName, host: &Host, own: &[(&Known<'_>, &Stan
         return Err("it is not connected; it is taken when it returns".to_owned());
     }
     if let Some(problem) = not_deployed_here(fleet, name) {
-        return Err(problem.what);
+        return Err(problem.what.clone());
     }
     for (Known { name: of, service, down, .. }, _) in own {
         if let Some(Freeze { order, .. }) = freeze(fleet, Some(service), now) {

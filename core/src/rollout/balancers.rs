@@ -1,11 +1,13 @@
 //! What is known of balancers themselves: what speaks against a deploy, and whether one that was declared dead lives.
 
 use super::divide;
-use crate::fleet::ability::BalancerAbility;
-use crate::fleet::{Fleet, Host, MemberKey, Service};
-use crate::name::{HostName, PoolName};
+use crate::fleet::ability::{BalancerAbility, PoolServers};
+use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
+use crate::name::{HostName, PoolName, ServiceName, Slot};
 use crate::problem::{Code, Problem};
+use crate::strategy::{Placement, Strategy};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// What keeps every change of a pool from being made until a person mends it: the codes of docs/errors.md.
 const MENDED_BY_HAND: [u16; 8] = [403, 405, 411, 430, 432, 435, 436, 437];
@@ -13,9 +15,12 @@ const MENDED_BY_HAND: [u16; 8] = [403, 405, 411, 430, 432, 435, 436, 437];
 /// The same of one member: something else than Baton decides about it.
 const MEMBER_MENDED_BY_HAND: [u16; 1] = [408];
 
+/// So many members without a server are named.
+const NAMED: usize = 5;
+
 /// Every balancer that is none, every one that cannot divide requests as the strategy needs it, and every one that says that it cannot
-/// be changed.
-pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
+/// be changed, or has no server for a member.
+pub(super) fn objections(fleet: &Fleet, name: &ServiceName, service: &Service) -> Vec<Problem> {
     let Some(balancer) = &service.balancer else { return Vec::new() };
     let needs = divide::needs(&service.strategy);
     let objection = |on: &HostName| {
@@ -29,7 +34,9 @@ pub(super) fn objections(fleet: &Fleet, service: &Service) -> Vec<Problem> {
         }
         let lacks = ability.map_or_else(|| needs.clone(), |ability| ability.split.lacks(&balancer.pool, &needs));
         if lacks.is_empty() {
-            return fleet.hosts.get(on).and_then(|host| stuck(on, host, service, &balancer.pool));
+            let host = fleet.hosts.get(on)?;
+            return stuck(on, host, service, &balancer.pool)
+                .or_else(|| no_server(on, host, &balancer.pool, &members(fleet, name, service), &service.strategy));
         }
         let driver = ability.map_or("not heard yet", |ability| ability.driver.as_str());
         let page = ability.map_or("{haproxy,nginx,envoy}", |ability| ability.driver.as_str());
@@ -58,6 +65,51 @@ fn stuck(on: &HostName, host: &Host, service: &Service, pool: &PoolName) -> Opti
     let whole = says.problem.iter().filter(|problem| MENDED_BY_HAND.contains(&problem.code.0));
     let problem = whole.chain(members.filter(|problem| MEMBER_MENDED_BY_HAND.contains(&problem.code.0))).next()?;
     Some(problem.clone().saw("balancer", on.to_string()))
+}
+
+/// The members that a service may get, and their addresses, as far as its hosts are known.
+fn members(fleet: &Fleet, name: &ServiceName, service: &Service) -> Vec<(MemberKey, SocketAddr)> {
+    let of_host = |host: &HostName| {
+        let known = fleet.hosts.get(host)?;
+        let runs = |slot: &Slot| known.issued.instances.contains_key(&InstanceKey { service: name.clone(), slot: *slot });
+        // In place, a release starts where the one before was.
+        let slots: Vec<Slot> = match service.strategy.placement {
+            Placement::SideBySide => service.slots().collect(),
+            Placement::InPlace => service.slots().find(runs).or_else(|| service.slots().next()).into_iter().collect(),
+        };
+        let member = |slot| Some((MemberKey { host: host.clone(), slot }, known.endpoint(service.port(slot)?)));
+        Some(slots.into_iter().filter_map(member).collect::<Vec<_>>())
+    };
+    service.hosts.iter().filter_map(of_host).flatten().collect()
+}
+
+/// That a balancer whose servers people write down has none for some member, on a side it will be asked for.
+fn no_server(
+    on: &HostName,
+    host: &Host,
+    pool: &PoolName,
+    members: &[(MemberKey, SocketAddr)],
+    strategy: &Strategy,
+) -> Option<Problem> {
+    let ability = said(host).filter(|_| host.connected && host.dead_balancer.is_none())?;
+    let PoolServers { stable, trial } = ability.servers.get(pool)?;
+    let divides = divide::is_asked(strategy, &ability.split, pool);
+    let lack = |at: &str, has: &BTreeSet<SocketAddr>| {
+        let missing: Vec<_> = members.iter().filter(|(_, address)| !has.contains(address)).collect();
+        let named = |(key, address): &&(MemberKey, SocketAddr)| format!("{address} ({key})");
+        let first: Vec<String> = missing.iter().take(NAMED).map(named).collect();
+        let rest = missing.len().saturating_sub(NAMED);
+        let more = if rest > 0 { format!(", and {rest} more") } else { String::new() };
+        (!missing.is_empty()).then(|| (at.to_owned(), format!("{}{more}", first.join(", "))))
+    };
+    let lacks = [lack("no server at", stable), lack("no server on trial at", trial).filter(|_| divides)];
+    let mut lacks = lacks.into_iter().flatten().peekable();
+    lacks.peek()?;
+    let problem = Problem::new(Code(452), format!("the balancer on {on} has not a server for every member of `{pool}`"));
+    let problem = lacks.fold(problem, |problem, (what, where_)| problem.saw(what, where_));
+    Some(problem.help(format!(
+        "add a line `server NAME ADDRESS disabled` for each to backend {pool} (on trial: backend {pool}:trial), and reload"
+    )))
 }
 
 fn said(host: &Host) -> Option<&BalancerAbility> {

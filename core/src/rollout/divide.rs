@@ -20,6 +20,13 @@ pub fn needs(strategy: &Strategy) -> BTreeSet<Feature> {
     TrafficSplit { share: Share::NONE, sticky: users.sticky.clone(), rules: users.rules.clone() }.needs()
 }
 
+/// Whether a balancer that can do this will be asked to divide a pool's requests.
+pub(super) fn is_asked(strategy: &Strategy, ability: &SplitAbility, pool: &PoolName) -> bool {
+    let split =
+        TrafficSplit { share: Share::NONE, sticky: strategy.users.sticky.clone(), rules: strategy.users.rules.clone() };
+    asks(strategy) && ability.lacks(pool, &split.needs()).is_empty()
+}
+
 /// Brings every pool of the services into line.
 pub(super) fn divide(fleet: &Fleet, draft: &mut Draft<'_>, services: &Services<'_>, active: &[&Rollout]) {
     for (name, service) in services {

@@ -117,7 +117,7 @@ impl<'a> Draft<'a> {
     /// Tells the host to run a release in a slot: anew, where it runs there already at an earlier start.
     pub fn start(&mut self, place: &Place<'_>, slot: Slot, release: ReleaseId, start: u32, drain_deadline: Duration) {
         let (Some(host), Some(port)) = (place.host(), place.service.port(slot)) else { return };
-        let scrape = place.service.strategy.scrape.clone();
+        let scrape = place.service.strategy.scrape.clone().map(Box::new);
         let withdraw = place.withdrawal(slot, drain_deadline);
         let (address, restart) = (host.endpoint(port), Restart::Never);
         let instance = InstanceSpec { release, address, restart, start, fallback: None, scrape, withdraw };
@@ -173,7 +173,7 @@ impl<'a> Draft<'a> {
                 spec.releases = documents;
                 for (key, instance) in &mut spec.instances {
                     let Follows { restart, fallback, scrape } = rules.follows(key, name, instance);
-                    let scrape = scrape.cloned();
+                    let scrape = scrape.cloned().map(Box::new);
                     (instance.restart, instance.fallback, instance.scrape) = (restart, fallback, scrape);
                 }
             }

@@ -1,7 +1,7 @@
 //! The next safe steps for a whole fleet.
 
 use super::Rollout;
-use super::aside::{self, Aside};
+use super::aside;
 use super::converge::{Step, Way, converge};
 use super::divide;
 use super::draft::Draft;
@@ -193,8 +193,9 @@ fn plan_service(
     next.hooks.extend(asked);
     hooks::issue(fleet, &mut next.hooks, rollout.as_ref());
     // What is said of a hook is said once, and before what only follows from it.
-    let mut waiting: Vec<Waiting> = rollout.iter().flat_map(|rollout| hooks::waiting(fleet, &next, rollout)).collect();
-    waiting.extend(turned.into_iter().filter(|it| !matches!(it.reason, Reason::Hook { .. })));
+    let mut waiting = turned;
+    waiting.retain(|it| !matches!(it.reason, Reason::Hook { .. }));
+    waiting.splice(..0, rollout.iter().flat_map(|rollout| hooks::waiting(fleet, &next, rollout)));
     if next.orders.removal.is_some() && waiting.is_empty() && standings.iter().all(|it| it.step == Step::Done) {
         plan.gone.insert(name.clone());
         return;
@@ -288,7 +289,7 @@ fn look(
             has_new,
             ready: goal.and_then(|goal| place.slot_of(goal, start)).is_some_and(|slot| place.is_ready(slot)),
             start,
-            aside: aside.map(Aside::reason),
+            aside: aside.map(|it| Box::new(it.reason())),
         }
     };
     let seats = seats(service, rollout, told);

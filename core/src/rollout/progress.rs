@@ -54,7 +54,7 @@ pub struct Standing {
     /// The start its instance must be of at least.
     pub start: u32,
     /// Why it takes no part: then nothing waits for it.
-    pub aside: Option<Reason>,
+    pub aside: Option<Box<Reason>>,
 }
 
 /// Moves the rollout as far as what was seen allows. Returns whether it changed: then every host is looked at again.
@@ -334,7 +334,7 @@ fn go_back(rollout: &mut Rollout, standings: &[Standing], now: Moment) {
 
 /// The hosts that took no part, with who said so.
 fn left_out(standings: &[Standing]) -> Vec<LeftOut> {
-    let name = |standing: &Standing| match standing.aside.clone()? {
+    let name = |standing: &Standing| match *standing.aside.clone()? {
         Reason::Drained { by, why } | Reason::Rebooting { by, why } | Reason::Skipped { by, why } => {
             Some(LeftOut { host: standing.host.clone(), by, why })
         }

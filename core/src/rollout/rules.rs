@@ -36,7 +36,7 @@ impl<'a> Rules<'a> {
     /// Of a service nobody knows here (a restored coordinator's) a host goes on with what it has, as does one that came over with it.
     pub(super) fn follows<'t>(&'t self, key: &InstanceKey, host: &HostName, told: &'t InstanceSpec) -> Follows<'t> {
         let rule = self.0.binary_search_by(|rule| rule.name.cmp(&key.service)).ok().and_then(|index| self.0.get(index));
-        let as_it_is = || Follows { restart: told.restart, fallback: told.fallback, scrape: told.scrape.as_ref() };
+        let as_it_is = || Follows { restart: told.restart, fallback: told.fallback, scrape: told.scrape.as_deref() };
         let rule = rule.filter(|rule| !rule.service.orders.brought.contains(host));
         rule.map_or_else(as_it_is, |rule| rule.follows(host, told))
     }
@@ -85,7 +85,7 @@ impl<'a> Rule<'a> {
 
 impl Follows<'_> {
     pub(super) fn is_so(&self, told: &InstanceSpec) -> bool {
-        (self.restart, self.fallback, self.scrape) == (told.restart, told.fallback, told.scrape.as_ref())
+        (self.restart, self.fallback, self.scrape) == (told.restart, told.fallback, told.scrape.as_deref())
     }
 }
 
@@ -107,7 +107,8 @@ pub(super) struct Members<'a>(pub(super) Vec<Membership<'a>>);
 impl<'a> Members<'a> {
     pub(super) fn of(rules: &'a Rules<'a>) -> Self {
         let of = |rule: &'a Rule<'a>| rule.service.hosts.iter().map(move |host| (host, rule));
-        let mut members: Vec<_> = rules.0.iter().flat_map(of).collect();
+        let mut members = Vec::with_capacity(rules.0.iter().map(|rule| rule.service.hosts.len()).sum());
+        members.extend(rules.0.iter().flat_map(of));
         members.sort_by_key(|(host, rule)| (*host, rule.name));
         Self(members)
     }

@@ -163,7 +163,7 @@ fn what_cannot_change_under_a_live_service_is_told_with_the_way_there() {
             balancer.pool = pool.parse().expect("a name");
         }
         let found = objections(&world.fleet, &deploy, NOW).into_iter().filter(|problem| problem.code.0 == 705);
-        found.map(|problem| problem.help.expect("a way")).collect()
+        found.map(|problem| problem.help.clone().expect("a way")).collect()
     };
     let live = world.fleet.services[&shop()].ports.clone();
     let [first, second] = live[..] else { panic!("{live:?}") };
@@ -220,7 +220,7 @@ fn a_deploy_that_finds_another_rollout_under_way_says_what_it_can_do_about_it() 
     let help = |world: &mut World| {
         let deploy = deploy(world, "v3");
         let problem = apply(&mut world.fleet, Command::Deploy(Box::new(deploy)), NOW).expect_err("v2 is under way");
-        (problem.code.0, problem.help.unwrap_or_default())
+        (problem.code.0, problem.help.clone().unwrap_or_default())
     };
     let instead = "baton deploy --queue waits for its end, --supersede takes its place";
     assert_eq!(help(&mut world), (701, format!("baton watch shop follows it; {instead}")));

@@ -1,10 +1,10 @@
 //! Whose requests a release on trial gets, wave by wave, and what balancers must be able to do for that.
 
 use super::text::{NOW, World, host, pool, release, shop};
-use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
+use baton_core::fleet::ability::{BalancerAbility, Feature, PoolServers, SplitAbility};
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::fleet::split::Side;
-use baton_core::name::RolloutId;
+use baton_core::name::{RolloutId, Slot};
 use baton_core::problem::{Code, Problem};
 use baton_core::rollout::command::{Deploy, objections};
 use baton_core::rollout::plan::plan;
@@ -17,7 +17,7 @@ const HALF: &str = "in-place max=1 v1->v2 paused\n web1 a=v2:ready:in\n web2 a=v
 fn able(world: &mut World, split: SplitAbility, driver: &str) {
     let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
     let report = &mut lb1.heard.as_mut().expect("a report").report;
-    report.balancer = Some(BalancerAbility { driver: driver.to_owned(), split, pools: None });
+    report.balancer = Some(BalancerAbility { driver: driver.to_owned(), split, ..BalancerAbility::default() });
 }
 
 fn steps(strategy: &mut Strategy, shares: &[&str], rules: &[&str]) {
@@ -93,11 +93,15 @@ fn a_wave_is_not_done_before_the_balancer_divides_as_it_was_told() {
 }
 
 fn objected(world: &World, rules: &[&str]) -> Vec<u16> {
+    objected_at(world, rules).iter().map(|problem| problem.code.0).collect()
+}
+
+fn objected_at(world: &World, rules: &[&str]) -> Vec<Problem> {
     let mut service = world.fleet.services[&shop()].clone();
     steps(&mut service.strategy, &["5%", "100%"], rules);
     let id = RolloutId::new("r-9").expect("an id");
     let deploy = Deploy::new(id, shop(), service, release("v3"), "ana".into());
-    objections(&world.fleet, &deploy, NOW).iter().map(|problem| problem.code.0).collect()
+    objections(&world.fleet, &deploy, NOW)
 }
 
 #[test]
@@ -125,6 +129,43 @@ fn a_pool_that_a_balancer_says_it_does_not_have_is_refused_before_anything_chang
         balancer.pools = pools.map(|pools| pools.into_iter().collect());
         assert_eq!(objected(&world, &[]), objections);
     }
+}
+
+/// People write down which servers HAProxy has: what they forgot is not found in the middle of a rollout.
+#[test]
+fn a_member_without_a_server_is_found_before_anything_changes() {
+    let text = |placement: &str| format!("{placement} max=1\n web1 a=v1:ready:in\n web2 b=v1:ready:in\n lb1");
+    let refused = |placement: &str, stable: &[&str], trial: &[&str], prepared: bool| {
+        let mut world = World::parse(&text(placement));
+        world.fleet.services.get_mut(&shop()).expect("a service").ports = vec![8101, 8102];
+        let split = match prepared {
+            true => SplitAbility::Prepared([(pool(), [Feature::share()].into())].into()),
+            false => SplitAbility::None,
+        };
+        able(&mut world, split, "haproxy");
+        let address = |member: &&str| {
+            let (name, slot) = member.split_once('/').expect("a member");
+            let port = world.fleet.services[&shop()].port(Slot(slot.parse().expect("a slot"))).expect("a port");
+            world.fleet.hosts[&host(name)].endpoint(port)
+        };
+        let side = |members: &[&str]| members.iter().map(address).collect();
+        let servers = PoolServers { stable: side(stable), trial: side(trial) };
+        let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+        let ability = lb1.heard.as_mut().expect("a report").report.balancer.as_mut().expect("a balancer");
+        ability.servers = [(pool(), servers)].into();
+        let problems = objected_at(&world, &[]);
+        problems.iter().map(|problem| format!("{} {:?}", problem.code.0, problem.seen)).collect::<Vec<_>>().join("; ")
+    };
+    let all = ["web1/0", "web1/1", "web2/0", "web2/1"];
+    assert_eq!(refused("side-by-side", &all, &[], false), "");
+    assert_eq!(refused("side-by-side", &all[..3], &[], false), "452 [(\"no server at\", \"127.0.0.2:8102 (web2/1)\")]");
+    // In place a release starts where the one before was.
+    assert_eq!(refused("in-place", &["web1/0", "web2/1"], &[], false), "");
+    assert!(refused("in-place", &["web1/1", "web2/1"], &[], false).starts_with("452"));
+    // On trial only where it will be asked for.
+    assert_eq!(refused("in-place", &all, &all, true), "");
+    let trial = "452 [(\"no server on trial at\", \"127.0.0.1:8101 (web1/0), 127.0.0.2:8102 (web2/1)\")]";
+    assert_eq!(refused("in-place", &all, &[], true), trial);
 }
 
 /// Until a person mends it: nothing would come of the rollout, and half of it would be waiting for that.

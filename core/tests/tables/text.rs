@@ -69,7 +69,7 @@ pub(crate) fn release(version: &str) -> Release {
 
 /// Every balancer divides requests as it is told.
 pub(crate) fn able() -> BalancerAbility {
-    BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, pools: None }
+    BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, ..BalancerAbility::default() }
 }
 
 impl World {

@@ -4,7 +4,7 @@ use super::InvalidMessage;
 use crate::v1;
 use baton_core::fleet::spec::Stamp;
 use baton_core::name::{Epoch, Generation};
-use baton_core::problem::{Code, Problem};
+use baton_core::problem::{Code, Finding, Problem};
 
 impl From<&Problem> for v1::Problem {
     fn from(problem: &Problem) -> Self {
@@ -24,12 +24,13 @@ impl TryFrom<v1::Problem> for Problem {
     fn try_from(message: v1::Problem) -> Result<Self, InvalidMessage> {
         let code = u16::try_from(message.code)
             .map_err(|_| InvalidMessage::new("code", format!("there is no B{}", message.code)))?;
-        Ok(Self {
+        let finding = Finding {
             code: Code(code),
             what: message.what,
             seen: message.seen.into_iter().map(|seen| (seen.label, seen.evidence)).collect(),
             help: Some(message.help).filter(|help| !help.is_empty()),
-        })
+        };
+        Ok(finding.into())
     }
 }
 

@@ -166,7 +166,7 @@ fn write_member((key, report): (&MemberKey, &MemberReport)) -> v1::MemberReport 
         errors: report.errors,
         problem: report.problem.as_ref().map(Into::into),
         trial: report.side == Side::Trial,
-        latency: report.latency.clone().map(Into::into).unwrap_or_default(),
+        latency: report.latency.as_deref().cloned().map(Into::into).unwrap_or_default(),
         oldest_ms: report.oldest.map(millis),
         full_in_ms: report.full_in.map(millis),
     }
@@ -183,7 +183,7 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         errors: message.errors,
         side: side(message.trial),
         full_in: message.full_in_ms.map(|left| duration("full_in_ms", left)).transpose()?,
-        latency: latency(message.latency)?,
+        latency: latency(message.latency)?.map(Box::new),
         oldest: message.oldest_ms.map(|oldest| duration("oldest_ms", oldest)).transpose()?,
         problem: optional("problem", message.problem)?,
     };

@@ -60,7 +60,7 @@ fn write_instance((key, instance): (&InstanceKey, &InstanceSpec)) -> v1::Instanc
         restart_always: instance.restart == Restart::Always,
         start: instance.start,
         fallback: instance.fallback.map(|release| bytes(release.0)).unwrap_or_default(),
-        scrape: instance.scrape.as_ref().map(write_scrape),
+        scrape: instance.scrape.as_deref().map(write_scrape),
         withdraw: instance.withdraw.map(write_withdrawal),
     }
 }
@@ -72,7 +72,7 @@ fn read_instance(message: &v1::InstanceSpec) -> Result<(InstanceKey, InstanceSpe
         restart: if message.restart_always { Restart::Always } else { Restart::Never },
         start: message.start,
         fallback: Some(&message.fallback).filter(|id| !id.is_empty()).map(|id| release_id("fallback", id)).transpose()?,
-        scrape: message.scrape.as_ref().map(read_scrape).transpose().map_err(|error| error.inside("scrape"))?,
+        scrape: message.scrape.as_ref().map(read_scrape).transpose().map_err(|error| error.inside("scrape"))?.map(Box::new),
         withdraw: message.withdraw.as_ref().map(read_withdrawal).transpose().map_err(|error| error.inside("withdraw"))?,
     };
     Ok((parse("key", &message.key)?, instance))

@@ -2,12 +2,13 @@
 
 use super::{InvalidMessage, keyed, parse, required};
 use crate::v1;
-use baton_core::fleet::ability::{BalancerAbility, Feature, SplitAbility};
+use baton_core::fleet::ability::{BalancerAbility, Feature, PoolServers, SplitAbility};
 use baton_core::fleet::latency::Latency;
 use baton_core::fleet::report::SplitReport;
 use baton_core::fleet::split::{Rule, Share, Side, TrafficSplit};
 use baton_core::name::PoolName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 impl From<&TrafficSplit> for v1::TrafficSplit {
     fn from(split: &TrafficSplit) -> Self {
@@ -77,6 +78,7 @@ impl From<&BalancerAbility> for v1::BalancerAbility {
             splits_everything: ability.split == SplitAbility::Everything,
             pools,
             known: ability.pools.as_ref().map(names),
+            servers: ability.servers.iter().map(servers).collect(),
         }
     }
 }
@@ -93,8 +95,20 @@ impl TryFrom<v1::BalancerAbility> for BalancerAbility {
             (false, false) => SplitAbility::Prepared(pools),
         };
         let names = |known: v1::PoolNames| known.names.iter().map(|name| parse("known", name)).collect();
-        Ok(Self { driver: message.driver, split, pools: message.known.map(names).transpose()? })
+        let servers = keyed("servers", message.servers, |servers| {
+            let addresses = |field, addresses: Vec<String>| {
+                addresses.iter().map(|it| parse::<SocketAddr>(field, it)).collect::<Result<BTreeSet<_>, _>>()
+            };
+            let (stable, trial) = (addresses("stable", servers.stable)?, addresses("trial", servers.trial)?);
+            Ok((parse("pool", &servers.pool)?, PoolServers { stable, trial }))
+        });
+        Ok(Self { driver: message.driver, split, pools: message.known.map(names).transpose()?, servers: servers? })
     }
+}
+
+fn servers((pool, servers): (&PoolName, &PoolServers)) -> v1::PoolServers {
+    let addresses = |side: &BTreeSet<SocketAddr>| side.iter().map(ToString::to_string).collect();
+    v1::PoolServers { pool: pool.to_string(), stable: addresses(&servers.stable), trial: addresses(&servers.trial) }
 }
 
 pub(super) const fn side(trial: bool) -> Side {

@@ -2,7 +2,7 @@
 
 use super::InvalidMessage;
 use crate::v1;
-use baton_core::fleet::ability::{BalancerAbility, SplitAbility};
+use baton_core::fleet::ability::{BalancerAbility, PoolServers, SplitAbility};
 use baton_core::fleet::hooks::{HookOutcome, HookReport, HookSpec};
 use baton_core::fleet::latency::{BUCKETS, Latency};
 use baton_core::fleet::report::{
@@ -86,7 +86,7 @@ fn spec() -> HostSpec {
         restart,
         start: u32::try_from(index).unwrap(),
         fallback: (index == 0).then(|| releases[1].id()),
-        scrape: (index == 0).then(scrape),
+        scrape: (index == 0).then(|| scrape().into()),
         withdraw: (index == 1).then_some(Withdrawal { signal: Signal::Usr1, unready_for, drain_deadline: unready_for * 6 }),
     };
     let member = |state, weight, probe| MemberSpec {
@@ -172,10 +172,12 @@ fn report() -> HostReport {
         requests: 41_208,
         errors: 1,
         side: if problem.is_some() { Side::Trial } else { Side::Stable },
-        latency: problem.is_some().then(|| Latency::new([3; BUCKETS])),
+        latency: problem.is_some().then(|| Latency::new([3; BUCKETS]).into()),
         problem,
     };
     let hook = |key: &str, state| (hook_key(key), HookReport { attempt: 3, state });
+    let servers =
+        PoolServers { stable: ["10.0.0.7:8101".parse().unwrap()].into(), trial: ["[::1]:8101".parse().unwrap()].into() };
     HostReport {
         hooks: [
             hook("shop/before_rollout/r-7", HookOutcome::Running { since: ms(9) }),
@@ -234,6 +236,7 @@ fn report() -> HostReport {
             driver: "haproxy".to_owned(),
             split: SplitAbility::Prepared([("shop".parse().unwrap(), split().needs())].into()),
             pools: Some(["shop".parse().unwrap(), "mail".parse().unwrap()].into()),
+            servers: [("shop".parse().unwrap(), servers)].into(),
         }),
     }
 }
@@ -260,7 +263,12 @@ fn every_message_comes_back_as_it_went() {
     probes().iter().for_each(comes_back::<_, v1::Probe>);
     comes_back::<_, v1::TrafficSplit>(&TrafficSplit::default());
     for split in [SplitAbility::None, SplitAbility::Everything] {
-        comes_back::<_, v1::BalancerAbility>(&BalancerAbility { driver: "builtin".to_owned(), split, pools: None });
+        comes_back::<_, v1::BalancerAbility>(&BalancerAbility {
+            driver: "builtin".to_owned(),
+            split,
+            pools: None,
+            ..BalancerAbility::default()
+        });
     }
 }
 

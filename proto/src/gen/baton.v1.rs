@@ -414,6 +414,21 @@ pub struct BalancerAbility {
     /// Absent: not said, or it takes any name.
     #[prost(message, optional, tag = "4")]
     pub known: ::core::option::Option<PoolNames>,
+    /// A pool that is not here takes any address.
+    #[prost(message, repeated, tag = "5")]
+    pub servers: ::prost::alloc::vec::Vec<PoolServers>,
+}
+/// The addresses that can be members of a pool.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolServers {
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub stable: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where requests are divided.
+    #[prost(string, repeated, tag = "3")]
+    pub trial: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

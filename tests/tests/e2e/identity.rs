@@ -98,7 +98,7 @@ async fn who_has_joined_already_is_told_who_it_is_and_keeps_certificate_and_toke
     let seen: Vec<_> = problem.seen.iter().map(|(label, what)| format!("{label} {what}")).collect();
     assert!(problem.what.ends_with("it is host/web7") && seen[0] == format!("coordinator {endpoint}"), "{problem:#?}");
     assert!(seen[1].starts_with("valid until ") && seen[2].starts_with("kept in "), "{problem:#?}");
-    let help = problem.help.unwrap();
+    let help = problem.help.clone().unwrap();
     assert!(help.contains("baton token create --name web7") && help.contains("--replace"), "{help}");
     assert_eq!(Credentials::load(&config.identity()).unwrap(), kept, "nothing was changed");
 

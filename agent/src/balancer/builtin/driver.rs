@@ -201,7 +201,12 @@ impl Driver for Builtin {
 
     fn ability(&self) -> BalancerAbility {
         let split = if self.is_old { SplitAbility::None } else { SplitAbility::Everything };
-        BalancerAbility { driver: "builtin".to_owned(), split, pools: Some(self.pools.clone()) }
+        BalancerAbility {
+            driver: "builtin".to_owned(),
+            split,
+            pools: Some(self.pools.clone()),
+            ..BalancerAbility::default()
+        }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {

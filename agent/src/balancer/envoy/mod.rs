@@ -173,7 +173,7 @@ impl Driver for Envoy {
         let pools = if known.is_empty() { self.dividing.clusters() } else { known };
         let prepared = !pools.is_empty() && pools.iter().all(|pool| self.dividing.is_prepared(pool));
         let split = if prepared { SplitAbility::Everything } else { SplitAbility::None };
-        BalancerAbility { driver: "envoy".to_owned(), split, pools: None }
+        BalancerAbility { driver: "envoy".to_owned(), split, ..BalancerAbility::default() }
     }
 
     fn lacks(&self, pool: &PoolName, split: &TrafficSplit) -> BTreeSet<Feature> {

@@ -9,6 +9,7 @@ use super::unanswered::Table;
 use super::{Beside, Haproxy, Place, kin, merge, socket, way};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
+use baton_core::fleet::ability::PoolServers;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
@@ -20,6 +21,12 @@ use std::time::{Duration, Instant};
 
 /// Backend and server of everything that routes to an address.
 pub(super) type Servers = BTreeMap<SocketAddr, Vec<(String, String)>>;
+
+/// The servers of every backend that can be a pool, by side.
+type Declared = BTreeMap<PoolName, PoolServers>;
+
+/// Lists the servers of all backends.
+pub(super) const LIST: &str = "show servers state";
 
 /// The addresses that are ours, by backend.
 type Ours = BTreeMap<String, BTreeSet<SocketAddr>>;
@@ -44,7 +51,7 @@ pub(super) struct Look {
     pub(super) process: Process,
     /// `None`: there is no backend of that name.
     backends: BTreeMap<String, Option<Backend>>,
-    survey: Option<Servers>,
+    survey: Option<(Servers, Declared)>,
 }
 
 impl Look {
@@ -64,7 +71,7 @@ impl Look {
         let backend = |name: &String| [format!("show servers state {name}"), statistics(ids.get(name))];
         commands.extend(backends.iter().flat_map(backend));
         if survey {
-            commands.push("show servers state".to_owned());
+            commands.push(LIST.to_owned());
         }
         commands
     }
@@ -97,7 +104,7 @@ impl Look {
             };
             backends.insert(name, backend);
         }
-        let survey = survey.then(|| routed(&next()));
+        let survey = survey.then(&mut next).map(|listing| (routed(&listing), declared(&listing)));
         Ok(Self { process, backends, survey })
     }
 
@@ -155,6 +162,21 @@ fn routed(listing: &str) -> Servers {
     servers
 }
 
+/// The servers that a listing names, in or out.
+pub(super) fn declared(listing: &str) -> Declared {
+    let mut declared = Declared::new();
+    for row in Row::parse_all(listing) {
+        let (backend, on_trial) = match row.backend().strip_suffix(super::TRIAL) {
+            Some(backend) => (backend, true),
+            None => (row.backend(), false),
+        };
+        let Some((pool, address)) = backend.parse().ok().zip(row.address()) else { continue };
+        let PoolServers { stable, trial } = declared.entry(pool).or_default();
+        if on_trial { trial } else { stable }.insert(address);
+    }
+    declared
+}
+
 impl Haproxy {
     /// Makes a look into what is seen, and remembers what the next step needs of it. The master's `workers` are asked for where that
     /// was not done yet, and since when requests are counted likewise.
@@ -164,8 +186,9 @@ impl Haproxy {
         mut look: Look,
         (workers, begun): Beside,
     ) -> Result<Seen, Problem> {
-        if let Some(survey) = look.survey.take() {
-            self.survey = Some((Instant::now(), survey));
+        if let Some((servers, declared)) = look.survey.take() {
+            self.survey = Some((Instant::now(), servers));
+            self.declared = declared;
         }
         let sides = |name: &PoolName| [name.to_string(), super::trial(name)];
         let ours: Ours =
@@ -419,6 +442,18 @@ fn check(stat: &Stat) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_of_a_pool_are_those_of_both_its_backends_in_or_out() {
+        let line = |backend: &str, port: u16, admin: u8| {
+            format!("3 {backend} 1 s{port} 127.0.0.1 2 {admin} 1 1 9 1 0 0 0 0 0 0 - {port} - 0 0 - - 0\n")
+        };
+        let lines = [line("shop", 1, 0), line("shop", 2, 1), line("shop:trial", 1, 1), line("no pool!", 3, 0)];
+        let declared = declared(&format!("1\n# be_id\n{}", lines.concat()));
+        let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let shop = PoolServers { stable: [one, two].into(), trial: [one].into() };
+        assert_eq!(declared, [("shop".parse().unwrap(), shop)].into());
+    }
 
     #[test]
     fn what_a_thread_that_is_behind_says_makes_no_drain_overdue() {

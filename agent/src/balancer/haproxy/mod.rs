@@ -31,7 +31,7 @@ use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::requests::Requests;
 use super::{Balancer, HaproxyConfig, problem};
-use baton_core::fleet::ability::BalancerAbility;
+use baton_core::fleet::ability::{BalancerAbility, PoolServers};
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
@@ -95,6 +95,8 @@ struct Haproxy {
     survey: Option<(Instant, Servers)>,
     /// What haproxy.cfg was prepared for, and what its maps say.
     maps: Maps,
+    /// The servers that haproxy.cfg has, as they were listed last.
+    declared: BTreeMap<PoolName, PoolServers>,
     ways: Ways,
     /// What it says of its requests, or why that is not heard. None: it is not asked to.
     requests: Option<Result<Requests<Family>, Problem>>,
@@ -142,6 +144,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ignored: BTreeSet::new(),
         survey: None,
         maps,
+        declared: BTreeMap::new(),
         ways: Ways::default(),
         requests: None,
         believed: None,
@@ -248,7 +251,8 @@ impl Driver for Haproxy {
     }
 
     fn ability(&self) -> BalancerAbility {
-        BalancerAbility { driver: "haproxy".to_owned(), split: self.maps.ability(), pools: self.maps.pools() }
+        let (split, pools) = (self.maps.ability(), self.maps.pools());
+        BalancerAbility { driver: "haproxy".to_owned(), split, pools, servers: self.declared.clone() }
     }
 
     fn notes(&self) -> Vec<Problem> {
@@ -259,6 +263,9 @@ impl Driver for Haproxy {
         self.hearing = Hearing::default();
         // Nobody answers: there is nothing to say, and nothing is asked of it either.
         let _ = self.maps.learn(&self.config.socket).await;
+        if let Ok(listing) = socket::ask(&self.config.socket, &[look::LIST]).await {
+            self.declared = look::declared(&listing.concat());
+        }
     }
 
     async fn cut(&mut self, pool: &PoolName, address: SocketAddr) -> Result<(), Problem> {
@@ -395,9 +402,11 @@ impl Haproxy {
     }
 }
 
-/// The second backend of a pool: for its members on trial. No pool can have this name.
+/// What the name of a pool's second backend ends with: the one for its members on trial. No pool can have such a name.
+const TRIAL: &str = ":trial";
+
 fn trial(pool: &PoolName) -> String {
-    format!("{pool}:trial")
+    format!("{pool}{TRIAL}")
 }
 
 /// What to say to bring one server into its next state.

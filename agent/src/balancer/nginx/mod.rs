@@ -197,7 +197,7 @@ impl Driver for Nginx {
         let pools = if known.is_empty() { self.file_pools() } else { known };
         let prepared = !pools.is_empty() && pools.iter().all(|pool| self.is_prepared(pool));
         let split = if prepared { SplitAbility::Everything } else { SplitAbility::None };
-        BalancerAbility { driver: "nginx".to_owned(), split, pools: None }
+        BalancerAbility { driver: "nginx".to_owned(), split, ..BalancerAbility::default() }
     }
 
     fn lacks(&self, pool: &PoolName, split: &TrafficSplit) -> BTreeSet<Feature> {

@@ -142,7 +142,9 @@ mod tests {
         };
         assert_eq!(notes("access_log a; server { proxy_pass http://$baton_a; }"), []);
         let elsewhere = notes("access_log a; server { access_log b; proxy_pass http://$baton_a; }").remove(0);
-        assert!(elsewhere.help.unwrap().contains("access_log syslog:server=127.0.0.1:8079,nohostname,tag=baton baton"));
+        assert!(
+            elsewhere.help.as_ref().unwrap().contains("access_log syslog:server=127.0.0.1:8079,nohostname,tag=baton baton")
+        );
         assert_eq!(["", "access_log off;"].map(|http| notes(http).remove(0).code.0), [446, 446]);
     }
 

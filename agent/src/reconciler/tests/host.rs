@@ -219,7 +219,12 @@ impl Host {
             let members = pool.members.iter().map(|(key, member)| (key.clone(), report(member))).collect();
             (name.clone(), PoolReport { balancer: "1".to_owned(), members, ..PoolReport::default() })
         });
-        let ability = BalancerAbility { driver: "builtin".to_owned(), split: SplitAbility::Everything, pools: None };
+        let ability = BalancerAbility {
+            driver: "builtin".to_owned(),
+            split: SplitAbility::Everything,
+            pools: None,
+            ..BalancerAbility::default()
+        };
         let event = Event::Pools { wanted: spec.pools.clone(), seen: pools.collect(), ability };
         self.agent.as_ref().unwrap().events.send(event).unwrap();
     }

@@ -179,6 +179,6 @@ fn an_authority_that_was_brought_is_not_rotated_here() {
     Authority::read(pem, &key.serialize_pem()).unwrap().keep(folder.path()).unwrap();
     let refused = Issuance::open(folder.path(), LIFE).unwrap().rotate().unwrap_err();
     assert_eq!(refused.code, Code(1032));
-    assert!(refused.help.unwrap().contains("--authority-cert"));
+    assert!(refused.help.as_ref().unwrap().contains("--authority-cert"));
     assert!(!folder.path().join(ROTATION).exists());
 }

@@ -99,7 +99,7 @@ pub fn objections(fleet: &Fleet, deploy: &Deploy, now: Moment) -> Vec<Problem> {
     problems.extend(no_room(fleet, deploy));
     problems.extend(port_conflicts(fleet, deploy));
     problems.extend(pool_conflicts(fleet, deploy));
-    problems.extend(balancers::objections(fleet, &deploy.service));
+    problems.extend(balancers::objections(fleet, &deploy.name, &deploy.service));
     problems.extend(changed_shape(fleet, deploy));
     if deploy.if_plan.is_some_and(|plan| plan != basis(fleet, &deploy.name)) {
         problems.push(

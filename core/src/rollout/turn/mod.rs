@@ -106,7 +106,8 @@ impl<'a> Turn<'a> {
             gate: None,
             unable: None,
             asked: Asked::new(),
-            waiting: Vec::new(),
+            // Of many hosts most wait.
+            waiting: Vec::with_capacity(standings.len()),
         }
     }
 

@@ -10,7 +10,7 @@ impl Turn<'_> {
     /// A host that is done only because it stands aside, its turn has not come, or it keeps what it has says so.
     pub(super) fn say_done(&self, standing: &Standing) -> Result<(), Reason> {
         if let Some(reason) = &standing.aside {
-            return Err(reason.clone());
+            return Err(Reason::clone(reason));
         }
         match self.rollout {
             Some(rollout) if standing.goal.is_some() && standing.goal != rollout.goal() => {

@@ -84,7 +84,7 @@ impl Service {
         let report = |_| MemberReport {
             requests: (1 << 32) + looks * REQUESTS,
             errors: (1 << 20) + looks / 8,
-            latency: Some(Latency::new(std::array::from_fn(took))),
+            latency: Some(Latency::new(std::array::from_fn(took)).into()),
             ..MemberReport::quiet(MemberState::Ready)
         };
         let members = (0..self.hosts.len()).filter_map(|number| self.member(number));
