@@ -16,6 +16,9 @@ use tokio::io::AsyncReadExt;
 /// Take-outs in one run: enough for a wrong condition to show, few enough for a test.
 const CYCLES: usize = 12;
 
+/// A pass that waits for something has many: the first ones are those that change something.
+const MOST_TURNS: usize = 16;
+
 /// Out, nothing in flight, `kill -9`, start, in again: and no client ever notices.
 pub(crate) async fn no_request_fails_when_drained_members_are_killed(make: Make) {
     let places = places();
@@ -91,6 +94,34 @@ pub(crate) async fn killed_at_any_step_the_balancer_comes_back_as_it_was(make: M
         assert_ne!(before.balancer, after.balancer);
         assert_eq!(codes(&after), Vec::<u16>::new());
     }
+}
+
+/// The pass that takes a member out, or puts it in, ends after each of its turns, and another agent goes on: between what is on disk and
+/// what was told, for example. Who is out by its word gets nothing.
+pub(crate) async fn an_agent_that_ends_in_the_middle_of_a_pass_leaves_nothing_that_is_not_so(make: Make) {
+    let places = places();
+    let Some(front) = make(&places) else { return };
+    let mut bench = Bench::serving(front, &places).await;
+    let load = Load::start(bench.front.listen);
+    for turns in 1..=MOST_TURNS {
+        bench.want(0, Out);
+        let mut through = bench.ends_after(turns).await;
+        bench.until("drained", |pool| member(pool, 0).is_drained(Duration::MAX)).await;
+        bench.apps[0].kill();
+        bench.apps[0].start();
+        bench.want(0, Ready);
+        through &= bench.ends_after(turns).await;
+        let after = bench.until("in again", |pool| member(pool, 0).is_in() && member(pool, 1).is_in()).await;
+        assert_eq!(codes(&after), Vec::<u16>::new());
+        if through {
+            break;
+        }
+    }
+    let tally = if bench.front.abilities.keeps_idle { load.stop().await } else { load.end().await };
+    let failures = tally.failures.lock().expect("the tally").clone();
+    assert!(failures.iter().all(|failure| failure.contains(load::CLOSED_WHILE_KEPT)), "{failures:#?}");
+    let in_hand: u64 = bench.apps.iter().map(|app| app.log.killed_with.load(Ordering::SeqCst)).sum();
+    assert_eq!(in_hand, 0, "requests were in the hands of an application that was killed");
 }
 
 /// A member whose application does not answer stays out, says why, and comes in as soon as it does.

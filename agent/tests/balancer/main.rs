@@ -29,6 +29,7 @@ macro_rules! contract {
         $(contract!($driver, $make, [
             no_request_fails_when_drained_members_are_killed,
             killed_at_any_step_the_balancer_comes_back_as_it_was,
+            an_agent_that_ends_in_the_middle_of_a_pass_leaves_nothing_that_is_not_so,
             a_member_that_does_not_answer_is_never_put_in,
             nobody_goes_out_when_nobody_would_be_left,
             the_deadline_of_a_drain_cuts_and_counts,

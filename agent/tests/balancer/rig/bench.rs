@@ -11,6 +11,7 @@ use baton_core::name::PoolName;
 use baton_core::release::Probe;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// For anything a test waits for.
@@ -87,6 +88,22 @@ impl Bench {
     /// An agent that was killed and came back: it knows what is on disk.
     pub(crate) fn restart_agent(&mut self) {
         self.driver = open(&self.front);
+    }
+
+    /// The agent ends once its pass had so many turns, and another one comes. Returns whether the pass was through before.
+    pub(crate) async fn ends_after(&mut self, mut turns: usize) -> bool {
+        let mut pass = self.driver.reconcile(&self.pools);
+        let turn = |context: &mut Context<'_>| match turns.checked_sub(1) {
+            Some(left) => {
+                turns = left;
+                pass.as_mut().poll(context).map(|_| true)
+            }
+            None => Poll::Ready(false),
+        };
+        let through = std::future::poll_fn(turn).await;
+        drop(pass);
+        self.restart_agent();
+        through
     }
 
     pub(crate) async fn pass(&mut self) -> PoolReport {
