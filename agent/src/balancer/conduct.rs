@@ -77,6 +77,7 @@ impl<D: Driver> Conductor<D> {
         let (mut seen, answers) = self.look(asked).await?;
         let eased = self.warming.ease(asked, &seen, self.driver.steps(), Instant::now());
         let pools = &*eased;
+        self.settled.notice(pools, &seen);
         let (divided, undivided) = divide::before(&mut self.driver, pools, &seen).await?;
         // To divide takes its time: what was answered before is asked for again.
         let answers = ask(pools, &seen, if divided { BTreeMap::new() } else { answers }).await;
@@ -175,6 +176,7 @@ impl<D: Driver> Conductor<D> {
             let Some((asked, eased)) = asked.get(name).zip(pools.get(name)) else { continue };
             for (key, member) in &mut report.members {
                 let Some((full, eased)) = asked.members.get(key).zip(eased.members.get(key)) else { continue };
+                member.corrected = self.settled.corrected(name, full.address, now).map(Box::new);
                 let full_in = self.warming.full_in(name, asked, eased, full, now);
                 member.full_in = full_in.filter(|_| member.running == MemberState::Ready);
             }
@@ -356,6 +358,7 @@ fn member_report(
         side: there.side.0,
         full_in: None,
         latency: there.latency.clone().map(Box::new),
+        corrected: None,
         problem: decided.or_else(|| discrepancy(key, decide::side(spec, member), member, there)),
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody changes by hand in a balancer: put right, or left alone and shown.
+//! What somebody changes by hand in a balancer: put right and told of, or left alone and shown.
 //!
 //! A member was changed by hand when it is no longer as it was asked for, although nothing else was asked for since and the
 //! balancer's process is the same: one that restarted may have forgotten, and is told again. What the fleet asks anew of a
@@ -8,6 +8,7 @@ use super::decide::{Answers, Decision, side};
 use super::driver::{MemberSeen, PoolSeen, Seen};
 use super::{durable, problem};
 use baton_core::fleet::MemberKey;
+use baton_core::fleet::report::Correction;
 use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What becomes of a member that somebody changed by hand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,9 +34,18 @@ pub enum Drift {
 /// What was asked for and seen to be so. Kept on disk: what is left alone is so across restarts of the agent.
 #[derive(Debug)]
 pub(crate) struct Settled {
-    /// None: nothing is left alone, and nothing remembered.
+    /// None: nothing is left alone, and nothing remembered by the next agent.
     path: Option<PathBuf>,
     state: State,
+    corrected: BTreeMap<(PoolName, SocketAddr), Corrected>,
+}
+
+/// How often a member was put right, when last, and what it was then.
+#[derive(Debug)]
+struct Corrected {
+    times: u32,
+    at: Instant,
+    was: Asked,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,50 +71,98 @@ impl Settled {
         let path = (drift == Drift::Leave).then_some(path);
         let bytes = path.as_ref().and_then(|path| fs::read(path).ok());
         let state = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Self { path, state }
+        Self { path, state, corrected: BTreeMap::new() }
     }
 
-    /// Who was changed by hand.
+    /// Who was changed by hand and is left so.
     pub(crate) fn left(&self, identity: &str, name: &PoolName, spec: &PoolSpec, seen: &PoolSeen) -> Left {
-        let known = self.state.pools.get(name).filter(|_| self.path.is_some() && self.state.identity == process(identity));
-        let Some(known) = known else { return Left::new() };
-        let changed = spec.members.iter().filter_map(|(key, member)| {
-            let asked = Asked::of(spec, member);
-            let there = Asked::seen(seen.get(&member.address)?);
-            let by_hand = known.get(&member.address) == Some(&asked) && there != asked;
-            by_hand.then(|| (key.clone(), problem::left_alone(key, asked.words(), there.words())))
-        });
-        changed.collect()
+        if self.path.is_none() {
+            return Left::new();
+        }
+        let changed = self.state.changed(identity, name, spec, seen);
+        changed.map(|(key, asked, there, _)| (key.clone(), problem::left_alone(key, asked.words(), there.words()))).collect()
+    }
+
+    /// Counts who was changed by hand and is to be put right now: once, until it is as it was asked for again.
+    pub(crate) fn notice(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) {
+        if self.path.is_some() {
+            return;
+        }
+        for (name, spec) in pools {
+            let Some(Ok(there)) = seen.pools.get(name) else { continue };
+            let changed = self.state.changed(&seen.identity, name, spec, there);
+            let changed: Vec<_> = changed.map(|(key, _, was, address)| (key.clone(), was, address)).collect();
+            for (key, was, address) in changed {
+                tracing::warn!(pool = %name, member = %key, made = %was.words(), "changed by hand, and put right");
+                let now = Instant::now();
+                let known = self.corrected.entry((name.clone(), address)).or_insert(Corrected { times: 0, at: now, was });
+                *known = Corrected { times: known.times.saturating_add(1), at: now, was };
+                self.state.pools.entry(name.clone()).or_default().remove(&address);
+            }
+        }
+    }
+
+    /// That a member was put right.
+    pub(crate) fn corrected(&self, pool: &PoolName, address: SocketAddr, now: Instant) -> Option<Correction> {
+        let Corrected { times, at, was } = self.corrected.get(&(pool.clone(), address))?;
+        Some(Correction { times: *times, ago: now.saturating_duration_since(*at), was: was.words() })
     }
 
     /// Takes down who is as asked for, and forgets of whom something else is asked.
     pub(crate) async fn note(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) {
-        let Some(path) = &self.path else { return };
-        let mut state = self.state.clone();
-        if state.identity != process(&seen.identity) {
-            state = State { identity: process(&seen.identity).to_owned(), ..State::default() };
-        }
-        for (name, spec) in pools {
-            let Some(Ok(there)) = seen.pools.get(name) else { continue };
-            let known = state.pools.entry(name.clone()).or_default();
-            known.retain(|address, asked| {
-                spec.members.values().any(|member| member.address == *address && Asked::of(spec, member) == *asked)
-            });
-            for member in spec.members.values() {
-                let asked = Asked::of(spec, member);
-                if there.get(&member.address).is_some_and(|there| Asked::seen(there) == asked) {
-                    known.insert(member.address, asked);
-                }
-            }
-        }
-        if state == self.state {
+        if !self.state.take_down(pools, seen) {
             return;
         }
-        let text = serde_json::to_string(&state).unwrap_or_default();
+        let Some(path) = &self.path else { return };
+        let text = serde_json::to_string(&self.state).unwrap_or_default();
         if let Err(error) = durable::replace(path, text).await {
             tracing::warn!(path = %path.display(), %error, "what is left alone in the balancer is not remembered");
         }
-        self.state = state;
+    }
+}
+
+impl State {
+    /// The members that are not as they were asked for any more, with what that was, what they are, and where.
+    fn changed<'a>(
+        &'a self,
+        identity: &str,
+        name: &PoolName,
+        spec: &'a PoolSpec,
+        seen: &'a PoolSeen,
+    ) -> impl Iterator<Item = (&'a MemberKey, Asked, Asked, SocketAddr)> + 'a {
+        let known = self.pools.get(name).filter(|_| self.identity == process(identity));
+        let changed = move |known: &'a BTreeMap<SocketAddr, Asked>| {
+            spec.members.iter().filter_map(move |(key, member)| {
+                let asked = Asked::of(spec, member);
+                let there = Asked::seen(seen.get(&member.address)?);
+                let by_hand = known.get(&member.address) == Some(&asked) && there != asked;
+                by_hand.then_some((key, asked, there, member.address))
+            })
+        };
+        known.into_iter().flat_map(changed)
+    }
+
+    /// Returns whether anything is different from before.
+    fn take_down(&mut self, pools: &BTreeMap<PoolName, PoolSpec>, seen: &Seen) -> bool {
+        let mut differs = self.identity != process(&seen.identity);
+        if differs {
+            *self = Self { identity: process(&seen.identity).to_owned(), ..Self::default() };
+        }
+        for (name, spec) in pools {
+            let Some(Ok(there)) = seen.pools.get(name) else { continue };
+            let known = self.pools.entry(name.clone()).or_default();
+            let asked: BTreeMap<SocketAddr, Asked> =
+                spec.members.values().map(|member| (member.address, Asked::of(spec, member))).collect();
+            let before = known.len();
+            known.retain(|address, was| asked.get(address) == Some(was));
+            differs |= known.len() != before;
+            for (address, asked) in asked {
+                if there.get(&address).is_some_and(|there| Asked::seen(there) == asked) {
+                    differs |= known.insert(address, asked) != Some(asked);
+                }
+            }
+        }
+        differs
     }
 }
 
@@ -223,5 +282,39 @@ mod tests {
 
     fn both_out() -> PoolSpec {
         spec([MemberState::Out, MemberState::Out])
+    }
+
+    #[tokio::test]
+    async fn what_is_put_right_is_counted_once_until_it_is_right_again() {
+        use MemberState::{Out, Ready};
+        let folder = tempfile::tempdir().unwrap();
+        let name: PoolName = "shop".parse().unwrap();
+        let mut settled = Settled::open(Drift::Correct, folder.path().join("drift.json"));
+        let looks = |identity: &str, states| {
+            let pools = BTreeMap::from([(name.clone(), Ok(seen(states)))]);
+            Seen { identity: identity.to_owned(), pools, ..Seen::default() }
+        };
+        let pools = BTreeMap::from([(name.clone(), spec([Ready, Ready]))]);
+        let times = |settled: &Settled| {
+            settled.corrected(&name, address(1), Instant::now()).map(|it| format!("{} {}", it.times, it.was))
+        };
+        // It comes in by itself; somebody takes it out; it is not in yet; it is in; somebody takes it out again.
+        for (states, expected) in [
+            ([Out, Ready], None),
+            ([Ready, Ready], None),
+            ([Out, Ready], Some("1 Out weight 1")),
+            ([Out, Ready], Some("1 Out weight 1")),
+            ([Ready, Ready], Some("1 Out weight 1")),
+            ([Out, Ready], Some("2 Out weight 1")),
+        ] {
+            settled.notice(&pools, &looks("1@1", states));
+            settled.note(&pools, &looks("1@1", states)).await;
+            assert_eq!(times(&settled).as_deref(), expected, "{states:?}");
+        }
+        // A balancer that restarted has forgotten, and one that is asked for something else is not there yet.
+        settled.note(&pools, &looks("1@1", [Ready, Ready])).await;
+        settled.notice(&pools, &looks("2@2", [Out, Ready]));
+        settled.notice(&BTreeMap::from([(name.clone(), both_out())]), &looks("1@1", [Ready, Ready]));
+        assert_eq!(times(&settled).as_deref(), Some("2 Out weight 1"));
     }
 }

@@ -3,7 +3,9 @@
 use super::Obstacle;
 use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::hooks::{HookOutcome, HookReport};
-use baton_core::fleet::report::{Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::report::{
+    Correction, Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState,
+};
 use baton_core::fleet::spec::{HostSpec, Stamp};
 use baton_core::fleet::{InstanceKey, LiteMap, MemberKey};
 use baton_core::hook::HookKey;
@@ -123,7 +125,8 @@ fn pool_differs(pool: &PoolReport, other: &PoolReport, deadline: Duration) -> bo
             let in_flight = if member.is_out() { member.in_flight } else { 0 };
             let counted = MemberReport { requests: 0, errors: 0, latency: None, oldest: None, ..member.clone() };
             let full_in = counted.full_in.map(|_| Duration::ZERO);
-            (MemberReport { out_for: Duration::ZERO, in_flight, full_in, ..counted }, drained)
+            let corrected = counted.corrected.clone().map(|it| Correction { ago: Duration::ZERO, ..*it }.into());
+            (MemberReport { out_for: Duration::ZERO, in_flight, full_in, corrected, ..counted }, drained)
         };
         members.iter().map(|(key, member)| (key.clone(), plain(member))).collect::<Vec<_>>()
     };

@@ -214,7 +214,9 @@ pub(crate) async fn what_somebody_changes_by_hand_is_seen_and_set_right(make: Ma
     bench.front.program.by_hand(places[1], Out);
     bench.apps[0].until_served(bench.front.listen).await;
     let right = |pool: &_| member(pool, 0).is_drained(Duration::MAX) && member(pool, 1).is_in() && codes(pool).is_empty();
-    bench.until("set right", right).await;
+    let report = bench.until("set right", right).await;
+    let times = |index| member(&report, index).corrected.as_deref().map(|it| it.times);
+    assert_eq!([times(0), times(1)], [Some(1), Some(1)], "{report:#?}");
     let served = bench.apps[0].served();
     for _ in 0..20 {
         load::get(&mut None, bench.front.listen, "/", None).await.expect("the other member serves");

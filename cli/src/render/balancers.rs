@@ -4,7 +4,7 @@ use super::page::{Line, Page, Tone};
 use super::table::Table;
 use super::units::{count, counted, hundredths, millis};
 use crate::errors::{from_wire, problem_page};
-use baton_proto::v1::{HostView, MemberView, PoolView, Problem, SplitView};
+use baton_proto::v1::{Correction, HostView, MemberView, PoolView, Problem, SplitView};
 use serde::Serialize;
 
 /// One thing that is not as it should be.
@@ -126,7 +126,27 @@ pub(super) fn pools(page: &mut Page, host: &HostView) {
             ]);
         }
         page.extend(table.page());
+        for line in corrected(&[host]).filter(|(_, of, _)| *of == pool.pool).map(|it| corrected_line(&it)) {
+            page.line(line);
+        }
     }
+}
+
+const A_DAY_MS: u64 = 24 * 3_600_000;
+
+/// The members that somebody changed by hand today and that were put right: balancer, pool and member.
+fn corrected<'a>(hosts: &'a [&'a HostView]) -> impl Iterator<Item = (&'a str, &'a str, &'a MemberView)> {
+    let pools = hosts.iter().flat_map(|host| host.pools.iter().map(|pool| (host.name.as_str(), pool)));
+    let members = pools.flat_map(|(host, pool)| pool.members.iter().map(move |member| (host, pool.pool.as_str(), member)));
+    members.filter(|(_, _, member)| member.corrected.as_ref().is_some_and(|it| it.ago_ms < A_DAY_MS))
+}
+
+/// `web2/0 was changed by hand (Out weight 100) 12 s ago, and put right: 3 times since the agent of lb1 was started`.
+fn corrected_line((host, _, member): &(&str, &str, &MemberView)) -> Line {
+    let Some(Correction { times, ago_ms, was }) = &member.corrected else { return Line::default() };
+    let often = if *times > 1 { format!(": {times} times since the agent of {host} was started") } else { String::new() };
+    let text = format!(" was changed by hand ({was}) {} ago, and put right{often}", millis(*ago_ms));
+    Line::of(&member.key).span(Tone::Busy, text)
 }
 
 /// `7, oldest 31 s`, where the balancer can tell and the member goes out.
@@ -169,6 +189,9 @@ pub fn drift(hosts: &[&HostView]) -> Page {
     if drifted.is_empty() {
         let mut page = Page::new();
         page.text(format!("every member is as it should be on {}", counted(hosts.len() as u64, "balancer", "balancers")));
+        corrected(hosts).for_each(|it| {
+            page.line(corrected_line(&it));
+        });
         return page;
     }
     let mut table = Table::new(&["HOST", "POOL", "MEMBER", "WANTED", "RUNNING", "ON DISK", ""]);
@@ -191,6 +214,12 @@ pub fn drift(hosts: &[&HostView]) -> Page {
             page.line(Line::default()).extend(problem_page(&from_wire(problem)));
             known.push(problem);
         }
+    }
+    for (index, it) in corrected(hosts).enumerate() {
+        if index == 0 {
+            page.line(Line::default());
+        }
+        page.line(corrected_line(&it));
     }
     page
 }
@@ -270,6 +299,21 @@ mod tests {
             text(&list(&[&balancer])),
             "HOST   DRIVER    PROCESS   POOLS   OPEN   IS\nlb1    haproxy   pid 77    shop    0      shop web3/0 is out, wanted ready\n"
         );
+    }
+
+    #[test]
+    fn what_was_put_right_is_said_although_nothing_differs_any_more() {
+        let mut balancer = example::balancer(&[("web2/0", 1_200, 3), ("web3/0", 7, 0)], "77@1795935353");
+        let mut correct = |times| {
+            let correction = Correction { times, ago_ms: 12_000, was: "Out weight 100".into() };
+            balancer.pools[0].members[1].corrected = Some(correction);
+            text(&drift(&[&balancer]))
+        };
+        let said = "every member is as it should be on 1 balancer\n\
+                    web3/0 was changed by hand (Out weight 100) 12 s ago, and put right";
+        assert_eq!(correct(1), format!("{said}\n"));
+        assert_eq!(correct(3), format!("{said}: 3 times since the agent of lb1 was started\n"));
+        assert!(text(&show(&balancer)).ends_with("3 times since the agent of lb1 was started\n"));
     }
 
     #[test]

@@ -71,6 +71,9 @@ fn drift(pool: &PoolView) -> f64 {
 fn members(out: &mut Exposition, view: &FleetView) {
     out.family("baton_member_requests_total", Kind::Counter, "Requests a member answered, by a load balancer's own count.");
     out.family("baton_member_errors_total", Kind::Counter, "Of these, answered 5xx, unreachable, or broken off.");
+    let corrections =
+        "How often a member was changed by hand and put right, since the agent of its load balancer was started.";
+    out.family("baton_member_corrections_total", Kind::Counter, corrections);
     out.family("baton_member_in_flight_requests", Kind::Gauge, "Requests under way at a member.");
     for host in &view.hosts {
         for pool in &host.pools {
@@ -78,6 +81,8 @@ fn members(out: &mut Exposition, view: &FleetView) {
                 let labels = [("balancer", host.name.as_str()), ("member", &member.key), ("pool", &pool.pool)];
                 out.sample("baton_member_requests_total", &labels, member.requests as f64);
                 out.sample("baton_member_errors_total", &labels, member.errors as f64);
+                let corrections = member.corrected.as_ref().map_or(0, |it| it.times);
+                out.sample("baton_member_corrections_total", &labels, corrections.into());
                 out.sample("baton_member_in_flight_requests", &labels, member.in_flight as f64);
             }
         }

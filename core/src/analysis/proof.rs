@@ -231,16 +231,16 @@ impl Proof {
     pub fn hole(&self) -> Option<String> {
         let holes = self.holes.iter().map(|(balancer, hole)| {
             let times = if hole.times == 1 { "once".to_owned() } else { format!("{} times", hole.times) };
-            let missing = humantime::format_duration(hole.missing);
+            let missing = rounded(hole.missing);
             format!("the counters of {balancer} began anew {times}, and for up to {missing} nobody counted")
         });
         let unread = self.unread.iter().map(|(balancer, missing)| {
-            format!("the counters of {balancer} could not be read at last, for {}", humantime::format_duration(*missing))
+            format!("the counters of {balancer} could not be read at last, for {}", rounded(*missing))
         });
         let gone = self.gone.iter().filter_map(|(balancer, gone)| {
             let (member, longest) = gone.iter().max_by_key(|(_, missing)| **missing)?;
             let others = if gone.len() > 1 { format!(" and {} more", gone.len() - 1) } else { String::new() };
-            let longest = humantime::format_duration(*longest);
+            let longest = rounded(*longest);
             Some(format!("{balancer} no longer says what {member}{others} answered, for {longest}"))
         });
         let mut all: Vec<String> = holes.chain(unread).chain(gone).collect();
@@ -265,4 +265,10 @@ impl Proof {
     pub fn mixed(&self) -> Option<Duration> {
         Some(self.mixed_until?.since(self.mixed_from?))
     }
+}
+
+/// In whole seconds, where there is one: nobody reads the rest of them.
+fn rounded(missing: Duration) -> humantime::FormattedDuration {
+    let up = |missing: Duration| Duration::from_secs(missing.as_secs() + u64::from(missing.subsec_nanos() > 0));
+    humantime::format_duration(if missing < Duration::from_secs(1) { missing } else { up(missing) })
 }

@@ -160,8 +160,23 @@ pub struct MemberReport {
     /// How long its answers took, where the balancer counts that.
     #[serde(default)]
     pub latency: Option<Box<Latency>>,
+    /// That somebody changed it by hand, and it was put right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Box<Correction>>,
     /// Why the member is not in the state that was asked for.
     pub problem: Option<Problem>,
+}
+
+/// That a member was changed by hand and is as it was asked for again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correction {
+    /// How often, since its agent was started.
+    pub times: u32,
+    /// The last of them: how long ago it was,
+    #[serde(with = "millis")]
+    pub ago: Duration,
+    /// and what it had been made.
+    pub was: String,
 }
 
 /// A release on this host.
@@ -226,6 +241,7 @@ impl MemberReport {
             side: Side::Stable,
             full_in: None,
             latency: None,
+            corrected: None,
             problem: None,
         }
     }

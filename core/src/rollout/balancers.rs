@@ -1,5 +1,6 @@
 //! What is known of balancers themselves: what speaks against a deploy, and whether one that was declared dead lives.
 
+use super::aside::aside;
 use super::divide;
 use crate::fleet::ability::{BalancerAbility, PoolServers};
 use crate::fleet::{Fleet, Host, InstanceKey, MemberKey, Service};
@@ -11,6 +12,9 @@ use std::net::SocketAddr;
 
 /// What keeps every change of a pool from being made until a person mends it: the codes of docs/errors.md.
 const MENDED_BY_HAND: [u16; 8] = [403, 405, 411, 430, 432, 435, 436, 437];
+
+/// Those of them that may come of what a rollout asks for.
+const OF_A_ROLLOUT: [u16; 1] = [430];
 
 /// The same of one member: something else than Baton decides about it.
 const MEMBER_MENDED_BY_HAND: [u16; 1] = [408];
@@ -35,7 +39,7 @@ pub(super) fn objections(fleet: &Fleet, name: &ServiceName, service: &Service) -
         let lacks = ability.map_or_else(|| needs.clone(), |ability| ability.split.lacks(&balancer.pool, &needs));
         if lacks.is_empty() {
             let host = fleet.hosts.get(on)?;
-            return stuck(on, host, service, &balancer.pool)
+            return stuck(fleet, on, host, name, service)
                 .or_else(|| no_server(on, host, &balancer.pool, &members(fleet, name, service), &service.strategy));
         }
         let driver = ability.map_or("not heard yet", |ability| ability.driver.as_str());
@@ -58,11 +62,17 @@ pub(super) fn objections(fleet: &Fleet, name: &ServiceName, service: &Service) -
 }
 
 /// Why a balancer that is there would not change this pool. Who is away, or was declared dead, is waited for or not as always.
-fn stuck(on: &HostName, host: &Host, service: &Service, pool: &PoolName) -> Option<Problem> {
+fn stuck(fleet: &Fleet, on: &HostName, host: &Host, name: &ServiceName, service: &Service) -> Option<Problem> {
+    let pool = &service.balancer.as_ref()?.pool;
     let says = host.report().filter(|_| host.connected && host.dead_balancer.is_none())?.pools.get(pool)?;
-    let stays = |key: &MemberKey| service.hosts.contains(&key.host);
+    // Whoever stands aside is no part of the rollout. Of a new service nobody was told to.
+    let stands = |host: &HostName| fleet.services.get(name).and_then(|before| aside(fleet, before, host)).is_some();
+    let stays = |key: &MemberKey| service.hosts.contains(&key.host) && !stands(&key.host);
     let members = says.members.iter().filter(|(key, _)| stays(key)).filter_map(|(_, member)| member.problem.as_ref());
-    let whole = says.problem.iter().filter(|problem| MENDED_BY_HAND.contains(&problem.code.0));
+    // What a rollout asked for and was refused, the one that takes its place does not ask for.
+    let replaces = fleet.active_rollout(name).is_some();
+    let is_by_hand = |code: u16| MENDED_BY_HAND.contains(&code) && !(replaces && OF_A_ROLLOUT.contains(&code));
+    let whole = says.problem.iter().filter(|problem| is_by_hand(problem.code.0));
     let problem = whole.chain(members.filter(|problem| MEMBER_MENDED_BY_HAND.contains(&problem.code.0))).next()?;
     Some(problem.clone().saw("balancer", on.to_string()))
 }

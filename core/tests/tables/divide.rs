@@ -2,6 +2,8 @@
 
 use super::text::{NOW, World, host, pool, release, shop};
 use baton_core::fleet::ability::{BalancerAbility, Feature, PoolServers, SplitAbility};
+use baton_core::fleet::orders::Order;
+use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::PoolSpec;
 use baton_core::fleet::split::Side;
 use baton_core::name::{RolloutId, Slot};
@@ -189,4 +191,29 @@ fn a_pool_that_cannot_be_changed_is_refused_before_anything_changes() {
     // What passes by itself, or has its own words, is waited for.
     assert_eq!([says(Some(412), None, true), says(None, Some(409), true), says(Some(402), None, true)], [[0_u16; 0]; 3]);
     assert_eq!([says(Some(432), None, false), says(None, None, true)], [[0_u16; 0]; 2]);
+}
+
+/// Whoever stands aside is no part of the rollout, and what one asked for and was refused the next one does not ask for.
+#[test]
+fn what_does_not_concern_the_rollout_is_no_reason_to_refuse_it() {
+    let mut world = World::parse("in-place max=1\n web1 a=v1:ready:in\n web2 a=v1:ready:in\n lb1");
+    able(&mut world, SplitAbility::None, "haproxy");
+    let pool_of = |world: &mut World, change: &dyn Fn(&mut PoolReport)| {
+        let lb1 = world.fleet.hosts.get_mut(&host("lb1")).expect("a balancer");
+        change(lb1.heard.as_mut().expect("a report").report.pools.get_mut(&pool()).expect("a pool"));
+    };
+    let web2 = "web2/0".parse().expect("a member");
+    pool_of(&mut world, &|pool| {
+        pool.members.get_mut(&web2).expect("it is there").problem = Some(Problem::new(Code(408), "no"));
+    });
+    assert_eq!(objected(&world, &[]), [408]);
+    let order = Order { by: "ana".into(), why: "a broken disk".into(), since: NOW };
+    world.fleet.services.get_mut(&shop()).expect("a service").orders.skipped = [(host("web2"), order)].into();
+    assert_eq!(objected(&world, &[]), [0_u16; 0]);
+    pool_of(&mut world, &|pool| pool.problem = Some(Problem::new(Code(430), "no")));
+    assert_eq!(objected(&world, &[]), [430]);
+    let mut world = World::parse(HALF);
+    able(&mut world, SplitAbility::None, "nginx");
+    pool_of(&mut world, &|pool| pool.problem = Some(Problem::new(Code(430), "no")));
+    assert!(!objected(&world, &[]).contains(&430));
 }

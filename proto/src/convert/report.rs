@@ -6,7 +6,9 @@ use super::split::{latency, side};
 use super::{InvalidMessage, bytes, duration, keyed, millis, optional, parse, present, release_id, required};
 use crate::v1;
 use crate::v1::instance_counters::Reading as Counters;
-use baton_core::fleet::report::{Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState};
+use baton_core::fleet::report::{
+    Correction, Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState,
+};
 use baton_core::fleet::split::Side;
 use baton_core::fleet::{InstanceKey, MemberKey};
 use baton_core::name::{PoolName, ReleaseId};
@@ -169,7 +171,19 @@ fn write_member((key, report): (&MemberKey, &MemberReport)) -> v1::MemberReport 
         latency: report.latency.as_deref().cloned().map(Into::into).unwrap_or_default(),
         oldest_ms: report.oldest.map(millis),
         full_in_ms: report.full_in.map(millis),
+        corrected: report.corrected.as_deref().map(Into::into),
     }
+}
+
+impl From<&Correction> for v1::Correction {
+    fn from(Correction { times, ago, was }: &Correction) -> Self {
+        Self { times: *times, ago_ms: millis(*ago), was: was.clone() }
+    }
+}
+
+fn read_correction(message: v1::Correction) -> Result<Correction, InvalidMessage> {
+    let was = message.was.chars().take(TROUBLE_MAX).collect();
+    Ok(Correction { times: message.times, ago: duration("ago_ms", message.ago_ms)?, was })
 }
 
 fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), InvalidMessage> {
@@ -184,6 +198,7 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         side: side(message.trial),
         full_in: message.full_in_ms.map(|left| duration("full_in_ms", left)).transpose()?,
         latency: latency(message.latency)?.map(Box::new),
+        corrected: message.corrected.map(read_correction).transpose()?.map(Box::new),
         oldest: message.oldest_ms.map(|oldest| duration("oldest_ms", oldest)).transpose()?,
         problem: optional("problem", message.problem)?,
     };

@@ -6,7 +6,7 @@ use baton_core::fleet::ability::{BalancerAbility, PoolServers, SplitAbility};
 use baton_core::fleet::hooks::{HookOutcome, HookReport, HookSpec};
 use baton_core::fleet::latency::{BUCKETS, Latency};
 use baton_core::fleet::report::{
-    Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+    Correction, Fall, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
 };
 use baton_core::fleet::spec::{Exchange, HostSpec, InstanceSpec, MemberSpec, MemberState, PoolSpec, Restart, Stamp};
 use baton_core::fleet::split::{Share, Side, TrafficSplit};
@@ -172,6 +172,7 @@ fn report() -> HostReport {
         requests: 41_208,
         errors: 1,
         side: if problem.is_some() { Side::Trial } else { Side::Stable },
+        corrected: problem.is_some().then(|| Correction { times: 2, ago: ms(9_000), was: "Out weight 1".into() }.into()),
         latency: problem.is_some().then(|| Latency::new([3; BUCKETS]).into()),
         problem,
     };

@@ -570,6 +570,21 @@ pub struct MemberReport {
     /// How long until it has its whole weight; absent: it has it.
     #[prost(uint64, optional, tag = "13")]
     pub full_in_ms: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "14")]
+    pub corrected: ::core::option::Option<Correction>,
+}
+/// That somebody changed a member by hand, and it was put right.
+#[derive(serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Correction {
+    /// Since the agent was started.
+    #[prost(uint32, tag = "1")]
+    pub times: u32,
+    /// The last of them, and what the member had been made.
+    #[prost(uint64, tag = "2")]
+    pub ago_ms: u64,
+    #[prost(string, tag = "3")]
+    pub was: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3136,6 +3151,8 @@ pub struct MemberView {
     /// How long until it has its whole weight; absent: it has it.
     #[prost(uint64, optional, tag = "13")]
     pub full_in_ms: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "14")]
+    pub corrected: ::core::option::Option<Correction>,
 }
 #[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]

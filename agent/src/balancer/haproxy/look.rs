@@ -37,6 +37,8 @@ struct Backend {
     rows: Vec<Row>,
     stats: Vec<Stat>,
     whole: Option<Stat>,
+    /// Requests that had this backend before its servers' numbers were taken, where it is one of two.
+    before: Option<u64>,
 }
 
 /// A file written in the second a process started may have been read before or after.
@@ -68,8 +70,13 @@ impl Look {
     /// What to ask for a look. The backends' numbers are those of the process that was seen last.
     pub(super) fn commands(backends: &[String], ids: &BTreeMap<String, String>, survey: bool) -> Vec<String> {
         let mut commands = vec!["show info".to_owned(), "show cli level".to_owned()];
-        let backend = |name: &String| [format!("show servers state {name}"), statistics(ids.get(name))];
-        commands.extend(backends.iter().flat_map(backend));
+        for name in backends {
+            commands.push(format!("show servers state {name}"));
+            if is_one_of_two(name, backends) {
+                commands.push(statistics(ids.get(name), WHOLE));
+            }
+            commands.push(statistics(ids.get(name), WHOLE | SERVERS));
+        }
         if survey {
             commands.push(LIST.to_owned());
         }
@@ -90,14 +97,18 @@ impl Look {
             return Err(problem::not_admin(path, level.trim()));
         }
         let mut backends = BTreeMap::new();
+        let divided: BTreeSet<String> = names.iter().filter(|name| is_one_of_two(name, &names)).cloned().collect();
         for name in names {
-            let (rows, stats) = (next(), next());
-            let backend = match (rows.starts_with("1\n"), Stat::parse_all(&stats)) {
+            let rows = next();
+            let before = divided.contains(&name).then(&mut next).and_then(|stats| Stat::parse_all(&stats));
+            let mut before = before.into_iter().flatten().filter(|stat| stat.text("pxname") == name && stat.is_backend());
+            let before = before.next().map(|stat| stat.number("scur"));
+            let backend = match (rows.starts_with("1\n"), Stat::parse_all(&next())) {
                 (true, Some(mut stats)) => {
                     stats.retain(|stat| stat.text("pxname") == name);
                     let whole = stats.iter().position(Stat::is_backend).map(|at| stats.remove(at));
                     stats.retain(Stat::is_server);
-                    Some(Backend { rows: Row::parse_all(&rows).collect(), stats, whole })
+                    Some(Backend { rows: Row::parse_all(&rows).collect(), stats, whole, before })
                 }
                 _ if rows.starts_with("Can't find backend") => None,
                 _ => return Err(problem::socket_garbage(path, &rows)),
@@ -114,11 +125,26 @@ impl Look {
         backend.into_iter().flat_map(|backend| &backend.stats).map(Stat::requests).sum()
     }
 
-    /// Requests that have this backend and no server yet. A moment passes between its servers' numbers and its own: some that are there
-    /// may have come in it.
+    /// Requests that have this backend and no server yet. A moment passes between its own number and its servers': some that are there may
+    /// have ended in it. Nobody comes in it where nobody is led there.
     fn between(&self, backend: &str) -> u64 {
-        let Some(Some(Backend { stats, whole: Some(whole), .. })) = self.backends.get(backend) else { return 0 };
-        whole.number("scur").saturating_sub(stats.iter().map(|stat| stat.number("scur")).sum())
+        let Some(Some(Backend { stats, before: Some(before), .. })) = self.backends.get(backend) else { return 0 };
+        before.saturating_sub(stats.iter().map(|stat| stat.number("scur")).sum())
+    }
+
+    /// Whether somebody is in there.
+    fn is_served(&self, backend: &str) -> bool {
+        let rows = self.backends.get(backend).and_then(Option::as_ref).map(|backend| backend.rows.iter());
+        rows.into_iter().flatten().any(|row| row.told() == MemberState::Ready && row.is_up())
+    }
+
+    /// Whether one of these servers has nothing in hand by its word. HAProxy counts a request at its server once it is connected, a moment
+    /// after it chose that: right after a server went out, its zero is none yet.
+    pub(super) fn calls_idle(&self, servers: &BTreeSet<String>) -> bool {
+        let is_idle = |stat: &&Stat| {
+            stat.in_flight() == 0 && servers.contains(&format!("{}/{}", stat.text("pxname"), stat.text("svname")))
+        };
+        self.servers().any(|stat| is_idle(&stat))
     }
 
     /// The servers of every backend.
@@ -146,10 +172,19 @@ impl Look {
     }
 }
 
-/// Asks for the statistics of one backend and its servers, or of all where its number is not known yet. By name, `show stat`
+/// What `show stat` is asked for: bits.
+pub(super) const WHOLE: u8 = 2;
+pub(super) const SERVERS: u8 = 4;
+
+/// Asks for the statistics of one backend, its servers or both, or of all where its number is not known yet. By name, `show stat`
 /// would find a frontend of the same name first.
-pub(super) fn statistics(id: Option<&String>) -> String {
-    format!("show stat {} 6 -1", id.map_or("-1", String::as_str))
+pub(super) fn statistics(id: Option<&String>, of: u8) -> String {
+    format!("show stat {} {of} -1", id.map_or("-1", String::as_str))
+}
+
+/// Whether the backend of a pool has a second one among these, or is that.
+fn is_one_of_two(name: &str, names: &[String]) -> bool {
+    name.ends_with(super::TRIAL) || names.iter().any(|other| other.strip_suffix(super::TRIAL) == Some(name))
 }
 
 fn routed(listing: &str) -> Servers {
@@ -322,7 +357,7 @@ impl Haproxy {
             Remark::Down(check(stat))
         } else {
             let complaint = self.complaints.get(place).cloned().map(Remark::Complaint);
-            complaint.unwrap_or(if self.ways.has_stayed(place) { Remark::Later } else { Remark::None })
+            if self.ways.has_stayed(place) { Remark::Later } else { complaint.unwrap_or(Remark::None) }
         };
         let unanswered = self.unanswered.of(row.backend(), row.server());
         MemberSeen {
@@ -361,9 +396,12 @@ impl Haproxy {
         if !self.maps.is_prepared(name) {
             return;
         }
-        for (backend, side) in [(name.to_string(), Side::Stable), (super::trial(name), Side::Trial)] {
-            let (leads, is_to_lead) = (way::leads(running, side), way::leads(spec.split.as_ref(), side));
-            self.ways.note(&backend, leads, is_to_lead, look.between(&backend), spec.drain_deadline);
+        let (stable, trial) = (name.to_string(), super::trial(name));
+        for (backend, other, side) in [(&stable, &trial, Side::Stable), (&trial, &stable, Side::Trial)] {
+            // Where the other one has nobody, everybody is led here.
+            let leads = way::leads(running, side) || !look.is_served(other);
+            let is_to_lead = way::leads(spec.split.as_ref(), side);
+            self.ways.note(backend, leads, is_to_lead, look.between(&backend), spec.drain_deadline);
         }
     }
 

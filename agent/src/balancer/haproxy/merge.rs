@@ -43,6 +43,7 @@ fn one(wanted: Side, stable: MemberSeen, trial: MemberSeen) -> MemberSeen {
         (own @ Remark::Refused(_), _) => own,
         (_, other @ Remark::Refused(_)) => other,
         (Remark::None, other) => other,
+        (_, Remark::Later) => Remark::Later,
         (own, _) => own,
     };
     let latency = own.latency.zip(other.latency).map(|(mut own, other)| {

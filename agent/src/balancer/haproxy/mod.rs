@@ -73,8 +73,9 @@ struct Haproxy {
     ids: BTreeMap<String, String>,
     /// The backends that were asked for last.
     backends: Vec<String>,
-    /// What was read back when something was told to it.
+    /// What was read back when something was told to it, and the servers that were taken out by that.
     read_back: Option<Answer>,
+    went_out: BTreeSet<String>,
     /// Backends whose algorithm sends requests by a map that may have room for the weights of haproxy.cfg and no more: a HAProxy that
     /// starts with a larger one from its state file writes past its end, and dies.
     mapped: BTreeSet<String>,
@@ -134,6 +135,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ids: BTreeMap::new(),
         backends: Vec::new(),
         read_back: None,
+        went_out: BTreeSet::new(),
         mapped: BTreeSet::new(),
         since: Since::open(state.join("haproxy-splits.json")),
         outs: BTreeMap::new(),
@@ -164,7 +166,7 @@ impl Driver for Haproxy {
         }
         let survey_due = self.survey.as_ref().is_none_or(|(at, _)| at.elapsed() >= SURVEY);
         self.backends = self.backends_of(pools);
-        let answer = match self.read_back.take() {
+        let answer = match self.read_back.take().filter(|(look, _)| !look.calls_idle(&self.went_out)) {
             Some((look, beside)) => (Ok(look), beside),
             // All at once. A new worker that answers is none of those its master had before; whoever is replaced right after it
             // answered is seen the next time, as if it had answered a moment earlier.
@@ -180,6 +182,8 @@ impl Driver for Haproxy {
             // What another process listed is not what this one has, nor are its backends' numbers or its maps.
             Ok(look) if self.identity.as_ref() != Some(&look.process.identity()) => {
                 self.maps.learn(&self.config.socket).await?;
+                // Pools that are prepared have a second backend.
+                self.backends = self.backends_of(pools);
                 let look = Look::take(&self.config.socket, self.backends.clone(), &BTreeMap::new(), true).await?;
                 self.take_in(pools, look, (None, beside.1)).await
             }
@@ -224,10 +228,12 @@ impl Driver for Haproxy {
             })
             .await?;
         let path = self.config.state_file.clone();
-        let (file, ready) = (StateFile::read(&path)?.changed(self.lines(&rows)), self.ready.take());
+        let file = StateFile::read(&path)?.changed(self.lines(&rows));
         if let Some(file) = &file {
-            file.put(&path, ready).await?;
+            file.put(&path, self.ready.take()).await?;
         }
+        let goes = |(change, row): &&(Change, Row)| change.state == MemberState::Out && row.told() != MemberState::Out;
+        self.went_out = rows.iter().filter(goes).map(|(_, row)| row.name()).collect();
         let commands: Vec<(Place, String)> = rows
             .iter()
             .flat_map(|(change, row)| {
@@ -245,6 +251,8 @@ impl Driver for Haproxy {
     }
 
     async fn divide(&mut self, pool: &PoolName, split: Option<&TrafficSplit>) -> Result<(), Problem> {
+        // What was read back is older than what follows from the new maps.
+        self.read_back = None;
         tracing::info!(%pool, split = %split.map(ToString::to_string).unwrap_or_default(), "haproxy");
         self.since.begin(pool).await?;
         self.maps.divide(&self.config.socket, pool, split).await

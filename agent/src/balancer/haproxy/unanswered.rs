@@ -6,7 +6,7 @@
 //! ended without any status is what is left, and exactly that: see the measured lines in the tests. Which server it was follows
 //! from the servers' own counters, see [`Server::silent`].
 
-use super::look::{Look, statistics};
+use super::look::{Look, SERVERS, WHOLE, statistics};
 use super::text::{Process, Stat};
 use super::{Haproxy, socket};
 use crate::balancer::{durable, problem};
@@ -308,7 +308,7 @@ impl Haproxy {
 
 /// Looks at a backend two times, one right after the other.
 async fn twice(path: &std::path::Path, id: Option<&String>, name: &str, identity: &str) -> Option<(Table, Table)> {
-    let commands = ["show info".to_owned(), statistics(id), statistics(id)];
+    let commands = ["show info".to_owned(), statistics(id, WHOLE | SERVERS), statistics(id, WHOLE | SERVERS)];
     let blocks = socket::ask(path, &commands).await.ok()?;
     let process = Process::parse(blocks.first()?)?;
     let table = |block: Option<&String>| {

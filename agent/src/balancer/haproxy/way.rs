@@ -15,10 +15,17 @@ type Step = (Change, Row);
 
 #[derive(Debug, Default)]
 pub(super) struct Ways {
-    /// Backends that nobody is to be led to and somebody may be on the way to, and until when that is waited for.
-    taken: BTreeMap<String, Instant>,
+    /// Backends that nobody is to be led to and somebody may be on the way to.
+    taken: BTreeMap<String, Taken>,
     /// The servers that stayed in for that since the pass began.
     stayed: BTreeSet<Place>,
+}
+
+/// How long that is waited for, once a server stays in for it.
+#[derive(Debug)]
+struct Taken {
+    longest: Duration,
+    until: Option<Instant>,
 }
 
 impl Ways {
@@ -31,7 +38,7 @@ impl Ways {
         if is_to_lead || (!leads && between == 0) {
             self.taken.remove(backend);
         } else if !self.taken.contains_key(backend) {
-            self.taken.insert(backend.to_owned(), Instant::now() + longest);
+            self.taken.insert(backend.to_owned(), Taken { longest, until: None });
         }
     }
 
@@ -42,17 +49,14 @@ impl Ways {
     /// The steps that can be made now; who had to stay is remembered.
     pub(super) fn free(&mut self, steps: Vec<Step>, servers: &BTreeMap<Place, Row>) -> Vec<Step> {
         let emptied = self.emptied(&steps, servers);
-        let stays = |(change, row): &Step| {
-            let goes = change.state != MemberState::Ready && row.told() == MemberState::Ready;
-            goes && emptied.contains(row.backend())
-        };
+        let stays = |(change, row): &Step| goes(change, row) && emptied.contains(row.backend());
         let (stay, free): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(stays);
         self.stayed.extend(stay.into_iter().map(|(change, row)| (row.backend().to_owned(), change.address)));
         free
     }
 
     /// The taken backends in which nobody would be left.
-    fn emptied(&self, steps: &[Step], servers: &BTreeMap<Place, Row>) -> BTreeSet<String> {
+    fn emptied(&mut self, steps: &[Step], servers: &BTreeMap<Place, Row>) -> BTreeSet<String> {
         let now = Instant::now();
         let next: BTreeMap<(&str, _), MemberState> =
             steps.iter().map(|(change, row)| ((row.backend(), change.address), change.state)).collect();
@@ -64,9 +68,15 @@ impl Ways {
                 }
             })
         };
-        let taken = self.taken.iter().filter(|(_, until)| now < **until).map(|(backend, _)| backend);
-        taken.filter(|backend| !is_left(backend)).cloned().collect()
+        let is_left_by = |backend: &str| steps.iter().any(|(change, row)| row.backend() == backend && goes(change, row));
+        let is_waited_for = |taken: &mut Taken| now < *taken.until.get_or_insert(now + taken.longest);
+        let emptied = self.taken.iter_mut().filter(|(backend, _)| is_left_by(backend) && !is_left(backend));
+        emptied.filter_map(|(backend, taken)| is_waited_for(taken).then(|| backend.clone())).collect()
     }
+}
+
+fn goes(change: &Change, row: &Row) -> bool {
+    change.state != MemberState::Ready && row.told() == MemberState::Ready
 }
 
 /// Whether a pool that is divided so leads to a side.
@@ -149,7 +159,7 @@ mod tests {
     fn nobody_is_waited_for_longer_than_a_drain_may_take() {
         let mut ways = Ways::default();
         ways.note("shop", false, false, 1, Duration::ZERO);
-        // Being there still is no reason to wait once more.
+        // Being there still is no reason to wait once more. Before the last one is to go nobody waits for anything.
         ways.note("shop", false, false, 1, LONG);
         assert_eq!(made(&mut ways, &[(1, true)], &OTHERS_COME[..1]), [1]);
     }

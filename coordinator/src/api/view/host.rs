@@ -134,6 +134,7 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
             oldest_ms: report.and_then(|report| report.oldest).map(millis),
             full_in_ms: report.and_then(|report| report.full_in).map(millis),
             trial: spec.is_some_and(|spec| spec.side == Side::Trial),
+            corrected: report.and_then(|report| report.corrected.as_deref()).map(Into::into),
         }
     };
     PoolView {
