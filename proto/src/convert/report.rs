@@ -181,7 +181,7 @@ impl From<&Correction> for v1::Correction {
     }
 }
 
-fn read_correction(message: v1::Correction) -> Result<Correction, InvalidMessage> {
+fn read_correction(message: &v1::Correction) -> Result<Correction, InvalidMessage> {
     let was = message.was.chars().take(TROUBLE_MAX).collect();
     Ok(Correction { times: message.times, ago: duration("ago_ms", message.ago_ms)?, was })
 }
@@ -198,7 +198,7 @@ fn read_member(message: v1::MemberReport) -> Result<(MemberKey, MemberReport), I
         side: side(message.trial),
         full_in: message.full_in_ms.map(|left| duration("full_in_ms", left)).transpose()?,
         latency: latency(message.latency)?.map(Box::new),
-        corrected: message.corrected.map(read_correction).transpose()?.map(Box::new),
+        corrected: message.corrected.as_ref().map(read_correction).transpose()?.map(Box::new),
         oldest: message.oldest_ms.map(|oldest| duration("oldest_ms", oldest)).transpose()?,
         problem: optional("problem", message.problem)?,
     };

@@ -401,7 +401,7 @@ impl Haproxy {
             // Where the other one has nobody, everybody is led here.
             let leads = way::leads(running, side) || !look.is_served(other);
             let is_to_lead = way::leads(spec.split.as_ref(), side);
-            self.ways.note(backend, leads, is_to_lead, look.between(&backend), spec.drain_deadline);
+            self.ways.note(backend, leads, is_to_lead, look.between(backend), spec.drain_deadline);
         }
     }
 
