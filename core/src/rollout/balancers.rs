@@ -115,11 +115,10 @@ fn no_server(
     let lacks = [lack("no server at", stable), lack("no server on trial at", trial).filter(|_| divides)];
     let mut lacks = lacks.into_iter().flatten().peekable();
     lacks.peek()?;
-    let problem = Problem::new(Code(452), format!("the balancer on {on} has not a server for every member of `{pool}`"));
+    let problem = Problem::new(Code(452), format!("the balancer on {on} has no server for some members of `{pool}`"));
     let problem = lacks.fold(problem, |problem, (what, where_)| problem.saw(what, where_));
-    Some(problem.help(format!(
-        "add a line `server NAME ADDRESS disabled` for each to backend {pool} (on trial: backend {pool}:trial), and reload"
-    )))
+    let trial = if divides { format!(" (on trial: to backend {pool}:trial)") } else { String::new() };
+    Some(problem.help(format!("add a line `server NAME ADDRESS disabled` for each to backend {pool}{trial}, and reload")))
 }
 
 fn said(host: &Host) -> Option<&BalancerAbility> {

@@ -4,7 +4,7 @@ use super::{millis, version};
 use crate::driver::Hello;
 use baton_core::fleet::orders::Leaving;
 use baton_core::fleet::report::{
-    HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
+    Correction, HostReport, InstanceReport, InstanceState, MemberReport, PoolReport, ReleaseState, SplitReport,
 };
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
@@ -39,7 +39,7 @@ pub(super) fn view(fleet: &Fleet, name: &HostName, host: &Host, hello: Option<&H
             .flat_map(|it| &it.instances)
             .map(|(key, it)| instance(fleet, key, it, report))
             .collect(),
-        pools: pools(host, report),
+        pools: pools(host, report, silent),
         problems: problems.chain(fenced.iter()).chain(rejected(fleet, host)).map(Into::into).collect(),
         dead_balancer: host.dead_balancer.as_ref().map(|order| super::order(order, now)),
         maintenance: host.maintenance.as_ref().map(|maintenance| super::order(&maintenance.order, now)),
@@ -104,15 +104,16 @@ fn instance(fleet: &Fleet, key: &InstanceKey, instance: &InstanceReport, report:
 }
 
 /// Every pool that is wanted or reported, every member likewise: what is only in one of them is drift.
-fn pools(host: &Host, report: Option<&HostReport>) -> Vec<PoolView> {
+fn pools(host: &Host, report: Option<&HostReport>, silent: Duration) -> Vec<PoolView> {
     let mut names: Vec<&PoolName> = host.issued.pools.keys().collect();
     names.extend(report.into_iter().flat_map(|report| report.pools.keys()));
     names.sort();
     names.dedup();
-    names.into_iter().map(|name| pool(name, host.issued.pools.get(name), report.and_then(|it| it.pools.get(name)))).collect()
+    let seen = |name| report.and_then(|report| report.pools.get(name));
+    names.into_iter().map(|name| pool(name, host.issued.pools.get(name), seen(name), silent)).collect()
 }
 
-fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -> PoolView {
+fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>, silent: Duration) -> PoolView {
     let mut keys: Vec<&MemberKey> = wanted.into_iter().flat_map(|it| it.members.keys()).collect();
     keys.extend(seen.into_iter().flat_map(|it| it.members.keys()));
     keys.sort();
@@ -120,6 +121,7 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
     let member = |key: &MemberKey| {
         let spec = wanted.and_then(|it| it.members.get(key));
         let report: Option<&MemberReport> = seen.and_then(|it| it.members.get(key));
+        let corrected = report.and_then(|report| report.corrected.as_deref());
         MemberView {
             key: key.to_string(),
             address: spec.map(|spec| spec.address.to_string()).unwrap_or_default(),
@@ -134,7 +136,7 @@ fn pool(name: &PoolName, wanted: Option<&PoolSpec>, seen: Option<&PoolReport>) -
             oldest_ms: report.and_then(|report| report.oldest).map(millis),
             full_in_ms: report.and_then(|report| report.full_in).map(millis),
             trial: spec.is_some_and(|spec| spec.side == Side::Trial),
-            corrected: report.and_then(|report| report.corrected.as_deref()).map(Into::into),
+            corrected: corrected.map(|it| Correction { ago: it.ago + silent, ..it.clone() }).as_ref().map(Into::into),
         }
     };
     PoolView {
