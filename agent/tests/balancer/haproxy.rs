@@ -3,10 +3,12 @@
 use crate::rig::app::{App, leaving_some_unanswered};
 use crate::rig::bench::{Bench, codes, member, places, shop};
 use crate::rig::front::Front;
-use crate::rig::load::{self, Load};
+use crate::rig::load::{self, Load, open_tunnel};
+use crate::split::{divided_on, split};
 use baton_agent::balancer::BalancerConfig;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
+use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use std::fs;
 use std::io::{Read, Write};
@@ -328,6 +330,25 @@ async fn the_servers_that_haproxy_has_are_told_before_anything_is_asked_of_it() 
     bench.want(0, Ready);
     bench.until("settled", |pool| member(pool, 0).is_in()).await;
     assert_eq!(sides(&bench), [&places[..1], &places[..1]]);
+}
+
+/// A stream from the time when the member was on trial goes on over the end of that, and over an agent that begins anew.
+#[tokio::test]
+async fn what_is_open_on_the_other_side_counts_from_the_first_look_of_an_agent_on() {
+    let places = places();
+    let Some(front) = Front::haproxy_split(&places) else { return };
+    let mut bench = divided_on(front, &places, &split("100%", None, &[])).await;
+    let stream = open_tunnel(bench.front.listen).await.expect("a stream");
+    bench.side(1, Side::Stable);
+    bench.pool().split = None;
+    bench.until("one side", |pool| pool.split.is_none() && member(pool, 1).side == Side::Stable).await;
+    bench.want(1, Out);
+    bench.until("out", |pool| member(pool, 1).is_out()).await;
+    bench.restart_agent();
+    let first = bench.pass().await;
+    assert_eq!((member(&first, 1).is_out(), member(&first, 1).in_flight), (true, 1), "{first:#?}");
+    drop(stream);
+    bench.until("drained", |pool| member(pool, 1).is_drained(Duration::MAX)).await;
 }
 
 #[tokio::test]

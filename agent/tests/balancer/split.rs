@@ -2,14 +2,12 @@
 
 use crate::rig::bench::{Bench, codes, member, places};
 use crate::rig::front::{Front, Make};
-use crate::rig::load::open_tunnel;
 use baton_core::fleet::report::PoolReport;
 use baton_core::fleet::spec::MemberState::{Out, Ready};
 use baton_core::fleet::split::{Share, Side, TrafficSplit, place_of};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,7 +18,7 @@ async fn divided(make: Make, split: &TrafficSplit) -> Option<Bench> {
     Some(divided_on(front, &places, split).await)
 }
 
-async fn divided_on(front: Front, places: &[SocketAddr], split: &TrafficSplit) -> Bench {
+pub(crate) async fn divided_on(front: Front, places: &[SocketAddr], split: &TrafficSplit) -> Bench {
     let mut bench = Bench::new(front, places);
     bench.want(0, Ready);
     bench.until("web0 is in", |pool| member(pool, 0).is_in()).await;
@@ -35,7 +33,7 @@ fn is_so(pool: &PoolReport, split: &TrafficSplit) -> bool {
     pool.split.as_ref().is_some_and(|seen| seen.split == *split && seen.on_disk) && codes(pool).is_empty()
 }
 
-fn split(share: &str, sticky: Option<&str>, rules: &[&str]) -> TrafficSplit {
+pub(crate) fn split(share: &str, sticky: Option<&str>, rules: &[&str]) -> TrafficSplit {
     TrafficSplit {
         share: share.parse().expect("a share"),
         sticky: sticky.map(|key| key.parse().expect("a key")),
@@ -329,25 +327,6 @@ mod haproxy {
         slow.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         bench.until("one side", |pool| member(pool, 1).side == Side::Stable && codes(pool).is_empty()).await;
-    }
-
-    /// A stream from the time when the member was on trial goes on over the end of that, and over an agent that begins anew.
-    #[tokio::test]
-    async fn what_is_open_on_the_other_side_counts_from_the_first_look_of_an_agent_on() {
-        let places = places();
-        let Some(front) = Front::haproxy_split(&places) else { return };
-        let mut bench = divided_on(front, &places, &split("100%", None, &[])).await;
-        let stream = open_tunnel(bench.front.listen).await.expect("a stream");
-        bench.side(1, Side::Stable);
-        bench.pool().split = None;
-        bench.until("one side", |pool| pool.split.is_none() && member(pool, 1).side == Side::Stable).await;
-        bench.want(1, Out);
-        bench.until("out", |pool| member(pool, 1).is_out()).await;
-        bench.restart_agent();
-        let first = bench.pass().await;
-        assert_eq!((member(&first, 1).is_out(), member(&first, 1).in_flight), (true, 1), "{first:#?}");
-        drop(stream);
-        bench.until("drained", |pool| member(pool, 1).is_drained(Duration::MAX)).await;
     }
 
     #[tokio::test]

@@ -60,6 +60,10 @@ fn state(host: &HostView) -> Line {
         (false, silent, _) => Line::default().span(Tone::Bad, format!("silent for {}", millis(silent))),
         (true, _, []) => Line::default().span(Tone::Good, "as it should be"),
         (true, _, [drift]) => Line::default().span(Tone::Busy, in_words(drift)),
+        // One reason that every pool has is the balancer's.
+        (true, _, [drift, rest @ ..]) if !drift.summary.is_empty() && rest.iter().all(|it| it.summary == drift.summary) => {
+            Line::default().span(Tone::Busy, drift.summary.clone())
+        }
         (true, _, drifts) => {
             Line::default().span(Tone::Busy, format!("{} differences: baton balancers drift", drifts.len()))
         }
@@ -141,12 +145,12 @@ fn corrected<'a>(hosts: &'a [&'a HostView]) -> impl Iterator<Item = (&'a str, &'
     members.filter(|(_, _, member)| member.corrected.as_ref().is_some_and(|it| it.ago_ms < A_DAY_MS))
 }
 
-/// `web2/0 was changed by hand (Out weight 100) 12 s ago, and put right: 3 times since the agent of lb1 was started`.
-fn corrected_line((host, _, member): &(&str, &str, &MemberView)) -> Line {
+/// `lb1 shop web2/0 was changed by hand (Out weight 100) 12 s ago, and put right: 3 times since the agent of lb1 was started`.
+fn corrected_line((host, pool, member): &(&str, &str, &MemberView)) -> Line {
     let Some(Correction { times, ago_ms, was }) = &member.corrected else { return Line::default() };
     let often = if *times > 1 { format!(": {times} times since the agent of {host} was started") } else { String::new() };
     let text = format!(" was changed by hand ({was}) {} ago, and put right{often}", millis(*ago_ms));
-    Line::of(&member.key).span(Tone::Busy, text)
+    Line::of(format!("{host} {pool} {}", member.key)).span(Tone::Busy, text)
 }
 
 /// `7, oldest 31 s`, where the balancer can tell and the member goes out.
@@ -310,7 +314,7 @@ mod tests {
             text(&drift(&[&balancer]))
         };
         let said = "every member is as it should be on 1 balancer\n\
-                    web3/0 was changed by hand (Out weight 100) 12 s ago, and put right";
+                    lb1 shop web3/0 was changed by hand (Out weight 100) 12 s ago, and put right";
         assert_eq!(correct(1), format!("{said}\n"));
         assert_eq!(correct(3), format!("{said}: 3 times since the agent of lb1 was started\n"));
         assert!(text(&show(&balancer)).ends_with("3 times since the agent of lb1 was started\n"));

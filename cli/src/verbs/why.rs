@@ -1,4 +1,4 @@
-//! `baton why [SERVICE|HOST]`.
+//! `baton why [SERVICE|ROLLOUT|HOST]`.
 
 use super::status::own_problems;
 use super::target::not_deployed_here;
@@ -16,8 +16,8 @@ use serde_json::json;
 /// `baton why`.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// A service or a host; where none is named, every service
-    #[arg(value_name = "SERVICE|HOST")]
+    /// A service, its rollout or a host; where none is named, every service
+    #[arg(value_name = "SERVICE|ROLLOUT|HOST")]
     pub name: Option<String>,
 }
 
@@ -66,7 +66,9 @@ fn subject<'a>(view: &'a FleetView, name: Option<&str>) -> Result<Subject<'a>, P
             || Problem::new(code::UNKNOWN_NAME, "there is no service yet").help("baton deploy brings the first release");
         return if services.is_empty() { Err(none()) } else { Ok(Subject::Services(services)) };
     };
-    let service = view.services.iter().find(|service| service.name == name).map(|service| Subject::Services(vec![service]));
+    let is_rollout = |service: &&ServiceView| service.rollout.as_ref().is_some_and(|rollout| rollout.id == name);
+    let service = view.services.iter().find(|service| service.name == name);
+    let service = service.or_else(|| view.services.iter().find(is_rollout)).map(|service| Subject::Services(vec![service]));
     let host = || view.hosts.iter().find(|host| host.name == name).map(Subject::Host);
     service.or_else(host).ok_or_else(|| {
         if let Some(problem) = not_deployed_here(name, view) {
@@ -76,7 +78,7 @@ fn subject<'a>(view: &'a FleetView, name: Option<&str>) -> Result<Subject<'a>, P
         let names: Vec<&str> = names.map(String::as_str).collect();
         Problem::new(code::UNKNOWN_NAME, format!("no service and no host is called {name}"))
             .saw("there are", if names.is_empty() { "none".to_owned() } else { names.join(", ") })
-            .help("baton status shows services, baton hosts list shows hosts")
+            .help("baton status shows services, baton hosts list shows hosts, baton show a rollout of before")
     })
 }
 
@@ -90,6 +92,8 @@ mod tests {
         let fleet = example::fleet();
         assert!(matches!(subject(&fleet, Some("shop")), Ok(Subject::Services(services)) if services.len() == 1));
         assert!(matches!(subject(&fleet, Some("web3")), Ok(Subject::Host(host)) if host.name == "web3"));
+        let rollout = fleet.services[0].rollout.as_ref().expect("a rollout").id.clone();
+        assert!(matches!(subject(&fleet, Some(&rollout)), Ok(Subject::Services(services)) if services[0].name == "shop"));
         assert!(matches!(subject(&fleet, None), Ok(Subject::Services(_))));
         let Err(unknown) = subject(&fleet, Some("web9")) else { panic!() };
         assert_eq!(unknown.seen[0].1, "shop, lb1, web2, web3, web4");

@@ -1,6 +1,7 @@
 //! One look at HAProxy: asked in one connection, so that one process answers all of it, and put together with what the
 //! disk and older generations say.
 
+use super::declared::{self, Declared, LIST};
 use super::generations;
 use super::row::Row;
 use super::state_file::{self, StateFile};
@@ -9,7 +10,6 @@ use super::unanswered::Table;
 use super::{Beside, Haproxy, Place, kin, merge, socket, way};
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark, Seen};
 use crate::balancer::problem;
-use baton_core::fleet::ability::PoolServers;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
@@ -21,12 +21,6 @@ use std::time::{Duration, Instant};
 
 /// Backend and server of everything that routes to an address.
 pub(super) type Servers = BTreeMap<SocketAddr, Vec<(String, String)>>;
-
-/// The servers of every backend that can be a pool, by side.
-type Declared = BTreeMap<PoolName, PoolServers>;
-
-/// Lists the servers of all backends.
-pub(super) const LIST: &str = "show servers state";
 
 /// The addresses that are ours, by backend.
 type Ours = BTreeMap<String, BTreeSet<SocketAddr>>;
@@ -115,7 +109,7 @@ impl Look {
             };
             backends.insert(name, backend);
         }
-        let survey = survey.then(&mut next).map(|listing| (routed(&listing), declared(&listing)));
+        let survey = survey.then(&mut next).map(|listing| (routed(&listing), declared::read(&listing)));
         Ok(Self { process, backends, survey })
     }
 
@@ -195,21 +189,6 @@ fn routed(listing: &str) -> Servers {
         }
     }
     servers
-}
-
-/// The servers that a listing names, in or out.
-pub(super) fn declared(listing: &str) -> Declared {
-    let mut declared = Declared::new();
-    for row in Row::parse_all(listing) {
-        let (backend, on_trial) = match row.backend().strip_suffix(super::TRIAL) {
-            Some(backend) => (backend, true),
-            None => (row.backend(), false),
-        };
-        let Some((pool, address)) = backend.parse().ok().zip(row.address()) else { continue };
-        let PoolServers { stable, trial } = declared.entry(pool).or_default();
-        if on_trial { trial } else { stable }.insert(address);
-    }
-    declared
 }
 
 impl Haproxy {
@@ -480,18 +459,6 @@ fn check(stat: &Stat) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_servers_of_a_pool_are_those_of_both_its_backends_in_or_out() {
-        let line = |backend: &str, port: u16, admin: u8| {
-            format!("3 {backend} 1 s{port} 127.0.0.1 2 {admin} 1 1 9 1 0 0 0 0 0 0 - {port} - 0 0 - - 0\n")
-        };
-        let lines = [line("shop", 1, 0), line("shop", 2, 1), line("shop:trial", 1, 1), line("no pool!", 3, 0)];
-        let declared = declared(&format!("1\n# be_id\n{}", lines.concat()));
-        let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let shop = PoolServers { stable: [one, two].into(), trial: [one].into() };
-        assert_eq!(declared, [("shop".parse().unwrap(), shop)].into());
-    }
 
     #[test]
     fn what_a_thread_that_is_behind_says_makes_no_drain_overdue() {

@@ -3,7 +3,7 @@
 use crate::balancer::decide;
 use crate::balancer::driver::{MemberSeen, PoolSeen, Remark};
 use crate::balancer::problem;
-use baton_core::fleet::spec::{MemberState, PoolSpec};
+use baton_core::fleet::spec::{MemberSpec, MemberState, PoolSpec};
 use baton_core::fleet::split::Side;
 use baton_core::name::PoolName;
 use std::net::SocketAddr;
@@ -20,11 +20,19 @@ pub(super) fn both(pool: &PoolName, spec: &PoolSpec, stable: PoolSeen, mut trial
             (address, member)
         })
         .collect();
-    // On the trial side only: that is the side it has, whatever is asked of it.
-    seen.extend(
-        trial.into_iter().map(|(address, there)| (address, MemberSeen { side: (Side::Trial, Side::Trial), ..there })),
-    );
+    seen.extend(trial.into_iter().map(|(address, there)| (address, alone_on_trial(pool, spec, address, there))));
     seen
+}
+
+/// Without a server in the stable backend a member is on the trial side, whatever is asked of it, and cannot come in on the other.
+fn alone_on_trial(pool: &PoolName, spec: &PoolSpec, address: SocketAddr, there: MemberSeen) -> MemberSeen {
+    let mut there = MemberSeen { side: (Side::Trial, Side::Trial), ..there };
+    let comes = |member: &MemberSpec| member.state != MemberState::Out && decide::side(spec, member) == Side::Stable;
+    let member = spec.members.iter().find(|(_, member)| member.address == address && comes(member));
+    if let Some((key, _)) = member.filter(|_| there.told == MemberState::Out && there.on_disk == MemberState::Out) {
+        there.remark = Remark::Refused(problem::server_missing(pool.as_str(), key, address));
+    }
+    there
 }
 
 fn side(spec: &PoolSpec, address: SocketAddr) -> Side {

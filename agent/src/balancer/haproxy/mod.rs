@@ -8,6 +8,7 @@
 //!
 //! What it needs in haproxy.cfg stands in `agent/examples/haproxy.cfg`.
 
+mod declared;
 mod family;
 mod fields;
 mod generations;
@@ -31,11 +32,12 @@ use super::driver::{Change, Driver, Seen};
 use super::journal::{self, Journal};
 use super::requests::Requests;
 use super::{Balancer, HaproxyConfig, problem};
-use baton_core::fleet::ability::{BalancerAbility, PoolServers};
+use baton_core::fleet::ability::BalancerAbility;
 use baton_core::fleet::spec::{MemberState, PoolSpec};
 use baton_core::fleet::split::{Side, TrafficSplit};
 use baton_core::name::PoolName;
 use baton_core::problem::Problem;
+use declared::Declared;
 use family::Family;
 use hearing::Hearing;
 use look::{Look, Servers};
@@ -97,7 +99,7 @@ struct Haproxy {
     /// What haproxy.cfg was prepared for, and what its maps say.
     maps: Maps,
     /// The servers that haproxy.cfg has, as they were listed last.
-    declared: BTreeMap<PoolName, PoolServers>,
+    declared: Declared,
     ways: Ways,
     /// What it says of its requests, or why that is not heard. None: it is not asked to.
     requests: Option<Result<Requests<Family>, Problem>>,
@@ -146,7 +148,7 @@ pub(super) fn open(config: HaproxyConfig, state: &Path) -> Result<Box<dyn Balanc
         ignored: BTreeSet::new(),
         survey: None,
         maps,
-        declared: BTreeMap::new(),
+        declared: Declared::new(),
         ways: Ways::default(),
         requests: None,
         believed: None,
@@ -271,8 +273,8 @@ impl Driver for Haproxy {
         self.hearing = Hearing::default();
         // Nobody answers: there is nothing to say, and nothing is asked of it either.
         let _ = self.maps.learn(&self.config.socket).await;
-        if let Ok(listing) = socket::ask(&self.config.socket, &[look::LIST]).await {
-            self.declared = look::declared(&listing.concat());
+        if let Ok(listing) = socket::ask(&self.config.socket, &[declared::LIST]).await {
+            self.declared = declared::read(&listing.concat());
         }
     }
 
