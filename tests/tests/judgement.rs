@@ -251,7 +251,7 @@ fn what_was_not_counted_is_stored() {
     let mut proof = Proof::default();
     proof.take(&traffic, None, Moment(6000));
     assert_eq!(stored(&proof), proof);
-    let said = "the counters of lb1 began anew once, and for up to 2s 100ms nobody counted; \
+    let said = "the counters of lb1 began anew once, and for up to 3s nobody counted; \
                 the counters of lb2 could not be read at last, for 4s; \
                 lb1 no longer says what web9/0 answered, for 3s, so nothing is proven";
     assert_eq!(stored(&proof).unproven().unwrap(), said);
